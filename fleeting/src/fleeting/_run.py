@@ -1,0 +1,149 @@
+"""Runs a started command to its end: `Connection.run`, the same for every connector.
+
+A command may leave a background process that keeps its output open for ever.
+So the end of the command, not of its output, ends the run: from then on the
+output is read only as long as more keeps coming.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+import anyio
+
+from fleeting.errors import FleetingError
+from fleeting.types import Completed, Exit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable
+    from contextlib import AbstractAsyncContextManager
+    from datetime import timedelta
+
+    from anyio.abc import ByteReceiveStream, ByteSendStream
+
+    from fleeting.abc import AsyncOutput, Output, Process
+
+# How long an output may be silent, after the command has ended, before it is given up.
+SILENCE_SECONDS = 1.0
+
+
+class _Keeper:
+    """An output that keeps the first bytes of what it is given."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.data = bytearray()
+        self.truncated = False
+
+    def write(self, data: bytes) -> None:
+        room = self.limit - len(self.data)
+        self.data += data[:room]
+        self.truncated = self.truncated or len(data) > room
+
+
+class _Drain:
+    """Moves one output of a process to where it shall go."""
+
+    def __init__(self, stream: ByteReceiveStream, sink: Output | AsyncOutput) -> None:
+        self._stream = stream
+        self._sink = sink
+        self._patience = math.inf
+        self._receiving: anyio.CancelScope | None = None
+
+    def command_ended(self) -> None:
+        """From now on, silence means that nothing more will come."""
+        self._patience = SILENCE_SECONDS
+        if self._receiving is not None:
+            self._receiving.deadline = anyio.current_time() + self._patience
+
+    async def run(self) -> None:
+        while (data := await self._receive()) is not None:
+            write = getattr(self._sink, "write", None)
+            if write is None:
+                await cast("AsyncOutput", self._sink)(data)
+                continue
+            write(data)
+            flush = getattr(self._sink, "flush", None)
+            if flush is not None:
+                flush()
+
+    async def _receive(self) -> bytes | None:
+        with anyio.move_on_after(self._patience) as scope:
+            self._receiving = scope
+            try:
+                return await self._stream.receive()
+            except anyio.EndOfStream:
+                return None
+            finally:
+                self._receiving = None
+        return None
+
+
+async def _feed(stream: ByteSendStream, data: bytes | AsyncIterable[bytes] | None) -> None:
+    try:
+        if isinstance(data, bytes):
+            await stream.send(data)
+        elif data is not None:
+            async for chunk in data:
+                await stream.send(chunk)
+        await stream.aclose()
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass  # The command does not care for the rest of its input, as `head` does not.
+
+
+async def run_command(
+    starting: AbstractAsyncContextManager[Process],
+    *,
+    stdin: bytes | AsyncIterable[bytes] | None,
+    stdout: Output | AsyncOutput | None,
+    stderr: Output | AsyncOutput | None,
+    timeout: timedelta | None,
+    capture_limit: int,
+) -> Completed:
+    """Feed, drain and await a process; see `Connection.run` for the contract."""
+    kept_out, kept_err = _Keeper(capture_limit), _Keeper(capture_limit)
+    ended = Exit(None)
+    try:
+        with anyio.move_on_after(timeout.total_seconds() if timeout else None) as scope:
+            async with starting as process:
+                drains = (
+                    _Drain(process.stdout, kept_out if stdout is None else stdout),
+                    _Drain(process.stderr, kept_err if stderr is None else stderr),
+                )
+                ended = await _supervise(process, drains, stdin)
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from errors
+    return Completed(
+        status=ended.status,
+        signal=ended.signal,
+        timed_out=scope.cancelled_caught,
+        stdout=bytes(kept_out.data),
+        stderr=bytes(kept_err.data),
+        truncated=kept_out.truncated or kept_err.truncated,
+    )
+
+
+async def _supervise(
+    process: Process, drains: tuple[_Drain, _Drain], stdin: bytes | AsyncIterable[bytes] | None
+) -> Exit:
+    ended = Exit(None)
+    async with anyio.create_task_group() as feeding:
+        feeding.start_soon(_feed, process.stdin, stdin)
+        async with anyio.create_task_group() as draining:
+            for drain in drains:
+                draining.start_soon(drain.run)
+            ended = await process.wait()
+            for drain in drains:
+                drain.command_ended()
+        feeding.cancel_scope.cancel()  # Nobody reads the rest of the input any more.
+    return ended
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error that the caller should see: ours, if there is one."""
+    ours = errors.subgroup(FleetingError)
+    error: BaseException = ours or errors
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
