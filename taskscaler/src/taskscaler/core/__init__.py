@@ -1,0 +1,1 @@
+"""The decisions: a synchronous state machine, events in and effects out."""

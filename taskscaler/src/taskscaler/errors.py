@@ -1,0 +1,69 @@
+"""Everything that can go wrong in the scaler, drawn as one tree.
+
+TaskscalerError
+├── IllegalEvent
+├── NoCapacity
+├── AcquireTimeout
+├── AcquisitionLost
+├── ScalerClosed
+└── StoreError
+    └── Fenced
+
+What goes wrong in a group, a plugin or a connection is a
+`fleeting.errors.FleetingError`, and so is what is wrong with a configuration.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "AcquireTimeout",
+    "AcquisitionLost",
+    "Fenced",
+    "IllegalEvent",
+    "NoCapacity",
+    "ScalerClosed",
+    "StoreError",
+    "TaskscalerError",
+)
+
+
+class TaskscalerError(Exception):
+    """The root: catch it to catch everything this distribution raises on purpose."""
+
+
+class IllegalEvent(TaskscalerError):
+    """The caller asked for something that cannot be: a bug there; nothing has changed."""
+
+
+class NoCapacity(TaskscalerError):
+    """A reservation was refused; the message says why, with numbers. Ask again later."""
+
+
+class AcquireTimeout(TaskscalerError):
+    """No slot came free in time; the message says why, with numbers."""
+
+
+class AcquisitionLost(TaskscalerError):
+    """The instance behind an acquisition is gone, and with it what ran there.
+
+    Attributes:
+        instance: its id.
+        cause: why it is gone.
+    """
+
+    def __init__(self, instance: str, cause: str) -> None:
+        self.instance = instance
+        self.cause = cause
+        super().__init__(f"instance {instance} was lost while it was in use: {cause}")
+
+
+class ScalerClosed(TaskscalerError):
+    """The scaler is shutting down and takes no more tasks."""
+
+
+class StoreError(TaskscalerError):
+    """What must survive a restart cannot be read or written."""
+
+
+class Fenced(StoreError):
+    """Another holder took the store over; this one must stop acting."""
