@@ -325,15 +325,10 @@ class Taskscaler:
         """
         claim = _Claim()
         acquisition = await self._wait_for_slot(key, claim, timeout)
+        scope = claim.scope = anyio.CancelScope()
         try:
-            if claim.lost is not None:
-                raise AcquisitionLost(acquisition.instance, claim.lost)
-            with anyio.CancelScope() as claim.scope:
+            with scope:
                 yield acquisition
-            if claim.scope.cancelled_caught:
-                raise AcquisitionLost(acquisition.instance, claim.lost or "it was given up")
-        except AcquisitionLost:
-            raise
         except Exception as error:
             # What fails because the instance is lost is told as what it is.
             if claim.lost is None:
@@ -341,6 +336,8 @@ class Taskscaler:
             raise AcquisitionLost(acquisition.instance, claim.lost) from error
         finally:
             self._give_back(key)
+        if scope.cancelled_caught:
+            raise AcquisitionLost(acquisition.instance, claim.lost or "it was given up")
 
     def capacity(self) -> Capacity:
         """Return how much there is of everything now."""
@@ -419,6 +416,9 @@ class Taskscaler:
         if claim.grant is None:
             self._claims.pop(key, None)
             raise ScalerClosed(f"task {key!r} got no slot: {claim.refusal}")
+        if claim.lost is not None:
+            self._give_back(key)
+            raise AcquisitionLost(claim.grant.id, claim.lost)
         return Acquisition(self, key, claim.grant)
 
     def _give_back(self, key: str) -> None:
