@@ -196,7 +196,7 @@ def test_undeclared_distributions_are_noticed() -> None:
 
 
 def test_linter_knows_the_core(root: Path) -> None:
-    """The linter tells an author of the core at once that a clock is not for him."""
+    """The linter tells an author of the core at once that a clock is out of bounds."""
     command = [sys.executable, "-m", "ruff", "check", "--output-format=concise", "--stdin-filename"]
     name = "taskscaler/src/taskscaler/core/sample.py"
     sample = "import time\n\nSTARTED = time.monotonic()\n"
