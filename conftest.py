@@ -22,8 +22,6 @@ from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sybil import Example
 
 ROOT = Path(__file__).parent
@@ -34,13 +32,13 @@ PRIVATE = re.compile(
 FILE_NAME = re.compile(r"<!-- file: (\S+) -->\s*\Z")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def neutral_environment() -> Iterator[None]:
+def pytest_configure(config: pytest.Config) -> None:
     """Hide the agents, credentials and preferences of whoever runs the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if PRIVATE.match(name)]:
-            patch.delenv(name)
-        yield
+    # No fixture, because the blocks of the documentation have none.
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    for name in [name for name in os.environ if PRIVATE.match(name)]:
+        patch.delenv(name)
 
 
 def run_python(example: Example) -> None:
