@@ -87,7 +87,9 @@ def described(files: list[Path], root: Path) -> set[str]:
 
 def test_every_key_is_described(modules: list[Module], described: set[str]) -> None:
     """Each key of a configuration or jobs file stands in the documentation as code."""
-    missing = {module.name: undescribed(keys(module.load()), described) for module in modules}
+    # No entry point leads to a provider for tests: its keys stand in no file.
+    read = [module for module in modules if "testing" not in module.name.split(".")]
+    missing = {module.name: undescribed(keys(module.load()), described) for module in read}
     assert {name: wanting for name, wanting in missing.items() if wanting} == {}
 
 
