@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from sybil import Example
 
 ROOT = Path(__file__).parent
-# What a developer's shell may hold and a test must not see: agents, credentials, looks.
+# What a test must not see: agents, credentials and looks of a developer's shell, and
+# the options of this very run, which are not those of a pytest that a test starts.
 PRIVATE = re.compile(
-    r"(AWS|AZURE|CLOUDSDK|DOCKER|FLEETING|GOOGLE|TASKSCALER)_|SSH_A|(NO_COLOR|FORCE_COLOR|COLUMNS|LINES)$"
+    r"(AWS|AZURE|CLOUDSDK|DOCKER|FLEETING|GOOGLE|TASKSCALER)_|SSH_A"
+    r"|(COLUMNS|FORCE_COLOR|LINES|NO_COLOR|PYTEST_ADDOPTS)$"
 )
 FILE_NAME = re.compile(r"<!-- file: (\S+) -->\s*\Z")
 
