@@ -121,6 +121,10 @@ class Group:
         """Return the last failure that was not followed by a success; empty if there is none."""
         return self.listing_backoff.reason or self.backoff.reason
 
+    def ours(self) -> list[Instance]:
+        """Return all instances but the foreign ones."""
+        return [one for one in self.instances.values() if one.life is not Life.FOREIGN]
+
     # How instances come.
 
     def add(self, id: str, state: State, incarnation: str | None, life: Life, now: Now) -> Instance:
