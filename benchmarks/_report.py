@@ -36,7 +36,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
     columns = list(rows[0])
     cells = [columns, *([_text(row[column]) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    numeric = [isinstance(rows[0][column], int | float) for column in columns]
+    numeric = [isinstance(rows[-1][column], int | float) for column in columns]
     lines = ["| " + " | ".join(_pad(line, widths, numeric)) + " |" for line in cells]
     rule = [
         "-" * (w - 1) + ":" if right else "-" * w for w, right in zip(widths, numeric, strict=True)

@@ -34,7 +34,7 @@ PasswordAuthentication no
 PrintMotd no
 PrintLastLog no
 UseDNS no
-LogLevel ERROR
+LogLevel FATAL
 MaxSessions 1000
 MaxStartups 1000
 Subsystem sftp internal-sftp

@@ -5,10 +5,12 @@ instances with 8 slots each, as a user would start it; from the start of the
 process to its end, growing and shrinking included.
 
 Part two: the same jobs over one real OpenSSH server (see `benchmarks/_sshd.py`),
-16 at a time, for three contenders in one run: the scaler with that server as
-its group and the SSH connector, `xargs -P16 ssh` and GNU `parallel -S 16/host`.
-Both of the others share one connection (ControlMaster), as ours does, and for
-all of them connecting is part of the time. Needs root, sshd, xargs and parallel.
+16 at a time, for all contenders in one run: `xargs -P16 ssh`, GNU `parallel -S
+16/host`, and the scaler with that server as its group and the SSH connector.
+Ours runs twice: as the library, where a task is one command, and as the job
+runner, which also makes and removes a working directory for each job. Both of
+the others share one connection (ControlMaster), as ours does, and for all of
+them connecting is part of the time. Needs root, sshd, xargs and parallel.
 
 Usage: python -m benchmarks.run_throughput [JOBS]
 """
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from fleeting.types import ConnectInfo
-from taskscaler.core.settings import Settings
+from taskscaler.jobs import Job, JobRunner, JobState, OutputMode, expand, output_factory
 
 import taskscaler
 from benchmarks._fixed_hosts import FixedHosts
@@ -35,6 +37,9 @@ from benchmarks._sshd import ssh_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from taskscaler.jobs import JobResult
+    from taskscaler.jobs.output import Stream
 
     from benchmarks._sshd import SshServer
 
@@ -52,8 +57,59 @@ def local_provider(jobs: int) -> float:
         return timed(lambda: quietly([*command, *options, str(file)]))
 
 
-def ours(server: SshServer, jobs: int) -> float:
-    """Run the jobs through the scaler and the SSH connector; return the seconds."""
+def library(server: SshServer, jobs: int) -> float:
+    """Run the jobs as tasks of the scaler; return the seconds."""
+    return timed(lambda: anyio.run(run_tasks, server, jobs))
+
+
+async def run_tasks(server: SshServer, jobs: int) -> None:
+    """Give each task a slot on the server, and run its command there."""
+
+    async def run_one(key: str) -> None:
+        async with scaler.acquire(key) as acquisition, acquisition.connect() as connection:
+            completed = await connection.run("true")
+            if not completed.succeeded:
+                raise RuntimeError(f"{key}: {completed}")
+
+    async with scaler_of(server) as scaler, anyio.create_task_group() as tasks:
+        for number in range(jobs):
+            tasks.start_soon(run_one, f"true#{number}")
+
+
+def job_runner(server: SshServer, jobs: int) -> float:
+    """Run the jobs as `taskscaler run` does; return the seconds."""
+    return timed(lambda: anyio.run(run_jobs, server, jobs))
+
+
+async def run_jobs(server: SshServer, jobs: int) -> None:
+    """Let the job runner give each job a slot, a working directory and its script."""
+    runs = expand([Job(name="true", script=["true"], count=jobs)], Path(), where="benchmark")
+    output = output_factory(OutputMode.NONE, Nobody(), several=True)
+    runner = JobRunner(runs, output, Nobody())
+    async with scaler_of(server) as scaler:
+        await runner.run(scaler, workers=SLOTS, acquire_timeout=None)
+    if any(result.state is not JobState.SUCCESS for result in runner.results):
+        raise RuntimeError(f"not every job succeeded: {runner.counts}")
+
+
+class Nobody:
+    """Hears of everything that happens to the jobs, and does not care."""
+
+    async def write(self, stream: Stream, data: bytes, /) -> None:
+        """Drop it."""
+
+    async def started(self, result: JobResult, /) -> None:
+        """Do nothing."""
+
+    async def retried(self, result: JobResult, reason: str, /) -> None:
+        """Do nothing."""
+
+    async def finished(self, result: JobResult, /) -> None:
+        """Do nothing."""
+
+
+def scaler_of(server: SshServer) -> taskscaler.Taskscaler:
+    """Return a scaler whose only instance is the server, with a slot for each job at a time."""
     host = ConnectInfo(
         id="bench",
         protocol="ssh",
@@ -63,25 +119,10 @@ def ours(server: SshServer, jobs: int) -> float:
         private_key=server.private_key,
         host_keys=(server.host_key,),
     )
-    return timed(lambda: anyio.run(run_jobs, host, jobs))
-
-
-async def run_jobs(host: ConnectInfo, jobs: int) -> None:
-    """Give each job a slot on the host, and run it there."""
-    settings = Settings(capacity_per_instance=SLOTS, max_instances=1)
-
-    async def run_one(key: str) -> None:
-        async with scaler.acquire(key) as acquisition, acquisition.connect() as connection:
-            completed = await connection.run("true")
-            if not completed.succeeded:
-                raise RuntimeError(f"{key}: {completed}")
-
-    async with (
-        taskscaler.Taskscaler([FixedHosts([host])], settings) as scaler,
-        anyio.create_task_group() as tasks,
-    ):
-        for number in range(jobs):
-            tasks.start_soon(run_one, f"true#{number}")
+    settings = taskscaler.Settings(
+        capacity_per_instance=SLOTS, max_instances=1, delete_instances_on_shutdown=True
+    )
+    return taskscaler.Taskscaler([FixedHosts([host])], settings)
 
 
 def xargs(server: SshServer, jobs: int) -> float:
@@ -122,7 +163,12 @@ def quietly(command: list[str]) -> None:
 
 def one_server(jobs: int) -> list[dict[str, object]]:
     """Let the three contenders run in turns; return their rows."""
-    contenders = {"taskscaler": ours, "xargs ssh": xargs, "parallel": parallel}
+    contenders = {
+        "taskscaler, library": library,
+        "taskscaler, job runner": job_runner,
+        "xargs ssh": xargs,
+        "parallel": parallel,
+    }
     best: dict[str, float] = {}
     with ssh_server() as server:
         for _ in range(ROUNDS):
@@ -134,7 +180,8 @@ def one_server(jobs: int) -> list[dict[str, object]]:
             "where": "one sshd",
             "contender": name,
             "jobs/s": rate,
-            "ours is times as fast": best["taskscaler"] / rate,
+            "library / this": best["taskscaler, library"] / rate,
+            "job runner / this": best["taskscaler, job runner"] / rate,
         }
         for name, rate in best.items()
     ]
@@ -149,7 +196,8 @@ def main() -> None:
             "where": "local, 2 x 8 slots",
             "contender": "taskscaler run",
             "jobs/s": best,
-            "ours is times as fast": 1.0,
+            "library / this": "",
+            "job runner / this": "",
         }
     ]
     missing = [tool for tool in ("xargs", "parallel", "useradd") if shutil.which(tool) is None]
