@@ -25,16 +25,17 @@ class FixedHosts(InstanceGroup):
     def __init__(self, hosts: Sequence[ConnectInfo]) -> None:
         self.info = GroupInfo(id="fixed", max_size=len(hosts))
         self._hosts = {host.id: host for host in hosts}
-        self._used: list[str] = []
+        # Each time that a host is taken into use counts as another instance of the same name.
+        self._used: dict[str, str] = {}
 
     @override
     async def update(self) -> Listing:
-        return Listing(tuple(Instance(id, State.RUNNING) for id in self._used))
+        return Listing(tuple(Instance(id, State.RUNNING, use) for id, use in self._used.items()))
 
     @override
     async def increase(self, count: int, operation: str) -> Accepted:
         taken = [id for id in self._hosts if id not in self._used][:count]
-        self._used += taken
+        self._used |= {id: f"{operation}/{id}" for id in taken}
         error = OutOfCapacity("all hosts of the list are in use") if len(taken) < count else None
         if error and not taken:
             raise error
@@ -42,7 +43,8 @@ class FixedHosts(InstanceGroup):
 
     @override
     async def decrease(self, ids: Sequence[str]) -> Accepted:
-        self._used = [id for id in self._used if id not in ids]
+        for id in ids:
+            self._used.pop(id, None)
         return Accepted(len(ids), tuple(ids))
 
     @override

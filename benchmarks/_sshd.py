@@ -114,7 +114,7 @@ def _user() -> Iterator[str]:
     try:
         yield name
     finally:
-        subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
+        subprocess.run(["userdel", "--force", "--remove", name], check=False, capture_output=True)
 
 
 @contextlib.contextmanager

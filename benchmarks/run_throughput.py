@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,7 +121,11 @@ def scaler_of(server: SshServer) -> taskscaler.Taskscaler:
         host_keys=(server.host_key,),
     )
     settings = taskscaler.Settings(
-        capacity_per_instance=SLOTS, max_instances=1, delete_instances_on_shutdown=True
+        capacity_per_instance=SLOTS,
+        max_instances=1,
+        delete_instances_on_shutdown=True,
+        # As `taskscaler run` has it: the hosts are there at once, and somebody waits.
+        update_interval_when_expecting=timedelta(milliseconds=200),
     )
     return taskscaler.Taskscaler([FixedHosts([host])], settings)
 
