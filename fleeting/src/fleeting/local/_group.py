@@ -31,7 +31,7 @@ from fleeting.local._start import find_server, holding, prepare_root, start_deta
 from fleeting.types import Accepted, ConnectInfo, GroupInfo, Instance, Listing, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
     from anyio.abc import AnyByteReceiveStream, AnyByteSendStream
@@ -153,7 +153,7 @@ class LocalGroup(InstanceGroup):
 
 
 @asynccontextmanager
-async def open_group(config: LocalConfig) -> AsyncIterator[LocalGroup]:
+async def open_group(config: LocalConfig) -> AsyncGenerator[LocalGroup]:
     """Start the server, or find the one that is persistent, and hold it while the group is open.
 
     Raises:
@@ -165,14 +165,15 @@ async def open_group(config: LocalConfig) -> AsyncIterator[LocalGroup]:
         if config.root is not None:
             root = await anyio.to_thread.run_sync(prepare_root, config.root)
             stack.enter_context(holding(root))
-        with anyio.move_on_after(START_SECONDS) as starting:
-            server = await _reach_server(stack, root, persistent=config.persistent)
-            answer = await _greet(server, config)
-        if starting.cancelled_caught:
+        try:
+            with anyio.fail_after(START_SECONDS):
+                server = await _reach_server(stack, root, persistent=config.persistent)
+                answer = await _greet(server, config)
+        except TimeoutError:
             raise ProviderError(
                 f"the server of the local group did not start within {START_SECONDS:.0f} s; "
                 "processes of a former one may still be ending; try again"
-            )
+            ) from None
         yield LocalGroup(server, answer["root"], config.max_size)
 
 

@@ -67,13 +67,13 @@ class Instance:
         self.username = username
         self.home = f"{folder}/home"
         self.connections: set[asyncssh.SSHServerConnection] = set()
-        self.client_key = asyncssh.generate_private_key("ssh-ed25519")
+        self.client_key = _new_key()
         self.client_public_key = self.client_key.convert_to_public()
-        self._host_key = asyncssh.generate_private_key("ssh-ed25519")
+        self._host_key = _new_key()
         self._folder = folder
         self._environment = dict(environment) | {
             "HOME": self.home,
-            "TMPDIR": f"{folder}/tmp",
+            "TMPDIR": f"{folder}/tmp",  # noqa: S108 - it is private
             "USER": username,
             "LOGNAME": username,
             "SHELL": settings.shell,
@@ -147,6 +147,10 @@ class Instance:
             self._listener.close()
         for connection in list(self.connections):
             connection.abort()
+
+
+def _new_key() -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key("ssh-ed25519")  # pyright: ignore[reportUnknownMemberType] - of an option that is not used
 
 
 class Server(asyncssh.SSHServer):

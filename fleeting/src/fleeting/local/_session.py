@@ -30,7 +30,7 @@ import termios
 from typing import TYPE_CHECKING
 
 import asyncssh
-from asyncssh.constants import MSG_CHANNEL_REQUEST
+from asyncssh.constants import EXTENDED_DATA_STDERR, MSG_CHANNEL_REQUEST
 from asyncssh.packet import Boolean, String, UInt32
 from asyncssh.stream import SSHServerStreamSession
 from typing_extensions import override
@@ -44,13 +44,14 @@ __all__ = ("Files", "Session")
 
 READ_SIZE = 65536
 CANNOT_START = 127
+SFTP_VERSION = 3
 
 
 class Files(asyncssh.SFTPServer):
     """SFTP as the user sees it who starts commands there: relative paths begin at home."""
 
     def __init__(self, channel: asyncssh.SSHServerChannel[bytes], home: str) -> None:
-        super().__init__(channel)
+        super().__init__(channel)  # pyright: ignore[reportUnknownMemberType] - the library leaves its type open
         self._home = os.fsencode(home)
 
     @override
@@ -69,13 +70,15 @@ class Output:
     def __init__(
         self,
         descriptor: int,
-        write: Callable[[bytes], None],
+        channel: asyncssh.SSHServerChannel[bytes],
+        datatype: int | None,
         moved: Callable[[], None],
     ) -> None:
         self.due = 0
         self.is_open = True
         self._descriptor = descriptor
-        self._write = write
+        self._channel = channel
+        self._datatype = datatype
         self._moved = moved
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
@@ -109,7 +112,7 @@ class Output:
             return
         if data:
             self.due = max(0, self.due - len(data))
-            self._write(data)
+            self._channel.write(data, self._datatype)  # pyright: ignore[reportUnknownMemberType] - the library leaves its type open
             self._moved()
         else:
             self.close()
@@ -209,7 +212,9 @@ class Session(asyncssh.SSHServerSession[bytes]):
     def subsystem_requested(self, subsystem: str) -> bool:
         if subsystem != "sftp":
             return False
-        self._files = SSHServerStreamSession(None, lambda chan: Files(chan, self._home), 3)
+        self._files = SSHServerStreamSession(
+            None, lambda _: Files(self._channel, self._home), SFTP_VERSION
+        )
         self._files.connection_made(self._channel)
         return True
 
@@ -281,8 +286,8 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._channel.set_write_buffer_limits(0, 0)
         self._stdin = Input(ours_in, self._channel)
         self._outputs = (
-            Output(ours_out, self._channel.write, self._moved),
-            Output(ours_error, self._channel.write_stderr, self._moved),
+            Output(ours_out, self._channel, None, self._moved),
+            Output(ours_error, self._channel, EXTENDED_DATA_STDERR, self._moved),
         )
         for output in self._outputs:
             output.resume()
@@ -326,15 +331,16 @@ class Session(asyncssh.SSHServerSession[bytes]):
         The library's own methods for it close the channel, but a background process
         may have more to say.
         """
+        no_reply = Boolean(False)  # noqa: FBT003 - it is what the wire carries
         status = CANNOT_START << 8 if self._status is None else self._status
         if os.WIFSIGNALED(status):
             name = _signal_name(os.WTERMSIG(status))
             core = Boolean(os.WCOREDUMP(status))
-            words = (String("exit-signal"), Boolean(False), String(name), core)  # noqa: FBT003
+            words = [String("exit-signal"), no_reply, String(name), core]
             self._channel.send_packet(MSG_CHANNEL_REQUEST, *words, String(""), String(""))
         else:
             code = UInt32(os.WEXITSTATUS(status))
-            words = (String("exit-status"), Boolean(False), code)  # noqa: FBT003
+            words = [String("exit-status"), no_reply, code]
             self._channel.send_packet(MSG_CHANNEL_REQUEST, *words)
 
 
