@@ -211,7 +211,7 @@ async def _serve_socket(group: Group, root: Path, path: str) -> None:
 
     with _announced(root, path):
         listener = await asyncio.start_unix_server(serve, path, limit=LINE_LIMIT)
-        _silence(1)  # Whoever started us sees that we are ready.
+        _silence(0, 1)  # Whoever started us sees that we are ready.
         async with listener:
             await left.wait()
 
