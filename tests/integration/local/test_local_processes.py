@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-import asyncssh
 import pytest
-
 from fleeting.errors import InstanceUnhealthy, ProviderError
 from fleeting.types import State
 
 if TYPE_CHECKING:
+    import asyncssh
+
     from tests.integration.local.conftest import Local
 
 pytestmark = [
@@ -25,7 +25,10 @@ pytestmark = [
 ]
 
 # Detaches as thoroughly as a process can, and gives itself an environment to be found by.
-DAEMON = "setsid sh -c 'TOKEN={0} setsid sh -c \"sleep 1000 & exec sleep 1000\" & exit' >/dev/null 2>&1 </dev/null"
+DAEMON = (
+    "setsid sh -c 'TOKEN={} setsid sh -c \"sleep 1000 & exec sleep 1000\" & exit' "
+    ">/dev/null 2>&1 </dev/null"
+)
 MANAGER = """
 import sys, anyio
 from pathlib import Path
@@ -57,9 +60,9 @@ async def test_removal_ends_daemons_and_only_those_of_the_instance(local: Local)
     """What detached with setsid and a double fork ends with its instance; others go on."""
     async with local.open() as group:
         one, other = await local.grow(group, 2)
-        async with await local.connect(group, one) as connection:
+        async with local.connect(group, one) as connection:
             mine = await _detach(local, connection)
-        async with await local.connect(group, other) as connection:
+        async with local.connect(group, other) as connection:
             foreign = await _detach(local, connection)
             await group.decrease([one])
             await local.reach(group, one, None)
@@ -73,32 +76,32 @@ async def test_removal_breaks_connections(local: Local) -> None:
     """A client of a removed instance loses its connection in the middle of its command."""
     async with local.open() as group:
         [id] = await local.grow(group)
-        connection = await local.connect(group, id)
-        process = await connection.create_process("sleep 1000")
-        await group.decrease([id])
-        with anyio.fail_after(30):
-            await connection.wait_closed()
-        assert process.exit_status is None
+        async with local.connect(group, id) as connection:
+            process = await connection.create_process("sleep 1000")
+            await group.decrease([id])
+            with anyio.fail_after(30):
+                await connection.wait_closed()
+            assert process.exit_status is None
 
 
 async def test_a_killed_reaper_is_a_failed_instance(local: Local, tmp_path: Path) -> None:
     """When an instance's processes are killed from outside, it fails and leaves nothing behind."""
     async with local.open(root=tmp_path) as group:
         one, other = await local.grow(group, 2)
-        connection = await local.connect(group, one)
-        token = await _detach(local, connection)
-        completed = await connection.run("echo $PPID", check=True)
-        os.kill(int(str(completed.stdout)), signal.SIGKILL)
-        await local.reach(group, one, State.FAILED)
-        with anyio.fail_after(30):
-            await connection.wait_closed()
+        async with local.connect(group, one) as connection:
+            token = await _detach(local, connection)
+            completed = await connection.run("echo $PPID", check=True)
+            os.kill(int(str(completed.stdout)), signal.SIGKILL)
+            await local.reach(group, one, State.FAILED)
+            with anyio.fail_after(30):
+                await connection.wait_closed()
         with pytest.raises(InstanceUnhealthy, match="killed"):
             await group.heartbeat(one)
         await local.wait(lambda: not local.processes(token))
         await local.wait(lambda: not (tmp_path / "instances" / one).exists())
         await group.decrease([one])
         assert await local.states(group) == {other: State.RUNNING}
-        async with await local.connect(group, other) as connection:
+        async with local.connect(group, other) as connection:
             await connection.run("true", check=True)
 
 
@@ -106,7 +109,7 @@ async def test_a_killed_server_takes_everything_with_it(local: Local, tmp_path: 
     """Without its server the group says that it is gone, and nothing is left of it."""
     async with local.open(root=tmp_path) as group:
         [id] = await local.grow(group)
-        async with await local.connect(group, id) as connection:
+        async with local.connect(group, id) as connection:
             token = await _detach(local, connection)
         os.kill(local.server(tmp_path), signal.SIGKILL)
         with pytest.raises(ProviderError, match="open the group again"):
@@ -128,7 +131,7 @@ async def test_a_killed_nursery_does_not_save_anything(local: Local, tmp_path: P
             if local.parent(pid) == local.server(tmp_path)
         )
         os.kill(nursery, signal.SIGKILL)
-        async with await local.connect(group, id) as connection:
+        async with local.connect(group, id) as connection:
             await connection.run("true", check=True)
         [late] = (await group.increase(1, "late")).ids
         await local.reach(group, late, State.FAILED)
@@ -151,7 +154,7 @@ async def test_a_killed_manager_leaves_nothing(
         await manager.wait()
     await local.wait(lambda: not local.processes(root))
     assert not (root / "instances").exists()
-    assert root.exists() is is_given
+    assert root.exists() is is_given  # noqa: ASYNC240 - a test may block
 
 
 async def test_no_zombies_and_no_files_pile_up(local: Local, tmp_path: Path) -> None:
@@ -160,11 +163,11 @@ async def test_no_zombies_and_no_files_pile_up(local: Local, tmp_path: Path) -> 
         await local.grow(group)
         server = local.server(tmp_path)
         files = Path(f"/proc/{server}/fd")
-        before = len(list(files.iterdir()))
+        before = len(list(files.iterdir()))  # noqa: ASYNC240 - a test may block
         for _ in range(3):
             ids = await local.grow(group, 3)
             for id in ids:
-                async with await local.connect(group, id) as connection:
+                async with local.connect(group, id) as connection:
                     for _ in range(10):
                         await connection.run("true", check=True)
             await group.decrease(ids)
@@ -173,6 +176,6 @@ async def test_no_zombies_and_no_files_pile_up(local: Local, tmp_path: Path) -> 
         await local.wait(lambda: len(list(files.iterdir())) == before)
         tree = local.processes(f"_nursery.py\0{tmp_path}")
         assert len(tree) == 2  # the nursery and one reaper; a zombie has no command line
-        table = Path("/proc").glob("[0-9]*/stat")
+        table = Path("/proc").glob("[0-9]*/stat")  # noqa: ASYNC240 - a test may block
         parents = [path.read_text().rpartition(")")[2].split()[1] for path in table]
         assert sum(int(parent) in tree for parent in parents) == 1

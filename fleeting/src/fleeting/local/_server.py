@@ -221,6 +221,7 @@ def _announced(root: Path, path: str) -> Generator[None]:
     """Say in the root where the server listens, for as long as it does."""
     note = root / "server.json"
     draft = root / "server.json.new"
+    draft.touch(0o600)
     draft.write_text(json.dumps({"pid": os.getpid(), "socket": path}))
     Path(path).unlink(missing_ok=True)
     draft.replace(note)
