@@ -358,12 +358,10 @@ class Reaper:
     def _end_all(self, poll: select.poll) -> None:
         """Kill until there is nothing left to wait for."""
         poll.unregister(self._server)
-        while True:
+        while self._bury():
             kill(descendants([os.getpid()], process_table()))
             for group in self._running.keys() | self._left_groups:
                 kill_group(group, signal.SIGKILL)
-            if not self._bury():
-                return
             poll.poll(KILL_INTERVAL_SECONDS * 1000)
             self._children.clear()
 
