@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from fleeting import __version__
 from fleeting.local._instance import Instance, Settings
-from fleeting.local._processes import silence
+from fleeting.local._nursery import remove_instances
 from fleeting.local._reaper import Outbox
 from fleeting.types import State
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 __all__ = ("run",)
 
@@ -152,11 +152,21 @@ def run(settings: dict[str, Any], nursery: socket.socket) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # What a former server left behind when the computer went down with it.
+    remove_instances(settings["root"])
     asyncio.run(_run(settings, nursery))
 
 
+def _silence(*descriptors: int) -> None:
+    """Connect these standard streams to nothing, so that nobody waits for their end."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
 async def _run(settings: dict[str, Any], nursery: socket.socket) -> None:
-    nursery.setblocking(False)
+    nursery.setblocking(False)  # noqa: FBT003 - it has no name
     async with asyncio.TaskGroup() as tasks:
         group = Group(settings["root"], Outbox(nursery), tasks)
         if settings["persistent"]:
@@ -179,7 +189,7 @@ async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     reader = asyncio.StreamReader(limit=LINE_LIMIT)
     source = os.fdopen(os.dup(0), "rb", buffering=0)
     sink = os.fdopen(os.dup(1), "wb", buffering=0)
-    silence(0, 1)
+    _silence(0, 1)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
     transport, protocol = await loop.connect_write_pipe(
         lambda: asyncio.streams.FlowControlMixin(loop), sink
@@ -201,16 +211,17 @@ async def _serve_socket(group: Group, root: Path, path: str) -> None:
 
     with _announced(root, path):
         listener = await asyncio.start_unix_server(serve, path, limit=LINE_LIMIT)
-        silence(1)  # Whoever started us sees that we are ready.
+        _silence(0, 1)  # Whoever started us sees that we are ready.
         async with listener:
             await left.wait()
 
 
 @contextlib.contextmanager
-def _announced(root: Path, path: str) -> Iterator[None]:
+def _announced(root: Path, path: str) -> Generator[None]:
     """Say in the root where the server listens, for as long as it does."""
     note = root / "server.json"
     draft = root / "server.json.new"
+    draft.touch(0o600)
     draft.write_text(json.dumps({"pid": os.getpid(), "socket": path}))
     Path(path).unlink(missing_ok=True)
     draft.replace(note)

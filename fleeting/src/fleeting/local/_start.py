@@ -18,7 +18,7 @@ import anyio.abc
 from fleeting.errors import ConfigError, ProviderError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Generator
 
 __all__ = ("find_server", "holding", "prepare_root", "start_detached", "start_server")
 
@@ -48,7 +48,7 @@ def prepare_root(root: Path) -> Path:
 
 
 @contextmanager
-def holding(root: Path) -> Iterator[None]:
+def holding(root: Path) -> Generator[None]:
     """Keep every other manager away from a root.
 
     Raises:
@@ -68,7 +68,7 @@ def holding(root: Path) -> Iterator[None]:
 @asynccontextmanager
 async def start_server(
     root: Path | None,
-) -> AsyncIterator[tuple[anyio.abc.ByteSendStream, anyio.abc.ByteReceiveStream]]:
+) -> AsyncGenerator[tuple[anyio.abc.ByteSendStream, anyio.abc.ByteReceiveStream]]:
     """Run a server that ends with this block, or with this process if that is killed.
 
     Yields:
@@ -129,9 +129,8 @@ def _open_lock(root: Path) -> Any:
 
 
 def _command() -> list[str]:
-    # As a script and isolated: it forks before it imports anything large, and neither the current
-    # directory nor the environment has a say in what it imports.
-    return [sys.executable, "-I", str(Path(__file__).with_name("_processes.py"))]
+    # Isolated: neither the current directory nor the environment has a say in what it imports.
+    return [sys.executable, "-I", str(Path(__file__).with_name("_main.py"))]
 
 
 def _environment() -> dict[str, str]:
