@@ -21,13 +21,13 @@ from fleeting.types import Duration, GroupSettings
 
 from taskscaler.cli.console import Console
 from taskscaler.cli.progress import Progress
+from taskscaler.errors import TaskscalerError
 from taskscaler.jobs import JobRunner, JobState, Report, output_factory, write_report
 from taskscaler.scaler import Taskscaler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskscaler import InstanceRecord
     from taskscaler.cli.plan import Plan
 
 __all__ = ("exit_code", "run_session")
@@ -88,17 +88,17 @@ class _Session:
         try:
             async with AsyncExitStack() as stack:
                 with self._opening:
-                    scaler = await self._open(stack)
-                if self._opening.cancelled_caught:
+                    self._scaler = await self._open(stack)
+                if self._scaler is None:
                     return
                 await self._runner.run(
-                    scaler,
+                    self._scaler,
                     workers=self._workers(),
                     acquire_timeout=self._plan.acquire_timeout,
                 )
         except ConfigError as error:
             self._wrong_input, self._error = True, "; ".join(error.problems)
-        except FleetingError as error:
+        except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
 
     async def _open(self, stack: AsyncExitStack) -> Taskscaler:
@@ -112,10 +112,9 @@ class _Session:
             )
         )
         self._group_maximum = group.info.max_size
-        self._scaler = await stack.enter_async_context(
+        return await stack.enter_async_context(
             Taskscaler([group], plan.settings, connector=plan.connector)
         )
-        return self._scaler
 
     def _workers(self) -> int:
         """Return how many slots there can be at once, or how many runs there are."""
@@ -189,12 +188,11 @@ class _Session:
             state or JobState.SYSTEM_FAILURE, self._error or "interrupted before it got a slot"
         )
         instances = self._scaler.instances() if self._scaler is not None else ()
-        infrastructure = self._error is not None or await self._left_over(instances)
         code = exit_code(
             [result.state for result in self._runner.results],
             interrupted=self._interrupted,
             wrong_input=self._wrong_input,
-            infrastructure=infrastructure,
+            infrastructure=self._error is not None,
         )
         report = Report(
             results=self._runner.results,
@@ -207,15 +205,6 @@ class _Session:
         code = await self._write(report)
         await self._progress.summary(report)
         return code
-
-    async def _left_over(self, instances: Sequence[InstanceRecord]) -> bool:
-        left = [record.id for record in instances if record.removed_at is None]
-        if left:
-            await self._console.say(
-                f"error: {len(left)} instances could not be removed in time and may still cost "
-                f"money: {', '.join(left)}; remove them by hand"
-            )
-        return bool(left)
 
     async def _write(self, report: Report) -> int:
         path = self._plan.report
