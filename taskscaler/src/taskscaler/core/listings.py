@@ -3,7 +3,7 @@
 * An id that is new is ours if an operation still waits for an instance. If we
   gave it up earlier it is ours too, and is removed. Otherwise the settings say.
 * An id that is missing is gone after several listings in a row without it, at
-  once if it was asked to go.
+  once if it was last seen being deleted.
 * `failed` and `deleting` count at once: the tasks there are lost.
 * Another incarnation under an old id is another instance; it is ours if its
   predecessor was.
@@ -143,6 +143,6 @@ def _find_missing(group: Group, now: Now, out: Outbox) -> None:
     missing = [one for one in group.instances.values() if one.mark != group.listed]
     for instance in missing:
         instance.missed += 1
-        asked_to_go = instance.life is Life.REMOVING
-        if asked_to_go or instance.missed >= group.settings.missed_updates:
+        deleted = instance.state is State.DELETING
+        if deleted or instance.missed >= group.settings.missed_updates:
             group.lose(instance, "it is no longer listed", now, out)

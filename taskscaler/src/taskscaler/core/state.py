@@ -94,7 +94,11 @@ class ScalerState:
         """Return a summary of where everything stands, for people."""
         return Standing(
             scaling.add_up(self._order, self.tasks, self.settings),
-            {life.value: sum(one.lives[life] for one in self._order) for life in Life},
+            {
+                life.value: sum(one.lives[life] for one in self._order)
+                for life in Life
+                if life is not Life.GONE
+            },
             self.blocked,
             {one.name: reason for one in self._order if (reason := one.trouble)},
         )
