@@ -11,7 +11,6 @@ written, then the exit code follows from the results.
 from __future__ import annotations
 
 import signal
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -21,13 +20,15 @@ from fleeting.types import Duration, GroupSettings
 
 from taskscaler.cli.console import Console
 from taskscaler.cli.progress import Progress
+from taskscaler.errors import TaskscalerError
 from taskscaler.jobs import JobRunner, JobState, Report, output_factory, write_report
 from taskscaler.scaler import Taskscaler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskscaler import InstanceRecord
+    from fleeting.types import GroupInfo
+
     from taskscaler.cli.plan import Plan
 
 __all__ = ("exit_code", "run_session")
@@ -38,7 +39,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run_session(plan: Plan) -> int:
     """Carry a plan out, and return the exit code of the command."""
-    return anyio.run(_Session(plan).run)
+    return anyio.run(_run, plan)
+
+
+async def _run(plan: Plan) -> int:
+    return await _Session(plan).run()
 
 
 def exit_code(
@@ -69,7 +74,6 @@ class _Session:
         )
         self._started_at = datetime.now(UTC)
         self._scaler: Taskscaler | None = None
-        self._group_maximum: int | None = None
         self._opening = anyio.CancelScope()
         self._interrupted = False
         self._wrong_input = False
@@ -85,41 +89,29 @@ class _Session:
         return await self._conclude()
 
     async def _run_jobs(self) -> None:
+        plan = self._plan
+        settings = GroupSettings(
+            maximum=plan.settings.max_instances or None, connector=plan.connector
+        )
         try:
-            async with AsyncExitStack() as stack:
-                with self._opening:
-                    scaler = await self._open(stack)
-                if self._opening.cancelled_caught:
-                    return
-                await self._runner.run(
-                    scaler,
-                    workers=self._workers(),
-                    acquire_timeout=self._plan.acquire_timeout,
-                )
+            with self._opening:
+                async with (
+                    plan.provider.open(plan.plugin_config, settings) as group,
+                    Taskscaler([group], plan.settings, connector=plan.connector) as self._scaler,
+                ):
+                    await self._runner.run(
+                        self._scaler,
+                        workers=self._workers(group.info),
+                        acquire_timeout=plan.acquire_timeout,
+                    )
         except ConfigError as error:
             self._wrong_input, self._error = True, "; ".join(error.problems)
-        except FleetingError as error:
+        except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
 
-    async def _open(self, stack: AsyncExitStack) -> Taskscaler:
-        plan = self._plan
-        group = await stack.enter_async_context(
-            plan.provider.open(
-                plan.plugin_config,
-                GroupSettings(
-                    maximum=plan.settings.max_instances or None, connector=plan.connector
-                ),
-            )
-        )
-        self._group_maximum = group.info.max_size
-        self._scaler = await stack.enter_async_context(
-            Taskscaler([group], plan.settings, connector=plan.connector)
-        )
-        return self._scaler
-
-    def _workers(self) -> int:
+    def _workers(self, group: GroupInfo) -> int:
         """Return how many slots there can be at once, or how many runs there are."""
-        limits = [self._plan.settings.max_instances or None, self._group_maximum]
+        limits = [self._plan.settings.max_instances or None, group.max_size]
         known = [limit for limit in limits if limit is not None]
         if not known:
             return len(self._plan.runs)
@@ -137,7 +129,7 @@ class _Session:
                 await self._interrupt(number, again=again)
 
     async def _interrupt(self, number: signal.Signals, *, again: bool) -> None:
-        self._opening.cancel()
+        self._give_up_opening()
         running = self._runner.counts[JobState.RUNNING]
         reason = f"interrupted by {number.name}"
         if number is signal.SIGINT and not again and running:
@@ -153,6 +145,10 @@ class _Session:
             self._runner.cancel(JobState.CANCELED, reason)
             await self._console.say(f"{reason}: the instances are removed, please wait")
 
+    def _give_up_opening(self) -> None:
+        if self._scaler is None:
+            self._opening.cancel()
+
     def _output_closed(self) -> None:
         """Nobody reads on, as after `| head`: there is nobody left to work for."""
         self._interrupted = True
@@ -165,7 +161,7 @@ class _Session:
         reason = f"the run's time of {Duration(seconds=self._plan.timeout.total_seconds())} was up"
         if self._scaler is None:
             self._error = f"{reason} before the group of instances was open"
-        self._opening.cancel()
+        self._give_up_opening()
         waiting = (JobState.CANCELED, f"{reason} before it got a slot")
         if self._scaler is not None and not self._runner.counts[JobState.RUNNING]:
             # Nothing runs, so it is not for the other jobs that these had to wait.
@@ -189,12 +185,11 @@ class _Session:
             state or JobState.SYSTEM_FAILURE, self._error or "interrupted before it got a slot"
         )
         instances = self._scaler.instances() if self._scaler is not None else ()
-        infrastructure = self._error is not None or await self._left_over(instances)
         code = exit_code(
             [result.state for result in self._runner.results],
             interrupted=self._interrupted,
             wrong_input=self._wrong_input,
-            infrastructure=infrastructure,
+            infrastructure=self._error is not None,
         )
         report = Report(
             results=self._runner.results,
@@ -207,15 +202,6 @@ class _Session:
         code = await self._write(report)
         await self._progress.summary(report)
         return code
-
-    async def _left_over(self, instances: Sequence[InstanceRecord]) -> bool:
-        left = [record.id for record in instances if record.removed_at is None]
-        if left:
-            await self._console.say(
-                f"error: {len(left)} instances could not be removed in time and may still cost "
-                f"money: {', '.join(left)}; remove them by hand"
-            )
-        return bool(left)
 
     async def _write(self, report: Report) -> int:
         path = self._plan.report

@@ -112,12 +112,11 @@ class Executor:
         self, connection: Connection, run: JobRun, directory: str, streams: JobStreams
     ) -> Outcome:
         timeout = run.job.timeout
-        with anyio.move_on_after(timeout.total_seconds() if timeout else None) as scope:
+        completed = Completed(None, timed_out=True)
+        with anyio.move_on_after(timeout.total_seconds() if timeout else None):
             if run.uploads:
                 await _upload(connection, run, directory)
             completed = await self._run_script(connection, run, directory, streams)
-        if scope.cancelled_caught:
-            completed = Completed(None, timed_out=True)
         if not run.job.download:
             return Outcome(completed)
         warnings, lost = await _download(connection, run, script.working_directory(directory))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from taskscaler import InstanceRecord
+    from taskscaler import InstanceSummary
     from taskscaler.jobs.result import JobResult
 
 __all__ = ("Report", "check_writable", "write_report")
@@ -38,7 +38,7 @@ class Report:
     """
 
     results: Sequence[JobResult]
-    instances: Sequence[InstanceRecord]
+    instances: Sequence[InstanceSummary]
     started_at: datetime
     finished_at: datetime
     exit_code: int
@@ -83,7 +83,7 @@ def _job(result: JobResult) -> dict[str, Any]:
     }
 
 
-def _instance(record: InstanceRecord) -> dict[str, Any]:
+def _instance(record: InstanceSummary) -> dict[str, Any]:
     return {
         "id": record.id,
         "group": record.group,
