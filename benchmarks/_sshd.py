@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 # Limits that no contender reaches: the server's caution is not what is measured.
 SERVER_CONFIG = """
@@ -82,7 +82,7 @@ class SshServer:
 
 
 @contextlib.contextmanager
-def ssh_server() -> Iterator[SshServer]:
+def ssh_server() -> Generator[SshServer]:
     """Run a server for a new user, and remove both."""
     with tempfile.TemporaryDirectory(prefix="bench-sshd-") as name, _user() as user:
         folder = Path(name)
@@ -105,7 +105,7 @@ def ssh_server() -> Iterator[SshServer]:
 
 
 @contextlib.contextmanager
-def _user() -> Iterator[str]:
+def _user() -> Generator[str]:
     name = f"bench{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory() as nothing:
         # The password `*` fits none, and unlike the default does not lock the account.
@@ -118,7 +118,7 @@ def _user() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _process(folder: Path, port: int) -> Iterator[None]:
+def _process(folder: Path, port: int) -> Generator[None]:
     sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "sshd"
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Where it locks itself in.
     process = subprocess.Popen([sshd, "-D", "-e", "-f", str(folder / "sshd_config")])

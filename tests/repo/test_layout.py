@@ -38,7 +38,7 @@ def speechless(tree: ast.Module) -> list[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.name.startswith("test_")
-        and not re.fullmatch(r"[A-Z`].*\.", (ast.get_docstring(node) or ""), re.DOTALL)
+        and not re.fullmatch(r"[A-Z0-9`].*\.", (ast.get_docstring(node) or ""), re.DOTALL)
     ]
 
 

@@ -6,14 +6,27 @@ import ast
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from .conftest import Module
 
 
 def definitions(tree: ast.Module) -> set[str]:
-    """Return the public names that a module defines, those behind an `if` too."""
-    return {name for name in _defined(tree.body) if not name.startswith("_")}
+    """Return the public names that a module defines, those behind an `if` too.
+
+    A constant is an implementation detail unless `__all__` says otherwise, and
+    so is a logger; `borrowed` finds whoever uses one from elsewhere nevertheless.
+    """
+    return {
+        name
+        for name in _defined(tree.body)
+        if not (name.startswith("_") or name == "logger" or is_constant(name))
+    }
+
+
+def is_constant(name: str) -> bool:
+    """Return whether a name is written as that of a constant."""
+    return len(name) > 1 and name.isupper()
 
 
 def _defined(body: list[ast.stmt]) -> Iterator[str]:
@@ -50,7 +63,7 @@ def in_order(names: tuple[str, ...]) -> list[str]:
     """Return the names sorted as the linter sorts them: constants, classes, the rest."""
 
     def kind(name: str) -> int:
-        return 0 if len(name) > 1 and name.isupper() else 1 if name[0].isupper() else 2
+        return 0 if is_constant(name) else 1 if name[0].isupper() else 2
 
     return sorted(set(names), key=lambda name: (kind(name), name))
 
@@ -74,6 +87,17 @@ def complaints(tree: ast.Module, *, known: set[str]) -> list[str]:
     ]
 
 
+def borrowed(tree: ast.Module, public: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return the names that a module imports from a public one which does not offer them."""
+    return [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in public
+        for alias in node.names
+        if alias.name not in public[node.module]
+    ]
+
+
 def test_all_equals_what_is_public(modules: list[Module]) -> None:
     """Each public module has a sorted tuple of all that it defines or hands on."""
     found: dict[str, list[str]] = {}
@@ -86,6 +110,28 @@ def test_all_equals_what_is_public(modules: list[Module]) -> None:
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
+def test_nobody_imports_what_is_not_public(modules: list[Module]) -> None:
+    """From a public module of ours the others import only what its `__all__` offers."""
+    names = {module.name for module in modules}
+    public = {
+        module.name: (
+            *(declared(module.tree) or ()),
+            *(name.rpartition(".")[2] for name in names if name.rpartition(".")[0] == module.name),
+        )
+        for module in modules
+        if module.is_public
+    }
+    found = {module.name: borrowed(module.tree, public) for module in modules}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_borrowed_names_are_noticed() -> None:
+    """An import of a detail gives a complaint, one of an offered name or of a stranger's not."""
+    public = {"fleeting.types": ("State", "errors")}
+    text = "from fleeting.types import State, DETAIL\nfrom os import sep"
+    assert borrowed(ast.parse(text), public) == ["fleeting.types.DETAIL"]
+
+
 def test_wrong_declarations_are_noticed() -> None:
     """A missing, superfluous, doubled or misplaced name gives a complaint, and so does a list."""
     samples = {
@@ -96,7 +142,7 @@ def test_wrong_declarations_are_noticed() -> None:
         "__all__ = ['a']\na = 1": 1,
         "class A: ...": 1,
         "if True:\n    def hidden(): ...": 1,
-        "_private = 1\nT = TypeVar('T')": 0,
+        "_private = 1\nDETAIL = 2\nT = TypeVar('T')": 0,
         "from x import other\n__all__ = ('LIMIT', 'A', 'other')\nclass A: ...\nLIMIT = 1": 0,
     }
     known = {"a", "b", "A", "LIMIT", "other"}
