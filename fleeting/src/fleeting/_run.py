@@ -113,7 +113,7 @@ async def run_command(
                 )
                 ended = await _supervise(process, drains, stdin)
     except BaseExceptionGroup as errors:
-        raise _first(errors) from errors
+        raise first_error(errors) from errors
     return Completed(
         status=ended.status,
         signal=ended.signal,
@@ -140,7 +140,7 @@ async def _supervise(
     return ended
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the one error that the caller should see: ours, if there is one."""
     ours = errors.subgroup(FleetingError)
     error: BaseException = ours or errors
