@@ -33,7 +33,7 @@ __all__ = ("run",)
 
 LINE_LIMIT = 2**26
 # How long a persistent server waits for the first manager.
-FIRST_MANAGER_SECONDS = 10.0
+FIRST_MANAGER_SECONDS = 5.0
 # How long a Unix socket's path may be on every system.
 SOCKET_PATH_LIMIT = 100
 # How many past operations are remembered, so that repeating one adds nothing.
