@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -133,14 +134,14 @@ def scaler_of(server: SshServer) -> taskscaler.Taskscaler:
 def xargs(server: SshServer, jobs: int) -> float:
     """Run the jobs with `xargs ssh`; return the seconds."""
     ssh = f"ssh -F {server.client_config}"
-    line = f"{ssh} -fN bench && seq {jobs} | xargs -P{SLOTS} -I{{}} {ssh} bench true"
+    line = f"{ssh} -fN bench 2>/dev/null && seq {jobs} | xargs -P{SLOTS} -I{{}} {ssh} bench true"
     return timed(lambda: quietly(["/bin/dash", "-ec", line]), after=server.close_master)
 
 
 def parallel(server: SshServer, jobs: int) -> float:
     """Run the jobs with GNU parallel; return the seconds."""
     ssh = f"ssh -F {server.client_config}"
-    line = f"{ssh} -fN bench && seq {jobs} | parallel --ssh '{ssh}' -S {SLOTS}/bench -n1 true '#'"
+    line = f"{ssh} -fN bench 2>/dev/null && seq {jobs} | parallel --ssh '{ssh}' -S {SLOTS}/bench -n1 true '#'"
     return timed(lambda: quietly(["/bin/dash", "-ec", line]), after=server.close_master)
 
 
@@ -194,6 +195,8 @@ def one_server(jobs: int) -> list[dict[str, object]]:
 
 def main() -> None:
     """Measure, and print the figures: of each contender the best of three rounds."""
+    # So that what was set up is removed, too, when somebody ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     best = max(jobs / local_provider(jobs) for _ in range(ROUNDS))
     rows: list[dict[str, object]] = [
