@@ -152,9 +152,10 @@ async def test_cancelling_ends_the_command(connection: Connection) -> None:
     await _gone(pids[0])
 
 
-async def test_background_processes_do_not_hold_the_run(connection: Connection) -> None:
+async def test_background_processes_do_not_hold_the_run(sshd: ConnectInfo) -> None:
     """A run ends with its command, though a background process keeps the output open."""
-    done = await connection.run("sleep 600 & echo $!; echo done")
+    async with await SSHConnector().connect(sshd) as connection:
+        done = await connection.run("sleep 600 & echo $!; echo done")
     pid, word = done.stdout.split()
     assert (done.status, word) == (0, b"done")
     os.kill(int(pid), 9)
@@ -180,7 +181,7 @@ async def test_environment_arrives_unchanged(connection: Connection) -> None:
 async def test_environment_is_on_no_command_line(connection: Connection) -> None:
     """While a command runs, nobody can read its environment from a command line."""
     secret = uuid.uuid4().hex
-    async with connection.start("echo ready; cat", env={"TOKEN": secret}) as process:
+    async with connection.start("echo ready; cat; echo after", env={"TOKEN": secret}) as process:
         assert await process.stdout.receive() == b"ready\n"
         lines: list[bytes] = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -188,7 +189,7 @@ async def test_environment_is_on_no_command_line(connection: Connection) -> None
                 lines.append(path.read_bytes())
             except OSError:
                 continue  # It has ended meanwhile.
-        assert any(b"echo ready; cat" in line for line in lines)
+        assert any(b"echo ready; cat; echo after" in line for line in lines)
         assert not any(secret.encode() in line for line in lines)
 
 
