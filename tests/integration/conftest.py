@@ -65,6 +65,9 @@ def keys() -> Keys:
 
 async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
     """Do as an SSH server does: give the command to a shell, in a process group of its own."""
+    early: list[str] = []
+    # asyncssh would give signals to whoever reads the input, and nobody might.
+    process.signal_received = early.append  # type: ignore[method-assign]
     child = await asyncio.create_subprocess_exec(
         "/bin/sh",
         "-c",
@@ -74,39 +77,33 @@ async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    assert child.stderr is not None
 
     def forward(name: str) -> None:
-        os.killpg(child.pid, signal.Signals[f"SIG{name}"])
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.Signals[f"SIG{name}"])
 
-    # asyncssh would give signals to whoever reads the input, and nobody might.
-    process.signal_received = forward  # type: ignore[method-assign]
-
-    async def feed(source: Any, sink: asyncio.StreamWriter) -> None:
+    async def pump(source: Any, sink: Any, *, close: bool) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
                 sink.write(data)
                 await sink.drain()
-        sink.close()
+        if close:
+            sink.close()
 
-    async def drain(source: asyncio.StreamReader, sink: Any) -> None:
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-
-    feeding = asyncio.ensure_future(feed(process.stdin, child.stdin))
+    process.signal_received = forward  # type: ignore[method-assign]
+    for name in early:
+        forward(name)
+    feeding = asyncio.ensure_future(pump(process.stdin, child.stdin, close=True))
     try:
         await asyncio.gather(
-            drain(child.stdout, process.stdout), drain(child.stderr, process.stderr)
+            pump(child.stdout, process.stdout, close=False),
+            pump(child.stderr, process.stderr, close=False),
         )
         status = await child.wait()
     finally:
         feeding.cancel()
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await child.wait()
+        forward("KILL")
+        vars(child)["_transport"].close()  # asyncio has no other way to let go of the pipes
     if status < 0:
         process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
     else:
@@ -124,7 +121,6 @@ class _Watched(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.remove(self._connection)
-        self._server.changed.set()
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
@@ -142,7 +138,7 @@ class Server:
     info: ConnectInfo
     connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
     accepted: int = 0
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    handling: int = 0
 
     def drop(self) -> None:
         """Break all connections without a word."""
@@ -155,9 +151,9 @@ class Server:
         return sum(len(connection._channels) for connection in self.connections)
 
     async def idle(self, *, connections: int) -> None:
-        """Wait until no channel is open, and so many connections."""
+        """Wait until nothing runs, no channel is open, and so many connections are."""
         async with asyncio.timeout(10):
-            while self.channels or len(self.connections) != connections:
+            while self.channels or self.handling or len(self.connections) != connections:
                 await asyncio.sleep(0.01)
 
 
@@ -177,13 +173,21 @@ def serve(keys: Keys) -> Callable[..., Any]:
             "i-1", "ssh", "127.0.0.1", username="ada", private_key=keys.private, timeout=TIMEOUT
         )
         server = Server(info)
+
+        async def handling(process: asyncssh.SSHServerProcess[bytes]) -> None:
+            server.handling += 1
+            try:
+                await handler(process)
+            finally:
+                server.handling -= 1
+
         acceptor = await asyncssh.listen(
             "127.0.0.1",
             port,
             server_factory=lambda: _Watched(server),
             server_host_keys=[host_key],
             authorized_client_keys=asyncssh.import_authorized_keys(keys.public(keys.client)),
-            process_factory=handler,
+            process_factory=handling,
             encoding=None,
             **{"sftp_factory": True, **options},
         )
@@ -231,7 +235,8 @@ def start_sshd(
         config.write_text(
             f"Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nPidFile none\n"
             f"AuthorizedKeysFile {authorized}\nStrictModes no\nSubsystem sftp internal-sftp\n"
-            "PermitRootLogin yes\n" + "".join(f"{line}\n" for line in lines)
+            # So that bash does not take this for a login and run somebody's start-up file.
+            "PermitRootLogin yes\nSetEnv SHLVL=9\n" + "".join(f"{line}\n" for line in lines)
         )
         log = (folder / "log").open("wb")
         with log:

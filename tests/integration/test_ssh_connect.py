@@ -42,9 +42,14 @@ SHORT = timedelta(seconds=1)
 @asynccontextmanager
 async def listening(handler: Callable[[SocketStream], Awaitable[None]]) -> AsyncGenerator[int]:
     """Listen on a port with something that is no SSH server."""
+
+    async def closing(stream: SocketStream) -> None:
+        async with stream:
+            await handler(stream)
+
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     async with listener, anyio.create_task_group() as group:
-        group.start_soon(listener.serve, handler)
+        group.start_soon(listener.serve, closing)
         yield listener.extra(anyio.abc.SocketAttribute.local_port)
         group.cancel_scope.cancel()
 
