@@ -93,7 +93,15 @@ async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
     process.signal_received = forward  # type: ignore[method-assign]
     for name in early:
         forward(name)
-    feeding = asyncio.ensure_future(pump(process.stdin, child.stdin, close=True))
+
+    async def end_with_the_channel() -> None:
+        await process.wait_closed()
+        forward("KILL")
+
+    others = [
+        asyncio.ensure_future(pump(process.stdin, child.stdin, close=True)),
+        asyncio.ensure_future(end_with_the_channel()),
+    ]
     try:
         await asyncio.gather(
             pump(child.stdout, process.stdout, close=False),
@@ -101,7 +109,8 @@ async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
         )
         status = await child.wait()
     finally:
-        feeding.cancel()
+        for other in others:
+            other.cancel()
         forward("KILL")
         vars(child)["_transport"].close()  # asyncio has no other way to let go of the pipes
     if status < 0:

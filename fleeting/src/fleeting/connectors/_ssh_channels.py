@@ -213,6 +213,13 @@ class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
         self._signals.append(signal)
         self._send_signals()
 
+    def kill(self) -> None:
+        """Close the channel and end the command, without waiting for anything; idempotent."""
+        if not self.settled.is_set():
+            # A command that still waits for its header ends anyway, with its input.
+            self.send_signal("KILL")
+        self.abort()
+
     def _send_signals(self) -> None:
         if self._signaller is None:
             for signal in self._signals if not self._closed else ():
