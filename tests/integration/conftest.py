@@ -1,5 +1,6 @@
 """Real SSH servers on the loopback interface: asyncssh in this process, and OpenSSH's sshd."""
 
+# ruff: noqa: ARG002 - methods that asyncssh calls have its arguments and meaning
 from __future__ import annotations
 
 import asyncio
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 import pytest
-
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.types import ConnectInfo
 
@@ -67,7 +67,7 @@ async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
     """Do as an SSH server does: give the command to a shell, in a process group of its own."""
     early: list[str] = []
     # asyncssh would give signals to whoever reads the input, and nobody might.
-    process.signal_received = early.append  # type: ignore[method-assign]
+    process.signal_received = early.append  # type: ignore[method-assign, assignment] - asyncssh gives no other hook
     child = await asyncio.create_subprocess_exec(
         "/bin/sh",
         "-c",
@@ -90,7 +90,7 @@ async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
         if close:
             sink.close()
 
-    process.signal_received = forward  # type: ignore[method-assign]
+    process.signal_received = forward  # type: ignore[method-assign, assignment] - asyncssh gives no other hook
     for name in early:
         forward(name)
 
@@ -162,7 +162,7 @@ class Server:
     async def idle(self, *, connections: int) -> None:
         """Wait until nothing runs, no channel is open, and so many connections are."""
         async with asyncio.timeout(10):
-            while self.channels or self.handling or len(self.connections) != connections:
+            while self.channels or self.handling or len(self.connections) != connections:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.01)
 
 

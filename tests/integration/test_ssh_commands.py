@@ -1,5 +1,6 @@
 """Commands over SSH, on both makes of server."""
 
+# ruff: noqa: ASYNC240 - what these tests read of /proc is in memory
 from __future__ import annotations
 
 import os
@@ -9,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import asyncssh
 import pytest
-
 from fleeting.connectors import _ssh_channels
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import ConnectionLost, NotSupported
 from fleeting.types import ConnectInfo, Exit
 
 if TYPE_CHECKING:
+    import asyncssh
     from collections.abc import AsyncIterator, Callable
 
     from fleeting.abc import Connection
+
     from tests.integration.conftest import Server
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +35,7 @@ class Counter:
         self.count = 0
 
     def write(self, data: bytes) -> None:
+        """Count some bytes."""
         self.count += len(data)
 
 
@@ -47,7 +49,7 @@ def _alive(pid: int) -> bool:
 async def _gone(pid: int) -> None:
     """Wait for a process to end; nothing announces that of a stranger's."""
     with anyio.fail_after(10):
-        while _alive(pid):
+        while _alive(pid):  # noqa: ASYNC110 - no event tells
             await anyio.sleep(0.01)
 
 

@@ -1,5 +1,7 @@
 """Making an SSH connection: whom to trust, what to try again, what to leave behind."""
 
+# ruff: noqa: S106 - the passwords here open nothing
+# ruff: noqa: S610 - anyio's `extra` is not Django's
 from __future__ import annotations
 
 import subprocess
@@ -12,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import asyncssh
 import pytest
-
-import fleeting
 from fleeting.connectors._ssh_errors import FOREIGN, translate
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import (
@@ -26,6 +26,8 @@ from fleeting.errors import (
     Unreachable,
 )
 from fleeting.types import ConnectInfo
+
+import fleeting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -148,7 +150,7 @@ async def test_impossible_wishes(change: dict[str, Any], message: str) -> None:
 
 
 async def test_nobody_listens() -> None:
-    """An instance that refuses is tried again until the time is up; the error counts and says why."""
+    """An instance that refuses is tried again until the time is up; the error says how often."""
     async with listening(lambda stream: stream.aclose()) as port:
         pass
     info = ConnectInfo("i-1", "ssh", "127.0.0.1", port=port, username="ada", timeout=SHORT)

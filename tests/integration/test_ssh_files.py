@@ -1,5 +1,8 @@
 """Files, folders and streams over SSH, with both makes of server."""
 
+# ruff: noqa: ARG002, D102 - methods that asyncssh calls have its arguments and meaning
+# ruff: noqa: ASYNC240 - the files of these tests are few and local
+# ruff: noqa: S610 - anyio's `extra` is not Django's
 from __future__ import annotations
 
 import os
@@ -9,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import asyncssh
 import pytest
-
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import TransferFailed, Unreachable
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyio.abc import SocketStream
-
     from fleeting.abc import Connection
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +32,7 @@ def _tree(root: Path) -> dict[str, tuple[int, bytes | str | None]]:
         mode = path.lstat().st_mode & 0o777
         name = str(path.relative_to(root))
         if path.is_symlink():
-            found[name] = (0, os.readlink(path))
+            found[name] = (0, str(path.readlink()))
         else:
             found[name] = (mode, path.read_bytes() if path.is_file() else None)
     return found

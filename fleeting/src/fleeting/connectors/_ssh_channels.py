@@ -299,13 +299,17 @@ class Receiver(ByteReceiveStream):
         self._channel.regulate()
         return data
 
-    @override
-    async def aclose(self) -> None:
+    def discard(self) -> None:
+        """Drop what is unread and all that comes."""
         self._closed = True
         self._chunks.clear()
         self.unread = 0
         self._news.set()
         self._channel.regulate()
+
+    @override
+    async def aclose(self) -> None:
+        self.discard()
         await checkpoint()
 
     async def _wait_for_chunks(self) -> None:
