@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 import pytest
@@ -40,11 +40,12 @@ def anyio_backend() -> str:
 
 @dataclass(frozen=True)
 class Keys:
-    """A client's key, and two that a host can show."""
+    """A client's key, and some that a host can show."""
 
     client: asyncssh.SSHKey
     host: asyncssh.SSHKey
     other_host: asyncssh.SSHKey
+    rsa_host: asyncssh.SSHKey
 
     @property
     def private(self) -> str:
@@ -60,14 +61,19 @@ class Keys:
 @pytest.fixture(scope="session")
 def keys() -> Keys:
     """Make keys, once for all tests."""
-    return Keys(*(asyncssh.generate_private_key("ssh-ed25519") for _ in range(3)))
+    generate = cast(
+        "Callable[[str], asyncssh.SSHKey]",
+        asyncssh.generate_private_key,  # pyright: ignore[reportUnknownMemberType] - half typed
+    )
+    kinds = ("ssh-ed25519", "ssh-ed25519", "ssh-ed25519", "ssh-rsa")
+    return Keys(*(generate(kind) for kind in kinds))
 
 
 async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
     """Do as an SSH server does: give the command to a shell, in a process group of its own."""
     early: list[str] = []
     # asyncssh would give signals to whoever reads the input, and nobody might.
-    process.signal_received = early.append  # type: ignore[method-assign, assignment] - asyncssh gives no other hook
+    vars(process)["signal_received"] = early.append
     child = await asyncio.create_subprocess_exec(
         "/bin/sh",
         "-c",
@@ -90,7 +96,7 @@ async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
         if close:
             sink.close()
 
-    process.signal_received = forward  # type: ignore[method-assign, assignment] - asyncssh gives no other hook
+    vars(process)["signal_received"] = forward
     for name in early:
         forward(name)
 
@@ -145,7 +151,9 @@ class Server:
     """An asyncssh server in this process, and what it sees."""
 
     info: ConnectInfo
-    connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
+    connections: list[asyncssh.SSHServerConnection] = field(
+        default_factory=list[asyncssh.SSHServerConnection]
+    )
     accepted: int = 0
     handling: int = 0
 
@@ -157,7 +165,7 @@ class Server:
     @property
     def channels(self) -> int:
         """Return how many channels are open."""
-        return sum(len(connection._channels) for connection in self.connections)
+        return sum(len(vars(connection)["_channels"]) for connection in self.connections)
 
     async def idle(self, *, connections: int) -> None:
         """Wait until nothing runs, no channel is open, and so many connections are."""

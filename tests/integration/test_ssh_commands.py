@@ -1,6 +1,7 @@
 """Commands over SSH, on both makes of server."""
 
 # ruff: noqa: ASYNC240 - what these tests read of /proc is in memory
+# ruff: noqa: SIM117 - some lines would get too long to read
 from __future__ import annotations
 
 import os
@@ -17,9 +18,9 @@ from fleeting.errors import ConnectionLost, NotSupported
 from fleeting.types import ConnectInfo, Exit
 
 if TYPE_CHECKING:
-    import asyncssh
     from collections.abc import AsyncIterator, Callable
 
+    import asyncssh
     from fleeting.abc import Connection
 
     from tests.integration.conftest import Server

@@ -16,7 +16,7 @@ from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import TransferFailed, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from anyio.abc import SocketStream
@@ -196,7 +196,7 @@ async def test_unreadable_folders_are_no_empty_ones(
 class Liar(asyncssh.SFTPServer):
     """A server that lists names which no folder can hold."""
 
-    async def scandir(self, path: bytes) -> Any:
+    async def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
         yield asyncssh.SFTPName(
             b"../../escaped", attrs=asyncssh.SFTPAttrs(type=1, permissions=0o644)
         )
