@@ -93,6 +93,18 @@ async def test_the_environment_is_the_instance_s_own(
     assert {name for name in variables if not name.startswith(("LC_", "_"))} <= expected
 
 
+async def test_text_is_the_same_in_every_locale(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command's letters arrive as they were sent, whatever the manager's locale."""
+    monkeypatch.setenv("LC_ALL", "en_US.ISO-8859-1")
+    async with local.open() as group:
+        [id] = await local.grow(group)
+        async with local.connect(group, id) as connection:
+            completed = await connection.run("echo żółw", check=True)
+    assert completed.stdout == "żółw\n"
+
+
 async def test_a_command_gets_ordinary_signals_and_files(
     connection: asyncssh.SSHClientConnection,
 ) -> None:

@@ -238,6 +238,37 @@ async def test_the_exception_of_the_block_comes_out_unchanged(local: Local) -> N
             raise LookupError("mine")
 
 
+BOTH = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+
+
+@BOTH
+async def test_the_manager_may_run_on_any_event_loop(local: Local, tmp_path: Path) -> None:
+    """Only the server needs asyncio."""
+    async with local.open(root=tmp_path) as group:
+        ids = await local.grow(group, 2)
+        await group.decrease(ids)
+        for id in ids:
+            await local.reach(group, id, None)
+    assert local.processes(tmp_path) == []
+
+
+@BOTH
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize("milliseconds", [0, 5, 20, 60, 120, 200])
+async def test_cancelling_while_opening_leaves_nothing(
+    local: Local, tmp_path: Path, *, milliseconds: int, persistent: bool
+) -> None:
+    """Whenever opening is cancelled, no process stays and the root can be opened."""
+    with anyio.move_on_after(milliseconds / 1000):
+        async with local.open(root=tmp_path, persistent=persistent):
+            await anyio.sleep_forever()
+    if not persistent:
+        assert local.processes(tmp_path) == []
+    async with local.open(root=tmp_path, persistent=persistent) as group:
+        assert await local.states(group) == {}
+    await local.wait(lambda: not local.processes(tmp_path))
+
+
 async def test_cancelling_leaves_no_process_and_no_directory(local: Local, tmp_path: Path) -> None:
     """A cancelled block cleans up before it is left."""
     with anyio.CancelScope() as scope:

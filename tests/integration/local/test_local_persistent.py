@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -119,7 +120,10 @@ async def test_a_long_root_works_too(local: Local, tmp_path: Path) -> None:
     async with local.open(root=root, persistent=True) as group:
         assert list(await local.states(group)) == ids
         await group.decrease(ids)
+        socket = Path(json.loads((root / "server.json").read_text())["socket"])
+        assert socket.parent.stat().st_mode & 0o777 == 0o700
     await local.wait(lambda: not local.processes(root))
+    assert not socket.parent.exists()
 
 
 async def test_no_secret_is_on_disk(local: Local, tmp_path: Path) -> None:

@@ -65,10 +65,12 @@ def start_nursery(
     """Start the nursery; return the way to talk to it, and its process."""
     ours, theirs = socket.socketpair()
     kind = "temporary" if temporary else "kept"
+    # Commands are text here and bytes to the system: the same bytes in every locale.
+    python = [sys.executable, "-I", "-X", "utf8"]
     script = str(Path(__file__).with_name("_nursery.py"))
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - a program of our own
-            [sys.executable, "-I", script, root, kind, str(theirs.fileno()), str(lock)],
+            [*python, script, root, kind, str(theirs.fileno()), str(lock)],
             pass_fds=(theirs.fileno(), lock),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
