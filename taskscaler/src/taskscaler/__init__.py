@@ -2,6 +2,41 @@
 
 from __future__ import annotations
 
-__all__ = ("__version__",)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
+    from taskscaler.scaler import Acquisition, Capacity, InstanceSummary, Taskscaler
+
+__all__ = (
+    "Acquisition",
+    "Capacity",
+    "InstanceSummary",
+    "Placement",
+    "Policy",
+    "Settings",
+    "Taskscaler",
+    "UnknownInstances",
+    "__version__",
+)
 
 __version__ = "1.0.0"
+
+_HOMES = {
+    "Acquisition": "taskscaler.scaler",
+    "Capacity": "taskscaler.scaler",
+    "InstanceSummary": "taskscaler.scaler",
+    "Taskscaler": "taskscaler.scaler",
+    "Placement": "taskscaler.core.settings",
+    "Policy": "taskscaler.core.settings",
+    "Settings": "taskscaler.core.settings",
+    "UnknownInstances": "taskscaler.core.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: the command's help must not pay for it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

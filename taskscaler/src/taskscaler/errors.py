@@ -6,6 +6,7 @@ TaskscalerError
 ├── AcquireTimeout
 ├── AcquisitionLost
 ├── ScalerClosed
+├── InstancesLeft
 └── StoreError
     └── Fenced
 
@@ -15,11 +16,18 @@ What goes wrong in a group, a plugin or a connection is a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
 __all__ = (
     "AcquireTimeout",
     "AcquisitionLost",
     "Fenced",
     "IllegalEvent",
+    "InstancesLeft",
     "NoCapacity",
     "ScalerClosed",
     "StoreError",
@@ -59,6 +67,24 @@ class AcquisitionLost(TaskscalerError):
 
 class ScalerClosed(TaskscalerError):
     """The scaler is shutting down and takes no more tasks."""
+
+
+class InstancesLeft(TaskscalerError):
+    """Instances that were to be removed are still there, and may cost money.
+
+    Attributes:
+        instances: the ids, each with its group's before it.
+    """
+
+    def __init__(self, instances: Sequence[str], expected: int, timeout: timedelta) -> None:
+        self.instances = tuple(instances)
+        seconds = timeout.total_seconds()
+        what = f"{', '.join(instances)} still there" if instances else "all that are known gone"
+        more = f", and {expected} more that may yet appear" if expected else ""
+        super().__init__(
+            f"shutdown was given up after {seconds:g}s with instances left: {what}{more}; "
+            "remove them by hand"
+        )
 
 
 class StoreError(TaskscalerError):

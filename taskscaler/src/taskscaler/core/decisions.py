@@ -1,0 +1,49 @@
+"""Why something was decided: kept, shown, logged and asserted on."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+
+import msgspec
+
+from taskscaler.core.demand import Demand
+
+__all__ = ("Decision", "Rule")
+
+
+class Rule(enum.Enum):
+    """The rule that fired."""
+
+    TASKS_WAIT = "tasks wait for slots"
+    IDLE_CAPACITY = "the policy wants more idle capacity"
+    IDLE = "idle for longer than the policy allows"
+    USED_UP = "the use count is reached"
+    FAILED = "failed"
+    LOST = "taken away by the cloud"
+    UNKNOWN = "not ours, or not any more"
+    SHUTDOWN = "the scaler shuts down"
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """One scaling decision with everything that led to it.
+
+    Attributes:
+        at: when.
+        group: which group it concerns.
+        rule: why anything was to be done at all.
+        wanted: instances to add (positive) or to remove (negative) by the rule alone.
+        decided: how many were in the end; what limits, pauses and the other groups left of it.
+        clamped_by: what made `decided` differ from `wanted`; empty if nothing did.
+        demand: the inputs.
+        detail: for a removal, which instances and why.
+    """
+
+    at: datetime
+    group: str
+    rule: Rule
+    wanted: int
+    decided: int
+    clamped_by: str
+    demand: Demand
+    detail: str = ""

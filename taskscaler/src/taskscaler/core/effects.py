@@ -1,0 +1,144 @@
+"""What is to be done: all that the core ever answers.
+
+Effects are carried out in their order up to and including a `Persist`; what
+follows one waits until it is committed. Each effect that takes time carries
+its deadline, and its outcome comes back as an event.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from taskscaler.core.decisions import Decision
+from taskscaler.core.records import Record
+
+__all__ = (
+    "Decrease",
+    "Effect",
+    "Gone",
+    "Grant",
+    "Increase",
+    "List",
+    "Persist",
+    "Prepare",
+    "Refuse",
+    "Revoke",
+    "WakeAt",
+)
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """The base of all effects."""
+
+
+class List(Effect, frozen=True):
+    """List a group; answered by `ListingArrived` or `ListingFailed`."""
+
+    group: str
+    timeout_seconds: float
+
+
+class Increase(Effect, frozen=True):
+    """Ask a group for more instances; answered by `IncreaseSettled`."""
+
+    group: str
+    count: int
+    operation: str
+    decision: Decision
+    timeout_seconds: float
+
+
+class Decrease(Effect, frozen=True):
+    """Ask a group to remove instances; answered by `DecreaseSettled`.
+
+    Attributes:
+        decisions: one for each rule that some of them fell under.
+    """
+
+    group: str
+    ids: tuple[str, ...]
+    decisions: tuple[Decision, ...]
+    timeout_seconds: float
+
+
+class Prepare(Effect, frozen=True):
+    """Reach an instance and make it ready; answered by `InstancePrepared` or `PreparationFailed`.
+
+    Attributes:
+        command: run on it, unless empty; it is ready if the command succeeds.
+    """
+
+    group: str
+    id: str
+    command: str
+    timeout_seconds: float
+
+
+class Grant(Effect, frozen=True):
+    """A task has its slot."""
+
+    key: str
+    group: str
+    id: str
+    slot: int
+
+
+class Refuse(Effect, frozen=True):
+    """A task gets no slot, or no reservation, and is forgotten."""
+
+    key: str
+    why: str
+
+
+class Revoke(Effect, frozen=True):
+    """A task lost its slot with the instance; it still has to say that it is released."""
+
+    key: str
+    id: str
+    cause: str
+
+
+class Persist(Effect, frozen=True):
+    """Commit this before anything that follows.
+
+    Attributes:
+        put: records to write, each replacing the one of the same key.
+        drop: keys of records to forget.
+    """
+
+    put: tuple[Record, ...] = ()
+    drop: tuple[tuple[str, str, str], ...] = ()
+
+
+class WakeAt(Effect, frozen=True):
+    """Say `TimePassed` at this moment; replaces every earlier such wish.
+
+    Attributes:
+        monotonic: seconds on the clock of `Now`.
+    """
+
+    monotonic: float
+
+
+class Gone(Effect, frozen=True):
+    """One of our instances is no more; this is the summary of its life.
+
+    Attributes:
+        group: the id of its group.
+        id: its own.
+        created_at: when it was first seen.
+        ready_at: when it could first take a task; None if it never could.
+        removed_at: when it was found gone.
+        reason: why it was removed, or how it was lost.
+        tasks: how many tasks were started on it.
+    """
+
+    group: str
+    id: str
+    created_at: datetime
+    ready_at: datetime | None
+    removed_at: datetime
+    reason: str
+    tasks: int

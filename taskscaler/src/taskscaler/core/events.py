@@ -1,0 +1,167 @@
+"""What happened: the only way to tell the core anything.
+
+Events and effects are `msgspec.Struct`s rather than dataclasses because making
+one is what the core does most, and a struct is made several times faster.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from fleeting.errors import ProviderError
+from fleeting.types import Accepted, Listing
+
+from taskscaler.core.records import Record
+from taskscaler.core.settings import Settings
+
+__all__ = (
+    "DecreaseSettled",
+    "Event",
+    "IncreaseSettled",
+    "InstanceBroke",
+    "InstancePrepared",
+    "ListingArrived",
+    "ListingFailed",
+    "Now",
+    "PreparationFailed",
+    "RecordsRestored",
+    "SettingsChanged",
+    "ShutdownAsked",
+    "TaskAsked",
+    "TaskCancelled",
+    "TaskReleased",
+    "TaskReserved",
+    "TaskUnreserved",
+    "TimePassed",
+)
+
+
+class Now(msgspec.Struct, frozen=True):
+    """The time at which something happened.
+
+    Attributes:
+        monotonic: seconds on a clock that never jumps, for deadlines and intervals.
+        wall: aware, for periods and for everything that is stored or shown.
+    """
+
+    monotonic: float
+    wall: datetime
+
+
+class Event(msgspec.Struct, frozen=True):
+    """The base of all events."""
+
+
+class TaskReserved(Event, frozen=True):
+    """A task that does not exist yet wants to be sure of a slot."""
+
+    key: str
+
+
+class TaskUnreserved(Event, frozen=True):
+    """The reservation is not needed after all."""
+
+    key: str
+
+
+class TaskAsked(Event, frozen=True):
+    """A task wants a slot now; its reservation, if it has one, is used up by that."""
+
+    key: str
+
+
+class TaskCancelled(Event, frozen=True):
+    """A task that waits for a slot does so no longer."""
+
+    key: str
+
+
+class TaskReleased(Event, frozen=True):
+    """A task gives its slot back, or acknowledges that it lost it."""
+
+    key: str
+
+
+class ListingArrived(Event, frozen=True):
+    """A group reported all of its instances."""
+
+    group: str
+    listing: Listing
+
+
+class ListingFailed(Event, frozen=True):
+    """A group did not report; what was known of it stays."""
+
+    group: str
+    error: ProviderError
+
+
+class IncreaseSettled(Event, frozen=True):
+    """A request for more instances was answered, wholly, partly or with a refusal.
+
+    Attributes:
+        unknown: the answer was lost, so `accepted` says nothing.
+    """
+
+    group: str
+    operation: str
+    accepted: Accepted
+    unknown: bool = False
+
+
+class DecreaseSettled(Event, frozen=True):
+    """A request to remove instances was answered; what was not accepted is asked for again."""
+
+    group: str
+    ids: tuple[str, ...]
+    accepted: Accepted
+
+
+class InstancePrepared(Event, frozen=True):
+    """An instance was reached and proved to be ready for tasks."""
+
+    group: str
+    id: str
+
+
+class PreparationFailed(Event, frozen=True):
+    """An instance runs, but could not be reached or made ready."""
+
+    group: str
+    id: str
+    reason: str
+
+
+class InstanceBroke(Event, frozen=True):
+    """An instance failed under a task; it is not to get another one."""
+
+    group: str
+    id: str
+    reason: str
+
+
+class SettingsChanged(Event, frozen=True):
+    """The operator changed something."""
+
+    settings: Settings
+
+
+class RecordsRestored(Event, frozen=True):
+    """What an earlier life of this scaler left in the store; comes before anything else."""
+
+    records: tuple[Record, ...]
+
+
+class TimePassed(Event, frozen=True):
+    """It is later now; decisions that depend on time are taken."""
+
+
+class ShutdownAsked(Event, frozen=True):
+    """No more tasks are taken.
+
+    Attributes:
+        remove: whether all of our instances are to be removed.
+    """
+
+    remove: bool

@@ -1,0 +1,158 @@
+"""What a listing of a group means.
+
+* An id that is new is ours if an operation still waits for an instance. If we
+  gave it up earlier it is ours too, and is removed. Otherwise the settings say.
+* An id that is missing is gone after several listings in a row without it, at
+  once if it was last seen being deleted.
+* `failed` and `deleting` count at once: the tasks there are lost.
+* Another incarnation under an old id is another instance; it is ours if its
+  predecessor was.
+
+Most of a listing is as it was, so the loop over it does next to nothing for
+an instance that has not changed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fleeting.types import Duration, State
+
+from taskscaler.core.decisions import Rule
+from taskscaler.core.instances import Life
+from taskscaler.core.settings import UnknownInstances
+
+if TYPE_CHECKING:
+    from fleeting.types import Instance as Listed
+    from fleeting.types import Listing
+
+    from taskscaler.core.events import Now
+    from taskscaler.core.groups import Group
+    from taskscaler.core.instances import Instance
+    from taskscaler.core.outbox import Outbox
+
+__all__ = ("digest",)
+
+
+def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
+    """Bring the group up to date with its listing."""
+    group.listed += 1
+    group.listing_backoff.succeeded()
+    group.pending = listing.pending
+    for failure in listing.failures:
+        for operation in group.operations.fail(1):
+            group.store_operation(operation, out)
+        group.creation_failed(str(failure), now, failure.retry_after)
+    known, seen = len(group.instances), 0
+    for listed in listing.instances:
+        instance = group.instances.get(listed.id)
+        if instance is None:
+            _appeared(group, listed, now, out)
+        elif instance.mark != group.listed:
+            instance.mark = group.listed
+            instance.missed = 0
+            seen += 1
+            if (
+                listed.state is not instance.state
+                or listed.incarnation != instance.incarnation
+                or instance.life is Life.CREATING
+            ):
+                _changed(group, instance, listed, now, out)
+    if seen < known:
+        _find_missing(group, now, out)
+    _write_off(group, now, out)
+
+
+def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
+    if _same(group.given_up, listed):
+        instance = _take_up(group, listed, Life.FOREIGN, now)
+        reason = "it came back after it had been given up"
+        group.condemn(instance, Rule.UNKNOWN, reason, now, out)
+        return
+    if listed.state is not State.DELETING:
+        operation = group.operations.claim()
+        if operation is not None:
+            group.store_operation(operation, out)
+            _ours(group, listed, now, out)
+            return
+        if group.settings.unknown_instances is UnknownInstances.ADOPT:
+            _ours(group, listed, now, out)
+            return
+    instance = _take_up(group, listed, Life.FOREIGN, now)
+    remove = group.settings.unknown_instances is UnknownInstances.REMOVE
+    if remove and listed.state is not State.DELETING:
+        group.condemn(instance, Rule.UNKNOWN, "it is not ours", now, out)
+
+
+def _same(given_up: dict[str, str | None], listed: Listed) -> bool:
+    if listed.id not in given_up:
+        return False
+    before = given_up[listed.id]
+    return before is None or listed.incarnation is None or before == listed.incarnation
+
+
+def _take_up(group: Group, listed: Listed, life: Life, now: Now) -> Instance:
+    group.given_up.pop(listed.id, None)
+    instance = group.add(listed.id, listed.state, listed.incarnation, life, now)
+    instance.mark = group.listed
+    return instance
+
+
+def _ours(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
+    instance = _take_up(group, listed, Life.CREATING, now)
+    out.put(group.record(instance))
+    _observe(group, instance, listed, now, out)
+
+
+def _changed(group: Group, instance: Instance, listed: Listed, now: Now, out: Outbox) -> None:
+    before = instance.incarnation
+    if before is not None and listed.incarnation not in (None, before):
+        was_foreign = instance.life is Life.FOREIGN
+        group.lose(instance, "it was recreated under the same id", now, out)
+        if was_foreign:
+            _appeared(group, listed, now, out)
+        else:
+            _ours(group, listed, now, out)
+        return
+    if before is None and listed.incarnation is not None:
+        instance.incarnation = listed.incarnation
+        if instance.life is not Life.FOREIGN:
+            out.put(group.record(instance))
+    _observe(group, instance, listed, now, out)
+
+
+def _observe(group: Group, instance: Instance, listed: Listed, now: Now, out: Outbox) -> None:
+    instance.state = listed.state
+    if instance.life in (Life.REMOVING, Life.FOREIGN):
+        return
+    if listed.state is State.RUNNING:
+        if instance.life is Life.CREATING:
+            group.runs(instance, out)
+    elif listed.state is State.FAILED:
+        cause = listed.reason or "the cloud says that it failed"
+        if instance.life in (Life.CREATING, Life.PREPARING):
+            group.creation_failed(f"instance {instance.id} failed: {cause}", now)
+        group.revoke(instance, cause, out)
+        group.condemn(instance, Rule.FAILED, cause, now, out)
+    elif listed.state is State.DELETING:
+        cause = listed.reason or "the cloud takes it away"
+        group.revoke(instance, cause, out)
+        group.condemn(instance, Rule.LOST, cause, now, out)
+
+
+def _find_missing(group: Group, now: Now, out: Outbox) -> None:
+    missing = [one for one in group.instances.values() if one.mark != group.listed]
+    for instance in missing:
+        instance.missed += 1
+        deleted = instance.state is State.DELETING
+        if deleted or instance.missed >= group.settings.missed_updates:
+            group.lose(instance, "it is no longer listed", now, out)
+
+
+def _write_off(group: Group, now: Now, out: Outbox) -> None:
+    timeout = group.settings.creation_timeout
+    for operation in group.operations.write_off(now.monotonic - timeout.total_seconds()):
+        group.store_operation(operation, out)
+        patience = Duration(seconds=timeout.total_seconds())
+        reason = f"{operation.outstanding} accepted instances did not appear within {patience}"
+        group.creation_failed(reason, now)

@@ -1,0 +1,123 @@
+"""Increases whose instances have not all been seen yet.
+
+An instance that appears is set against the oldest operation that still waits
+for one, because most clouds do not say which request it came from. An
+operation whose answer was lost stays open with its full count: assuming that
+everything may still come can delay, assuming that nothing will can exceed the
+limit. What a listing still does not show when the creation timeout is over is
+written off; without a listing nothing is, however long that takes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ("Operation", "Operations")
+
+
+class Operation:
+    """One request for more instances.
+
+    Attributes:
+        id: names it for ever.
+        expected: how many instances it may bring; what was asked, then what was accepted.
+        seen: how many have appeared.
+        asked: when, in monotonic seconds.
+        asked_at: the same as wall time.
+        settled: whether its answer has come.
+    """
+
+    __slots__ = ("asked", "asked_at", "expected", "id", "seen", "settled")
+
+    def __init__(self, id: str, count: int, asked: float, asked_at: datetime) -> None:
+        self.id = id
+        self.expected = count
+        self.seen = 0
+        self.asked = asked
+        self.asked_at = asked_at
+        self.settled = False
+
+    @property
+    def outstanding(self) -> int:
+        """Return how many instances it may still bring."""
+        return max(0, self.expected - self.seen)
+
+
+class Operations:
+    """The operations of one group that are not done, the oldest first."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: dict[str, Operation] = {}
+
+    @property
+    def outstanding(self) -> int:
+        """Return how many instances may still come of all of them."""
+        return sum(operation.outstanding for operation in self._open.values())
+
+    @property
+    def unanswered(self) -> bool:
+        """Return whether the answer to any of them is awaited."""
+        return any(not operation.settled for operation in self._open.values())
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._open
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, operation: Operation) -> None:
+        """Take up a new one."""
+        self._open[operation.id] = operation
+
+    def settle(self, id: str, accepted: int | None) -> Operation:
+        """Take note of an answer.
+
+        Args:
+            id: of an operation that is open.
+            accepted: how many instances will come; None if the answer was lost.
+        """
+        operation = self._open[id]
+        operation.settled = True
+        if accepted is not None:
+            operation.expected = accepted
+        return self._close_if_done(operation)
+
+    def claim(self) -> Operation | None:
+        """Set a new instance against the oldest operation that waits for one, if any does."""
+        for operation in self._open.values():
+            if operation.outstanding:
+                operation.seen += 1
+                return self._close_if_done(operation)
+        return None
+
+    def fail(self, count: int) -> list[Operation]:
+        """Take note that so many accepted instances will not come; return what changed."""
+        changed: list[Operation] = []
+        for operation in [one for one in self._open.values() if one.settled]:
+            lost = min(count, operation.outstanding)
+            if lost:
+                count -= lost
+                operation.expected -= lost
+                changed.append(self._close_if_done(operation))
+        return changed
+
+    def write_off(self, before: float) -> list[Operation]:
+        """Give up those that were asked before this moment and answered since; return them."""
+        late = [one for one in self._open.values() if one.settled and one.asked <= before]
+        for operation in late:
+            del self._open[operation.id]
+        return late
+
+    def is_open(self, operation: Operation) -> bool:
+        """Return whether more is expected of it."""
+        return operation.id in self._open
+
+    def _close_if_done(self, operation: Operation) -> Operation:
+        if operation.settled and not operation.outstanding:
+            del self._open[operation.id]
+        return operation

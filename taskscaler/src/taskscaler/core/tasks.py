@@ -1,0 +1,63 @@
+"""What the tasks want and have: reservations, the queue, the slots they hold."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taskscaler.core.groups import Group
+    from taskscaler.core.instances import Instance
+
+__all__ = ("Tasks",)
+
+
+class Tasks:
+    """The claims of all tasks; each key has one of the three kinds at most.
+
+    Attributes:
+        reserved: keys with a reservation that is not used yet.
+        waiting: keys that wait for a slot, each with its place in the queue.
+        held: keys that hold a slot, or held one on an instance that was lost.
+    """
+
+    __slots__ = ("_last", "_queue", "held", "reserved", "waiting")
+
+    def __init__(self) -> None:
+        self.reserved: set[str] = set()
+        self.waiting: dict[str, int] = {}
+        self.held: dict[str, tuple[Group, Instance]] = {}
+        # First come, first served. A task that was cancelled leaves its entry behind;
+        # taking the first of a dict instead would look at all the deleted ones before it.
+        self._queue: deque[tuple[str, int]] = deque()
+        self._last = 0
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.reserved or key in self.waiting or key in self.held
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the waiting keys, the first to be served first."""
+        return (key for key, place in self._queue if self.waiting.get(key) == place)
+
+    def wait(self, key: str) -> None:
+        """Put a task at the end of the queue."""
+        self._last += 1
+        self.waiting[key] = self._last
+        self._queue.append((key, self._last))
+
+    def cancel(self, key: str) -> None:
+        """Take a task out of the queue."""
+        del self.waiting[key]
+        # Dead entries must not outnumber the live ones for long.
+        if len(self._queue) > 64 + 2 * len(self.waiting):
+            self._queue = deque((one, self.waiting[one]) for one in self)
+
+    def next(self) -> str:
+        """Take the first task out of the queue; there must be one."""
+        while True:
+            key, place = self._queue.popleft()
+            if self.waiting.get(key) == place:
+                del self.waiting[key]
+                return key
