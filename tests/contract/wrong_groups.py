@@ -32,8 +32,8 @@ def _is_creating(instance: Instance) -> bool:
 
 
 class _WrongContract(InstanceGroupContract):
-    instance_timeout = timedelta(seconds=1)
-    call_timeout = timedelta(seconds=0.5)
+    instance_timeout = timedelta(seconds=0.4)
+    call_timeout = timedelta(seconds=0.4)
     repeats_operations = True
     Group: type[FakeInstanceGroup] = FakeInstanceGroup
 

@@ -8,6 +8,7 @@ output is read only as long as more keeps coming.
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 # How long an output may be silent, after the command has ended, before it is given up.
 SILENCE_SECONDS = 1.0
+
+# How long an input that is not wanted any more may take to clean up after itself.
+CLOSE_SECONDS = 5.0
 
 
 class _Keeper:
@@ -90,6 +94,11 @@ async def _feed(stream: ByteSendStream, data: bytes | AsyncIterable[bytes] | Non
         await stream.aclose()
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
         pass  # The command does not care for the rest of its input, as `head` does not.
+    finally:
+        if isinstance(data, AsyncGenerator):
+            # Left unfinished, it would be closed by the garbage collector, at any time.
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                await data.aclose()
 
 
 async def run_command(
@@ -105,7 +114,7 @@ async def run_command(
     kept_out, kept_err = _Keeper(capture_limit), _Keeper(capture_limit)
     ended = Exit(None)
     try:
-        with anyio.move_on_after(timeout.total_seconds() if timeout else None) as scope:
+        with anyio.move_on_after(None if timeout is None else timeout.total_seconds()) as scope:
             async with starting as process:
                 drains = (
                     _Drain(process.stdout, kept_out if stdout is None else stdout),
