@@ -22,7 +22,7 @@ from fleeting.plugin import hookimpl
 from fleeting.types import Duration, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from fleeting.types import Finding, GroupSettings
 
@@ -62,7 +62,7 @@ class LocalProvider(Provider):
     @asynccontextmanager
     async def open(
         self, config: LocalConfig, settings: GroupSettings
-    ) -> AsyncIterator[InstanceGroup]:
+    ) -> AsyncGenerator[InstanceGroup]:
         from fleeting.local._check import find_problems
 
         findings = find_problems(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import sys
 import tempfile
@@ -99,7 +100,7 @@ def _ports() -> Iterator[Finding]:
 
 
 def _best_effort() -> Iterator[Finding]:
-    if sys.platform != "linux":
+    if platform.system() != "Linux":
         yield Finding(
             Severity.INFO,
             "no-subreaper",

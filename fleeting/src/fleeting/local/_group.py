@@ -31,7 +31,7 @@ from fleeting.local._start import find_server, holding, prepare_root, start_deta
 from fleeting.types import Accepted, ConnectInfo, GroupInfo, Instance, Listing, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
     from anyio.abc import AnyByteReceiveStream, AnyByteSendStream
@@ -88,7 +88,7 @@ class LocalGroup(InstanceGroup):
     """The instances of one server."""
 
     def __init__(self, server: Server, root: str, max_size: int) -> None:
-        self.info = GroupInfo(id=f"local/{root}", max_size=max_size, version=__version__)
+        self.info = GroupInfo(id=f"local{root}", max_size=max_size, version=__version__)
         self._server = server
         self._max_size = max_size
 
@@ -121,7 +121,7 @@ class LocalGroup(InstanceGroup):
 
     @override
     async def connect_info(self, id: str) -> ConnectInfo:
-        answer = await self._running(id)
+        answer = await self._find(id)
         if answer["state"] != State.RUNNING.value:
             raise InstanceUnhealthy(
                 id, f"instance {id} cannot be reached: {answer['reason'] or 'it is still booting'}"
@@ -141,11 +141,11 @@ class LocalGroup(InstanceGroup):
 
     @override
     async def heartbeat(self, id: str) -> None:
-        answer = await self._running(id)
+        answer = await self._find(id)
         if answer["state"] == State.FAILED.value:
             raise InstanceUnhealthy(id, f"instance {id} has failed: {answer['reason']}")
 
-    async def _running(self, id: str) -> dict[str, Any]:
+    async def _find(self, id: str) -> dict[str, Any]:
         answer = await self._server.ask("connect_info", id=id)
         if answer["state"] is None:
             raise InstanceGone(id, f"there is no instance {id} in group {self.info.id}")
@@ -153,7 +153,7 @@ class LocalGroup(InstanceGroup):
 
 
 @asynccontextmanager
-async def open_group(config: LocalConfig) -> AsyncIterator[LocalGroup]:
+async def open_group(config: LocalConfig) -> AsyncGenerator[LocalGroup]:
     """Start the server, or find the one that is persistent, and hold it while the group is open.
 
     Raises:
@@ -165,53 +165,59 @@ async def open_group(config: LocalConfig) -> AsyncIterator[LocalGroup]:
         if config.root is not None:
             root = await anyio.to_thread.run_sync(prepare_root, config.root)
             stack.enter_context(holding(root))
-        with anyio.move_on_after(START_SECONDS) as starting:
-            server = await _reach_server(stack, root, persistent=config.persistent)
-            answer = await _greet(server, config)
-        if starting.cancelled_caught:
+        try:
+            with anyio.fail_after(START_SECONDS):
+                server, answer = await _reach_server(stack, root, config)
+        except TimeoutError:
             raise ProviderError(
                 f"the server of the local group did not start within {START_SECONDS:.0f} s; "
                 "processes of a former one may still be ending; try again"
+            ) from None
+        except GroupGone:
+            raise ProviderError(
+                "the server of the local group ended while it started; its standard error, or "
+                "server.log in the root, says why"
+            ) from None
+        if answer["version"] != __version__:
+            raise ConfigError(
+                f"plugin_config.root: {root} belongs to a running server of version "
+                f"{answer['version']}, and this is {__version__}; remove its instances with that "
+                "version, or choose another root"
             )
         yield LocalGroup(server, answer["root"], config.max_size)
 
 
 async def _reach_server(
-    stack: contextlib.AsyncExitStack, root: Path | None, *, persistent: bool
-) -> Server:
+    stack: contextlib.AsyncExitStack, root: Path | None, config: LocalConfig
+) -> tuple[Server, dict[str, Any]]:
+    """Return a server and its answer to this manager's settings."""
     found = await find_server(root) if root is not None else None
-    if found is not None and not persistent:
-        await found.aclose()
-        raise ConfigError(
-            f"plugin_config.root: {root} holds instances that were started with persistent = true; "
-            "set it again, or choose another root"
-        )
-    if root is None or not persistent:
-        return Server(*await stack.enter_async_context(start_server(root)))
-    stream = found or await start_detached(root)
-    stack.push_async_callback(anyio.aclose_forcefully, stream)
-    return Server(stream, stream)
+    if found is not None:
+        stack.push_async_callback(anyio.aclose_forcefully, found)
+        # One that has just lost its last instance may be on its way out.
+        with contextlib.suppress(GroupGone):
+            server = Server(found, found)
+            answer = await _greet(server, config)
+            if not config.persistent:
+                raise ConfigError(
+                    f"plugin_config.root: {root} holds instances that were started with "
+                    "persistent = true; set it again, or choose another root"
+                )
+            return server, answer
+    if root is not None and config.persistent:
+        stream = await start_detached(root)
+        stack.push_async_callback(anyio.aclose_forcefully, stream)
+        server = Server(stream, stream)
+    else:
+        server = Server(*await stack.enter_async_context(start_server(root)))
+    return server, await _greet(server, config)
 
 
 async def _greet(server: Server, config: LocalConfig) -> dict[str, Any]:
-    """Tell the server this manager's settings, and hear what it is."""
-    try:
-        answer = await server.ask(
-            "settings",
-            max_size=config.max_size,
-            boot_delay_seconds=config.boot_delay.total_seconds(),
-            fail_rate=config.fail_rate,
-            shell=config.shell,
-        )
-    except GroupGone:
-        raise ProviderError(
-            "the server of the local group ended while it started; its standard error, or "
-            "server.log in the root, says why"
-        ) from None
-    if answer["version"] != __version__:
-        raise ConfigError(
-            f"plugin_config.root: {answer['root']} belongs to a running server of version "
-            f"{answer['version']}, and this is {__version__}; remove its instances with that "
-            "version, or choose another root"
-        )
-    return answer
+    return await server.ask(
+        "settings",
+        max_size=config.max_size,
+        boot_delay_seconds=config.boot_delay.total_seconds(),
+        fail_rate=config.fail_rate,
+        shell=config.shell,
+    )

@@ -50,6 +50,9 @@ class Instance:
         reason: why it failed.
         port: where its SSH server listens; 0 until it does.
         username: the only one that is let in.
+        private_key: the key that is let in, in OpenSSH format.
+        public_key: its counterpart.
+        host_key: the public key that the SSH server shows, in OpenSSH format.
     """
 
     def __init__(
@@ -67,13 +70,15 @@ class Instance:
         self.username = username
         self.home = f"{folder}/home"
         self.connections: set[asyncssh.SSHServerConnection] = set()
-        self.client_key = asyncssh.generate_private_key("ssh-ed25519")
-        self.client_public_key = self.client_key.convert_to_public()
-        self._host_key = asyncssh.generate_private_key("ssh-ed25519")
+        client_key = _new_key()
+        self.private_key = client_key.export_private_key("openssh").decode()
+        self.public_key = client_key.convert_to_public()
+        self._host_key = _new_key()
+        self.host_key = self._host_key.export_public_key("openssh").decode().strip()
         self._folder = folder
         self._environment = dict(environment) | {
             "HOME": self.home,
-            "TMPDIR": f"{folder}/tmp",
+            "TMPDIR": f"{folder}/tmp",  # noqa: S108 - it is private
             "USER": username,
             "LOGNAME": username,
             "SHELL": settings.shell,
@@ -81,16 +86,6 @@ class Instance:
         self._settings = settings
         self._reaper: Reaper | None = None
         self._listener: asyncssh.SSHAcceptor | None = None
-
-    @property
-    def private_key(self) -> str:
-        """Return the key that is let in, in OpenSSH format."""
-        return self.client_key.export_private_key("openssh").decode()
-
-    @property
-    def host_key(self) -> str:
-        """Return the public key that the SSH server shows, in OpenSSH format."""
-        return self._host_key.export_public_key("openssh").decode().strip()
 
     async def live(self, nursery: Outbox) -> None:
         """Boot, serve, and when cancelled remove everything."""
@@ -149,6 +144,10 @@ class Instance:
             connection.abort()
 
 
+def _new_key() -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key("ssh-ed25519")  # pyright: ignore[reportUnknownMemberType] - of an option that is not used
+
+
 class Server(asyncssh.SSHServer):
     """One connection to an instance: lets in one user with one key."""
 
@@ -177,7 +176,7 @@ class Server(asyncssh.SSHServer):
     @override
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         instance = self._instance
-        return username == instance.username and key == instance.client_public_key
+        return username == instance.username and key == instance.public_key
 
     @override
     def session_requested(self) -> Session:

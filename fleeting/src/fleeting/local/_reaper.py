@@ -14,7 +14,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from fleeting.local._processes import Inbox
+from fleeting.local._nursery import Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +82,7 @@ class Reaper:
         self.ended: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._socket, theirs = socket.socketpair()
-        self._socket.setblocking(False)
+        self._socket.setblocking(False)  # noqa: FBT003 - it has no name
         self._outbox = Outbox(self._socket)
         self._inbox = Inbox(self._socket)
         self._commands: dict[int, Callable[[int | None, str], None]] = {}

@@ -15,22 +15,27 @@ import os
 import pwd
 import resource
 import secrets
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleeting import __version__
 from fleeting.local._instance import Instance, Settings
-from fleeting.local._processes import silence
+from fleeting.local._nursery import remove_instances
 from fleeting.local._reaper import Outbox
 from fleeting.types import State
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ("run",)
 
 LINE_LIMIT = 2**26
+# How long a persistent server waits for the first manager.
+FIRST_MANAGER_SECONDS = 10.0
+# How long a Unix socket's path may be on every system.
+SOCKET_PATH_LIMIT = 100
 # How many past operations are remembered, so that repeating one adds nothing.
 OPERATIONS_LIMIT = 10_000
 INHERITED = ("PATH", "LANG", "LANGUAGE", "LC_")
@@ -152,15 +157,26 @@ def run(settings: dict[str, Any], nursery: socket.socket) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # What a former server left behind when the computer went down with it.
+    remove_instances(settings["root"])
+    _forget_socket(Path(settings["root"]))
     asyncio.run(_run(settings, nursery))
 
 
+def _silence(*descriptors: int) -> None:
+    """Connect these standard streams to nothing, so that nobody waits for their end."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
 async def _run(settings: dict[str, Any], nursery: socket.socket) -> None:
-    nursery.setblocking(False)
+    nursery.setblocking(False)  # noqa: FBT003 - it has no name
     async with asyncio.TaskGroup() as tasks:
         group = Group(settings["root"], Outbox(nursery), tasks)
         if settings["persistent"]:
-            await _serve_socket(group, Path(settings["root"]), settings["socket"])
+            await _serve_socket(group, Path(settings["root"]))
         else:
             await _serve(group, *await _standard_streams())
         group.end()
@@ -179,7 +195,7 @@ async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     reader = asyncio.StreamReader(limit=LINE_LIMIT)
     source = os.fdopen(os.dup(0), "rb", buffering=0)
     sink = os.fdopen(os.dup(1), "wb", buffering=0)
-    silence(0, 1)
+    _silence(0, 1)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
     transport, protocol = await loop.connect_write_pipe(
         lambda: asyncio.streams.FlowControlMixin(loop), sink
@@ -187,11 +203,14 @@ async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
-async def _serve_socket(group: Group, root: Path, path: str) -> None:
+async def _serve_socket(group: Group, root: Path) -> None:
     """Answer one manager after the other, until one goes and leaves no instance behind."""
     left = asyncio.Event()
+    # Whoever started us may have been cancelled before he connected.
+    patience = asyncio.get_running_loop().call_later(FIRST_MANAGER_SECONDS, left.set)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        patience.cancel()
         try:
             await _serve(group, reader, writer)
         finally:
@@ -199,23 +218,35 @@ async def _serve_socket(group: Group, root: Path, path: str) -> None:
             if group.is_empty:
                 left.set()
 
-    with _announced(root, path):
-        listener = await asyncio.start_unix_server(serve, path, limit=LINE_LIMIT)
-        silence(1)  # Whoever started us sees that we are ready.
-        async with listener:
-            await left.wait()
-
-
-@contextlib.contextmanager
-def _announced(root: Path, path: str) -> Iterator[None]:
-    """Say in the root where the server listens, for as long as it does."""
+    path = _socket_path(root)
     note = root / "server.json"
     draft = root / "server.json.new"
+    draft.touch(0o600)
     draft.write_text(json.dumps({"pid": os.getpid(), "socket": path}))
-    Path(path).unlink(missing_ok=True)
     draft.replace(note)
     try:
-        yield
+        async with await asyncio.start_unix_server(serve, path, limit=LINE_LIMIT):
+            _silence(0, 1)  # Whoever started us sees that we are ready.
+            await left.wait()
     finally:
-        note.unlink(missing_ok=True)
-        Path(path).unlink(missing_ok=True)
+        _forget_socket(root)
+
+
+def _socket_path(root: Path) -> str:
+    """Return where to listen: in the root, unless that path is too long for a socket."""
+    path = root / "control"
+    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+        return str(path)
+    return str(Path(tempfile.mkdtemp(prefix="fleeting-")) / "control")
+
+
+def _forget_socket(root: Path) -> None:
+    """Delete the socket of this or of a former server, and the note that tells of it."""
+    note = root / "server.json"
+    # There may be none, or one that was half written when the computer went down.
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        path = Path(json.loads(note.read_text())["socket"])
+        path.unlink(missing_ok=True)
+        if path.parent != root:
+            path.parent.rmdir()
+    note.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ import termios
 from typing import TYPE_CHECKING
 
 import asyncssh
-from asyncssh.constants import MSG_CHANNEL_REQUEST
+from asyncssh.constants import EXTENDED_DATA_STDERR, MSG_CHANNEL_REQUEST
 from asyncssh.packet import Boolean, String, UInt32
 from asyncssh.stream import SSHServerStreamSession
 from typing_extensions import override
@@ -44,13 +44,14 @@ __all__ = ("Files", "Session")
 
 READ_SIZE = 65536
 CANNOT_START = 127
+SFTP_VERSION = 3
 
 
 class Files(asyncssh.SFTPServer):
     """SFTP as the user sees it who starts commands there: relative paths begin at home."""
 
     def __init__(self, channel: asyncssh.SSHServerChannel[bytes], home: str) -> None:
-        super().__init__(channel)
+        super().__init__(channel)  # pyright: ignore[reportUnknownMemberType] - the library leaves its type open
         self._home = os.fsencode(home)
 
     @override
@@ -69,13 +70,15 @@ class Output:
     def __init__(
         self,
         descriptor: int,
-        write: Callable[[bytes], None],
+        channel: asyncssh.SSHServerChannel[bytes],
+        datatype: int | None,
         moved: Callable[[], None],
     ) -> None:
         self.due = 0
         self.is_open = True
         self._descriptor = descriptor
-        self._write = write
+        self._channel = channel
+        self._datatype = datatype
         self._moved = moved
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
@@ -109,7 +112,7 @@ class Output:
             return
         if data:
             self.due = max(0, self.due - len(data))
-            self._write(data)
+            self._channel.write(data, self._datatype)  # pyright: ignore[reportUnknownMemberType] - the library leaves its type open
             self._moved()
         else:
             self.close()
@@ -175,104 +178,28 @@ class Input:
         self._channel.resume_reading()
 
 
-class Session(asyncssh.SSHServerSession[bytes]):
-    """A session channel; what it is for is known only when the client says so."""
+class Command(asyncssh.SSHServerSession[bytes]):
+    """A channel that a command runs on."""
 
-    _channel: asyncssh.SSHServerChannel[bytes]
     _stdin: Input
-    _outputs: tuple[Output, ...] = ()
+    _outputs: tuple[Output, Output]
+    _number: int
 
-    def __init__(self, reaper: Reaper, shell: str, home: str) -> None:
+    def __init__(self, reaper: Reaper, channel: asyncssh.SSHServerChannel[bytes]) -> None:
         self._reaper = reaper
-        self._shell = shell
-        self._home = home
-        self._command: int | None = None
-        self._files: SSHServerStreamSession[bytes] | None = None
+        self._channel = channel
         self._status: int | None = None
         self._is_paused = False
         self._has_exited = False
         self._has_reported = False
 
-    @override
-    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
-        self._channel = chan
-
-    @override
-    def exec_requested(self, command: str) -> bool:
-        return self._start([self._shell, "-c", command])
-
-    @override
-    def shell_requested(self) -> bool:
-        return self._start([self._shell])
-
-    @override
-    def subsystem_requested(self, subsystem: str) -> bool:
-        if subsystem != "sftp":
-            return False
-        self._files = SSHServerStreamSession(None, lambda chan: Files(chan, self._home), 3)
-        self._files.connection_made(self._channel)
-        return True
-
-    @override
-    def session_started(self) -> None:
-        if self._files is not None:
-            self._files.session_started()
-
-    @override
-    def data_received(self, data: bytes, datatype: int | None) -> None:
-        if self._files is not None:
-            self._files.data_received(data, datatype)
-        else:
-            self._stdin.write(data)
-
-    @override
-    def eof_received(self) -> bool:
-        if self._files is not None:
-            return bool(self._files.eof_received())
-        self._stdin.end()
-        return True
-
-    @override
-    def pause_writing(self) -> None:
-        self._is_paused = True
-        if self._files is not None:
-            self._files.pause_writing()
-        for output in self._outputs:
-            output.pause()
-
-    @override
-    def resume_writing(self) -> None:
-        self._is_paused = False
-        if self._files is not None:
-            self._files.resume_writing()
-        for output in self._outputs:
-            output.resume()
-        self._moved()
-
-    @override
-    def signal_received(self, signal: str) -> None:
-        number = _signal_number(signal)
-        if self._command is not None and number is not None:
-            self._reaper.signal(self._command, number)
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._files is not None:
-            self._files.connection_lost(exc)
-        if self._command is None:
-            return
-        if not self._has_exited:
-            self._reaper.signal(self._command, signal.SIGHUP, hangup=True)
-        self._stdin.close()
-        for output in self._outputs:
-            output.close()
-
-    def _start(self, arguments: list[str]) -> bool:
+    def start(self, arguments: list[str]) -> bool:
+        """Start the command; return whether there were files enough to do so."""
         pipes: list[int] = []
         try:
             for _ in range(3):
                 pipes += os.pipe()
-        except OSError:  # Too many files are open; the client is told that the request failed.
+        except OSError:
             for descriptor in pipes:
                 os.close(descriptor)
             return False
@@ -281,18 +208,53 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._channel.set_write_buffer_limits(0, 0)
         self._stdin = Input(ours_in, self._channel)
         self._outputs = (
-            Output(ours_out, self._channel.write, self._moved),
-            Output(ours_error, self._channel.write_stderr, self._moved),
+            Output(ours_out, self._channel, None, self._moved),
+            Output(ours_error, self._channel, EXTENDED_DATA_STDERR, self._moved),
         )
         for output in self._outputs:
             output.resume()
-        self._command = self._reaper.start(
+        self._number = self._reaper.start(
             arguments,
             dict(self._channel.get_environment()),
             (theirs_in, theirs_out, theirs_error),
             self._ended,
         )
         return True
+
+    @override
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self._stdin.write(data)
+
+    @override
+    def eof_received(self) -> bool:
+        self._stdin.end()
+        return True
+
+    @override
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        for output in self._outputs:
+            output.pause()
+
+    @override
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        for output in self._outputs:
+            output.resume()
+        self._moved()
+
+    @override
+    def signal_received(self, signal: str) -> None:
+        number = _signal_number(signal)
+        if number is not None:
+            self._reaper.signal(self._number, number)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._reaper.signal(self._number, signal.SIGHUP, hangup=True)
+        self._stdin.close()
+        for output in self._outputs:
+            output.close()
 
     def _ended(self, status: int | None, reason: str) -> None:
         """Note how the command ended, and send it as soon as its output is out."""
@@ -326,16 +288,87 @@ class Session(asyncssh.SSHServerSession[bytes]):
         The library's own methods for it close the channel, but a background process
         may have more to say.
         """
+        no_reply = Boolean(False)  # noqa: FBT003 - it is what the wire carries
         status = CANNOT_START << 8 if self._status is None else self._status
         if os.WIFSIGNALED(status):
             name = _signal_name(os.WTERMSIG(status))
             core = Boolean(os.WCOREDUMP(status))
-            words = (String("exit-signal"), Boolean(False), String(name), core)  # noqa: FBT003
+            words = [String("exit-signal"), no_reply, String(name), core]
             self._channel.send_packet(MSG_CHANNEL_REQUEST, *words, String(""), String(""))
         else:
             code = UInt32(os.WEXITSTATUS(status))
-            words = (String("exit-status"), Boolean(False), code)  # noqa: FBT003
+            words = [String("exit-status"), no_reply, code]
             self._channel.send_packet(MSG_CHANNEL_REQUEST, *words)
+
+
+class Session(asyncssh.SSHServerSession[bytes]):
+    """A session channel: passes everything on to what the client asked it to be."""
+
+    _channel: asyncssh.SSHServerChannel[bytes]
+
+    def __init__(self, reaper: Reaper, shell: str, home: str) -> None:
+        self._reaper = reaper
+        self._shell = shell
+        self._home = home
+        # Until the client has asked, nothing is done with what comes.
+        self._handler: asyncssh.SSHServerSession[bytes] = asyncssh.SSHServerSession()
+
+    @override
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._channel = chan
+
+    @override
+    def exec_requested(self, command: str) -> bool:
+        return self._start([self._shell, "-c", command])
+
+    @override
+    def shell_requested(self) -> bool:
+        return self._start([self._shell])
+
+    @override
+    def subsystem_requested(self, subsystem: str) -> bool:
+        if subsystem != "sftp":
+            return False
+        self._handler = SSHServerStreamSession[bytes](
+            None, lambda _: Files(self._channel, self._home), SFTP_VERSION
+        )
+        self._handler.connection_made(self._channel)
+        return True
+
+    @override
+    def session_started(self) -> None:
+        self._handler.session_started()
+
+    @override
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self._handler.data_received(data, datatype)
+
+    @override
+    def eof_received(self) -> bool:
+        return self._handler.eof_received()
+
+    @override
+    def pause_writing(self) -> None:
+        self._handler.pause_writing()
+
+    @override
+    def resume_writing(self) -> None:
+        self._handler.resume_writing()
+
+    @override
+    def signal_received(self, signal: str) -> None:
+        self._handler.signal_received(signal)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._handler.connection_lost(exc)
+
+    def _start(self, arguments: list[str]) -> bool:
+        command = Command(self._reaper, self._channel)
+        is_started = command.start(arguments)
+        if is_started:
+            self._handler = command
+        return is_started
 
 
 def _signal_number(name: str) -> int | None:

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import sys
-import tempfile
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,10 @@ import anyio.abc
 from fleeting.errors import ConfigError, ProviderError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Generator
 
 __all__ = ("find_server", "holding", "prepare_root", "start_detached", "start_server")
 
-# What a Unix socket's path may be long on every system.
-SOCKET_PATH_LIMIT = 100
 # How long the server may take to end every instance before it is killed, which ends them too.
 END_SECONDS = 15.0
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LANGUAGE", "LC_")
@@ -48,7 +45,7 @@ def prepare_root(root: Path) -> Path:
 
 
 @contextmanager
-def holding(root: Path) -> Iterator[None]:
+def holding(root: Path) -> Generator[None]:
     """Keep every other manager away from a root.
 
     Raises:
@@ -68,7 +65,7 @@ def holding(root: Path) -> Iterator[None]:
 @asynccontextmanager
 async def start_server(
     root: Path | None,
-) -> AsyncIterator[tuple[anyio.abc.ByteSendStream, anyio.abc.ByteReceiveStream]]:
+) -> AsyncGenerator[tuple[anyio.abc.ByteSendStream, anyio.abc.ByteReceiveStream]]:
     """Run a server that ends with this block, or with this process if that is killed.
 
     Yields:
@@ -129,9 +126,8 @@ def _open_lock(root: Path) -> Any:
 
 
 def _command() -> list[str]:
-    # As a script and isolated: it forks before it imports anything large, and neither the current
-    # directory nor the environment has a say in what it imports.
-    return [sys.executable, "-I", str(Path(__file__).with_name("_processes.py"))]
+    # Isolated: neither the current directory nor the environment has a say in what it imports.
+    return [sys.executable, "-I", "-X", "utf8", str(Path(__file__).with_name("_main.py"))]
 
 
 def _environment() -> dict[str, str]:
@@ -142,15 +138,6 @@ def _settings(root: Path | None, *, persistent: bool) -> bytes:
     settings = {
         "root": str(root) if root is not None else None,
         "persistent": persistent,
-        "socket": _socket_path(root) if root is not None and persistent else None,
         "path": [str(Path(entry).absolute()) for entry in sys.path],
     }
     return json.dumps(settings).encode() + b"\n"
-
-
-def _socket_path(root: Path) -> str:
-    """Return where a persistent server listens: in its root, unless that path is too long."""
-    path = root / "control"
-    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
-        return str(path)
-    return str(Path(tempfile.mkdtemp(prefix="fleeting-")) / "control")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fleeting.types import State
+from fleeting.types import Duration, State
 
 from taskscaler.core.decisions import Rule
 from taskscaler.core.instances import Life
@@ -60,6 +60,7 @@ def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
                 _changed(group, instance, listed, now, out)
     if seen < known:
         _find_missing(group, now, out)
+    _write_off(group, now, out)
 
 
 def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
@@ -146,3 +147,12 @@ def _find_missing(group: Group, now: Now, out: Outbox) -> None:
         deleted = instance.state is State.DELETING
         if deleted or instance.missed >= group.settings.missed_updates:
             group.lose(instance, "it is no longer listed", now, out)
+
+
+def _write_off(group: Group, now: Now, out: Outbox) -> None:
+    timeout = group.settings.creation_timeout
+    for operation in group.operations.write_off(now.monotonic - timeout.total_seconds()):
+        group.store_operation(operation, out)
+        patience = Duration(seconds=timeout.total_seconds())
+        reason = f"{operation.outstanding} accepted instances did not appear within {patience}"
+        group.creation_failed(reason, now)

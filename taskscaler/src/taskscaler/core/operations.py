@@ -4,7 +4,8 @@ An instance that appears is set against the oldest operation that still waits
 for one, because most clouds do not say which request it came from. An
 operation whose answer was lost stays open with its full count: assuming that
 everything may still come can delay, assuming that nothing will can exceed the
-limit. What has not been seen when the creation timeout is over is written off.
+limit. What a listing still does not show when the creation timeout is over is
+written off; without a listing nothing is, however long that takes.
 """
 
 from __future__ import annotations
@@ -111,10 +112,6 @@ class Operations:
         for operation in late:
             del self._open[operation.id]
         return late
-
-    def oldest_settled(self) -> float | None:
-        """Return when the oldest answered one was asked, or None if there is none."""
-        return min((one.asked for one in self._open.values() if one.settled), default=None)
 
     def is_open(self, operation: Operation) -> bool:
         """Return whether more is expected of it."""

@@ -351,6 +351,8 @@ class ScalerState:
             group.list_at = min(group.list_at, now.monotonic + self._interval(group))
             if readopt:
                 group.forget_foreign()
+        # Slots that were promised to reservations may be free for everybody now.
+        self._place(out)
         self._wake(now.monotonic, out)
         return out.finish()
 

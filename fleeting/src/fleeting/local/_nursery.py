@@ -1,4 +1,4 @@
-"""The tree of processes below the manager, and the parts of it that must stay small.
+"""The small processes below the server, which start commands and end what is left of them.
 
 Theory of operation
 -------------------
@@ -6,15 +6,16 @@ Theory of operation
 ::
 
     manager                 the program that opened the group
-    └── server              this file, run as a script; later on asyncssh and all instances' SSH
-        └── nursery         forked before anything large is imported; forks reapers, cleans up
+    └── server              all instances' SSH
+        └── nursery         this file, run as a script; forks reapers, cleans up
             ├── reaper      one for each instance; starts its commands and buries them
             │   ├── command     in a session of its own
             │   └── ...         whatever the commands left behind, however they detached
             └── reaper
 
 The server does not fork: a process of its size would take milliseconds for
-it. It hands three file descriptors to a reaper, which spawns the command.
+it. It hands three file descriptors to a reaper, which spawns the command. This
+file imports nothing large, and nothing of its own package, which is.
 
 Nobody here needs to be told that somebody died, because each watches a stream
 to the process above it, which the kernel closes. When the manager goes, the
@@ -31,16 +32,12 @@ if a reaper is killed, the processes of its instance become children of the
 nursery, which has no other children than reapers, and kills what is not one.
 macOS has no subreapers. There, as best effort, the process groups of commands
 are killed; a process that left its group survives its instance.
-
-Until the nursery is forked, this file must import nothing large, and nothing of
-its own package, whose `__init__` is large.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
+import functools
 import json
 import os
 import re
@@ -49,7 +46,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 import traceback
 from collections import deque
@@ -94,20 +90,16 @@ class Inbox:
 
     def receive(self) -> list[dict[str, Any]] | None:
         """Return the messages that have come, perhaps none; None at the end of the stream."""
-        space = socket.CMSG_SPACE(16 * array.array("i").itemsize)
         flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
         try:
-            data, ancillary, _, _ = self._source.recvmsg(65536, space, flags)
+            data, descriptors, _, _ = socket.recv_fds(self._source, 65536, 16, flags)
         except (BlockingIOError, InterruptedError):
             return []
         except ConnectionResetError:
             return None
-        for _, _, raw in ancillary:
-            descriptors = array.array("i")
-            descriptors.frombytes(raw[: len(raw) - len(raw) % descriptors.itemsize])
-            for descriptor in descriptors:
-                os.set_inheritable(descriptor, False)
-                self.descriptors.append(descriptor)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)  # noqa: FBT003 - it has no name
+        self.descriptors += descriptors
         if not data:
             return None
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -121,7 +113,7 @@ class ChildSignal:
         self.descriptor, self._writer = os.pipe()
         os.set_blocking(self.descriptor, False)
         os.set_blocking(self._writer, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _ignore)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def clear(self) -> None:
@@ -133,6 +125,10 @@ class ChildSignal:
         signal.set_wakeup_fd(-1)
         os.close(self.descriptor)
         os.close(self._writer)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Do nothing: the signal is to arrive, and the descriptor tells of it."""
 
 
 def reap() -> Iterator[tuple[int, int]]:
@@ -228,12 +224,13 @@ def remove_instances(root: str) -> None:
 class Reaper:
     """Starts the commands of one instance, and ends everything that they started."""
 
+    _children: ChildSignal
+
     def __init__(self, server: socket.socket, order: dict[str, Any]) -> None:
         self._server = server
         self._inbox = Inbox(server)
         self._folder: str = order["folder"]
         self._environment: dict[str, str] = order["environment"]
-        self._children = ChildSignal()
         self._running: dict[int, int] = {}  # process id -> the server's number for the command
         self._commands: dict[int, int] = {}  # the other way round
         self._left_groups: set[int] = set()  # outlived their command; kept where /proc is missing
@@ -241,6 +238,7 @@ class Reaper:
 
     def run(self) -> None:
         """Serve until the server closes its side, then end everything."""
+        self._children = ChildSignal()
         become_subreaper()
         try:
             self._settle()
@@ -269,10 +267,10 @@ class Reaper:
 
     def _settle(self) -> None:
         """Make the instance's directories and go home, where its commands start."""
-        home = self._environment["HOME"]
-        os.makedirs(home, 0o700)  # noqa: PTH103 - the two are strings
-        os.mkdir(self._environment["TMPDIR"], 0o700)  # noqa: PTH102
-        os.chmod(self._folder, 0o700)  # noqa: PTH101
+        home, temporary = self._environment["HOME"], self._environment["TMPDIR"]
+        Path(self._folder).parent.mkdir(mode=0o700, exist_ok=True)
+        for folder in (self._folder, home, temporary):
+            Path(folder).mkdir(mode=0o700)
         os.chdir(home)
 
     def _handle(self, message: dict[str, Any]) -> None:
@@ -360,12 +358,10 @@ class Reaper:
     def _end_all(self, poll: select.poll) -> None:
         """Kill until there is nothing left to wait for."""
         poll.unregister(self._server)
-        while True:
+        while self._bury():
             kill(descendants([os.getpid()], process_table()))
             for group in self._running.keys() | self._left_groups:
                 kill_group(group, signal.SIGKILL)
-            if not self._bury():
-                return
             poll.poll(KILL_INTERVAL_SECONDS * 1000)
             self._children.clear()
 
@@ -408,7 +404,7 @@ class Nursery:
             connection = socket.socket(fileno=self._inbox.descriptors.popleft())
             with connection, contextlib.suppress(BlockingIOError):
                 # When no process can be had, the server sees the end of the stream instead.
-                self._fork(order["folder"], lambda c=connection, o=order: Reaper(c, o).run())
+                self._fork(order["folder"], Reaper(connection, order).run)
         return messages is not None
 
     def _fork(self, folder: str, work: Callable[[], None]) -> None:
@@ -445,7 +441,7 @@ class Nursery:
         self._suspicious = False
         for folder in self._abandoned:
             # In a process of its own: deleting may be slow, and others want to be born.
-            self._fork(folder, lambda f=folder: remove_tree(f))
+            self._fork(folder, functools.partial(remove_tree, folder))
         self._abandoned.clear()
 
 
@@ -460,87 +456,20 @@ def run_and_exit(work: Callable[[], None]) -> NoReturn:
     os._exit(code)
 
 
-def silence(*descriptors: int) -> None:
-    """Connect these standard streams to nothing, so that nobody waits for their end."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in descriptors:
-        os.dup2(nothing, descriptor)
-    os.close(nothing)
-
-
-def fork_nursery(root: str, *, temporary: bool) -> tuple[socket.socket, int]:
-    """Fork the nursery; return the way to talk to it, and its process id."""
-    ours, theirs = socket.socketpair()
+def main() -> None:
+    """Run as the nursery of the tree whose root and whose descriptors the arguments name."""
+    root, temporary, server, lock = sys.argv[1:]
+    # The lock is held for as long as this process and its reapers live; commands get neither.
+    for descriptor in (int(server), int(lock)):
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - it has no name
 
     def clean_up() -> None:
-        if temporary:
+        if temporary == "temporary":
             remove_tree(root)
         else:
             remove_instances(root)
 
-    pid = os.fork()
-    if pid == 0:
-        ours.close()
-        silence(0, 1)
-        run_and_exit(lambda: Nursery(theirs, clean_up).run())
-    theirs.close()
-    return ours, pid
-
-
-def claim_root(settings: dict[str, Any]) -> str:
-    """Return the root directory, locked for this tree and cleared of a former one's leftovers."""
-    root: str = settings["root"] or tempfile.mkdtemp(prefix="fleeting-local-")
-    os.chdir("/")
-    lock = os.open(f"{root}/tree.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    # Held by every process of the tree, and free only after the last one's end.
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    remove_instances(root)
-    Path(root, "instances").mkdir(mode=0o700, exist_ok=True)
-    return root
-
-
-def detach(root: str) -> None:
-    """Leave the manager: go on in a child, and let the parent pass on whether it started.
-
-    The parent copies what the child writes to its standard output until the child
-    closes it, which the child does when it is ready.
-    """
-    reader, writer = os.pipe()
-    if os.fork():
-        os.close(writer)
-        while data := os.read(reader, 4096):
-            os.write(1, data)
-        os._exit(0)
-    os.close(reader)
-    os.setsid()
-    os.dup2(writer, 1)
-    os.close(writer)
-    silence(0)
-    log = os.open(f"{root}/server.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.dup2(log, 2)
-    os.close(log)
-
-
-def main() -> None:
-    """Run as the server: read the settings, fork the nursery, then become large."""
-    line = b""
-    while not line.endswith(b"\n"):
-        line += os.read(0, 1) or b"\n"
-    settings: dict[str, Any] = json.loads(line)
-    os.umask(0o022)
-    if settings["persistent"]:
-        detach(settings["root"])
-    root = claim_root(settings)
-    nursery, pid = fork_nursery(root, temporary=settings["root"] is None)
-    sys.path[:] = settings["path"]
-
-    from fleeting.local import _server
-
-    try:
-        _server.run(settings | {"root": root}, nursery)
-    finally:
-        nursery.close()
-        os.waitpid(pid, 0)
+    Nursery(socket.socket(fileno=int(server)), clean_up).run()
 
 
 if __name__ == "__main__":
