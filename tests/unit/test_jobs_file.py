@@ -95,7 +95,9 @@ def test_each_mistake_is_named_with_its_key(tmp_path: Path, text: str, expected:
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     """Wrong values in several jobs come out together, each once."""
-    text = job(name='"a"', count='"x"') + job(name='"b"', timeout='"x"') + job(name='"c"', tries="1")
+    text = (
+        job(name='"a"', count='"x"') + job(name='"b"', timeout='"x"') + job(name='"c"', tries="1")
+    )
     found = problems(tmp_path, text)
     assert sorted(problem.partition(":")[0] for problem in found) == [
         "jobs[0].count",

@@ -34,6 +34,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
+        self._fates: set[tuple[JobState, str | None]] = set()
 
     async def started(self, result: JobResult) -> None:
         """Hear that a run got a slot."""
@@ -49,6 +50,12 @@ class Progress:
 
     async def finished(self, result: JobResult) -> None:
         """Hear that the state of a run is final."""
+        if not result.attempts:
+            # Thousands may share one fate: it is told once, and the summary counts them.
+            fate = (result.state, result.reason)
+            if fate in self._fates:
+                return
+            self._fates.add(fate)
         if result.state is not JobState.SUCCESS or not self._console.is_terminal:
             await self._console.say(f"{result.name}: {_outcome(result)}")
         for warning in result.warnings:

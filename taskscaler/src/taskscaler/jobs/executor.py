@@ -202,7 +202,6 @@ class _Removal:
         said = completed.stderr.decode(errors="replace").strip().replace("\n", "; ")
         return f"a working directory could not be removed: {said}"
 
-
     async def _collect(self) -> None:
         """Wait a moment for others, unless there is nobody to wait for."""
         if len(self._waiting) < self.jobs:
