@@ -5,15 +5,24 @@ from __future__ import annotations
 import enum
 from collections import deque
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from fleeting.types import Instance, Listing, State
+from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
+from taskscaler.core import effects, events
 from taskscaler.core.instances import Life
 from taskscaler.core.settings import Placement, Settings
+from taskscaler.core.state import ScalerState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from taskscaler.core.groups import Group
+    from taskscaler.core.records import Record
+
+E = TypeVar("E", bound=effects.Effect)
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -108,3 +117,88 @@ def picture(value: Any, seen: frozenset[int] = frozenset()) -> Any:
     names = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
     names += list(getattr(value, "__dict__", ()))
     return [(name, picture(getattr(value, name), seen)) for name in names if name != "__weakref__"]
+
+
+class Play:
+    """Drives a core by hand: says what happened, and keeps what is to be done.
+
+    Attributes:
+        state: the core.
+        seconds: the time.
+        todo: the effects that were answered so far and not taken yet.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *groups: GroupInfo, records: Sequence[Record] = ()
+    ) -> None:
+        infos = groups or (GroupInfo("g"),)
+        self.state = ScalerState(infos, settings or Settings(), name="op")
+        self.seconds = 0.0
+        self.todo: list[effects.Effect] = []
+        self.say(events.RecordsRestored(tuple(records)))
+        self.say(events.TimePassed())
+
+    @property
+    def group(self) -> Group:
+        return next(iter(self.state.groups.values()))
+
+    def say(self, event: events.Event, after: float = 0.0) -> list[effects.Effect]:
+        """Tell the core what happened, some seconds later; return its answer."""
+        self.seconds += after
+        now = events.Now(self.seconds, START + timedelta(seconds=self.seconds))
+        answer = self.state.apply(event, now)
+        self.todo += answer
+        return answer
+
+    def tick(self, after: float = 0.0) -> list[effects.Effect]:
+        """Let time pass; return the answer."""
+        return self.say(events.TimePassed(), after)
+
+    def take(self, kind: type[E], group: str | None = None) -> E:
+        """Return the one effect of a kind that is to be done, and take it off the list."""
+        found = [
+            one
+            for one in self.todo
+            if isinstance(one, kind) and group in (None, getattr(one, "group", None))
+        ]
+        assert len(found) == 1, f"expected one {kind.__name__}: {self.todo}"
+        self.todo.remove(found[0])
+        return found[0]
+
+    def has(self, kind: type[effects.Effect]) -> bool:
+        """Return whether an effect of a kind is to be done."""
+        return any(isinstance(one, kind) for one in self.todo)
+
+    def list(self, *instances: Instance, group: str = "g", pending: int = 0) -> None:
+        """Let the listing that was asked for arrive, then decide."""
+        self.take(effects.List, group)
+        self.say(events.ListingArrived(group, Listing(instances, pending)))
+        self.tick()
+
+    def relist(self, *instances: Instance, group: str = "g") -> None:
+        """Let a listing arrive at the next time when one is due."""
+        while not any(isinstance(one, effects.List) and one.group == group for one in self.todo):
+            self.tick(1.0)
+        self.list(*instances, group=group)
+
+    def grow(self, *ids: str, group: str = "g") -> None:
+        """Let the increase that was asked for bring running instances, and make them ready."""
+        increase = self.take(effects.Increase, group)
+        assert increase.count == len(ids)
+        accepted = Accepted(len(ids))
+        self.say(events.IncreaseSettled(group, increase.operation, accepted))
+        known = self.state.groups[group].instances.values()
+        listed = [Instance(one.id, State.RUNNING) for one in known]
+        self.relist(*listed, *(Instance(id, State.RUNNING) for id in ids), group=group)
+        for id in ids:
+            self.say(events.InstancePrepared(group, id))
+        self.todo = [one for one in self.todo if not isinstance(one, effects.Prepare)]
+        self.tick()
+
+    def ready(self, *ids: str, key: str = "task") -> None:
+        """Get ready instances by asking for tasks, each of which gets a slot."""
+        self.list()
+        for number in range(len(ids) * self.state.settings.capacity_per_instance):
+            self.say(events.TaskAsked(f"{key}-{number}"))
+        self.tick()
+        self.grow(*ids)
