@@ -1,4 +1,4 @@
-"""`taskscaler run` when something is wrong: the input, the infrastructure, or somebody's patience."""
+"""`taskscaler run` when the input, the infrastructure or somebody's patience fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-    from conftest import Command
+    from cli_command import Command
 
 JOB = '[[jobs]]\nname = "a"\nscript = ["true"]\n'
 UNTIL_WRITTEN = """
@@ -101,7 +101,8 @@ def test_instance_killed_in_the_middle_of_a_job(
             name = "victim"
             retries = {retries}
             script = [
-                'if mkdir "{taskscaler.folder}/once" 2>/dev/null; then kill -KILL $PPID; sleep 60; fi',
+                'if mkdir "{taskscaler.folder}/once" 2>/dev/null',
+                "then kill -KILL $PPID; sleep 60; fi",
                 "echo survived",
             ]
         """)

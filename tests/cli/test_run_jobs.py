@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Command
+    from cli_command import Command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -203,7 +203,7 @@ def test_reader_that_goes_away_ends_the_run(taskscaler: Command) -> None:
     """After `| head` nobody is left to work for: no hang, no traceback, no instance."""
     process = taskscaler.start("--", "yes")
     head = subprocess.run(
-        ["head", "-n", "1"], stdin=process.stdout, capture_output=True, check=True
+        ["/usr/bin/env", "head", "-n", "1"], stdin=process.stdout, capture_output=True, check=True
     )
     assert process.stdout is not None
     process.stdout.close()

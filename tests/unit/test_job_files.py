@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-
 from taskscaler.jobs.files import find_uploads, landing_place, outermost, unsafe
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

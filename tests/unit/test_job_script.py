@@ -7,7 +7,6 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-
 from taskscaler.jobs.script import (
     BOOTSTRAP_STATUS,
     bootstrap,
@@ -138,5 +137,5 @@ def test_directory_names_are_safe(name: str) -> None:
 def test_words_of_a_command_are_quoted() -> None:
     """A word with spaces or quotes stays one word."""
     line = command_line(["printf", "%s,", "a b", "c'd", "$HOME", "*"])
-    done = subprocess.run(["sh", "-c", line], capture_output=True, check=True)
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=True)
     assert done.stdout == b"a b,c'd,$HOME,*,"
