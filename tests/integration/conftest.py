@@ -1,5 +1,6 @@
 """Real SSH servers on the loopback interface: asyncssh in this process, and OpenSSH's sshd."""
 
+# ruff: noqa: ARG002 - methods that asyncssh calls have its arguments and meaning
 from __future__ import annotations
 
 import asyncio
@@ -13,11 +14,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 import pytest
-
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.types import ConnectInfo
 
@@ -40,11 +40,12 @@ def anyio_backend() -> str:
 
 @dataclass(frozen=True)
 class Keys:
-    """A client's key, and two that a host can show."""
+    """A client's key, and some that a host can show."""
 
     client: asyncssh.SSHKey
     host: asyncssh.SSHKey
     other_host: asyncssh.SSHKey
+    rsa_host: asyncssh.SSHKey
 
     @property
     def private(self) -> str:
@@ -60,11 +61,19 @@ class Keys:
 @pytest.fixture(scope="session")
 def keys() -> Keys:
     """Make keys, once for all tests."""
-    return Keys(*(asyncssh.generate_private_key("ssh-ed25519") for _ in range(3)))
+    generate = cast(
+        "Callable[[str], asyncssh.SSHKey]",
+        asyncssh.generate_private_key,  # pyright: ignore[reportUnknownMemberType] - half typed
+    )
+    kinds = ("ssh-ed25519", "ssh-ed25519", "ssh-ed25519", "ssh-rsa")
+    return Keys(*(generate(kind) for kind in kinds))
 
 
 async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
     """Do as an SSH server does: give the command to a shell, in a process group of its own."""
+    early: list[str] = []
+    # asyncssh would give signals to whoever reads the input, and nobody might.
+    vars(process)["signal_received"] = early.append
     child = await asyncio.create_subprocess_exec(
         "/bin/sh",
         "-c",
@@ -74,39 +83,42 @@ async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    assert child.stderr is not None
 
     def forward(name: str) -> None:
-        os.killpg(child.pid, signal.Signals[f"SIG{name}"])
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.Signals[f"SIG{name}"])
 
-    # asyncssh would give signals to whoever reads the input, and nobody might.
-    process.signal_received = forward  # type: ignore[method-assign]
-
-    async def feed(source: Any, sink: asyncio.StreamWriter) -> None:
+    async def pump(source: Any, sink: Any, *, close: bool) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
                 sink.write(data)
                 await sink.drain()
-        sink.close()
+        if close:
+            sink.close()
 
-    async def drain(source: asyncio.StreamReader, sink: Any) -> None:
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
+    vars(process)["signal_received"] = forward
+    for name in early:
+        forward(name)
 
-    feeding = asyncio.ensure_future(feed(process.stdin, child.stdin))
+    async def end_with_the_channel() -> None:
+        await process.wait_closed()
+        forward("KILL")
+
+    others = [
+        asyncio.ensure_future(pump(process.stdin, child.stdin, close=True)),
+        asyncio.ensure_future(end_with_the_channel()),
+    ]
     try:
         await asyncio.gather(
-            drain(child.stdout, process.stdout), drain(child.stderr, process.stderr)
+            pump(child.stdout, process.stdout, close=False),
+            pump(child.stderr, process.stderr, close=False),
         )
         status = await child.wait()
     finally:
-        feeding.cancel()
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await child.wait()
+        for other in others:
+            other.cancel()
+        forward("KILL")
+        vars(child)["_transport"].close()  # asyncio has no other way to let go of the pipes
     if status < 0:
         process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
     else:
@@ -124,7 +136,6 @@ class _Watched(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.remove(self._connection)
-        self._server.changed.set()
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
@@ -140,9 +151,11 @@ class Server:
     """An asyncssh server in this process, and what it sees."""
 
     info: ConnectInfo
-    connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
+    connections: list[asyncssh.SSHServerConnection] = field(
+        default_factory=list[asyncssh.SSHServerConnection]
+    )
     accepted: int = 0
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    handling: int = 0
 
     def drop(self) -> None:
         """Break all connections without a word."""
@@ -152,12 +165,12 @@ class Server:
     @property
     def channels(self) -> int:
         """Return how many channels are open."""
-        return sum(len(connection._channels) for connection in self.connections)
+        return sum(len(vars(connection)["_channels"]) for connection in self.connections)
 
     async def idle(self, *, connections: int) -> None:
-        """Wait until no channel is open, and so many connections."""
+        """Wait until nothing runs, no channel is open, and so many connections are."""
         async with asyncio.timeout(10):
-            while self.channels or len(self.connections) != connections:
+            while self.channels or self.handling or len(self.connections) != connections:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.01)
 
 
@@ -177,13 +190,21 @@ def serve(keys: Keys) -> Callable[..., Any]:
             "i-1", "ssh", "127.0.0.1", username="ada", private_key=keys.private, timeout=TIMEOUT
         )
         server = Server(info)
+
+        async def handling(process: asyncssh.SSHServerProcess[bytes]) -> None:
+            server.handling += 1
+            try:
+                await handler(process)
+            finally:
+                server.handling -= 1
+
         acceptor = await asyncssh.listen(
             "127.0.0.1",
             port,
             server_factory=lambda: _Watched(server),
             server_host_keys=[host_key],
             authorized_client_keys=asyncssh.import_authorized_keys(keys.public(keys.client)),
-            process_factory=handler,
+            process_factory=handling,
             encoding=None,
             **{"sftp_factory": True, **options},
         )
@@ -231,7 +252,8 @@ def start_sshd(
         config.write_text(
             f"Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nPidFile none\n"
             f"AuthorizedKeysFile {authorized}\nStrictModes no\nSubsystem sftp internal-sftp\n"
-            "PermitRootLogin yes\n" + "".join(f"{line}\n" for line in lines)
+            # So that bash does not take this for a login and run somebody's start-up file.
+            "PermitRootLogin yes\nSetEnv SHLVL=9\n" + "".join(f"{line}\n" for line in lines)
         )
         log = (folder / "log").open("wb")
         with log:

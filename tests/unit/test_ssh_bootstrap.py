@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
 from fleeting.connectors._ssh_process import prepare
 
 if TYPE_CHECKING:

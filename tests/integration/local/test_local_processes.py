@@ -139,6 +139,23 @@ async def test_a_killed_nursery_does_not_save_anything(local: Local, tmp_path: P
     assert not (tmp_path / "instances" / id).exists()
 
 
+async def test_a_stopped_server_is_no_reason_to_wait_for_ever(
+    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that does not answer is an error, and its late replies are told from new ones."""
+    async with local.open(root=tmp_path) as group:
+        [id] = await local.grow(group)
+        server = local.server(tmp_path)
+        os.kill(server, signal.SIGSTOP)
+        with monkeypatch.context() as patch:
+            patch.setattr("fleeting.local._group.REPLY_SECONDS", 0.1)
+            for _ in range(2):
+                with pytest.raises(ProviderError, match="has not answered"):
+                    await group.connect_info(id)
+        os.kill(server, signal.SIGCONT)
+        assert await local.states(group) == {id: State.RUNNING}
+
+
 @pytest.mark.parametrize("is_given", [True, False])
 async def test_a_killed_manager_leaves_nothing(
     local: Local, tmp_path: Path, *, is_given: bool

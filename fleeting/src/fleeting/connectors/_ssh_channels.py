@@ -213,6 +213,13 @@ class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
         self._signals.append(signal)
         self._send_signals()
 
+    def kill(self) -> None:
+        """Close the channel and end the command, without waiting for anything; idempotent."""
+        if not self.settled.is_set():
+            # A command that still waits for its header ends anyway, with its input.
+            self.send_signal("KILL")
+        self.abort()
+
     def _send_signals(self) -> None:
         if self._signaller is None:
             for signal in self._signals if not self._closed else ():
@@ -292,13 +299,17 @@ class Receiver(ByteReceiveStream):
         self._channel.regulate()
         return data
 
-    @override
-    async def aclose(self) -> None:
+    def discard(self) -> None:
+        """Drop what is unread and all that comes."""
         self._closed = True
         self._chunks.clear()
         self.unread = 0
         self._news.set()
         self._channel.regulate()
+
+    @override
+    async def aclose(self) -> None:
+        self.discard()
         await checkpoint()
 
     async def _wait_for_chunks(self) -> None:

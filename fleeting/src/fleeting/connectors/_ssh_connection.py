@@ -169,7 +169,7 @@ class SSHConnection(Connection):
                 channel,
             )
 
-        return await self._open_session(opening, CommandChannel.abort, "runs no command")
+        return await self._open_session(opening, CommandChannel.kill, "runs no command")
 
     async def _open_session(
         self,

@@ -147,6 +147,9 @@ class SSHProcess(Process):
 
         Takes some seconds at most. When cancelled, it kills the command.
         """
+        # A server may hold back how the command ended until its output is taken.
+        for receiver in self._channel.receivers.values():
+            receiver.discard()
         try:
             for signal, patience in (("TERM", TERM_SECONDS), ("KILL", KILL_SECONDS)):
                 if self._channel.settled.is_set():
@@ -154,8 +157,5 @@ class SSHProcess(Process):
                 self._channel.send_signal(signal)
                 with anyio.move_on_after(patience):
                     await self._channel.settled.wait()
-        except anyio.get_cancelled_exc_class():
-            self._channel.send_signal("KILL")
-            raise
         finally:
-            self._channel.abort()
+            self._channel.kill()

@@ -1,8 +1,8 @@
 """The manager's side: starts or finds the server, and asks it.
 
 Nothing here depends on an event loop of a certain kind. One request is under
-way at a time; the server answers each at once. A caller who is cancelled while
-waiting leaves a reply behind, which the next one skips by its serial number.
+way at a time; the server answers each at once. Should it not, the reply that
+comes late is skipped by its serial number.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 from anyio.streams.buffered import BufferedByteReceiveStream
 from typing_extensions import override
 
@@ -42,6 +43,7 @@ __all__ = ("LocalGroup", "open_group")
 
 REPLY_LIMIT = 2**26
 START_SECONDS = 30.0
+REPLY_SECONDS = 10.0
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -54,34 +56,62 @@ class Server:
         self._lock = anyio.Lock()
         self._serial = 0
 
+    async def greet(self, config: LocalConfig) -> dict[str, Any]:
+        """Tell the server this manager's settings, when it has started, and hear what it is.
+
+        After a cancellation this object is of no use any more.
+
+        Raises:
+            GroupGone: the server has ended.
+        """
+        settings = {
+            "max_size": config.max_size,
+            "boot_delay_seconds": config.boot_delay.total_seconds(),
+            "fail_rate": config.fail_rate,
+            "shell": config.shell,
+        }
+        return await self._exchange("settings", settings)
+
     async def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
         """Return the reply to a request.
 
         Raises:
             GroupGone: the server has ended, and all instances with it.
+            ProviderError: it does not answer.
         """
         async with self._lock:
-            self._serial += 1
-            line = json.dumps({"serial": self._serial, "request": request, **arguments})
-            try:
-                # Half a request would make the next one unreadable.
-                with anyio.CancelScope(shield=True):
-                    await self._send.send(line.encode() + b"\n")
-                while True:
-                    reply = await self._receive.receive_until(b"\n", REPLY_LIMIT)
-                    answer: dict[str, Any] = json.loads(reply)
-                    if answer["serial"] == self._serial:
-                        return answer
-            except (
-                anyio.EndOfStream,
-                anyio.IncompleteRead,
-                anyio.BrokenResourceError,
-                anyio.ClosedResourceError,
-            ):
-                raise GroupGone(
-                    "the server of the local group has ended, and all its instances with it; "
-                    "open the group again"
-                ) from None
+            answer: dict[str, Any] | None = None
+            # Half a request would make the next one unreadable, and a reply takes a millisecond.
+            with anyio.move_on_after(REPLY_SECONDS, shield=True):
+                answer = await self._exchange(request, arguments)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        if answer is None:
+            raise ProviderError(
+                f"the server of the local group has not answered for {REPLY_SECONDS:.0f} s; "
+                "look whether it is stopped"
+            )
+        return answer
+
+    async def _exchange(self, request: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        self._serial += 1
+        line = json.dumps({"serial": self._serial, "request": request, **arguments})
+        try:
+            await self._send.send(line.encode() + b"\n")
+            while True:
+                reply = await self._receive.receive_until(b"\n", REPLY_LIMIT)
+                answer: dict[str, Any] = json.loads(reply)
+                if answer["serial"] == self._serial:
+                    return answer
+        except (
+            anyio.EndOfStream,
+            anyio.IncompleteRead,
+            anyio.BrokenResourceError,
+            anyio.ClosedResourceError,
+        ):
+            raise GroupGone(
+                "the server of the local group has ended, and all its instances with it; "
+                "open the group again"
+            ) from None
 
 
 class LocalGroup(InstanceGroup):
@@ -197,7 +227,7 @@ async def _reach_server(
         # One that has just lost its last instance may be on its way out.
         with contextlib.suppress(GroupGone):
             server = Server(found, found)
-            answer = await _greet(server, config)
+            answer = await server.greet(config)
             if not config.persistent:
                 raise ConfigError(
                     f"plugin_config.root: {root} holds instances that were started with "
@@ -210,14 +240,4 @@ async def _reach_server(
         server = Server(stream, stream)
     else:
         server = Server(*await stack.enter_async_context(start_server(root)))
-    return server, await _greet(server, config)
-
-
-async def _greet(server: Server, config: LocalConfig) -> dict[str, Any]:
-    return await server.ask(
-        "settings",
-        max_size=config.max_size,
-        boot_delay_seconds=config.boot_delay.total_seconds(),
-        fail_rate=config.fail_rate,
-        shell=config.shell,
-    )
+    return server, await server.greet(config)

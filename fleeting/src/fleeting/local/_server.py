@@ -33,7 +33,7 @@ __all__ = ("run",)
 
 LINE_LIMIT = 2**26
 # How long a persistent server waits for the first manager.
-FIRST_MANAGER_SECONDS = 10.0
+FIRST_MANAGER_SECONDS = 5.0
 # How long a Unix socket's path may be on every system.
 SOCKET_PATH_LIMIT = 100
 # How many past operations are remembered, so that repeating one adds nothing.
@@ -205,19 +205,24 @@ async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 async def _serve_socket(group: Group, root: Path) -> None:
     """Answer one manager after the other, until one goes and leaves no instance behind."""
-    left = asyncio.Event()
-    # Whoever started us may have been cancelled before he connected.
-    patience = asyncio.get_running_loop().call_later(FIRST_MANAGER_SECONDS, left.set)
+    managers: set[asyncio.StreamWriter] = set()
+    changed = asyncio.Event()
+    is_leaving = False
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        managers.add(writer)
         patience.cancel()
         try:
-            await _serve(group, reader, writer)
+            # A manager that is not even greeted starts another server.
+            if not is_leaving:
+                await _serve(group, reader, writer)
         finally:
+            managers.discard(writer)
             writer.close()
-            if group.is_empty:
-                left.set()
+            changed.set()
 
+    # Whoever started us may have been cancelled before he connected.
+    patience = asyncio.get_running_loop().call_later(FIRST_MANAGER_SECONDS, changed.set)
     path = _socket_path(root)
     note = root / "server.json"
     draft = root / "server.json.new"
@@ -227,7 +232,10 @@ async def _serve_socket(group: Group, root: Path) -> None:
     try:
         async with await asyncio.start_unix_server(serve, path, limit=LINE_LIMIT):
             _silence(0, 1)  # Whoever started us sees that we are ready.
-            await left.wait()
+            while not is_leaving:
+                await changed.wait()
+                changed.clear()
+                is_leaving = not managers and group.is_empty
     finally:
         _forget_socket(root)
 
