@@ -30,11 +30,13 @@ from asyncssh.constants import EXTENDED_DATA_STDERR
 from asyncssh.session import SSHSession
 from typing_extensions import override
 
+from fleeting.connectors._ssh_signals import Announcement
 from fleeting.types import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fleeting.connectors._ssh_signals import Signaller
     from fleeting.connectors._ssh_watcher import Watcher
 
 HIGH_WATER = 1024 * 1024
@@ -123,6 +125,10 @@ class Channel(SSHSession[bytes]):
                 raise anyio.BrokenResourceError
             self._transport.write(view[start : start + WRITE_CHUNK])
 
+    def write_now(self, data: bytes) -> None:
+        """Send a little without waiting; for one who knows that there is room."""
+        self._transport.write(data)
+
     def can_write(self) -> bool:
         """Return whether there is anybody to write to."""
         return not self._closed and not self._transport.is_closing()
@@ -152,11 +158,36 @@ class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
             how it ended, or the channel is closed and it never will.
     """
 
-    def __init__(self, watcher: Watcher, on_settled: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        watcher: Watcher,
+        on_settled: Callable[[], None],
+        *,
+        signaller: Signaller | None = None,
+        token: str = "",
+    ) -> None:
         super().__init__(watcher, (None, EXTENDED_DATA_STDERR))
         self.exit: Exit | None = None
         self.settled = anyio.Event()
         self._on_settled = on_settled
+        self._signaller = signaller
+        self._announcement = Announcement(token) if signaller else None
+        self._group: int | None = None
+        self._signals: list[str] = []
+
+    @override
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        announcement = self._announcement
+        if announcement and not announcement.done and datatype == EXTENDED_DATA_STDERR:
+            data, self._group = announcement.take(data)
+            self._send_signals()
+        if data:
+            super().data_received(data, datatype)
+
+    @override
+    def eof_received(self) -> bool:
+        self._release_stderr()
+        return super().eof_received()
 
     @override
     def exit_status_received(self, status: int) -> None:
@@ -168,6 +199,7 @@ class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
+        self._release_stderr()
         super().connection_lost(exc)
         if not self.settled.is_set():
             self._settle(None)
@@ -177,13 +209,36 @@ class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
         return super().can_write() and not self.settled.is_set()
 
     def send_signal(self, signal: str) -> None:
-        """Ask the server to send a signal to the command, which it does not confirm."""
-        if not self._closed:
-            self._transport.send_signal(signal)
+        """Send a signal to the command and its process group; nobody confirms it."""
+        self._signals.append(signal)
+        self._send_signals()
+
+    def kill(self) -> None:
+        """Close the channel and end the command, without waiting for anything; idempotent."""
+        if not self.settled.is_set():
+            # A command that still waits for its header ends anyway, with its input.
+            self.send_signal("KILL")
+        self.abort()
+
+    def _send_signals(self) -> None:
+        if self._signaller is None:
+            for signal in self._signals if not self._closed else ():
+                self._transport.send_signal(signal)
+        elif self._group is None:
+            return  # It has not yet said who it is.
+        else:
+            for signal in self._signals:
+                self._signaller.send(signal, self._group)
+        self._signals.clear()
+
+    def _release_stderr(self) -> None:
+        if self._announcement and not self._announcement.done:
+            self.receivers[EXTENDED_DATA_STDERR].feed(self._announcement.give_up())
 
     def _settle(self, ended: Exit | None) -> None:
         self.exit = ended
         self.settled.set()
+        self._signals.clear()
         self._writable.set()  # Who waits to write shall learn that nobody reads.
         self._on_settled()
 
@@ -210,7 +265,7 @@ class Receiver(ByteReceiveStream):
 
     def feed(self, data: bytes) -> None:
         """Take what arrived; after `aclose` it is dropped, so that the command goes on."""
-        if not self._closed:
+        if data and not self._closed:
             self._chunks.append(data)
             self.unread += len(data)
             self._news.set()
@@ -244,13 +299,17 @@ class Receiver(ByteReceiveStream):
         self._channel.regulate()
         return data
 
-    @override
-    async def aclose(self) -> None:
+    def discard(self) -> None:
+        """Drop what is unread and all that comes."""
         self._closed = True
         self._chunks.clear()
         self.unread = 0
         self._news.set()
         self._channel.regulate()
+
+    @override
+    async def aclose(self) -> None:
+        self.discard()
         await checkpoint()
 
     async def _wait_for_chunks(self) -> None:

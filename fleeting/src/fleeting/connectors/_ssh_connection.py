@@ -26,7 +26,8 @@ from fleeting.abc import Connection
 from fleeting.connectors._ssh_channels import ChannelStream, CommandChannel, StreamChannel
 from fleeting.connectors._ssh_errors import FOREIGN, cause, translate
 from fleeting.connectors._ssh_files import Files
-from fleeting.connectors._ssh_process import SSHProcess, bootstrap
+from fleeting.connectors._ssh_process import Launch, SSHProcess, prepare
+from fleeting.connectors._ssh_signals import COMMAND, Signaller, delivers_signals
 from fleeting.errors import NotSupported
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ class SSHConnection(Connection):
         self._refused = False
         self._files: Files | None = None
         self._files_lock = anyio.Lock()
+        self._delivers_signals = delivers_signals(
+            str(connection.get_extra_info("server_version")),
+            str(connection.get_extra_info("username")),
+        )
+        self._signaller: Signaller | None = None
+        self._signaller_lock = anyio.Lock()
 
     @property
     @override
@@ -75,13 +82,15 @@ class SSHConnection(Connection):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
     ) -> AsyncGenerator[SSHProcess]:
-        line, header = bootstrap(command, env, cwd)
+        launch = prepare(command, env, cwd, announced=not self._delivers_signals)
         self._watcher.raise_if_lost()
-        process = SSHProcess(await self._open_command(line))
+        signaller = None if self._delivers_signals else await self._open_signaller()
+        channel = await self._open_command(launch, signaller)
+        process = SSHProcess(channel)
         self._processes.add(process)
         try:
-            if header:
-                await process.send_header(header)
+            if launch.header:
+                await process.send_header(launch.header)
             yield process
         finally:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + END_SECONDS):
@@ -143,20 +152,24 @@ class SSHConnection(Connection):
             self._watcher.loss = "it was closed on this side"
         self._connection.abort()
 
-    async def _open_command(self, line: str) -> CommandChannel:
+    async def _open_command(
+        self, launch: Launch, signaller: Signaller | None = None
+    ) -> CommandChannel:
         def opening() -> Coroutine[Any, Any, CommandChannel]:
-            channel = CommandChannel(self._watcher, self._announce)
+            channel = CommandChannel(
+                self._watcher, self._announce, signaller=signaller, token=launch.token
+            )
             # asyncssh leaves out the parameter of its own type.
             create = cast(
                 "Callable[..., Awaitable[object]]",
                 self._connection.create_session,  # pyright: ignore[reportUnknownMemberType] - as above
             )
             return _opened(
-                create(lambda: channel, line, encoding=None, window=WINDOW_BYTES),
+                create(lambda: channel, launch.line, encoding=None, window=WINDOW_BYTES),
                 channel,
             )
 
-        return await self._open_session(opening, CommandChannel.abort, "runs no command")
+        return await self._open_session(opening, CommandChannel.kill, "runs no command")
 
     async def _open_session(
         self,
@@ -206,6 +219,12 @@ class SSHConnection(Connection):
         except asyncio.CancelledError:
             task.add_done_callback(lambda done: _discard(done, discard))
             raise
+
+    async def _open_signaller(self) -> Signaller:
+        async with self._signaller_lock:
+            if self._signaller is None or not self._signaller.usable:
+                self._signaller = Signaller(await self._open_command(Launch(COMMAND)))
+            return self._signaller
 
     async def _open_files(self) -> Files:
         async def opening() -> asyncssh.SFTPClient:

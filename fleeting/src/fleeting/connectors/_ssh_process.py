@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -39,42 +40,69 @@ KILL_SECONDS = 1.0
 # have: no quote, newline or exclamation mark within the quotes (fish, csh).
 BOOTSTRAP = (
     "exec /bin/sh -c '"
-    'n=$(printf "\\012x"); n=${n%x}; h=; IFS= read -r e || exit 1; '
-    "while IFS= read -r l; do "
-    'if [ "$l" = "$e" ]; then eval "$h"; exit 1; fi; h=$h$l$n; '
+    '_n=$(printf "\\012x"); _n=${_n%x}; _h=; IFS= read -r _e || exit 1; '
+    "while IFS= read -r _l; do "
+    'if [ "$_l" = "$_e" ]; then eval "$_h"; exit 1; fi; _h=$_h$_l$_n; '
     "done; exit 1'"
 )
 
+_SIGNAL = re.compile(r"[A-Z][A-Z0-9]*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
-def bootstrap(command: str, env: Mapping[str, str] | None, cwd: str | None) -> tuple[str, bytes]:
-    """Return the line to start and the header to send to its standard input.
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start a command.
+
+    Attributes:
+        line: for the user's login shell.
+        header: to send to its standard input first; empty if there is none.
+        token: the first and last line of the header.
+    """
+
+    line: str
+    header: bytes = b""
+    token: str = ""
+
+
+def prepare(
+    command: str, env: Mapping[str, str] | None, cwd: str | None, *, announced: bool
+) -> Launch:
+    """Work out how to start a command; one that needs nothing of all this goes as it is.
+
+    Args:
+        command: the command line.
+        env: variables to add.
+        cwd: the folder to start in.
+        announced: whether it shall say its process id on stderr, after the token.
 
     Raises:
         ValueError: a variable's name cannot be one, or something holds a NUL.
     """
-    for name in env or ():
+    env = env or {}
+    for name in env:
         if not _NAME.fullmatch(name):
             raise ValueError(
                 f"{name!r} cannot be the name of a variable: letters, digits and underscores, "
                 "and no digit first"
             )
-    if any("\0" in text for text in (command, cwd or "", *(env or {}).values())):
+    if any("\0" in text for text in (command, cwd or "", *env.values())):
         raise ValueError("a command, a folder and the value of a variable cannot hold a NUL")
-    if not env and cwd is None:
-        return command, b""
+    if not env and cwd is None and not announced:
+        return Launch(command)
     # The user's own shell, before a variable of the same name is set.
     lines = ['set -- "${SHELL:-/bin/sh}"']
+    if announced:
+        lines.append('echo "$_e $$" >&2')
     if cwd is not None:
         # The prefix keeps `cd` from reading "-" or $CDPATH into the name.
         lines.append(f"cd {_quoted(cwd if cwd.startswith('/') else './' + cwd)} || exit 1")
-    lines += [f"export {name}={_quoted(value)}" for name, value in (env or {}).items()]
+    lines += [f"export {name}={_quoted(value)}" for name, value in env.items()]
     lines.append(f'exec "$1" -c {_quoted(command)}')
     # No value can contain a line that it cannot know.
-    end = secrets.token_hex(16)
-    header = "\n".join([end, *lines, end, ""])
-    return BOOTSTRAP, header.encode("utf-8", "surrogateescape")
+    token = secrets.token_hex(16)
+    header = "\n".join([token, *lines, token, ""])
+    return Launch(BOOTSTRAP, header.encode("utf-8", "surrogateescape"), token)
 
 
 def _quoted(text: str) -> str:
@@ -102,6 +130,8 @@ class SSHProcess(Process):
 
     @override
     async def send_signal(self, signal: str) -> None:
+        if not _SIGNAL.fullmatch(signal):
+            raise ValueError(f"{signal!r} is no name of a signal: write for instance TERM")
         await checkpoint()
         if self._channel.exit is None:
             self._channel.raise_if_lost()
@@ -117,6 +147,9 @@ class SSHProcess(Process):
 
         Takes some seconds at most. When cancelled, it kills the command.
         """
+        # A server may hold back how the command ended until its output is taken.
+        for receiver in self._channel.receivers.values():
+            receiver.discard()
         try:
             for signal, patience in (("TERM", TERM_SECONDS), ("KILL", KILL_SECONDS)):
                 if self._channel.settled.is_set():
@@ -124,8 +157,5 @@ class SSHProcess(Process):
                 self._channel.send_signal(signal)
                 with anyio.move_on_after(patience):
                     await self._channel.settled.wait()
-        except anyio.get_cancelled_exc_class():
-            self._channel.send_signal("KILL")
-            raise
         finally:
-            self._channel.abort()
+            self._channel.kill()

@@ -26,6 +26,7 @@ __all__ = ("Console",)
 # How much a pipe holds at least when it says that it can be written to.
 _PIPE_BYTES = min(select.PIPE_BUF, 4096)
 _FILE_BYTES = 1024 * 1024
+_COLUMNS = 80
 _CLEAR_LINE = b"\r\x1b[K"
 
 
@@ -54,6 +55,14 @@ class Console:
         self._at_line_start = True
         self._terminals = {stream for stream in Stream if os.isatty(stream)}
 
+    @property
+    def width(self) -> int:
+        """Return how many columns the terminal has; 80 if that cannot be known."""
+        try:
+            return os.get_terminal_size(Stream.STDERR).columns or _COLUMNS
+        except OSError:
+            return _COLUMNS
+
     async def write(self, stream: Stream, data: bytes) -> None:
         """Write some bytes at once and together; see `Writer`."""
         async with self._lock:
@@ -72,7 +81,7 @@ class Console:
 
     async def show_status(self, text: str) -> None:
         """Draw the status line again, if there is a terminal and room for it."""
-        line = _encoded(text[: max(1, _width() - 1)])
+        line = _encoded(text[: max(1, self.width - 1)])
         if not self.is_terminal or line == self._status or not self._at_line_start:
             return
         async with self._lock:
@@ -125,10 +134,3 @@ def _has_room(stream: Stream) -> bool:
 
 def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
-
-
-def _width() -> int:
-    try:
-        return os.get_terminal_size(Stream.STDERR).columns or 80
-    except OSError:
-        return 80

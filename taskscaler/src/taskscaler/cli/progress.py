@@ -34,6 +34,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
+        self._fates: set[tuple[JobState, str | None]] = set()
 
     async def started(self, result: JobResult) -> None:
         """Hear that a run got a slot."""
@@ -49,6 +50,12 @@ class Progress:
 
     async def finished(self, result: JobResult) -> None:
         """Hear that the state of a run is final."""
+        if not result.attempts:
+            # Thousands may share one fate: it is told once, and the summary counts them.
+            fate = (result.state, result.reason)
+            if fate in self._fates:
+                return
+            self._fates.add(fate)
         if result.state is not JobState.SUCCESS or not self._console.is_terminal:
             await self._console.say(f"{result.name}: {_outcome(result)}")
         for warning in result.warnings:
@@ -71,7 +78,9 @@ class Progress:
     async def summary(self, report: Report) -> None:
         """Write what became of everything: a table on a terminal, and always one line."""
         if self._console.is_terminal:
-            await self._console.say(_table(report.results).rstrip("\n"))
+            table = _table(report.results, self._console.width)
+            if table:
+                await self._console.say(table)
         totals = report.as_dict()["summary"]
         states = [
             f"{totals[state.value]} {state.value}" for state in JobState if totals.get(state.value)
@@ -88,7 +97,7 @@ def _outcome(result: JobResult) -> str:
     return f"{text}: {result.reason}" if result.reason else text
 
 
-def _table(results: Sequence[JobResult]) -> str:
+def _table(results: Sequence[JobResult], width: int) -> str:
     """Draw a table of the runs, those first that did not succeed if not all have room."""
     from rich.console import Console as RichConsole
     from rich.table import Table
@@ -98,12 +107,12 @@ def _table(results: Sequence[JobResult]) -> str:
         shown = [result for result in results if result.state is not JobState.SUCCESS][:_ROWS_SHOWN]
     if not shown:
         return ""
-    table = Table("job", "state", "instance", "attempts", "waited", "ran", "reason", box=None)
+    table = Table("job", "state", "instance/slot", "attempts", "waited", "ran", "reason", box=None)
     for result in shown:
         table.add_row(
             result.name,
             result.state.value,
-            f"{result.instance} slot {result.slot}" if result.instance else "-",
+            f"{result.instance}/{result.slot}" if result.instance else "-",
             str(result.attempts),
             _seconds(result.wait_seconds),
             _seconds(result.run_seconds),
@@ -111,8 +120,9 @@ def _table(results: Sequence[JobResult]) -> str:
             style=_STYLES.get(result.state, "red"),
         )
     text = io.StringIO()
-    RichConsole(file=text, force_terminal=True, markup=False, highlight=False).print(table)
-    return text.getvalue()
+    writer = RichConsole(file=text, width=width, force_terminal=True)
+    writer.print(table, markup=False, highlight=False)
+    return text.getvalue().rstrip("\n")
 
 
 def _seconds(seconds: float | None) -> str:

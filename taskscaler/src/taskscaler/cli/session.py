@@ -181,9 +181,8 @@ class _Session:
         if self._error is not None:
             await self._console.say(f"error: {self._error}")
         state = JobState.CANCELED if self._interrupted or self._wrong_input else None
-        await self._runner.abandon(
-            state or JobState.SYSTEM_FAILURE, self._error or "interrupted before it got a slot"
-        )
+        reason = self._error or "the run ended before it got a slot"
+        await self._runner.abandon(state or JobState.SYSTEM_FAILURE, reason)
         instances = self._scaler.instances() if self._scaler is not None else ()
         code = exit_code(
             [result.state for result in self._runner.results],
@@ -200,7 +199,8 @@ class _Session:
             error=self._error,
         )
         code = await self._write(report)
-        await self._progress.summary(report)
+        if not self._wrong_input:
+            await self._progress.summary(report)
         return code
 
     async def _write(self, report: Report) -> int:

@@ -36,6 +36,8 @@ _TAIL_BYTES = 2048
 _CHUNK_BYTES = 256 * 1024
 # How long the removal of a directory may take once everything else has been given up.
 REMOVAL_SECONDS = 10.0
+# How long an ended job waits for others on its instance to end, so that one `rm` serves all.
+COLLECT_SECONDS = 0.02
 
 
 class JobStreams(Protocol):
@@ -97,6 +99,7 @@ class Executor:
         """
         directory = script.directory_name(self._run_id, next(self._numbers), run.name)
         removal = self._removals.setdefault(instance, _Removal())
+        removal.jobs += 1
         try:
             outcome = await self._attempt(connection, run, directory, streams)
             problem = await removal.remove(connection, directory)
@@ -106,6 +109,8 @@ class Executor:
             with anyio.move_on_after(REMOVAL_SECONDS, shield=True):
                 await removal.remove(connection, directory)
             raise
+        finally:
+            removal.jobs -= 1
         return replace(outcome, warnings=(*outcome.warnings, problem)) if problem else outcome
 
     async def _attempt(
@@ -170,15 +175,20 @@ class _Removal:
     """
 
     def __init__(self) -> None:
+        self.jobs = 0
         self._lock = anyio.Lock()
         self._waiting: set[str] = set()
+        self._all_wait = anyio.Event()
 
     async def remove(self, connection: Connection, directory: str) -> str | None:
         """Return once the directory is gone, or a sentence saying why it is not."""
         self._waiting.add(directory)
+        if len(self._waiting) >= self.jobs:
+            self._all_wait.set()
         async with self._lock:
             if directory not in self._waiting:
                 return None
+            await self._collect()
             batch, self._waiting = self._waiting, set()
             try:
                 completed = await connection.run(script.remove_directories(sorted(batch)))
@@ -191,6 +201,13 @@ class _Removal:
             return None
         said = completed.stderr.decode(errors="replace").strip().replace("\n", "; ")
         return f"a working directory could not be removed: {said}"
+
+    async def _collect(self) -> None:
+        """Wait a moment for others, unless there is nobody to wait for."""
+        if len(self._waiting) < self.jobs:
+            self._all_wait = anyio.Event()
+            with anyio.move_on_after(COLLECT_SECONDS):
+                await self._all_wait.wait()
 
 
 async def _chunks(line: bytes, file: AsyncFile[bytes]) -> AsyncIterator[bytes]:
