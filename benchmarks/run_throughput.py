@@ -29,21 +29,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-from fleeting.types import ConnectInfo
-from taskscaler.jobs import Job, JobRunner, JobState, OutputMode, expand, output_factory
-
-import taskscaler
 from benchmarks._fixed_hosts import FixedHosts
 from benchmarks._report import report
 from benchmarks._sshd import ssh_server
 
+import taskscaler
+from fleeting.types import ConnectInfo
+from taskscaler.jobs import Job, JobRunner, JobState, OutputMode, expand, output_factory
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from benchmarks._sshd import SshServer
+
     from taskscaler.jobs import JobResult
     from taskscaler.jobs.output import Stream
-
-    from benchmarks._sshd import SshServer
 
 SLOTS = 16
 ROUNDS = 3

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from fleeting.cli import COMMANDS, main
-from fleeting.registry import Registry
 
 from fleeting import __version__
+from fleeting.cli import COMMANDS, main
+from fleeting.registry import Registry
 
 # What no command may import that only looks at metadata.
 HEAVY = [

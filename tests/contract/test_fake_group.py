@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+
 from fleeting.errors import (
     ConnectionLost,
     InstanceGone,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from fleeting.config import ConnectorConfig, GroupConfig, decode, parse_assignments, read_toml
 from fleeting.errors import ConfigError
 from fleeting.types import Duration

@@ -3,6 +3,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+
+from fleeting import errors
 from fleeting.errors import (
     ConfigError,
     FleetingError,
@@ -15,8 +17,6 @@ from fleeting.errors import (
     ProviderError,
     Throttled,
 )
-
-from fleeting import errors
 
 
 def _drawn(cls: type[Exception], prefix: str = "") -> list[str]:

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
+
 from fleeting.errors import PluginBroken, PluginConflict, PluginNotFound
 from fleeting.registry import PluginEntry, Registry
 

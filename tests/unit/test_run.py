@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 import pytest
+
+from fleeting import _run
 from fleeting.errors import ConnectionLost
 from fleeting.testing import Command, FakeConnection, FakeConnector, Handler, run_default
 from fleeting.testing._connection import Closable, _Sender
 from fleeting.types import Completed, ConnectInfo, Exit
-
-from fleeting import _run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -5,9 +5,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from fleeting.types import Completed, ConnectInfo, ConnectorSettings, Exit
 
 from fleeting import types
+from fleeting.types import Completed, ConnectInfo, ConnectorSettings, Exit
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
-from fleeting.errors import FleetingError
 
+from fleeting.errors import FleetingError
 from taskscaler.errors import AcquireTimeout, AcquisitionLost, ScalerClosed
 from taskscaler.jobs.executor import Executor, Outcome, WorkspaceFailed
 from taskscaler.jobs.result import JobResult, JobState, describe_exit
