@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -70,6 +70,15 @@ def keys() -> Keys:
     return Keys(*(generate(kind) for kind in kinds))
 
 
+async def _pump(source: Any, sink: Any, *, close: bool) -> None:
+    with suppress(OSError):
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    if close:
+        sink.close()
+
+
 async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
     """Do as an SSH server does: give the command to a shell, in a process group of its own."""
     early: list[str] = []
@@ -89,14 +98,6 @@ async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.Signals[f"SIG{name}"])
 
-    async def pump(source: Any, sink: Any, *, close: bool) -> None:
-        with suppress(OSError):
-            while data := await source.read(65536):
-                sink.write(data)
-                await sink.drain()
-        if close:
-            sink.close()
-
     vars(process)["signal_received"] = forward
     for name in early:
         forward(name)
@@ -106,13 +107,13 @@ async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
         forward("KILL")
 
     others = [
-        asyncio.ensure_future(pump(process.stdin, child.stdin, close=True)),
+        asyncio.ensure_future(_pump(process.stdin, child.stdin, close=True)),
         asyncio.ensure_future(end_with_the_channel()),
     ]
     try:
         await asyncio.gather(
-            pump(child.stdout, process.stdout, close=False),
-            pump(child.stderr, process.stderr, close=False),
+            _pump(child.stdout, process.stdout, close=False),
+            _pump(child.stderr, process.stderr, close=False),
         )
         status = await child.wait()
     finally:
@@ -188,7 +189,13 @@ def serve(keys: Keys) -> Callable[..., Any]:
         **options: Any,
     ) -> AsyncGenerator[Server]:
         info = ConnectInfo(
-            "i-1", "ssh", "127.0.0.1", username="ada", private_key=keys.private, timeout=TIMEOUT
+            "i-1",
+            "ssh",
+            "127.0.0.1",
+            username="ada",
+            private_key=keys.private,
+            host_keys=(keys.public(host_key),),
+            timeout=TIMEOUT,
         )
         server = Server(info)
 
@@ -209,16 +216,7 @@ def serve(keys: Keys) -> Callable[..., Any]:
             encoding=None,
             **{"sftp_factory": True, **options},
         )
-        server.info = ConnectInfo(
-            "i-1",
-            "ssh",
-            "127.0.0.1",
-            port=acceptor.get_port(),
-            username="ada",
-            private_key=keys.private,
-            host_keys=(keys.public(host_key),),
-            timeout=TIMEOUT,
-        )
+        server.info = replace(server.info, port=acceptor.get_port())
         try:
             yield server
         finally:
