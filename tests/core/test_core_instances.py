@@ -302,3 +302,30 @@ def test_only_the_newest_given_up_ids_are_remembered(monkeypatch: pytest.MonkeyP
     play.relist()
     play.relist()
     assert len(play.group.given_up) == 1
+
+
+def test_the_idle_time_begins_anew_with_each_task() -> None:
+    """An instance that was used in between is as idle as since its last task."""
+    play = Play(Settings(policy=Policy(idle_time=timedelta(seconds=60))))
+    play.ready("a")
+    play.say(events.TaskReleased("task-0"))
+    play.say(events.TaskAsked("short"), after=30.0)
+    play.say(events.TaskReleased("short"), after=1.0)
+    play.tick(59.0)
+    assert not play.has(effects.Decrease)
+    play.tick(1.0)
+    assert play.take(effects.Decrease).decisions[0].detail == "a: it was idle for 1m"
+
+
+def test_an_answer_about_an_instance_that_is_gone_meanwhile_is_no_news() -> None:
+    """The listing was faster than the answer to the removal."""
+    play = Play()
+    play.ready("a")
+    play.say(events.TaskReleased("task-0"))
+    play.tick(1.0)
+    ids = play.take(effects.Decrease).ids
+    play.relist()
+    play.relist()
+    assert play.group.ours() == []
+    play.say(events.DecreaseSettled("g", ids, Accepted(1, ids)))
+    assert not play.group.instances
