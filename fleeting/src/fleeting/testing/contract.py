@@ -12,9 +12,10 @@ A test file of a provider is this class with one fixture::
             provider = MyProvider()
             return lambda: provider.open(MyConfig(region="..."), GroupSettings())
 
-It runs against whatever that opens: the real cloud, or a fake of it. Instances
-that are there already are left alone; those that a test adds, it removes. Each
-test adds few, but a real cloud bills them.
+It needs pytest, as `fleeting[testing]` brings it, and runs against whatever
+that opens: the real cloud, or a fake of it. Instances that are there already
+are left alone; those that a test adds, it removes. No test has more than
+`affordable` of them at a time, but a real cloud bills each.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ("InstanceGroupContract",)
 
-OpenGroup: TypeAlias = "Callable[[], AbstractAsyncContextManager[InstanceGroup]]"
+_OpenGroup: TypeAlias = "Callable[[], AbstractAsyncContextManager[InstanceGroup]]"
 
 
 @pytest.mark.anyio
@@ -93,7 +94,7 @@ class InstanceGroupContract:
         return "asyncio"
 
     @pytest.fixture
-    def open_group(self) -> OpenGroup:
+    def open_group(self) -> _OpenGroup:
         """Return what opens the group; override this.
 
         It is called without arguments, more than once in some tests, and returns an
@@ -106,7 +107,7 @@ class InstanceGroupContract:
         return await fleeting.connect(info)
 
     @asynccontextmanager
-    async def examined(self, open_group: OpenGroup) -> AsyncGenerator[Examination]:
+    async def examined(self, open_group: _OpenGroup) -> AsyncGenerator[Examination]:
         """Open the group for a test, and remove in the end what the test has added."""
         async with (
             open_group() as group,
@@ -116,14 +117,14 @@ class InstanceGroupContract:
 
     # What the group says about itself and about its instances.
 
-    async def test_info_names_the_group(self, open_group: OpenGroup) -> None:
+    async def test_info_names_the_group(self, open_group: _OpenGroup) -> None:
         """A group has a name and, if it has a limit at all, room for something."""
         async with self.examined(open_group) as examination:
             info = examination.group.info
             expect(info.id, "info.id is empty")
             expect(info.max_size is None or info.max_size > 0, f"max_size is {info.max_size}")
 
-    async def test_listing_is_stable(self, open_group: OpenGroup) -> None:
+    async def test_listing_is_stable(self, open_group: _OpenGroup) -> None:
         """Listings of a group that nobody changes have the same instances, each once."""
         async with self.examined(open_group) as examination:
             await examination.grow(2)
@@ -133,13 +134,13 @@ class InstanceGroupContract:
                 f"two listings in a row differ: {present(first) ^ present(second)}",
             )
 
-    async def test_heartbeat_of_running_instance(self, open_group: OpenGroup) -> None:
+    async def test_heartbeat_of_running_instance(self, open_group: _OpenGroup) -> None:
         """The heartbeat of an instance that has just come up finds nothing wrong."""
         async with self.examined(open_group) as examination:
             (id,) = await examination.grow(1)
             await examination.call(examination.group.heartbeat, id)
 
-    async def test_unknown_instance_is_gone(self, open_group: OpenGroup) -> None:
+    async def test_unknown_instance_is_gone(self, open_group: _OpenGroup) -> None:
         """Asking about an instance that does not exist raises `InstanceGone`."""
         async with self.examined(open_group) as examination:
             group = examination.group
@@ -150,14 +151,14 @@ class InstanceGroupContract:
 
     # Making it larger.
 
-    async def test_increase_brings_running_instances(self, open_group: OpenGroup) -> None:
+    async def test_increase_brings_running_instances(self, open_group: _OpenGroup) -> None:
         """An accepted increase brings as many running instances as it accepted, and no more."""
         async with self.examined(open_group) as examination:
             before = present(await examination.listing())
             new = await examination.grow(2)
             await examination.stays({*before, *new}, "more instances came than were asked for")
 
-    async def test_increase_names_the_instances_that_come(self, open_group: OpenGroup) -> None:
+    async def test_increase_names_the_instances_that_come(self, open_group: _OpenGroup) -> None:
         """Where an increase gives ids at once, those are the ids of the new instances."""
         async with self.examined(open_group) as examination:
             before = present(await examination.listing())
@@ -168,7 +169,7 @@ class InstanceGroupContract:
                 f"increase named {accepted.ids}, and {new} came",
             )
 
-    async def test_repeated_operation_adds_nothing(self, open_group: OpenGroup) -> None:
+    async def test_repeated_operation_adds_nothing(self, open_group: _OpenGroup) -> None:
         """An increase that is repeated with the same operation is accepted and adds nothing."""
         if not self.repeats_operations:
             pytest.skip("the group does not declare that it recognizes repeated operations")
@@ -181,7 +182,7 @@ class InstanceGroupContract:
             new = await examination.arrivals(before, 1)
             await examination.stays({*before, *new}, "the repeated operation added instances")
 
-    async def test_full_group_accepts_in_part(self, open_group: OpenGroup) -> None:
+    async def test_full_group_accepts_in_part(self, open_group: _OpenGroup) -> None:
         """Asking for more than there is room for is accepted in part and says why, as a value."""
         async with self.examined(open_group) as examination:
             before = present(await examination.listing())
@@ -200,7 +201,7 @@ class InstanceGroupContract:
 
     # Making it smaller.
 
-    async def test_decrease_removes_without_replacement(self, open_group: OpenGroup) -> None:
+    async def test_decrease_removes_without_replacement(self, open_group: _OpenGroup) -> None:
         """A removed instance goes away, is not replaced, and the others stay."""
         async with self.examined(open_group) as examination:
             before = present(await examination.listing())
@@ -216,7 +217,7 @@ class InstanceGroupContract:
                 f"{kept} is gone, though only {removed} was removed",
             )
 
-    async def test_decrease_is_idempotent(self, open_group: OpenGroup) -> None:
+    async def test_decrease_is_idempotent(self, open_group: _OpenGroup) -> None:
         """Removing what is being removed, or is gone already, is accepted each time."""
         async with self.examined(open_group) as examination:
             (id,) = await examination.grow(1)
@@ -229,7 +230,7 @@ class InstanceGroupContract:
             accepted = await examination.decrease([id])
             expect(accepted.ids == (id,), f"decrease did not accept {id}, which is gone")
 
-    async def test_decrease_accepts_unknown_instances(self, open_group: OpenGroup) -> None:
+    async def test_decrease_accepts_unknown_instances(self, open_group: _OpenGroup) -> None:
         """Removing what was never there is accepted, also beside what is there."""
         async with self.examined(open_group) as examination:
             (id,) = await examination.grow(1)
@@ -242,7 +243,7 @@ class InstanceGroupContract:
                 lambda listing: id not in present(listing), f"{id} did not go away"
             )
 
-    async def test_decrease_of_nothing_does_nothing(self, open_group: OpenGroup) -> None:
+    async def test_decrease_of_nothing_does_nothing(self, open_group: _OpenGroup) -> None:
         """Removing no instances is accepted and changes nothing."""
         async with self.examined(open_group) as examination:
             new = await examination.grow(1)
@@ -255,7 +256,7 @@ class InstanceGroupContract:
 
     # Reaching an instance.
 
-    async def test_connect_info_leads_to_the_instance(self, open_group: OpenGroup) -> None:
+    async def test_connect_info_leads_to_the_instance(self, open_group: _OpenGroup) -> None:
         """With the answer of `connect_info`, a command runs on the instance; it shows no secret."""
         async with self.examined(open_group) as examination:
             (id,) = await examination.grow(1)
@@ -271,7 +272,7 @@ class InstanceGroupContract:
 
     # What only some groups can do.
 
-    async def test_suspend_and_resume(self, open_group: OpenGroup) -> None:
+    async def test_suspend_and_resume(self, open_group: _OpenGroup) -> None:
         """A group suspends and resumes an instance if it says so, and refuses otherwise."""
         async with self.examined(open_group) as examination:
             group = examination.group
@@ -292,7 +293,7 @@ class InstanceGroupContract:
                 expect(accepted.count == 1, f"{change.__name__} did not accept {id}")
                 await examination.becomes(id, state)
 
-    async def test_watch(self, open_group: OpenGroup) -> None:
+    async def test_watch(self, open_group: _OpenGroup) -> None:
         """A group can be watched, until that is cancelled, if it says so, and refuses otherwise."""
         async with self.examined(open_group) as examination:
             group = examination.group
@@ -311,7 +312,7 @@ class InstanceGroupContract:
 
     # Several at once, cancelled, closed.
 
-    async def test_calls_at_the_same_time(self, open_group: OpenGroup) -> None:
+    async def test_calls_at_the_same_time(self, open_group: _OpenGroup) -> None:
         """Calls that are under way at the same time do not disturb each other."""
         async with self.examined(open_group) as examination:
             group = examination.group
@@ -337,7 +338,7 @@ class InstanceGroupContract:
             )
 
     @pytest.mark.parametrize("method", ["update", "connect_info", "heartbeat", "decrease"])
-    async def test_cancelled_call(self, open_group: OpenGroup, method: str) -> None:
+    async def test_cancelled_call(self, open_group: _OpenGroup, method: str) -> None:
         """A call that is cancelled at any of its awaits leaves nothing behind but its effect."""
         async with self.examined(open_group) as examination:
             (id,) = await examination.grow(1)
@@ -363,7 +364,7 @@ class InstanceGroupContract:
                 lambda listing: id not in present(listing), f"{id} did not go away"
             )
 
-    async def test_cancelled_increase(self, open_group: OpenGroup) -> None:
+    async def test_cancelled_increase(self, open_group: _OpenGroup) -> None:
         """An increase that is cancelled at any of its awaits adds one instance or none."""
         async with self.examined(open_group) as examination:
             before = present(await examination.listing())
@@ -381,7 +382,7 @@ class InstanceGroupContract:
             await resources.restored(self.call_timeout, "a cancelled increase")
             await examination.grow(1)
 
-    async def test_closing_leaves_nothing_behind(self, open_group: OpenGroup) -> None:
+    async def test_closing_leaves_nothing_behind(self, open_group: _OpenGroup) -> None:
         """After a group that was used is closed, no task and no open file of it is left."""
         async with self.examined(open_group) as examination:
             await examination.listing()  # What is opened once and kept for ever, is now.
@@ -392,7 +393,7 @@ class InstanceGroupContract:
             await examination.call(examination.group.connect_info, id)
         await resources.restored(self.call_timeout, "the closed group")
 
-    async def test_closing_touches_no_instance(self, open_group: OpenGroup) -> None:
+    async def test_closing_touches_no_instance(self, open_group: _OpenGroup) -> None:
         """Instances are still there when their group is closed and opened again."""
         if not self.keeps_instances:
             pytest.skip("the instances of this group end with it, and it says so")
