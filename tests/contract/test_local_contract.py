@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+from typing_extensions import override
+
 from fleeting.config import decode
 from fleeting.registry import Registry
 from fleeting.testing import InstanceGroupContract
 from fleeting.types import GroupSettings
-from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fleeting.abc import Connection
+    from fleeting.registry import Registry
     from fleeting.types import ConnectInfo
 
 __all__ = ("__version__", "connect")
@@ -26,7 +28,13 @@ async def connect(info: ConnectInfo) -> Connection:
         PluginError: there is no usable connector for the protocol.
         ConnectorError: the connection did not come about; see `Connector.connect`.
     """
+    return await _registry().connector(info.protocol).connect(info)
+
+
+@functools.cache
+def _registry() -> Registry:
+    """Look for the installed plugins once, not for each connection."""
     # Imported late so that asking for the version costs nothing.
     from fleeting.registry import Registry
 
-    return await Registry().connector(info.protocol).connect(info)
+    return Registry()
