@@ -84,8 +84,11 @@ def test_every_key_reaches_the_scaler() -> None:
     ("table", "expected"),
     [
         ({"scale_throttle": {"limit": 1}}, "a.scale_throttle: GitLab's autoscaler has this key"),
-        ({"state_storage": {}}, "a.state_storage: GitLab's autoscaler has this key"),
-        ({"policy": [{}, {}]}, "a.policy: 2 entries, but this version honours one only"),
+        ({"state_storage": {"enabled": True}}, "a.state_storage: GitLab's autoscaler has this key"),
+        (
+            {"policy": [{"idle_count": 1}, {"idle_count": 2}]},
+            "a.policy: 2 entries, but this version honours one only",
+        ),
         ({"policy": [{"timezone": "UTC"}]}, "a.policy[0].timezone: a policy that holds at some"),
         ({"policy": [{"periods": ["0 8 * * *"]}]}, "a.policy[0].periods: a policy that holds at"),
     ],
