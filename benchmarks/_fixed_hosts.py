@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from fleeting.abc import InstanceGroup
 from fleeting.errors import InstanceGone, OutOfCapacity
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,21 +29,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-from fleeting.types import ConnectInfo
-from taskscaler.jobs import Job, JobRunner, JobState, OutputMode, expand, output_factory
-
-import taskscaler
 from benchmarks._fixed_hosts import FixedHosts
 from benchmarks._report import report
 from benchmarks._sshd import ssh_server
 
+import taskscaler
+from fleeting.types import ConnectInfo
+from taskscaler.jobs import Job, JobRunner, JobState, OutputMode, expand, output_factory
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from benchmarks._sshd import SshServer
+
     from taskscaler.jobs import JobResult
     from taskscaler.jobs.output import Stream
-
-    from benchmarks._sshd import SshServer
 
 SLOTS = 16
 ROUNDS = 3
@@ -132,16 +133,24 @@ def scaler_of(server: SshServer) -> taskscaler.Taskscaler:
 
 def xargs(server: SshServer, jobs: int) -> float:
     """Run the jobs with `xargs ssh`; return the seconds."""
-    ssh = f"ssh -F {server.client_config}"
-    line = f"{ssh} -fN bench && seq {jobs} | xargs -P{SLOTS} -I{{}} {ssh} bench true"
-    return timed(lambda: quietly(["/bin/dash", "-ec", line]), after=server.close_master)
+    return over_ssh(server, jobs, f"xargs -P{SLOTS} -I{{}} {ssh(server)} bench true")
 
 
 def parallel(server: SshServer, jobs: int) -> float:
     """Run the jobs with GNU parallel; return the seconds."""
-    ssh = f"ssh -F {server.client_config}"
-    line = f"{ssh} -fN bench && seq {jobs} | parallel --ssh '{ssh}' -S {SLOTS}/bench -n1 true '#'"
+    return over_ssh(server, jobs, f"parallel --ssh '{ssh(server)}' -S {SLOTS}/bench -n1 true '#'")
+
+
+def over_ssh(server: SshServer, jobs: int, command: str) -> float:
+    """Open the shared connection and let the command read the jobs; return the seconds."""
+    # The connection outlives the pipeline, so it must not keep our output open.
+    line = f"{ssh(server)} -fN bench 2>/dev/null && seq {jobs} | {command}"
     return timed(lambda: quietly(["/bin/dash", "-ec", line]), after=server.close_master)
+
+
+def ssh(server: SshServer) -> str:
+    """Return the OpenSSH client's command line for the server."""
+    return f"ssh -F {server.client_config}"
 
 
 def timed(work: Callable[[], object], after: Callable[[], None] = lambda: None) -> float:
@@ -155,15 +164,13 @@ def timed(work: Callable[[], object], after: Callable[[], None] = lambda: None) 
 
 
 def quietly(command: list[str]) -> None:
-    """Run a command that must succeed; its complaints are ours."""
+    """Run a command that must succeed; show its complaints only if it does not."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run(
-        command,
-        check=True,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+    completed = subprocess.run(
+        command, check=False, env=environment, stdin=subprocess.DEVNULL, capture_output=True
     )
+    if completed.returncode:
+        raise RuntimeError(f"{command} failed: {completed.stderr.decode(errors='replace')[-1000:]}")
 
 
 def one_server(jobs: int) -> list[dict[str, object]]:
@@ -192,8 +199,15 @@ def one_server(jobs: int) -> list[dict[str, object]]:
     ]
 
 
+def end(number: int, _frame: object) -> None:
+    """End as an exception does, with all clean-up."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Measure, and print the figures: of each contender the best of three rounds."""
+    # So that what was set up is removed, too, when somebody ends this.
+    signal.signal(signal.SIGTERM, end)
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     best = max(jobs / local_provider(jobs) for _ in range(ROUNDS))
     rows: list[dict[str, object]] = [

@@ -7,9 +7,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from typing_extensions import override
+
 from fleeting.testing import FakeInstanceGroup, InstanceGroupContract
 from fleeting.types import Capability
-from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 import pytest
+from typing_extensions import override
+
 from fleeting.errors import InstanceGone, OutOfCapacity, ProviderError
 from fleeting.testing import FakeInstanceGroup, InstanceGroupContract
 from fleeting.types import Accepted, Capability, Instance, State
-from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -32,8 +33,8 @@ def _is_creating(instance: Instance) -> bool:
 
 
 class _WrongContract(InstanceGroupContract):
-    instance_timeout = timedelta(seconds=1)
-    call_timeout = timedelta(seconds=0.5)
+    instance_timeout = timedelta(seconds=0.4)
+    call_timeout = timedelta(seconds=0.4)
     repeats_operations = True
     Group: type[FakeInstanceGroup] = FakeInstanceGroup
 

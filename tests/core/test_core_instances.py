@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+
 from core_model import Play
 from fleeting.errors import OutOfCapacity, ProviderError, Throttled
 from fleeting.types import Accepted, Instance, Listing, State
@@ -63,6 +64,27 @@ def test_an_instance_that_comes_back_after_it_was_given_up_is_removed() -> None:
     play.relist(Instance("a", State.RUNNING))
     decrease = play.take(effects.Decrease)
     assert (decrease.ids, decrease.decisions[0].rule) == (("a",), Rule.UNKNOWN)
+
+
+def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -> None:
+    """Static hosts come back under the only ids that they have, and are not taken for strays."""
+    play = Play(Settings(policy=Policy()))
+    play.ready("host")
+    play.say(events.TaskReleased("task-0"))
+    play.tick(1.0)
+    ids = play.take(effects.Decrease).ids
+    play.say(events.DecreaseSettled("g", ids, Accepted(1, ids)))
+    play.relist()
+    play.relist()
+    play.say(events.TaskAsked("next"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.relist(Instance("host", State.RUNNING))
+    assert not play.group.instances, "it is not judged before the answer is there"
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1, ("host",))))
+    play.relist(Instance("host", State.RUNNING))
+    assert play.take(effects.Prepare).id == "host"
+    assert not play.has(effects.Decrease)
 
 
 def test_a_recreated_instance_is_a_new_one_of_ours() -> None:

@@ -11,9 +11,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from core_model import Cloud, check_group, picture
-from fleeting.errors import OutOfCapacity, ProviderError, Throttled
-from fleeting.types import Accepted, GroupInfo, State
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,6 +20,10 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+
+from core_model import Cloud, check_group, picture
+from fleeting.errors import OutOfCapacity, ProviderError, Throttled
+from fleeting.types import Accepted, GroupInfo, State
 from taskscaler.core import effects, events
 from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
 from taskscaler.core.state import ScalerState

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fleeting.types import State
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fleeting.types import State
 from taskscaler.core.demand import Demand, target_idle
 from taskscaler.core.instances import TRANSITIONS, Instance, Life, Trigger
 from taskscaler.core.operations import Operation, Operations
@@ -106,12 +107,12 @@ def test_settings_refuse_what_cannot_be_meant(wrong: dict[str, int]) -> None:
         Settings(**wrong)  # type: ignore[arg-type] # one key of the right type each
 
 
-def make_instance(age: int, capacity: int, uses_left: int | None = None) -> Instance:
+def make_instance(number: int, capacity: int, uses_left: int | None = None) -> Instance:
     """Return a ready instance."""
     return Instance(
         "g",
-        f"i{age}",
-        age=age,
+        f"i{number}",
+        number=number,
         capacity=capacity,
         uses_left=uses_left,
         incarnation=None,
@@ -156,7 +157,7 @@ def test_slot_search_finds_what_a_scan_would_find(
             index.moved(instance, before, instance.available)
         able = [one for one in ready if one.available]
         sign = -1 if spread else 1
-        expected = min(able, key=lambda one: (sign * one.available, one.age), default=None)
+        expected = min(able, key=lambda one: (sign * one.available, one.number), default=None)
         assert index.best() is expected
         assert index.free == sum(one.available for one in able)
 
@@ -166,8 +167,8 @@ def test_slot_search_keeps_no_more_dead_entries_than_live_ones() -> None:
     index = SlotIndex(2, spread=False)
     oldest = make_instance(0, 2)
     index.moved(oldest, 0, 2)
-    for age in range(1, 5000):
-        instance = make_instance(age, 2)
+    for number in range(1, 5000):
+        instance = make_instance(number, 2)
         index.moved(instance, 0, 2)
         instance.step(Trigger.CONDEMNED)
         index.moved(instance, 2, 0)
@@ -244,7 +245,7 @@ def test_operations_are_claimed_the_oldest_first_and_closed_when_done() -> None:
         operations.add(Operation(name, count, 0.0, START))
     assert operations.unanswered
     assert "a" in operations
-    assert [getattr(operations.claim(), "id", None) for _ in range(4)] == ["a", "a", "b", None]
+    assert [getattr(operations.claim(one), "id", None) for one in "wxyz"] == ["a", "a", "b", None]
     assert operations.outstanding == 0
     assert len(operations) == 2, "open until they are answered"
     operations.settle("a", 2)

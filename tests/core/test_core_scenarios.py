@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+
 from core_model import START, Play, picture
 from fleeting.errors import OutOfCapacity, PermissionDenied
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State

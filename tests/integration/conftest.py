@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 import pytest
+
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.types import ConnectInfo
 

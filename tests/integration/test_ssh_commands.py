@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+
 from fleeting.connectors import _ssh_channels
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import ConnectionLost, NotSupported
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     import asyncssh
-    from fleeting.abc import Connection
-
     from tests.integration.conftest import Server
+
+    from fleeting.abc import Connection
 
 pytestmark = pytest.mark.anyio
 MEGABYTE = 1024 * 1024

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import asyncssh
 import pytest
+
+import fleeting
 from fleeting.connectors._ssh_errors import FOREIGN, translate
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import (
@@ -28,14 +30,11 @@ from fleeting.errors import (
 )
 from fleeting.types import ConnectInfo
 
-import fleeting
-
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
     from pathlib import Path
 
     from anyio.abc import SocketStream
-
     from tests.integration.conftest import Keys
 
 pytestmark = pytest.mark.anyio

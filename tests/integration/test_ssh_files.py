@@ -1,6 +1,6 @@
 """Files, folders and streams over SSH, with both makes of server."""
 
-# ruff: noqa: ARG002, D102 - methods that asyncssh calls have its arguments and meaning
+# ruff: noqa: ARG002 - methods that asyncssh calls have its arguments and meaning
 # ruff: noqa: ASYNC240 - the files of these tests are few and local
 # ruff: noqa: S610 - anyio's `extra` is not Django's
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import asyncssh
 import pytest
+
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import TransferFailed, Unreachable
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyio.abc import SocketStream
+
     from fleeting.abc import Connection
 
 pytestmark = pytest.mark.anyio

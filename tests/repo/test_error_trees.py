@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-import fleeting.errors
 import pytest
+
+import fleeting.errors
 import taskscaler.errors
 
 if TYPE_CHECKING:

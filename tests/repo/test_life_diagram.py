@@ -21,7 +21,7 @@ def diagram() -> str:
 
 
 def test_documented_life_is_the_table_in_the_code() -> None:
-    """Each arrow of the documented diagram is a transition of the table, and the other way round."""
+    """The arrows of the documented diagram are the transitions of the table."""
     drawn = re.search(r"```mermaid\n(.*?)\n```", PAGE.read_text(), re.DOTALL)
     assert drawn is not None
     assert drawn[1] == diagram(), f"draw this in {PAGE.name}:\n{diagram()}"

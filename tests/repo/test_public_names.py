@@ -92,7 +92,7 @@ def borrowed(tree: ast.Module, public: Mapping[str, tuple[str, ...]]) -> list[st
     return [
         f"{node.module}.{alias.name}"
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module in public
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module in public
         for alias in node.names
         if alias.name not in public[node.module]
     ]

@@ -97,7 +97,7 @@ def check_group(group: Group, settings: Settings) -> None:
     else:
         spread = settings.placement is Placement.SPREAD
         wanted = (max if spread else min)(one.available for one in able)
-        assert best.age == min(one.age for one in able if one.available == wanted)
+        assert best.number == min(one.number for one in able if one.available == wanted)
 
 
 def picture(value: Any, seen: frozenset[int] = frozenset()) -> Any:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from fleeting.config import decode
 from taskscaler.config import AutoscalerConfig, not_honoured, out_of_range
 from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances

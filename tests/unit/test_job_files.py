@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from taskscaler.jobs.files import find_uploads, landing_place, outermost, unsafe
 
 if TYPE_CHECKING:

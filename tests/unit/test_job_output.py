@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from taskscaler.jobs.output import LINE_BYTES, SPOOL_BYTES, OutputMode, Stream, output_factory
 
 pytestmark = pytest.mark.anyio

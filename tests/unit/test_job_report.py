@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+
 from fleeting.errors import ConfigError
 from taskscaler.cli.session import exit_code
 from taskscaler.jobs import (

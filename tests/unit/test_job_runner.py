@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+
 from fleeting.testing import FakeConnector, FakeInstanceGroup
+from taskscaler import Settings, Taskscaler
 from taskscaler.errors import AcquireTimeout
 from taskscaler.jobs import Job, JobResult, JobRunner, JobState, OutputMode, Stream, expand
 from taskscaler.jobs.output import output_factory
-
-from taskscaler import Settings, Taskscaler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from fleeting.testing import Command
-
     from taskscaler import Acquisition
 
 pytestmark = pytest.mark.anyio

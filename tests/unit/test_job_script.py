@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+
 from taskscaler.jobs.script import (
     BOOTSTRAP_STATUS,
     bootstrap,

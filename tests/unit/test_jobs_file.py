@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+
 from fleeting.errors import ConfigError
 from taskscaler.jobs import Download, read_jobs_file
 

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
 from fleeting.connectors._ssh_process import prepare
 
 if TYPE_CHECKING:

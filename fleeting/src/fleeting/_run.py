@@ -8,6 +8,7 @@ output is read only as long as more keeps coming, and not for ever either.
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 SILENCE_SECONDS = 1.0
 # How long to wait for such output in all; what the command itself has written is here by then.
 LINGER_SECONDS = 20.0
+
+# How long an input that is not wanted any more may take to clean up after itself.
+CLOSE_SECONDS = 5.0
 
 
 class _Keeper:
@@ -95,6 +99,11 @@ async def _feed(stream: ByteSendStream, data: bytes | AsyncIterable[bytes] | Non
         await stream.aclose()
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
         pass  # The command does not care for the rest of its input, as `head` does not.
+    finally:
+        if isinstance(data, AsyncGenerator):
+            # Left unfinished, it would be closed by the garbage collector, at any time.
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                await data.aclose()
 
 
 async def run_command(

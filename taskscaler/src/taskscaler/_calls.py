@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
+
 from fleeting.errors import (
     AuthenticationFailed,
     FleetingError,
@@ -19,14 +20,12 @@ from fleeting.errors import (
     Unreachable,
 )
 from fleeting.types import Accepted
-
 from taskscaler.core import effects, events
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fleeting.abc import InstanceGroup
-
     from taskscaler._connections import Connections
 
 logger = logging.getLogger("taskscaler")

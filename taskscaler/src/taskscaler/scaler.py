@@ -24,10 +24,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
 import anyio
-from fleeting.errors import ConnectorError, InstanceError, NotSupported, TransferFailed
-from fleeting.types import ConnectorSettings
 
 import fleeting
+from fleeting.errors import ConnectorError, InstanceError, NotSupported, TransferFailed
+from fleeting.types import ConnectorSettings
 from taskscaler import _calls
 from taskscaler._connections import Connections
 from taskscaler.core import effects, events
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
     from fleeting.abc import Connection, InstanceGroup
     from fleeting.types import ConnectInfo
-
     from taskscaler.core.decisions import Decision
     from taskscaler.core.records import Record
     from taskscaler.storage import Store

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import asyncssh
 import pytest
+
 from fleeting.local import LocalConfig, LocalProvider
 from fleeting.types import GroupSettings, State
 

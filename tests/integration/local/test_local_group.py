@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 import asyncssh
 import pytest
+
 from fleeting.config import decode
 from fleeting.errors import ConfigError, InstanceGone, InstanceUnhealthy, QuotaExceeded
 from fleeting.local import LocalConfig, LocalProvider

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from fleeting.errors import ConfigError
 from fleeting.types import State
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+
 from fleeting.errors import InstanceUnhealthy, ProviderError
 from fleeting.types import State
 
 if TYPE_CHECKING:
     import asyncssh
-
     from tests.integration.local.conftest import Local
 
 pytestmark = [

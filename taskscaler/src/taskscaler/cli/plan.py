@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from fleeting.config import decode, parse_assignments
 from fleeting.errors import ConfigError
 from fleeting.registry import Registry
 from fleeting.types import ConnectorSettings, Duration
-from msgspec.structs import replace
-
 from taskscaler.config import AutoscalerConfig, PolicyConfig
 from taskscaler.jobs import Job, JobRun, OutputMode, check_writable, expand, read_jobs_file
 from taskscaler.jobs.script import command_line
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from fleeting.abc import Provider
-
     from taskscaler.core.settings import Settings
 
 __all__ = ("Options", "Plan", "make_plan")

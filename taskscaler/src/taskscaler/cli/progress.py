@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from fleeting.types import Duration
-
 from taskscaler.jobs import JobState
 
 if TYPE_CHECKING:

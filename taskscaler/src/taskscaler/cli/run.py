@@ -133,7 +133,6 @@ def run(ctx: click.Context, /, **options: Any) -> int:
     A duration D is written like 90s, 20m or 1h30m.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
     from fleeting.errors import ConfigError, PluginError
-
     from taskscaler.cli.plan import Options, make_plan
     from taskscaler.cli.session import run_session
 

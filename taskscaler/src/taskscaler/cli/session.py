@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
+
 from fleeting.errors import ConfigError, FleetingError
 from fleeting.types import Duration, GroupSettings
-
 from taskscaler.cli.console import Console
 from taskscaler.cli.progress import Progress
 from taskscaler.errors import TaskscalerError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fleeting.types import GroupInfo
-
     from taskscaler.cli.plan import Plan
 
 __all__ = ("exit_code", "run_session")

@@ -13,9 +13,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+
 from fleeting.config import GroupConfig
 from fleeting.types import Duration
-
 from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
 
 if TYPE_CHECKING:

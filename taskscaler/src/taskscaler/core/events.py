@@ -11,9 +11,9 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
+
 from fleeting.errors import ProviderError
 from fleeting.types import Accepted, Listing
-
 from taskscaler.core.records import Record
 from taskscaler.core.settings import Settings
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fleeting.types import Duration, State
-
 from taskscaler.core.decisions import Decision, Rule
 from taskscaler.core.demand import Demand, target_idle
 from taskscaler.core.effects import Decrease, Increase, List

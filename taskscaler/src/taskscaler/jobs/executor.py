@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
+
 from fleeting.errors import ConnectionLost, TransferFailed
 from fleeting.types import Completed
-
 from taskscaler.errors import WorkspaceFailed
 from taskscaler.jobs import script
 from taskscaler.jobs.files import landing_place, outermost
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyio import AsyncFile
-    from fleeting.abc import Connection
 
+    from fleeting.abc import Connection
     from taskscaler.jobs.file import Download, JobRun
 
 __all__ = ("Executor", "JobStreams", "Outcome")

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+
 from fleeting.config import decode, read_toml
 from fleeting.errors import ConfigError
 from fleeting.types import Duration
-
 from taskscaler.config import AutoscalerConfig, not_honoured, out_of_range
 from taskscaler.jobs.files import find_uploads, readable, unsafe
 

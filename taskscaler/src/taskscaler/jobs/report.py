@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from fleeting.errors import ConfigError
 
+from fleeting.errors import ConfigError
 from taskscaler.jobs.result import JobState
 
 if TYPE_CHECKING:

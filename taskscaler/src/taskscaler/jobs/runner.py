@@ -22,8 +22,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
-from fleeting.errors import FleetingError
 
+from fleeting.errors import FleetingError
 from taskscaler.errors import AcquireTimeout, AcquisitionLost, ScalerClosed, WorkspaceFailed
 from taskscaler.jobs.executor import Executor, Outcome
 from taskscaler.jobs.result import JobResult, JobState, describe_exit
