@@ -11,6 +11,39 @@ from fleeting.config import decode
 from taskscaler.config import AutoscalerConfig, not_honoured, out_of_range
 from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
 
+# Every key that is honoured, each with another value than its default.
+WHOLE_TABLE: dict[str, Any] = {
+    "capacity_per_instance": 2,
+    "max_instances": 3,
+    "max_use_count": 4,
+    "delete_instances_on_shutdown": True,
+    "instance_ready_command": "cloud-init status --wait",
+    "update_interval": "2m",
+    "update_interval_when_expecting": "500ms",
+    "deletion_retry_interval": "3m",
+    "policy": [
+        {
+            "periods": ["* * * * *"],
+            "idle_count": 5,
+            "idle_time": "20m0s",
+            "scale_factor": 1.5,
+            "scale_factor_limit": 6,
+            "preemptive_mode": False,
+        }
+    ],
+    "extensions": {
+        "placement": "spread",
+        "unknown_instances": "adopt",
+        "creation_timeout": "7m",
+        "instance_ready_timeout": "8m",
+        "missed_updates": 9,
+        "backoff": "10s",
+        "backoff_limit": "11m",
+        "operation_timeout": "12s",
+        "shutdown_timeout": "13s",
+    },
+}
+
 
 def test_empty_table_means_the_defaults() -> None:
     """What is not written has the same default as in the library."""
@@ -19,39 +52,8 @@ def test_empty_table_means_the_defaults() -> None:
 
 def test_every_key_reaches_the_scaler() -> None:
     """A table with every key becomes settings in which every value is another than by default."""
-    table: dict[str, Any] = {
-        "capacity_per_instance": 2,
-        "max_instances": 3,
-        "max_use_count": 4,
-        "delete_instances_on_shutdown": True,
-        "instance_ready_command": "cloud-init status --wait",
-        "update_interval": "2m",
-        "update_interval_when_expecting": "500ms",
-        "deletion_retry_interval": "3m",
-        "policy": [
-            {
-                "periods": ["* * * * *"],
-                "idle_count": 5,
-                "idle_time": "20m0s",
-                "scale_factor": 1.5,
-                "scale_factor_limit": 6,
-                "preemptive_mode": False,
-            }
-        ],
-        "extensions": {
-            "placement": "spread",
-            "unknown_instances": "adopt",
-            "creation_timeout": "7m",
-            "instance_ready_timeout": "8m",
-            "missed_updates": 9,
-            "backoff": "10s",
-            "backoff_limit": "11m",
-            "operation_timeout": "12s",
-            "shutdown_timeout": "13s",
-        },
-    }
-    assert list(not_honoured(table, "")) == []
-    config = decode(table, AutoscalerConfig, where="test")
+    assert list(not_honoured(WHOLE_TABLE, "")) == []
+    config = decode(WHOLE_TABLE, AutoscalerConfig, where="test")
     assert list(out_of_range(config, "")) == []
     settings = config.settings()
     assert settings == Settings(
@@ -85,8 +87,11 @@ def test_every_key_reaches_the_scaler() -> None:
     ("table", "expected"),
     [
         ({"scale_throttle": {"limit": 1}}, "a.scale_throttle: GitLab's autoscaler has this key"),
-        ({"state_storage": {}}, "a.state_storage: GitLab's autoscaler has this key"),
-        ({"policy": [{}, {}]}, "a.policy: 2 entries, but this version honours one only"),
+        ({"state_storage": {"enabled": True}}, "a.state_storage: GitLab's autoscaler has this key"),
+        (
+            {"policy": [{"idle_count": 1}, {"idle_count": 2}]},
+            "a.policy: 2 entries, but this version honours one only",
+        ),
         ({"policy": [{"timezone": "UTC"}]}, "a.policy[0].timezone: a policy that holds at some"),
         ({"policy": [{"periods": ["0 8 * * *"]}]}, "a.policy[0].periods: a policy that holds at"),
     ],

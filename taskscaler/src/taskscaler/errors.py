@@ -7,6 +7,7 @@ TaskscalerError
 ├── AcquisitionLost
 ├── ScalerClosed
 ├── InstancesLeft
+├── WorkspaceFailed
 └── StoreError
     └── Fenced
 
@@ -32,6 +33,7 @@ __all__ = (
     "ScalerClosed",
     "StoreError",
     "TaskscalerError",
+    "WorkspaceFailed",
 )
 
 
@@ -85,6 +87,10 @@ class InstancesLeft(TaskscalerError):
             f"shutdown was given up after {seconds:g}s with instances left: {what}{more}; "
             "remove them by hand"
         )
+
+
+class WorkspaceFailed(TaskscalerError):
+    """An instance gave a job no working directory or no shell: not the fault of its script."""
 
 
 class StoreError(TaskscalerError):

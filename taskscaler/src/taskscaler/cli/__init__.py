@@ -21,11 +21,11 @@ __all__ = ("main",)
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="taskscaler")
-def command_group() -> None:
+def _command_group() -> None:
     """Keep as many instances as the jobs need, and give each job a slot on one."""
 
 
-command_group.add_command(run)
+_command_group.add_command(run)
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
 
 def _main() -> int:
     try:
-        code = command_group.main(prog_name="taskscaler", standalone_mode=False)
+        code = _command_group.main(prog_name="taskscaler", standalone_mode=False)
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         context = getattr(error, "ctx", None)

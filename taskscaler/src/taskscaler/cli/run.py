@@ -18,7 +18,7 @@ __all__ = ("run",)
 _COMMAND = "taskscaler.command"
 
 
-class RunCommand(click.Command):
+class _RunCommand(click.Command):
     """A command of two forms: with a file, or with `--` and the words of a command."""
 
     @override
@@ -72,7 +72,7 @@ def _option(name: str, minimum: int, text: str) -> Callable[[Any], Any]:
     return click.option(name, metavar="N", type=click.IntRange(min=minimum), help=text)
 
 
-@click.command(cls=RunCommand, short_help="Run jobs, or one command, on autoscaled instances.")
+@click.command(cls=_RunCommand, short_help="Run jobs, or one command, on autoscaled instances.")
 @click.argument("file", nargs=-1, type=click.Path(path_type=Path), callback=_one_file)
 @click.option("--plugin", metavar="NAME", help="Where instances come from.  [default: local]")
 @click.option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskscaler.jobs.executor import Executor, JobStreams, Outcome, WorkspaceFailed
+from taskscaler.jobs.executor import Executor, JobStreams, Outcome
 from taskscaler.jobs.file import Download, Job, JobRun, JobsFile, check_job, expand, read_jobs_file
 from taskscaler.jobs.output import JobOutput, OutputMode, Stream, Writer, output_factory
 from taskscaler.jobs.report import Report, check_writable, write_report
@@ -25,7 +25,6 @@ __all__ = (
     "OutputMode",
     "Report",
     "Stream",
-    "WorkspaceFailed",
     "Writer",
     "check_job",
     "check_writable",

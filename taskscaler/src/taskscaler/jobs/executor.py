@@ -17,6 +17,7 @@ import anyio
 
 from fleeting.errors import ConnectionLost, TransferFailed
 from fleeting.types import Completed
+from taskscaler.errors import WorkspaceFailed
 from taskscaler.jobs import script
 from taskscaler.jobs.files import landing_place, outermost
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from fleeting.abc import Connection
     from taskscaler.jobs.file import Download, JobRun
 
-__all__ = ("Executor", "JobStreams", "Outcome", "WorkspaceFailed")
+__all__ = ("Executor", "JobStreams", "Outcome")
 
 # What is left of standard error to recognise a failed start by, and to quote.
 _TAIL_BYTES = 2048
@@ -48,10 +49,6 @@ class JobStreams(Protocol):
 
     async def stderr(self, data: bytes, /) -> None:
         """Take some standard error."""
-
-
-class WorkspaceFailed(Exception):
-    """The instance did not give the job a directory or a shell: not the script's fault."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from fleeting.errors import FleetingError
-from taskscaler.errors import AcquireTimeout, AcquisitionLost, ScalerClosed
-from taskscaler.jobs.executor import Executor, Outcome, WorkspaceFailed
+from taskscaler.errors import AcquireTimeout, AcquisitionLost, ScalerClosed, WorkspaceFailed
+from taskscaler.jobs.executor import Executor, Outcome
 from taskscaler.jobs.result import JobResult, JobState, describe_exit
 
 if TYPE_CHECKING:

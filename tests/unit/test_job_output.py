@@ -1,0 +1,99 @@
+"""What becomes of the output of jobs: prefixes, groups, and bounded memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from taskscaler.jobs.output import LINE_BYTES, SPOOL_BYTES, OutputMode, Stream, output_factory
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the command does."""
+    return "asyncio"
+
+
+class Recorder:
+    """A writer that remembers."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[Stream, bytes]] = []
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Remember."""
+        self.written.append((stream, data))
+
+    def text(self, stream: Stream) -> bytes:
+        """Return what was written to one stream."""
+        return b"".join(data for written, data in self.written if written is stream)
+
+
+async def test_one_job_alone_is_passed_through() -> None:
+    """Without others nothing is added, and nothing waits for the end of a line."""
+    writer = Recorder()
+    output = output_factory(OutputMode.PREFIX, writer, several=False)("a")
+    await output.stdout(b"par\xfftial")
+    assert writer.written == [(Stream.STDOUT, b"par\xfftial")]
+
+
+async def test_lines_get_the_name_in_front() -> None:
+    """A line is written when it is whole, each stream for itself, and the last one at the end."""
+    writer = Recorder()
+    output = output_factory(OutputMode.PREFIX, writer, several=True)("a#1")
+    await output.stdout(b"on")
+    await output.stderr(b"error\n")
+    await output.stdout(b"e\n\ntwo\nthr")
+    assert writer.written == [
+        (Stream.STDERR, b"a#1 | error\n"),
+        (Stream.STDOUT, b"a#1 | one\na#1 | \na#1 | two\n"),
+    ]
+    await output.stdout(b"ee")
+    await output.close()
+    assert writer.text(Stream.STDOUT).endswith(b"a#1 | two\na#1 | three\n")
+
+
+async def test_line_without_end_is_broken() -> None:
+    """A job that never ends its line does not fill the memory; no byte is lost."""
+    writer = Recorder()
+    output = output_factory(OutputMode.PREFIX, writer, several=True)("a")
+    for _ in range(10):
+        await output.stdout(b"x" * (LINE_BYTES // 2))
+    assert len(writer.written) == 5
+    lines = writer.text(Stream.STDOUT).splitlines()
+    assert {len(line) for line in lines} == {len(b"a | ") + LINE_BYTES}
+
+
+async def test_group_is_written_at_the_end_in_order() -> None:
+    """Both streams keep their common order, also when the group has grown onto the disk."""
+    writer = Recorder()
+    output = output_factory(OutputMode.GROUP, writer, several=True)("a")
+    large = b"y" * SPOOL_BYTES
+    await output.stdout(b"one\n")
+    await output.stderr(b"two\n")
+    await output.stdout(large)
+    assert writer.written == []
+    await output.close()
+    assert writer.written == [
+        (Stream.STDOUT, b"==> a <==\none\n"),
+        (Stream.STDERR, b"two\n"),
+        (Stream.STDOUT, large),
+        (Stream.STDOUT, b"\n"),
+    ]
+
+
+async def test_silent_group_writes_nothing() -> None:
+    """A job without output gets no title."""
+    writer = Recorder()
+    await output_factory(OutputMode.GROUP, writer, several=True)("a").close()
+    assert writer.written == []
+
+
+async def test_dropped_output() -> None:
+    """With none, nothing is written."""
+    writer = Recorder()
+    output = output_factory(OutputMode.NONE, writer, several=True)("a")
+    await output.stdout(b"x")
+    await output.close()
+    assert writer.written == []

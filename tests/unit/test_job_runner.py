@@ -1,0 +1,275 @@
+"""Running jobs on a scaler whose instances are in memory: retries, patience, clean-up."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from fleeting.testing import FakeConnector, FakeInstanceGroup
+from taskscaler import Settings, Taskscaler
+from taskscaler.errors import AcquireTimeout
+from taskscaler.jobs import Job, JobResult, JobRunner, JobState, OutputMode, Stream, expand
+from taskscaler.jobs.output import output_factory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from fleeting.testing import Command
+    from taskscaler import Acquisition
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the command does."""
+    return "asyncio"
+
+
+class World:
+    """Instances that play scripts of one word, and everything that is told about the jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.connector = FakeConnector(self.play)
+        self.group = FakeInstanceGroup(connector=self.connector)
+        self.removals: list[str] = []
+        self.attempts: dict[str, int] = defaultdict(int)
+        self.begun = anyio.Event()
+        self.gate = anyio.Event()
+        self.retries: list[tuple[str, str]] = []
+        self.removal_status = 0
+
+    async def play(self, command: Command) -> int:
+        """Do what the script says."""
+        if command.line.startswith("rm "):
+            self.removals.append(command.line)
+            await command.stderr.send(b"rm: no\n")
+            return self.removal_status
+        word = b"".join([data async for data in command.stdin]).removesuffix(b"\\n\n").decode()
+        self.attempts[word] += 1
+        if word == "gate":
+            self.begun.set()
+            await self.gate.wait()
+        if word == "break-once" and self.attempts[word] == 1:
+            self.connector.break_(command.instance)
+        if word == "no-room":
+            marker = re.search(r"echo (taskscaler-\w+) >&2", command.line)
+            assert marker
+            await command.stderr.send(b"mkdir: disk full\n" + marker[1].encode() + b"\n")
+            return 125
+        return 1 if word == "fail" else 125 if word == "exit-125" else 0
+
+    def runner(self, *words: str, keep_going: bool = True, **keys: Any) -> JobRunner:
+        """Return a runner of one job for each word, named like it."""
+        jobs = [Job(name=f"{n}-{word}", script=[word], **keys) for n, word in enumerate(words)]
+        runs = expand(jobs, self.folder, where="test")
+        output = output_factory(OutputMode.NONE, self, several=True)
+        return JobRunner(runs, output, self, keep_going=keep_going)
+
+    @asynccontextmanager
+    async def scaler(self, capacity: int = 1, maximum: int = 1) -> AsyncGenerator[Taskscaler]:
+        """Open a scaler that looks at its group all the time."""
+        settings = Settings(
+            capacity_per_instance=capacity,
+            max_instances=maximum,
+            update_interval_when_expecting=timedelta(milliseconds=1),
+            delete_instances_on_shutdown=True,
+        )
+        async with Taskscaler([self.group], settings, connect=self.connector.connect) as scaler:
+            yield scaler
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Take output, which nobody wants to see."""
+
+    async def started(self, result: JobResult) -> None:
+        """Hear that a run got a slot."""
+        assert result.state is JobState.RUNNING
+
+    async def retried(self, result: JobResult, reason: str) -> None:
+        """Hear that an attempt was spoilt."""
+        self.retries.append((result.name, reason))
+
+    async def finished(self, result: JobResult) -> None:
+        """Hear that a state is final."""
+        assert result.state.is_final
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Return a world without instances."""
+    return World(tmp_path)
+
+
+def states(runner: JobRunner) -> list[str]:
+    """Return the state of each run in order."""
+    return [result.state.value for result in runner.results]
+
+
+async def test_all_jobs_run_in_order_on_one_slot(world: World) -> None:
+    """A failed job does not keep the next from running, and every directory is removed."""
+    runner = world.runner("true", "fail", "exit-125")
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+    assert states(runner) == ["success", "failed", "failed"]
+    assert [result.exit_code for result in runner.results] == [0, 1, 125]
+    assert len(world.removals) == 3
+    assert dict(runner.counts)[JobState.FAILED] == 2
+
+
+async def test_removals_are_shared(world: World) -> None:
+    """Jobs that end together have their directories removed by one command."""
+    runner = world.runner(*["true"] * 64)
+    async with world.scaler(capacity=16) as scaler:
+        await runner.run(scaler, workers=16, acquire_timeout=None)
+    assert states(runner) == ["success"] * 64
+    removed = [
+        name for line in world.removals for name in set(re.findall(r"\.taskscaler[\w.-]+", line))
+    ]
+    assert len(removed) == len(set(removed)) == 64
+    assert len(world.removals) <= 16
+
+
+async def test_retry_runs_on_another_instance(world: World) -> None:
+    """After its instance was lost, a job with a retry succeeds on a new one."""
+    runner = world.runner("break-once", retries=1)
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+        instances = [one.id for one in scaler.instances()]
+    (result,) = runner.results
+    assert (result.state, result.attempts) == (JobState.SUCCESS, 2)
+    assert result.instance == instances[-1] != instances[0]
+    assert [name for name, _ in world.retries] == [result.name]
+
+
+async def test_without_retries_a_lost_instance_is_a_system_failure(world: World) -> None:
+    """A job that may not be repeated says that it was not its own fault."""
+    runner = world.runner("break-once")
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+    assert states(runner) == ["system_failure"]
+    assert "lost" in (runner.results[0].reason or "")
+
+
+async def test_instance_without_room_is_a_system_failure(world: World) -> None:
+    """What goes wrong before the script starts is not the script's exit code."""
+    runner = world.runner("no-room")
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+    assert states(runner) == ["system_failure"]
+    assert "mkdir: disk full" in (runner.results[0].reason or "")
+    assert runner.results[0].exit_code is None
+
+
+async def test_directory_that_stays_is_a_warning(world: World) -> None:
+    """A removal that fails is reported, and the job is still a success."""
+    world.removal_status = 1
+    runner = world.runner("true")
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+    assert states(runner) == ["success"]
+    assert runner.results[0].warnings == ["a working directory could not be removed: rm: no"]
+
+
+async def test_lying_instance_writes_nothing_outside(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download whose name leads out of its folder is refused, whatever the instance says."""
+    runner = world.runner("true", download=["*"])
+    async with world.scaler() as scaler:
+        async with scaler.acquire("first") as acquisition:
+            files = world.connector.files[acquisition.instance]
+        evil = "work/../../evil"
+
+        def lie(pattern: str) -> list[str]:
+            return [pattern.replace("work/*", evil)]
+
+        monkeypatch.setattr(files, "glob", lie)
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+    assert states(runner) == ["system_failure"]
+    assert "leads out of" in (runner.results[0].reason or "")
+    assert list(world.folder.iterdir()) == []
+
+
+async def test_no_slot_in_time_is_a_system_failure(world: World) -> None:
+    """When no instance comes, the job says what the scaler says about it."""
+    world.group = FakeInstanceGroup(connector=world.connector, boot_updates=None)
+    runner = world.runner("true", retries=3)
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=timedelta(milliseconds=20))
+    assert states(runner) == ["system_failure"]
+    assert "no slot came free" in (runner.results[0].reason or "")
+
+
+async def test_patience_lasts_while_other_jobs_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that waits behind another one of ours does not fail for that."""
+    runner = world.runner("gate", "true")
+    timeouts = 0
+    async with world.scaler() as scaler:
+        acquire = scaler.acquire
+
+        @asynccontextmanager
+        async def counted(key: str, *, timeout: timedelta | None) -> AsyncGenerator[Acquisition]:
+            nonlocal timeouts
+            try:
+                async with acquire(key, timeout=timeout) as acquisition:
+                    yield acquisition
+            except AcquireTimeout:
+                timeouts += 1
+                if timeouts == 3:
+                    world.gate.set()
+                raise
+
+        monkeypatch.setattr(scaler, "acquire", counted)
+        async with scaler.acquire("warm", timeout=None):
+            pass  # The instance is there now, so that the first job gets its slot at once.
+        await runner.run(scaler, workers=2, acquire_timeout=timedelta(milliseconds=20))
+    assert states(runner) == ["success", "success"]
+    assert timeouts >= 3
+
+
+async def test_stop_lets_running_jobs_finish(world: World) -> None:
+    """After `stop` what runs ends well, and what waits, at the scaler or here, is canceled."""
+    runner = world.runner("gate", "true", "true")
+    async with world.scaler() as scaler, anyio.create_task_group() as group:
+        async with scaler.acquire("warm"):
+            pass
+        group.start_soon(lambda: runner.run(scaler, workers=2, acquire_timeout=None))
+        await world.begun.wait()
+        runner.stop("enough")
+        world.gate.set()
+    assert states(runner) == ["success", "canceled", "canceled"]
+    assert {result.reason for result in runner.results[1:]} == {"enough"}
+
+
+async def test_cancel_ends_everything_and_removes_directories(world: World) -> None:
+    """After `cancel` each run has the state that was asked for, and nothing is left behind."""
+    runner = world.runner("gate", "true")
+    async with world.scaler() as scaler, anyio.create_task_group() as group:
+        async with scaler.acquire("warm"):
+            pass
+        group.start_soon(lambda: runner.run(scaler, workers=2, acquire_timeout=None))
+        await world.begun.wait()
+        runner.cancel(JobState.TIMED_OUT, "time", (JobState.CANCELED, "waited"))
+    assert [(result.state.value, result.reason) for result in runner.results] == [
+        ("timed_out", "time"),
+        ("canceled", "waited"),
+    ]
+    assert len(world.removals) == 1
+
+
+async def test_fail_fast(world: World) -> None:
+    """Without `keep_going` the first failure cancels all that has not ended."""
+    runner = world.runner("gate", "fail", "true", keep_going=False)
+    async with world.scaler(capacity=2) as scaler:
+        await runner.run(scaler, workers=2, acquire_timeout=None)
+    assert states(runner) == ["canceled", "failed", "canceled"]
