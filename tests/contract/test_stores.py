@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+
 from taskscaler.core.records import InstanceRecord, OperationRecord
 from taskscaler.errors import Fenced, StoreError
 from taskscaler.storage import MemoryStore, Store

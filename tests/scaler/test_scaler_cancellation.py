@@ -8,8 +8,8 @@ from datetime import timedelta
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from fleeting.testing import FakeInstanceGroup, Gate, Reply
 
+from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from taskscaler import Policy, Settings, Taskscaler
 
 pytestmark = pytest.mark.anyio

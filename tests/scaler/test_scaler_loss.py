@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+
 from fleeting.errors import ConnectionLost, InstanceGone, NotSupported, TransferFailed, Unreachable
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import State
-from taskscaler.errors import AcquisitionLost, IllegalEvent
-
 from taskscaler import Acquisition, Policy, Settings, Taskscaler
+from taskscaler.errors import AcquisitionLost, IllegalEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from typing_extensions import override
+
 from fleeting.errors import OutOfCapacity, PermissionDenied, Throttled
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import Accepted, State
-from taskscaler.errors import AcquireTimeout
-from typing_extensions import override
-
 from taskscaler import Policy, Settings, Taskscaler, UnknownInstances
+from taskscaler.errors import AcquireTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

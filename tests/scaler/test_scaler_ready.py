@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+
 from fleeting.errors import ConfigError, ConnectionLost, HostKeyMismatch, Unreachable
 from fleeting.testing import Command, FakeConnector, FakeInstanceGroup, Gate, Reply
 from fleeting.types import ConnectorSettings, Exit
-from taskscaler.errors import AcquireTimeout
-
 from taskscaler import Policy, Settings, Taskscaler
+from taskscaler.errors import AcquireTimeout
 
 if TYPE_CHECKING:
     from fleeting.abc import Connection

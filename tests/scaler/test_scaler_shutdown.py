@@ -7,11 +7,11 @@ from datetime import timedelta
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+
 from fleeting.errors import ProviderError
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
-from taskscaler.errors import AcquisitionLost, InstancesLeft, ScalerClosed
-
 from taskscaler import Policy, Settings, Taskscaler
+from taskscaler.errors import AcquisitionLost, InstancesLeft, ScalerClosed
 
 pytestmark = pytest.mark.anyio
 

@@ -7,11 +7,11 @@ from datetime import timedelta
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+
 from fleeting.errors import QuotaExceeded
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
-from taskscaler.errors import AcquireTimeout, IllegalEvent, NoCapacity, ScalerClosed
-
 from taskscaler import Acquisition, Placement, Policy, Settings, Taskscaler
+from taskscaler.errors import AcquireTimeout, IllegalEvent, NoCapacity, ScalerClosed
 
 pytestmark = pytest.mark.anyio
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 import pytest
+from typing_extensions import override
+
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import State
+from taskscaler import Policy, Settings, Taskscaler
 from taskscaler.core.records import InstanceRecord, OperationRecord, Record
 from taskscaler.errors import AcquireTimeout, AcquisitionLost, Fenced, StoreError
 from taskscaler.storage import MemoryStore
-from typing_extensions import override
-
-from taskscaler import Policy, Settings, Taskscaler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

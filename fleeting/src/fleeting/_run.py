@@ -2,12 +2,13 @@
 
 A command may leave a background process that keeps its output open for ever.
 So the end of the command, not of its output, ends the run: from then on the
-output is read only as long as more keeps coming.
+output is read only as long as more keeps coming, and not for ever either.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 # How long an output may be silent, after the command has ended, before it is given up.
 SILENCE_SECONDS = 1.0
+# How long to wait for such output in all; what the command itself has written is here by then.
+LINGER_SECONDS = 20.0
+
+# How long an input that is not wanted any more may take to clean up after itself.
+CLOSE_SECONDS = 5.0
 
 
 class _Keeper:
@@ -48,14 +54,14 @@ class _Drain:
     def __init__(self, stream: ByteReceiveStream, sink: Output | AsyncOutput) -> None:
         self._stream = stream
         self._sink = sink
-        self._patience = math.inf
+        self._silence = self._budget = math.inf
         self._receiving: anyio.CancelScope | None = None
 
     def command_ended(self) -> None:
         """From now on, silence means that nothing more will come."""
-        self._patience = SILENCE_SECONDS
+        self._silence, self._budget = SILENCE_SECONDS, LINGER_SECONDS
         if self._receiving is not None:
-            self._receiving.deadline = anyio.current_time() + self._patience
+            self._receiving.deadline = anyio.current_time() + self._silence
 
     async def run(self) -> None:
         while (data := await self._receive()) is not None:
@@ -69,7 +75,8 @@ class _Drain:
                 flush()
 
     async def _receive(self) -> bytes | None:
-        with anyio.move_on_after(self._patience) as scope:
+        began = anyio.current_time()
+        with anyio.move_on_after(min(self._silence, self._budget)) as scope:
             self._receiving = scope
             try:
                 return await self._stream.receive()
@@ -77,6 +84,8 @@ class _Drain:
                 return None
             finally:
                 self._receiving = None
+                # Only waiting counts: a sink may take its time.
+                self._budget -= anyio.current_time() - began
         return None
 
 
@@ -90,6 +99,11 @@ async def _feed(stream: ByteSendStream, data: bytes | AsyncIterable[bytes] | Non
         await stream.aclose()
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
         pass  # The command does not care for the rest of its input, as `head` does not.
+    finally:
+        if isinstance(data, AsyncGenerator):
+            # Left unfinished, it would be closed by the garbage collector, at any time.
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                await data.aclose()
 
 
 async def run_command(
@@ -104,8 +118,9 @@ async def run_command(
     """Feed, drain and await a process; see `Connection.run` for the contract."""
     kept_out, kept_err = _Keeper(capture_limit), _Keeper(capture_limit)
     ended = Exit(None)
+    seconds = None if timeout is None else timeout.total_seconds()
     try:
-        with anyio.move_on_after(timeout.total_seconds() if timeout else None) as scope:
+        with anyio.move_on_after(seconds) as scope:
             async with starting as process:
                 drains = (
                     _Drain(process.stdout, kept_out if stdout is None else stdout),
@@ -113,7 +128,7 @@ async def run_command(
                 )
                 ended = await _supervise(process, drains, stdin)
     except BaseExceptionGroup as errors:
-        raise _first(errors) from errors
+        raise first_error(errors) from errors
     return Completed(
         status=ended.status,
         signal=ended.signal,
@@ -140,7 +155,7 @@ async def _supervise(
     return ended
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the one error that the caller should see: ours, if there is one."""
     ours = errors.subgroup(FleetingError)
     error: BaseException = ours or errors

@@ -78,6 +78,10 @@ class GroupConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     plugin_config: dict[str, Any] = {}
     connector_config: ConnectorConfig = ConnectorConfig()
 
+    def __repr__(self) -> str:
+        """Show no setting of the plugin: which of them are secrets, the plugin alone knows."""
+        return f"GroupConfig(plugin={self.plugin!r}, {self.connector_config!r}, ...)"
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
@@ -130,26 +134,31 @@ def parse_assignments(pairs: Sequence[str], *, where: str) -> dict[str, Any]:
         ConfigError: a word has no `=`, or a key is both a value and a table.
     """
     table: dict[str, Any] = {}
-    for pair in pairs:
+    for number, pair in enumerate(pairs, 1):
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise ConfigError(f"{where}: {pair!r} is not KEY=VALUE; write for instance max_size=4")
+            # The word itself may be a secret.
+            raise ConfigError(
+                f"{where}: value number {number} is not KEY=VALUE; write for instance max_size=4"
+            )
         *above, last = key.split(".")
         place: Any = table
         for part in above:
             if isinstance(place, dict):
                 place = cast("dict[str, Any]", place).setdefault(part, {})
-        if not isinstance(place, dict):
+        found = cast("dict[str, Any]", place) if isinstance(place, dict) else None
+        if found is None or isinstance(found.get(last), dict):
             raise ConfigError(f"{where}: {key!r} is given both a value and keys below it; drop one")
-        cast("dict[str, Any]", place)[last] = _value(text)
+        found[last] = _value(text)
     return table
 
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return table["value"] if len(table) == 1 else text
 
 
 def _dec_hook(shape: type[Any], value: Any) -> Any:
@@ -168,8 +177,17 @@ def _reworded(error: msgspec.ValidationError) -> str:
     """Put the path of keys, which msgspec names last and as `$.a[0].b`, in front."""
     text, separator, path = str(error).rpartition(" - at `$")
     if not separator:
-        return f"{error}; mend it"
-    return f"{path.rstrip('`').removeprefix('.') or 'the table'}: {text[:1].lower()}{text[1:]}"
+        text = str(error)
+        return f"{text[:1].lower()}{text[1:]}{_fix(text)}"
+    place = path.rstrip("`").removeprefix(".") or "the table"
+    return f"{place}: {text[:1].lower()}{text[1:]}{_fix(text)}"
+
+
+def _fix(text: str) -> str:
+    """Return what to do about a message of msgspec's own; ours say it themselves."""
+    if text.startswith("Expected"):
+        return "; write such a value"
+    return "; add it" if "missing required" in text else ""
 
 
 def _unknown_keys(data: Any, shape: Any, path: str) -> Iterator[str]:
@@ -182,12 +200,12 @@ def _unknown_keys(data: Any, shape: Any, path: str) -> Iterator[str]:
                 yield from _unknown_keys(value, fields[key].type, f"{path}{key}.")
             elif info.forbid_unknown_fields:
                 yield f"{path}{key}: unknown key{_nearest(key, list(fields))}"
-    elif isinstance(info, msgspec.inspect.ListType) and isinstance(data, list):
+    elif isinstance(info, msgspec.inspect.CollectionType) and isinstance(data, list):
         for index, value in enumerate(cast("list[Any]", data)):
             yield from _unknown_keys(value, info.item_type, f"{path.rstrip('.')}[{index}].")
     elif isinstance(info, msgspec.inspect.UnionType):
         for member in info.types:
-            if isinstance(member, msgspec.inspect.StructType | msgspec.inspect.ListType):
+            if isinstance(member, msgspec.inspect.StructType | msgspec.inspect.CollectionType):
                 yield from _unknown_keys(data, member, path)
 
 

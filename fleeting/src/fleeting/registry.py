@@ -71,7 +71,7 @@ class Registry:
             from fleeting.abc import Provider
 
             found = _load(PROVIDERS, "plugin", name)
-            if not isinstance(found, Provider) or found.name != name:
+            if not isinstance(found, Provider) or getattr(found, "name", None) != name:
                 raise _registers_nothing(PROVIDERS, name, "provider")
             self._providers[name] = found
         return self._providers[name]
@@ -88,7 +88,7 @@ class Registry:
             from fleeting.abc import Connector
 
             found = _load(CONNECTORS, "connector", protocol)
-            if not isinstance(found, Connector) or found.protocol != protocol:
+            if not isinstance(found, Connector) or getattr(found, "protocol", None) != protocol:
                 raise _registers_nothing(CONNECTORS, protocol, "connector")
             self._connectors[protocol] = found
         return self._connectors[protocol]
@@ -124,9 +124,10 @@ def _load(group: str, kind: str, name: str) -> object:
             else manager.hook.fleeting_connector
         )
         return hook()
-    # Whatever a stranger's module raises on import is to be reported, not suffered.
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+    # Whatever a stranger's module raises on import is to be reported, not suffered;
+    # some call sys.exit when they miss something.
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
         raise PluginBroken(name, claims[0].distribution, reason) from error
 
 

@@ -10,6 +10,7 @@ import enum
 import re
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -46,16 +47,20 @@ class Duration(timedelta):
     with fractions, and a sign in front of the whole.
     """
 
-    _UNIT_SECONDS: ClassVar[Mapping[str, float]] = {
-        "h": 3600.0,
-        "m": 60.0,
-        "s": 1.0,
-        "ms": 1e-3,
-        "us": 1e-6,
-        "µs": 1e-6,
-        "ns": 1e-9,
+    # Decimal and not float: what a file says is to be read exactly.
+    _UNIT_MICROSECONDS: ClassVar[Mapping[str, Decimal]] = {
+        "h": Decimal(3_600_000_000),
+        "m": Decimal(60_000_000),
+        "s": Decimal(1_000_000),
+        "ms": Decimal(1_000),
+        "us": Decimal(1),
+        "\u00b5s": Decimal(1),  # the micro sign
+        "\u03bcs": Decimal(1),  # the Greek letter
+        "ns": Decimal("0.001"),
     }
-    _PART: ClassVar[re.Pattern[str]] = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
+    _PART: ClassVar[re.Pattern[str]] = re.compile(
+        r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|\u00b5s|\u03bcs|ns|m|s)"
+    )
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -72,22 +77,23 @@ class Duration(timedelta):
         parts = list(cls._PART.finditer(body))
         if not parts or "".join(part.group() for part in parts) != body:
             raise ValueError(f'{text!r} is no duration: write for instance "90s", "20m" or "1h30m"')
-        seconds = sum(float(part[1]) * cls._UNIT_SECONDS[part[2]] for part in parts)
         try:
-            return cls(seconds=sign * seconds)
-        except OverflowError:
+            total = sum(Decimal(part[1]) * cls._UNIT_MICROSECONDS[part[2]] for part in parts)
+            return cls(microseconds=sign * round(total))
+        except (ArithmeticError, OverflowError):
             raise ValueError(f"{text!r} is longer than a duration can be") from None
 
     def __str__(self) -> str:
         """Write it as a file would, in hours, minutes and seconds."""
-        seconds = self.total_seconds()
-        sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
-        hours, seconds = divmod(seconds, 3600)
-        minutes, seconds = divmod(seconds, 60)
-        text = f"{hours:.0f}h" if hours else ""
-        text += f"{minutes:.0f}m" if minutes else ""
-        if seconds or not text:
-            text += f"{round(seconds, 6):g}s"
+        total = self // timedelta(microseconds=1)
+        sign = "-" if total < 0 else ""
+        minutes, microseconds = divmod(abs(total), 60_000_000)
+        hours, minutes = divmod(minutes, 60)
+        text = f"{hours}h" if hours else ""
+        text += f"{minutes}m" if minutes else ""
+        if microseconds or not text:
+            seconds, microseconds = divmod(microseconds, 1_000_000)
+            text += f"{seconds}.{microseconds:06}".rstrip("0").rstrip(".") + "s"
         return sign + text
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.lowlevel
+
 from fleeting.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -21,14 +22,12 @@ from fleeting.errors import (
     Unreachable,
 )
 from fleeting.types import Accepted, Listing
-
 from taskscaler.core import effects, events
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fleeting.abc import InstanceGroup
-
     from taskscaler._connections import Connections
 
 logger = logging.getLogger("taskscaler")

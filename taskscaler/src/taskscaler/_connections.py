@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import anyio
+
 from fleeting.errors import ConfigError, InstanceGone
 
 if TYPE_CHECKING:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fleeting.abc import InstanceGroup
-
     from taskscaler._claims import Claim
     from taskscaler._connections import Connections, Line
     from taskscaler.core.decisions import Decision

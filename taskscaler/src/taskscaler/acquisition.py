@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
 from fleeting.errors import ConnectionLost, ConnectorError, InstanceError, NotSupported
-
 from taskscaler.core import events
 from taskscaler.errors import AcquisitionLost, IllegalEvent
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from fleeting.abc import Connection, InstanceGroup
-
     from taskscaler._claims import Claim
     from taskscaler._connections import Connections
     from taskscaler._driver import Driver

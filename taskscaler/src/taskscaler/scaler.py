@@ -20,9 +20,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
-from fleeting.types import ConnectorSettings
 
 import fleeting
+from fleeting.types import ConnectorSettings
 from taskscaler._claims import Claim
 from taskscaler._connections import Connections
 from taskscaler._driver import Driver
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     from fleeting.abc import Connection, InstanceGroup
     from fleeting.types import ConnectInfo
-
     from taskscaler.core.decisions import Decision
     from taskscaler.storage import Store
 

@@ -13,6 +13,8 @@ one class needs pytest, the rest does not.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fleeting.testing._connection import (
     Command,
     FakeConnection,
@@ -25,6 +27,9 @@ from fleeting.testing._group import Call, FakeInstanceGroup, Method
 from fleeting.testing._provider import FakeConfig, FakeProvider
 from fleeting.testing._script import Gate, Reply, Script
 
+if TYPE_CHECKING:
+    from fleeting.testing.contract import InstanceGroupContract
+
 __all__ = (
     "Call",
     "Command",
@@ -36,8 +41,18 @@ __all__ = (
     "FakeProvider",
     "Gate",
     "Handler",
+    "InstanceGroupContract",
     "Method",
     "Reply",
     "Script",
     "run_default",
 )
+
+
+def __getattr__(name: str) -> object:
+    # pytest is no dependency of fleeting, so that only those who name the class need it.
+    if name == "InstanceGroupContract":
+        from fleeting.testing.contract import InstanceGroupContract
+
+        return InstanceGroupContract
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

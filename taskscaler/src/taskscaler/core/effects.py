@@ -29,18 +29,18 @@ __all__ = (
 )
 
 
-class Effect(msgspec.Struct, frozen=True):
+class Effect(msgspec.Struct, frozen=True, gc=False):
     """The base of all effects."""
 
 
-class List(Effect, frozen=True):
+class List(Effect, frozen=True, gc=False):
     """List a group; answered by `ListingArrived` or `ListingFailed`."""
 
     group: str
     timeout_seconds: float
 
 
-class Increase(Effect, frozen=True):
+class Increase(Effect, frozen=True, gc=False):
     """Ask a group for more instances; answered by `IncreaseSettled`."""
 
     group: str
@@ -50,7 +50,7 @@ class Increase(Effect, frozen=True):
     timeout_seconds: float
 
 
-class Decrease(Effect, frozen=True):
+class Decrease(Effect, frozen=True, gc=False):
     """Ask a group to remove instances; answered by `DecreaseSettled`.
 
     Attributes:
@@ -63,7 +63,7 @@ class Decrease(Effect, frozen=True):
     timeout_seconds: float
 
 
-class Prepare(Effect, frozen=True):
+class Prepare(Effect, frozen=True, gc=False):
     """Reach an instance and make it ready; answered by `InstancePrepared` or `PreparationFailed`.
 
     Attributes:
@@ -76,7 +76,7 @@ class Prepare(Effect, frozen=True):
     timeout_seconds: float
 
 
-class Grant(Effect, frozen=True):
+class Grant(Effect, frozen=True, gc=False):
     """A task has its slot."""
 
     key: str
@@ -85,14 +85,14 @@ class Grant(Effect, frozen=True):
     slot: int
 
 
-class Refuse(Effect, frozen=True):
+class Refuse(Effect, frozen=True, gc=False):
     """A task gets no slot, or no reservation, and is forgotten."""
 
     key: str
     why: str
 
 
-class Revoke(Effect, frozen=True):
+class Revoke(Effect, frozen=True, gc=False):
     """A task lost its slot with the instance; it still has to say that it is released."""
 
     key: str
@@ -100,7 +100,7 @@ class Revoke(Effect, frozen=True):
     cause: str
 
 
-class Persist(Effect, frozen=True):
+class Persist(Effect, frozen=True, gc=False):
     """Commit this before anything that follows.
 
     Attributes:
@@ -112,7 +112,7 @@ class Persist(Effect, frozen=True):
     drop: tuple[tuple[str, str, str], ...] = ()
 
 
-class WakeAt(Effect, frozen=True):
+class WakeAt(Effect, frozen=True, gc=False):
     """Say `TimePassed` at this moment; replaces every earlier such wish.
 
     Attributes:
@@ -122,7 +122,7 @@ class WakeAt(Effect, frozen=True):
     monotonic: float
 
 
-class Gone(Effect, frozen=True):
+class Gone(Effect, frozen=True, gc=False):
     """One of our instances is no more; this is the summary of its life.
 
     Attributes:

@@ -1,7 +1,9 @@
 """What happened: the only way to tell the core anything.
 
 Events and effects are `msgspec.Struct`s rather than dataclasses because making
-one is what the core does most, and a struct is made several times faster.
+one is what the core does most, and a struct is made several times faster. They
+are never part of a reference cycle, so the garbage collector need not look at
+them (`gc=False`).
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
+
 from fleeting.errors import ProviderError
 from fleeting.types import Accepted, Listing
-
 from taskscaler.core.records import Record
 from taskscaler.core.settings import Settings
 
@@ -37,7 +39,7 @@ __all__ = (
 )
 
 
-class Now(msgspec.Struct, frozen=True):
+class Now(msgspec.Struct, frozen=True, gc=False):
     """The time at which something happened.
 
     Attributes:
@@ -49,55 +51,55 @@ class Now(msgspec.Struct, frozen=True):
     wall: datetime
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """The base of all events."""
 
 
-class TaskReserved(Event, frozen=True):
+class TaskReserved(Event, frozen=True, gc=False):
     """A task that does not exist yet wants to be sure of a slot."""
 
     key: str
 
 
-class TaskUnreserved(Event, frozen=True):
+class TaskUnreserved(Event, frozen=True, gc=False):
     """The reservation is not needed after all."""
 
     key: str
 
 
-class TaskAsked(Event, frozen=True):
+class TaskAsked(Event, frozen=True, gc=False):
     """A task wants a slot now; its reservation, if it has one, is used up by that."""
 
     key: str
 
 
-class TaskCancelled(Event, frozen=True):
+class TaskCancelled(Event, frozen=True, gc=False):
     """A task that waits for a slot does so no longer."""
 
     key: str
 
 
-class TaskReleased(Event, frozen=True):
+class TaskReleased(Event, frozen=True, gc=False):
     """A task gives its slot back, or acknowledges that it lost it."""
 
     key: str
 
 
-class ListingArrived(Event, frozen=True):
+class ListingArrived(Event, frozen=True, gc=False):
     """A group reported all of its instances."""
 
     group: str
     listing: Listing
 
 
-class ListingFailed(Event, frozen=True):
+class ListingFailed(Event, frozen=True, gc=False):
     """A group did not report; what was known of it stays."""
 
     group: str
     error: ProviderError
 
 
-class IncreaseSettled(Event, frozen=True):
+class IncreaseSettled(Event, frozen=True, gc=False):
     """A request for more instances was answered, wholly, partly or with a refusal.
 
     Attributes:
@@ -110,7 +112,7 @@ class IncreaseSettled(Event, frozen=True):
     unknown: bool = False
 
 
-class DecreaseSettled(Event, frozen=True):
+class DecreaseSettled(Event, frozen=True, gc=False):
     """A request to remove instances was answered; what was not accepted is asked for again."""
 
     group: str
@@ -118,14 +120,14 @@ class DecreaseSettled(Event, frozen=True):
     accepted: Accepted
 
 
-class InstancePrepared(Event, frozen=True):
+class InstancePrepared(Event, frozen=True, gc=False):
     """An instance was reached and proved to be ready for tasks."""
 
     group: str
     id: str
 
 
-class PreparationFailed(Event, frozen=True):
+class PreparationFailed(Event, frozen=True, gc=False):
     """An instance runs, but could not be reached or made ready."""
 
     group: str
@@ -133,7 +135,7 @@ class PreparationFailed(Event, frozen=True):
     reason: str
 
 
-class InstanceBroke(Event, frozen=True):
+class InstanceBroke(Event, frozen=True, gc=False):
     """An instance failed under a task; it is not to get another one."""
 
     group: str
@@ -141,23 +143,23 @@ class InstanceBroke(Event, frozen=True):
     reason: str
 
 
-class SettingsChanged(Event, frozen=True):
+class SettingsChanged(Event, frozen=True, gc=False):
     """The operator changed something."""
 
     settings: Settings
 
 
-class RecordsRestored(Event, frozen=True):
+class RecordsRestored(Event, frozen=True, gc=False):
     """What an earlier life of this scaler left in the store; comes before anything else."""
 
     records: tuple[Record, ...]
 
 
-class TimePassed(Event, frozen=True):
+class TimePassed(Event, frozen=True, gc=False):
     """It is later now; decisions that depend on time are taken."""
 
 
-class ShutdownAsked(Event, frozen=True):
+class ShutdownAsked(Event, frozen=True, gc=False):
     """No more tasks are taken.
 
     Attributes:

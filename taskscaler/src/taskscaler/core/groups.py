@@ -11,7 +11,6 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from fleeting.types import State
-
 from taskscaler.core.decisions import Rule
 from taskscaler.core.effects import Gone, Prepare, Revoke
 from taskscaler.core.instances import Instance, Life, Trigger
@@ -81,7 +80,7 @@ class Group:
         # By since when they are idle. Each instance has one entry at most, which may be
         # out of date; it is put right when it comes to the top.
         self._idle: list[tuple[float, int, Instance]] = []
-        self._ages = 0
+        self._numbers = 0
 
     # How much there is.
 
@@ -129,12 +128,12 @@ class Group:
 
     def add(self, id: str, state: State, incarnation: str | None, life: Life, now: Now) -> Instance:
         """Take up an instance that was not known."""
-        self._ages += 1
+        self._numbers += 1
         limit = self.settings.max_use_count
         instance = Instance(
             self.name,
             id,
-            age=self._ages,
+            number=self._numbers,
             capacity=self.settings.capacity_per_instance,
             uses_left=limit or None,
             incarnation=incarnation,
@@ -208,11 +207,11 @@ class Group:
     def first_idle(self) -> Instance | None:
         """Return the instance that is idle the longest, or None."""
         while self._idle:
-            since, age, instance = self._idle[0]
+            since, number, instance = self._idle[0]
             if instance.life is Life.READY and not instance.tasks:
                 if instance.idle_since == since:
                     return instance
-                heapq.heapreplace(self._idle, (instance.idle_since, age, instance))
+                heapq.heapreplace(self._idle, (instance.idle_since, number, instance))
             else:
                 heapq.heappop(self._idle)
                 instance.queued_idle = False
@@ -332,4 +331,4 @@ class Group:
         instance.idle_since = now.monotonic
         if not instance.queued_idle:
             instance.queued_idle = True
-            heapq.heappush(self._idle, (now.monotonic, instance.age, instance))
+            heapq.heappush(self._idle, (now.monotonic, instance.number, instance))

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fleeting.types import State
-
     from taskscaler.core.decisions import Rule
 
 __all__ = ("TRANSITIONS", "Instance", "Life", "Trigger")
@@ -91,7 +90,7 @@ class Instance:
     Attributes:
         group: the id of its group.
         id: its own.
-        age: smaller is older; unique in the scaler.
+        number: counts up, so the smaller is the older; unique in its group.
         capacity: how many slots it has.
         uses_left: how many more tasks it may start; None if any number.
         incarnation: tells it from a later machine of the same id.
@@ -115,7 +114,6 @@ class Instance:
 
     __slots__ = (
         "_free",
-        "age",
         "ask_removal_at",
         "buckets",
         "capacity",
@@ -127,6 +125,7 @@ class Instance:
         "life",
         "mark",
         "missed",
+        "number",
         "queued_idle",
         "ready_at",
         "reason",
@@ -143,7 +142,7 @@ class Instance:
         group: str,
         id: str,
         *,
-        age: int,
+        number: int,
         capacity: int,
         uses_left: int | None,
         incarnation: str | None,
@@ -154,7 +153,7 @@ class Instance:
     ) -> None:
         self.group = group
         self.id = id
-        self.age = age
+        self.number = number
         self.capacity = capacity
         self.uses_left = uses_left
         self.incarnation = incarnation

@@ -1,7 +1,8 @@
 """What a listing of a group means.
 
 * An id that is new is ours if an operation still waits for an instance. If we
-  gave it up earlier it is ours too, and is removed. Otherwise the settings say.
+  gave it up earlier it is ours too, and is removed unless the answer to an
+  operation named it again. Otherwise the settings say.
 * An id that is missing is gone after several listings in a row without it, at
   once if it was last seen being deleted.
 * `failed` and `deleting` count at once: the tasks there are lost.
@@ -16,8 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fleeting.types import State
-
+from fleeting.types import Duration, State
 from taskscaler.core.decisions import Rule
 from taskscaler.core.instances import Life
 from taskscaler.core.settings import UnknownInstances
@@ -25,7 +25,6 @@ from taskscaler.core.settings import UnknownInstances
 if TYPE_CHECKING:
     from fleeting.types import Instance as Listed
     from fleeting.types import Listing
-
     from taskscaler.core.events import Now
     from taskscaler.core.groups import Group
     from taskscaler.core.instances import Instance
@@ -60,16 +59,20 @@ def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
                 _changed(group, instance, listed, now, out)
     if seen < known:
         _find_missing(group, now, out)
+    _write_off(group, now, out)
 
 
 def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
-    if _same(group.given_up, listed):
+    # Some groups use their ids again: static hosts have no others.
+    if _same(group.given_up, listed) and not group.operations.has_named(listed.id):
+        if group.operations.unanswered:
+            return  # The answer may name it; the next listing will have it too.
         instance = _take_up(group, listed, Life.FOREIGN, now)
         reason = "it came back after it had been given up"
         group.condemn(instance, Rule.UNKNOWN, reason, now, out)
         return
     if listed.state is not State.DELETING:
-        operation = group.operations.claim()
+        operation = group.operations.claim(listed.id)
         if operation is not None:
             group.store_operation(operation, out)
             _ours(group, listed, now, out)
@@ -146,3 +149,12 @@ def _find_missing(group: Group, now: Now, out: Outbox) -> None:
         deleted = instance.state is State.DELETING
         if deleted or instance.missed >= group.settings.missed_updates:
             group.lose(instance, "it is no longer listed", now, out)
+
+
+def _write_off(group: Group, now: Now, out: Outbox) -> None:
+    timeout = group.settings.creation_timeout
+    for operation in group.operations.write_off(now.monotonic - timeout.total_seconds()):
+        group.store_operation(operation, out)
+        patience = Duration(seconds=timeout.total_seconds())
+        reason = f"{operation.outstanding} accepted instances did not appear within {patience}"
+        group.creation_failed(reason, now)

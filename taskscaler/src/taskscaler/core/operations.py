@@ -1,10 +1,12 @@
 """Increases whose instances have not all been seen yet.
 
-An instance that appears is set against the oldest operation that still waits
-for one, because most clouds do not say which request it came from. An
+An instance that appears is set against the operation whose answer named it, or,
+because most clouds do not say which request it came from, against the oldest
+that still waits for one. An
 operation whose answer was lost stays open with its full count: assuming that
 everything may still come can delay, assuming that nothing will can exceed the
-limit. What has not been seen when the creation timeout is over is written off.
+limit. What a listing still does not show when the creation timeout is over is
+written off; without a listing nothing is, however long that takes.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
 __all__ = ("Operation", "Operations")
@@ -27,9 +30,10 @@ class Operation:
         asked: when, in monotonic seconds.
         asked_at: the same as wall time.
         settled: whether its answer has come.
+        names: the ids of its instances that have not appeared, if the answer said so.
     """
 
-    __slots__ = ("asked", "asked_at", "expected", "id", "seen", "settled")
+    __slots__ = ("asked", "asked_at", "expected", "id", "names", "seen", "settled")
 
     def __init__(self, id: str, count: int, asked: float, asked_at: datetime) -> None:
         self.id = id
@@ -38,6 +42,7 @@ class Operation:
         self.asked = asked
         self.asked_at = asked_at
         self.settled = False
+        self.names: set[str] = set()
 
     @property
     def outstanding(self) -> int:
@@ -73,26 +78,35 @@ class Operations:
         """Take up a new one."""
         self._open[operation.id] = operation
 
-    def settle(self, id: str, accepted: int | None) -> Operation:
+    def settle(self, id: str, accepted: int | None, names: Iterable[str] = ()) -> Operation:
         """Take note of an answer.
 
         Args:
             id: of an operation that is open.
             accepted: how many instances will come; None if the answer was lost.
+            names: their ids, if the answer told.
         """
         operation = self._open[id]
         operation.settled = True
+        operation.names.update(names)
         if accepted is not None:
             operation.expected = accepted
         return self._close_if_done(operation)
 
-    def claim(self) -> Operation | None:
-        """Set a new instance against the oldest operation that waits for one, if any does."""
-        for operation in self._open.values():
-            if operation.outstanding:
-                operation.seen += 1
-                return self._close_if_done(operation)
-        return None
+    def claim(self, id: str) -> Operation | None:
+        """Set a new instance against the operation that it came from, if there can be one."""
+        named = next((one for one in self._open.values() if id in one.names), None)
+        waiting = (one for one in self._open.values() if one.outstanding > len(one.names))
+        operation = named or next(waiting, None)
+        if operation is None:
+            return None
+        operation.names.discard(id)
+        operation.seen += 1
+        return self._close_if_done(operation)
+
+    def has_named(self, id: str) -> bool:
+        """Return whether an answer named this instance, which has not appeared yet."""
+        return any(id in operation.names for operation in self._open.values())
 
     def fail(self, count: int) -> list[Operation]:
         """Take note that so many accepted instances will not come; return what changed."""
@@ -102,6 +116,7 @@ class Operations:
             if lost:
                 count -= lost
                 operation.expected -= lost
+                operation.names.clear()
                 changed.append(self._close_if_done(operation))
         return changed
 
@@ -111,10 +126,6 @@ class Operations:
         for operation in late:
             del self._open[operation.id]
         return late
-
-    def oldest_settled(self) -> float | None:
-        """Return when the oldest answered one was asked, or None if there is none."""
-        return min((one.asked for one in self._open.values() if one.settled), default=None)
 
     def is_open(self, operation: Operation) -> bool:
         """Return whether more is expected of it."""

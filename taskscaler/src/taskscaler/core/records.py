@@ -9,7 +9,7 @@ import msgspec
 __all__ = ("InstanceRecord", "OperationRecord", "Record")
 
 
-class InstanceRecord(msgspec.Struct, frozen=True, tag="instance"):
+class InstanceRecord(msgspec.Struct, frozen=True, gc=False, tag="instance"):
     """An instance that is ours.
 
     Attributes:
@@ -34,7 +34,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, tag="instance"):
         return ("instance", self.group, self.id)
 
 
-class OperationRecord(msgspec.Struct, frozen=True, tag="operation"):
+class OperationRecord(msgspec.Struct, frozen=True, gc=False, tag="operation"):
     """An increase that was asked for, or is about to be, and is not settled yet.
 
     Attributes:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fleeting.types import Duration, State
-
 from taskscaler.core.decisions import Decision, Rule
 from taskscaler.core.demand import Demand, target_idle
 from taskscaler.core.effects import Decrease, Increase, List
@@ -84,7 +83,7 @@ def clear(group: Group, now: Now, out: Outbox) -> None:
 
 
 def expire(group: Group, now: Now, out: Outbox) -> None:
-    """Give up what should have come by now."""
+    """Give up instances that should be running by now."""
     timeout = group.settings.creation_timeout
     patience = Duration(seconds=timeout.total_seconds())
     before = now.monotonic - timeout.total_seconds()
@@ -96,10 +95,6 @@ def expire(group: Group, now: Now, out: Outbox) -> None:
         reason = f"it did not run within {patience}"
         group.condemn(instance, Rule.FAILED, reason, now, out)
         group.creation_failed(f"instance {instance.id} was given up: {reason}", now)
-    for operation in group.operations.write_off(before):
-        group.store_operation(operation, out)
-        reason = f"{operation.outstanding} accepted instances did not appear within {patience}"
-        group.creation_failed(reason, now)
 
 
 def shrink(
@@ -240,9 +235,6 @@ def wake_time(group: Group, demand: Demand, now: Now) -> float:
     creation_seconds = settings.creation_timeout.total_seconds()
     if group.creating:
         times.append(next(iter(group.creating.values())).seen_at + creation_seconds)
-    oldest = group.operations.oldest_settled()
-    if oldest is not None:
-        times.append(oldest + creation_seconds)
     if demand.wanted and group.backoff.until > now.monotonic:
         times.append(group.backoff.until)
     if not group.decreasing:

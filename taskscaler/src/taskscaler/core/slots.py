@@ -54,7 +54,7 @@ class SlotIndex:
             if not instance.buckets >> after & 1:
                 instance.buckets |= 1 << after
                 bucket = self._buckets[after]
-                heapq.heappush(bucket, (instance.age, instance))
+                heapq.heappush(bucket, (instance.number, instance))
                 if len(bucket) > SMALL + 2 * self._live[after]:
                     self._clean(after)
 

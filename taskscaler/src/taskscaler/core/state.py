@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fleeting.types import GroupInfo
-
     from taskscaler.core.decisions import Decision
     from taskscaler.core.effects import Effect
     from taskscaler.core.events import Event, Now
@@ -254,7 +253,7 @@ class ScalerState:
         out = Outbox()
         error = event.accepted.error
         count = None if event.unknown else event.accepted.count
-        operation = group.operations.settle(event.operation, count)
+        operation = group.operations.settle(event.operation, count, event.accepted.ids)
         group.store_operation(operation, out)
         if error is not None:
             group.creation_failed(str(error), now, error.retry_after)
@@ -278,8 +277,8 @@ class ScalerState:
         return out.finish()
 
     def _expect(self, group: Group, now: Now, out: Outbox) -> None:
-        soon = now.monotonic + self.settings.update_interval_when_expecting.total_seconds()
-        group.list_at = min(group.list_at, max(soon, group.listing_backoff.until))
+        """The group was changed: look at once, and then at the short interval."""
+        group.list_at = min(group.list_at, max(now.monotonic, group.listing_backoff.until))
         self._wake(now.monotonic, out)
 
     def _prepared(self, event: events.InstancePrepared, now: Now) -> list[Effect]:
@@ -310,8 +309,7 @@ class ScalerState:
         if instance is not None and instance.life is Life.READY:
             group.retire(instance, Rule.FAILED, event.reason, now, out)
             # The cloud may know more, and what it knows may concern other tasks there.
-            group.list_at = min(group.list_at, max(now.monotonic, group.listing_backoff.until))
-            self._wake(now.monotonic, out)
+            self._expect(group, now, out)
         return out.finish()
 
     def _group(self, name: str) -> Group:
@@ -351,6 +349,8 @@ class ScalerState:
             group.list_at = min(group.list_at, now.monotonic + self._interval(group))
             if readopt:
                 group.forget_foreign()
+        # Slots that were promised to reservations may be free for everybody now.
+        self._place(out)
         self._wake(now.monotonic, out)
         return out.finish()
 

@@ -1,0 +1,32 @@
+"""Fails if a test was skipped, or failed as expected, without a reason that stands here.
+
+Usage: check_skips.py REPORT.xml (what pytest writes with --junitxml)
+"""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+
+# "classname::name" of the test -> why it cannot run in continuous integration.
+ALLOWED: dict[str, str] = {}
+
+
+def main(report: str) -> int:
+    """Print each test that was not run, and return 1 if there is one that should have been."""
+    # The report is our own, from a moment ago.
+    cases = list(ET.parse(report).iter("testcase"))  # noqa: S314
+    unexpected = 0
+    for case in cases:
+        skipped = case.find("skipped")
+        if skipped is None:
+            continue
+        name = f"{case.get('classname')}::{case.get('name')}"
+        unexpected += name not in ALLOWED
+        print(f"{name} was skipped: {ALLOWED.get(name) or skipped.get('message')}")
+    print(f"{len(cases)} tests, {unexpected} skipped without a reason in {__file__}")
+    return 1 if unexpected or not cases else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,43 @@
+"""Bounds how many handshakes are under way with one host.
+
+An SSH server drops connections at random once some ten of them have not logged
+in yet (`MaxStartups`), so a burst of connects would mostly defeat itself.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+
+class Handshakes:
+    """Gives turns, at most so many at once to each host; remembers no host without one."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._hosts: dict[tuple[str, int], _Host] = {}
+
+    @asynccontextmanager
+    async def turn(self, address: str, port: int) -> AsyncGenerator[None]:
+        """Wait for a turn with a host, and have it inside."""
+        key = (address, port)
+        host = self._hosts.setdefault(key, _Host(self._at_once))
+        host.users += 1
+        try:
+            async with host.turns:
+                yield
+        finally:
+            host.users -= 1
+            if not host.users:
+                del self._hosts[key]
+
+
+class _Host:
+    def __init__(self, at_once: int) -> None:
+        self.turns = anyio.Semaphore(at_once)
+        self.users = 0

@@ -1,0 +1,263 @@
+"""One SSH connection to one instance, and all that runs over it.
+
+What asyncssh does not do and is done here: an opening (of a channel) that is
+cancelled must not leave the channel open on the server. asyncssh forgets such
+a channel, so an opening is a task of its own, which nobody cancels; if the
+caller has gone away when it ends, what it brought is closed at once. The task
+ends with the connection at the latest.
+
+A server limits how many commands run over one connection (`MaxSessions`, ten
+in OpenSSH). One that is refused while others run waits for one of them to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+import asyncssh
+from asyncssh.constants import OPEN_REQUEST_SESSION_FAILED
+from typing_extensions import override
+
+from fleeting.abc import Connection
+from fleeting.connectors._ssh_channels import ChannelStream, CommandChannel, StreamChannel
+from fleeting.connectors._ssh_errors import FOREIGN, cause, translate
+from fleeting.connectors._ssh_files import Files
+from fleeting.connectors._ssh_process import Launch, SSHProcess, prepare
+from fleeting.connectors._ssh_signals import COMMAND, Signaller, delivers_signals
+from fleeting.errors import NotSupported
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+    from pathlib import Path
+
+    from anyio.abc import ByteStream
+
+    from fleeting.connectors._ssh_watcher import Watcher
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+WINDOW_BYTES = 2 * 1024 * 1024
+CLOSE_SECONDS = 2.0
+END_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class SSHConnection(Connection):
+    """A connection that is logged in."""
+
+    def __init__(self, connection: asyncssh.SSHClientConnection, watcher: Watcher) -> None:
+        self._connection = connection
+        self._watcher = watcher
+        self._closing = False
+        self._openings: set[asyncio.Future[Any]] = set()
+        self._processes: set[SSHProcess] = set()
+        self._session_ended = anyio.Event()
+        self._refused = False
+        self._files: Files | None = None
+        self._files_lock = anyio.Lock()
+        self._delivers_signals = delivers_signals(
+            str(connection.get_extra_info("server_version")),
+            str(connection.get_extra_info("username")),
+        )
+        self._signaller: Signaller | None = None
+        self._signaller_lock = anyio.Lock()
+
+    @property
+    @override
+    def is_open(self) -> bool:
+        return self._watcher.loss is None
+
+    @override
+    @asynccontextmanager
+    async def start(
+        self,
+        command: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> AsyncGenerator[SSHProcess]:
+        launch = prepare(command, env, cwd, announced=not self._delivers_signals)
+        self._watcher.raise_if_lost()
+        signaller = None if self._delivers_signals else await self._open_signaller()
+        channel = await self._open_command(launch, signaller)
+        process = SSHProcess(channel)
+        self._processes.add(process)
+        try:
+            if launch.header:
+                await process.send_header(launch.header)
+            yield process
+        finally:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + END_SECONDS):
+                await process.end()
+            self._processes.discard(process)
+            self._announce()
+
+    @override
+    async def put(self, source: Path, destination: str) -> None:
+        await (await self._open_files()).put(source, destination)
+
+    @override
+    async def get(self, source: str, destination: Path) -> None:
+        await (await self._open_files()).get(source, destination)
+
+    @override
+    async def glob(self, pattern: str) -> list[str]:
+        return await (await self._open_files()).glob(pattern)
+
+    @override
+    async def open_tcp(self, host: str, port: int) -> ByteStream:
+        return await self._open_stream(
+            lambda channel: self._connection.create_connection(
+                lambda: channel, host, port, encoding=None, window=WINDOW_BYTES
+            ),
+            f"opens no stream to {host}:{port}",
+        )
+
+    @override
+    async def open_unix(self, path: str) -> ByteStream:
+        return await self._open_stream(
+            lambda channel: self._connection.create_unix_connection(
+                lambda: channel, path, encoding=None, window=WINDOW_BYTES
+            ),
+            f"opens no stream to the socket {path}",
+        )
+
+    @override
+    async def aclose(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        try:
+            async with anyio.create_task_group() as ending:
+                for process in list(self._processes):
+                    ending.start_soon(process.end)
+            if self._watcher.loss is None:
+                self._watcher.loss = "it was closed on this side"
+            self._connection.close()
+            with anyio.move_on_after(CLOSE_SECONDS):
+                await self._connection.wait_closed()
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once, without a word to the other side; idempotent."""
+        self._closing = True
+        if self._watcher.loss is None:
+            self._watcher.loss = "it was closed on this side"
+        self._connection.abort()
+
+    async def _open_command(
+        self, launch: Launch, signaller: Signaller | None = None
+    ) -> CommandChannel:
+        def opening() -> Coroutine[Any, Any, CommandChannel]:
+            channel = CommandChannel(
+                self._watcher, self._announce, signaller=signaller, token=launch.token
+            )
+            # asyncssh leaves out the parameter of its own type.
+            create = cast(
+                "Callable[..., Awaitable[object]]",
+                self._connection.create_session,  # pyright: ignore[reportUnknownMemberType] - as above
+            )
+            return _opened(
+                create(lambda: channel, launch.line, encoding=None, window=WINDOW_BYTES),
+                channel,
+            )
+
+        return await self._open_session(opening, CommandChannel.kill, "runs no command")
+
+    async def _open_session(
+        self,
+        opening: Callable[[], Coroutine[Any, Any, T]],
+        discard: Callable[[T], object],
+        failure: str,
+    ) -> T:
+        """Open what counts as a session; if there are too many, wait for one to end."""
+        while True:
+            ended = self._session_ended
+            try:
+                return await self._open(opening(), discard)
+            except asyncssh.ChannelOpenError as error:
+                self._watcher.raise_if_lost()
+                others = self._processes or self._openings or ended.is_set()
+                if error.code == OPEN_REQUEST_SESSION_FAILED or not others:
+                    self._announce()  # Who waits for this one shall find out for itself.
+                    raise NotSupported(
+                        f"{self._watcher.where} {failure}: {cause(error)}"
+                    ) from error
+            except FOREIGN as error:
+                self._watcher.raise_if_lost()
+                raise translate(error, f"{self._watcher.where} {failure}") from error
+            self._note_refusal()
+            await ended.wait()
+            self._watcher.raise_if_lost()
+
+    async def _open_stream(
+        self, opening: Callable[[StreamChannel], Coroutine[Any, Any, object]], failure: str
+    ) -> ByteStream:
+        channel = StreamChannel(self._watcher)
+        try:
+            await self._open(_opened(opening(channel), channel), StreamChannel.abort)
+        except FOREIGN as error:
+            self._watcher.raise_if_lost()
+            raise translate(error, f"{self._watcher.where} {failure}") from error
+        return ChannelStream(channel)
+
+    async def _open(self, opening: Coroutine[Any, Any, T], discard: Callable[[T], object]) -> T:
+        """Await an opening; if cancelled meanwhile, close what it brings when it comes."""
+        # asyncssh leaks a channel whose opening is cancelled, so that is no part of our tree.
+        task = asyncio.ensure_future(opening)
+        self._openings.add(task)
+        task.add_done_callback(self._openings.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda done: _discard(done, discard))
+            raise
+
+    async def _open_signaller(self) -> Signaller:
+        async with self._signaller_lock:
+            if self._signaller is None or not self._signaller.usable:
+                self._signaller = Signaller(await self._open_command(Launch(COMMAND)))
+            return self._signaller
+
+    async def _open_files(self) -> Files:
+        async def opening() -> asyncssh.SFTPClient:
+            return await self._connection.start_sftp_client(path_errors="surrogateescape")
+
+        async with self._files_lock:
+            if self._files is None or not self._files.usable:
+                client = await self._open_session(
+                    opening, asyncssh.SFTPClient.exit, "copies no files"
+                )
+                self._files = Files(client, self._watcher)
+            return self._files
+
+    def _announce(self) -> None:
+        """Wake who waits for a session to end."""
+        self._session_ended.set()
+        self._session_ended = anyio.Event()
+
+    def _note_refusal(self) -> None:
+        if not self._refused:
+            self._refused = True
+            _log.warning(
+                "%s permits no more commands at a time over one connection, so some wait for "
+                "others to end; raise MaxSessions in its sshd_config",
+                self._watcher.where,
+            )
+
+
+async def _opened(opening: Awaitable[object], channel: C) -> C:
+    await opening
+    return channel
+
+
+def _discard(done: asyncio.Future[T], discard: Callable[[T], object]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        discard(done.result())

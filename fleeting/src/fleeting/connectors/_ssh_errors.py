@@ -1,0 +1,99 @@
+"""The one border where what asyncssh raises becomes ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from fleeting.errors import (
+    AuthenticationFailed,
+    ConnectionLost,
+    HostKeyMismatch,
+    NotSupported,
+    TransferFailed,
+    Unreachable,
+)
+
+if TYPE_CHECKING:
+    from fleeting.errors import ConnectorError
+
+# The most derived class of an exception that is listed here decides.
+_TRANSLATIONS: dict[type[BaseException], type[ConnectorError]] = {
+    asyncssh.Error: ConnectionLost,
+    asyncssh.DisconnectError: ConnectionLost,
+    asyncssh.PermissionDenied: AuthenticationFailed,
+    asyncssh.IllegalUserName: AuthenticationFailed,
+    asyncssh.KeyImportError: AuthenticationFailed,
+    asyncssh.KeyEncryptionError: AuthenticationFailed,
+    asyncssh.HostKeyNotVerifiable: HostKeyMismatch,
+    asyncssh.KeyExchangeFailed: NotSupported,
+    asyncssh.ProtocolNotSupported: NotSupported,
+    asyncssh.ServiceNotAvailable: NotSupported,
+    asyncssh.ChannelOpenError: Unreachable,
+    asyncssh.ChannelListenError: Unreachable,
+    asyncssh.SFTPError: TransferFailed,
+    asyncssh.SFTPNoConnection: ConnectionLost,
+    asyncssh.SFTPConnectionLost: ConnectionLost,
+    ValueError: NotSupported,
+    OSError: ConnectionLost,
+}
+
+FOREIGN = (
+    asyncssh.Error,
+    asyncssh.ChannelListenError,
+    asyncssh.KeyImportError,
+    asyncssh.KeyEncryptionError,
+    OSError,
+)
+
+_CAUSES: dict[type[BaseException], str] = {
+    asyncssh.SFTPNoSuchFile: "no such file or folder",
+    asyncssh.SFTPNoSuchPath: "no such file or folder",
+    asyncssh.SFTPPermissionDenied: "permission denied",
+    asyncssh.SFTPWriteProtect: "the file system is read-only",
+    asyncssh.SFTPNoSpaceOnFilesystem: "the disk is full",
+    asyncssh.SFTPQuotaExceeded: "the disk quota is exhausted",
+    asyncssh.SFTPFileIsADirectory: "it is a folder",
+    asyncssh.SFTPNotADirectory: "something above it is not a folder",
+    asyncssh.SFTPLinkLoop: "its symbolic links go in circles",
+}
+
+_ERRNO_CAUSES: dict[int, str] = {
+    errno.ENOENT: "no such file or folder",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is exhausted",
+    errno.EROFS: "the file system is read-only",
+    errno.EISDIR: "it is a folder",
+    errno.ENOTDIR: "something above it is not a folder",
+}
+
+
+def translate(error: BaseException, what: str) -> ConnectorError:
+    """Return our error for one of `FOREIGN`.
+
+    Args:
+        error: what was raised.
+        what: the beginning of the message: what failed, and where.
+    """
+    ours = next(_TRANSLATIONS[kind] for kind in type(error).__mro__ if kind in _TRANSLATIONS)
+    return ours(f"{what}: {cause(error)}")
+
+
+def cause(error: BaseException) -> str:
+    """Return why it happened, in words for people."""
+    known = next((_CAUSES[kind] for kind in type(error).__mro__ if kind in _CAUSES), None)
+    if known is not None:
+        return known
+    if isinstance(error, OSError) and error.errno:
+        # The text of asyncio's errors repeats the address.
+        return _ERRNO_CAUSES.get(error.errno) or _lowered(os.strerror(error.errno))
+    return str(error).strip() or type(error).__name__
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,336 @@
+"""Files and folders through SFTP.
+
+Rules for trees, in both directions:
+
+* Symbolic links inside a tree are copied as links and never followed. The path
+  that was asked for is followed if it is a link.
+* The permission bits (`rwx` for user, group and others; not set-user-id and its
+  like) are those of the original, for files, and for folders that did not
+  exist. A file is never more readable than that while it is being copied.
+* An existing file or link is replaced. An existing folder is merged into.
+* Sockets, devices and pipes cannot be copied and are an error.
+
+What an instance says about its files is not to be trusted: a name with a slash,
+or a link in the way, must not lead a copy out of its destination here.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import anyio.to_thread
+import asyncssh
+from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR, FILEXFER_TYPE_SYMLINK
+
+from fleeting._run import first_error
+from fleeting.connectors._ssh_errors import FOREIGN, cause
+from fleeting.connectors._ssh_glob import matches
+from fleeting.errors import TransferFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from fleeting.connectors._ssh_watcher import Watcher
+
+    Copy = Callable[[], Awaitable[None]]
+
+FILES_AT_ONCE = 16
+BLOCK_BYTES = 1024 * 1024
+PERMISSIONS = 0o777
+PRIVATE = 0o700
+
+
+class Files:
+    """The files of an instance, through one SFTP client that many copies share.
+
+    Attributes:
+        usable: whether the SFTP server at the other end is still there.
+    """
+
+    def __init__(self, client: asyncssh.SFTPClient, watcher: Watcher) -> None:
+        self.usable = True
+        self._client = client
+        self._watcher = watcher
+
+    async def glob(self, pattern: str) -> list[str]:
+        """Return what matches on the instance; see `Connection.glob`."""
+        with self._remote(pattern):
+            return sorted(await matches(self._client, pattern))
+
+    async def put(self, source: Path, destination: str) -> None:
+        """Copy to the instance; see `Connection.put`."""
+        with self._local(source):
+            mode = (await anyio.Path(source).stat()).st_mode
+        await self._make_remote_parents(destination)
+        if stat.S_ISDIR(mode):
+            await self._put_folder(source, destination)
+        elif stat.S_ISREG(mode):
+            await self._put_file(source, destination, mode)
+        else:
+            raise _special(source)
+
+    async def get(self, source: str, destination: Path) -> None:
+        """Copy from the instance; see `Connection.get`."""
+        with self._remote(source):
+            attributes = await self._client.stat(source)
+        with self._local(destination):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+        if attributes.type == FILEXFER_TYPE_DIRECTORY:
+            await self._get_folder(source, destination)
+        elif attributes.type == FILEXFER_TYPE_REGULAR:
+            await self._get_file(source, destination, attributes.permissions or 0)
+        else:
+            raise _special(source)
+
+    # To the instance.
+
+    async def _put_folder(self, source: Path, destination: str) -> None:
+        made: list[tuple[str, int]] = []
+        copies: list[Copy] = []
+        folders = [(source, destination)]
+        while folders:
+            folder, target = folders.pop()
+            with self._local(folder):
+                mode = folder.stat().st_mode
+                entries = await anyio.to_thread.run_sync(_entries, folder)
+            if await self._make_remote_folder(target):
+                made.append((target, mode))
+            for path, kind in entries:
+                copy = posixpath.join(target, path.name)
+                if stat.S_ISDIR(kind):
+                    folders.append((path, copy))
+                elif stat.S_ISLNK(kind):
+                    copies.append(partial(self._put_link, path, copy))
+                elif stat.S_ISREG(kind):
+                    copies.append(partial(self._put_file, path, copy, kind))
+                else:
+                    raise _special(path)
+        await _in_parallel(copies)
+        for target, mode in reversed(made):
+            with self._remote(target):
+                await self._client.chmod(target, mode & PERMISSIONS)
+
+    async def _put_file(self, source: Path, destination: str, mode: int) -> None:
+        with self._local(source):
+            original = source.open("rb")
+        with original:
+            try:
+                await self._send(original, destination, mode & PERMISSIONS)
+            except asyncssh.SFTPFailure as error:
+                raise await self._explained(error, destination) from error
+
+    async def _send(self, original: BinaryIO, destination: str, mode: int) -> None:
+        """Write a remote file; `SFTPFailure` (the server will not say why) is let through."""
+        with self._remote(destination, unless=asyncssh.SFTPFailure):
+            copy = await self._open_remote(destination, mode)
+            async with copy:
+                offset = 0
+                while block := await anyio.to_thread.run_sync(original.read, BLOCK_BYTES):
+                    await copy.write(block, offset)
+                    offset += len(block)
+                # The server's umask took away some bits, or the file was there before.
+                await copy.chmod(mode)
+
+    async def _open_remote(self, path: str, mode: int) -> asyncssh.SFTPClientFile:
+        attributes = asyncssh.SFTPAttrs(permissions=mode)
+        try:
+            return await self._client.open(path, "wb", attributes, encoding=None)
+        except asyncssh.SFTPPermissionDenied:
+            # A file that is only read-only can still be replaced.
+            await self._client.remove(path)
+            return await self._client.open(path, "wb", attributes, encoding=None)
+
+    async def _explained(self, error: asyncssh.SFTPFailure, path: str) -> TransferFailed:
+        """Find out what a server means that says nothing but "failure"."""
+        reason = cause(error)
+        with suppress(*FOREIGN):
+            if await self._client.isdir(path):
+                reason = "it is a folder"
+            elif not (await self._client.statvfs(posixpath.dirname(path) or ".")).bavail:
+                reason = "the disk is full"
+        return TransferFailed(f"{path} on {self._watcher.where}: {reason}")
+
+    async def _put_link(self, source: Path, destination: str) -> None:
+        with self._local(source):
+            target = await anyio.Path(source).readlink()
+        with self._remote(destination):
+            try:
+                await self._client.symlink(str(target), destination)
+            except asyncssh.SFTPError:
+                await self._client.remove(destination)
+                await self._client.symlink(str(target), destination)
+
+    async def _make_remote_parents(self, path: str) -> None:
+        parent = posixpath.dirname(path.rstrip("/"))
+        if parent in ("", "/"):
+            return
+        with self._remote(parent):
+            exists = await self._client.isdir(parent)
+        if not exists:
+            await self._make_remote_parents(parent)
+            with self._remote(parent):
+                await self._make_remote(parent, asyncssh.SFTPAttrs())
+
+    async def _make_remote_folder(self, path: str) -> bool:
+        """Make a folder that is private until it is filled, and return whether it is new."""
+        with self._remote(path):
+            return await self._make_remote(path, asyncssh.SFTPAttrs(permissions=PRIVATE))
+
+    async def _make_remote(self, path: str, attributes: asyncssh.SFTPAttrs) -> bool:
+        try:
+            await self._client.mkdir(path, attributes)
+        except asyncssh.SFTPError:
+            if await self._client.isdir(path):
+                return False
+            raise
+        return True
+
+    # From the instance.
+
+    async def _get_folder(self, source: str, destination: Path) -> None:
+        made: list[tuple[Path, int]] = []
+        copies: list[Copy] = []
+        links: list[tuple[str, Path]] = []
+        folders = [(source, destination)]
+        while folders:
+            folder, target = folders.pop()
+            with self._remote(folder):
+                mode = (await self._client.stat(folder)).permissions or 0
+                entries = _checked(folder, await self._client.readdir(folder))
+            with self._local(target):
+                if _make_local_folder(target, top=target is destination):
+                    made.append((target, mode))
+            for name, attributes in entries:
+                path, copy = posixpath.join(folder, name), target / name
+                if attributes.type == FILEXFER_TYPE_DIRECTORY:
+                    folders.append((path, copy))
+                elif attributes.type == FILEXFER_TYPE_SYMLINK:
+                    links.append((path, copy))
+                elif attributes.type == FILEXFER_TYPE_REGULAR:
+                    permissions = attributes.permissions or 0
+                    copies.append(partial(self._get_file, path, copy, permissions))
+                else:
+                    raise _special(path)
+        await _in_parallel(copies)
+        # The links come last, so that nothing of this copy can go through them.
+        for path, copy in links:
+            await self._get_link(path, copy)
+        for target, mode in reversed(made):
+            with self._local(target):
+                target.chmod(mode & PERMISSIONS)
+
+    async def _get_file(self, source: str, destination: Path, mode: int) -> None:
+        with self._local(destination):
+            copy = _open_local(destination)
+        with copy:
+            with self._remote(source):
+                original = await self._client.open(source, "rb", encoding=None)
+                async with original:
+                    offset = 0
+                    while block := cast("bytes", await original.read(BLOCK_BYTES, offset)):
+                        with self._local(destination):
+                            await anyio.to_thread.run_sync(partial(_write, copy, block))
+                        offset += len(block)
+            with self._local(destination):
+                os.fchmod(copy.fileno(), mode & PERMISSIONS)
+
+    async def _get_link(self, source: str, destination: Path) -> None:
+        with self._remote(source):
+            target = await self._client.readlink(source)
+        with self._local(destination):
+            await anyio.to_thread.run_sync(_replace_by_link, destination, target)
+
+    # The border where errors become ours.
+
+    @contextmanager
+    def _remote(self, path: str, unless: type[Exception] | tuple[()] = ()) -> Generator[None]:
+        try:
+            yield
+        except unless:
+            raise
+        except FOREIGN as error:
+            self._watcher.raise_if_lost()
+            if isinstance(error, (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost)):
+                self.usable = False
+            raise TransferFailed(f"{path} on {self._watcher.where}: {cause(error)}") from error
+
+    @contextmanager
+    def _local(self, path: Path) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TransferFailed(f"{path} on this side: {cause(error)}") from error
+
+
+def _entries(folder: Path) -> list[tuple[Path, int]]:
+    return sorted((path, path.lstat().st_mode) for path in folder.iterdir())
+
+
+def _checked(
+    folder: str, listing: Sequence[asyncssh.SFTPName]
+) -> list[tuple[str, asyncssh.SFTPAttrs]]:
+    """Return a listing without "." and "..", unless it holds what no folder can hold."""
+    entries = [(os.fsdecode(entry.filename), entry.attrs) for entry in listing]
+    entries = [(name, attributes) for name, attributes in entries if name not in (".", "..")]
+    names = [name for name, _ in entries]
+    if len(set(names)) < len(names) or any(not name or set(name) & {"/", "\0"} for name in names):
+        raise TransferFailed(f"{folder}: the server lists names that no folder can hold")
+    return sorted(entries, key=lambda entry: entry[0])
+
+
+def _make_local_folder(path: Path, *, top: bool) -> bool:
+    """Make a folder that is private until it is filled, and return whether it is new."""
+    if path.is_symlink() and not top:
+        path.unlink()
+    try:
+        path.mkdir(PRIVATE)
+    except FileExistsError:
+        if path.is_dir():
+            return False
+        raise
+    return True
+
+
+def _replace_by_link(path: Path, target: str) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def _open_local(path: Path) -> BinaryIO:
+    """Open a file for writing; replace what cannot be written to, and any link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    if path.is_symlink() or (path.is_file() and not os.access(path, os.W_OK)):
+        path.unlink()
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()  # Here and not on closing, so that a full disk is noticed here.
+
+
+def _special(path: object) -> TransferFailed:
+    return TransferFailed(f"{path} is neither a file nor a folder nor a link")
+
+
+async def _in_parallel(copies: Sequence[Copy]) -> None:
+    waiting = iter(copies)
+
+    async def work() -> None:
+        for copy in waiting:
+            await copy()
+
+    try:
+        async with anyio.create_task_group() as workers:
+            for _ in range(min(FILES_AT_ONCE, len(copies))):
+                workers.start_soon(work)
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from errors

@@ -1,0 +1,48 @@
+"""What is known about one SSH connection as a whole: its host's key, and its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import asyncssh
+from typing_extensions import override
+
+from fleeting.connectors._ssh_errors import cause
+from fleeting.errors import ConnectionLost
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Watcher(asyncssh.SSHClient):
+    """Decides about the key that the host shows, and remembers why the connection ended.
+
+    Attributes:
+        where: the instance and its address, for messages.
+        expected: keys of which the host must show one; any will do if there are none.
+        shown: the key that the host showed.
+        loss: why the connection is of no more use; None while it can be used.
+    """
+
+    def __init__(self, where: str, expected: Sequence[asyncssh.SSHKey]) -> None:
+        self.where = where
+        self.shown: asyncssh.SSHKey | None = None
+        self.loss: str | None = None
+        self.expected = expected
+
+    @override
+    def validate_host_public_key(
+        self, host: str, addr: str, port: int, key: asyncssh.SSHKey
+    ) -> bool:
+        self.shown = key
+        return not self.expected or key in self.expected
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.loss is None:
+            self.loss = "the server closed it" if exc is None else cause(exc)
+
+    def raise_if_lost(self) -> None:
+        """Raise `ConnectionLost` if the connection is gone."""
+        if self.loss is not None:
+            raise ConnectionLost(f"the connection to {self.where} is lost: {self.loss}")

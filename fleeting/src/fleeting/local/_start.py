@@ -1,0 +1,143 @@
+"""Starting the server, finding one that is persistent, and claiming its root."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.abc
+
+from fleeting.errors import ConfigError, ProviderError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
+__all__ = ("find_server", "holding", "prepare_root", "start_detached", "start_server")
+
+# How long the server may take to end every instance before it is killed, which ends them too.
+END_SECONDS = 15.0
+INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LANGUAGE", "LC_")
+
+
+def prepare_root(root: Path) -> Path:
+    """Make the root directory if it is missing, private to this user.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    root = root.expanduser().absolute()
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _open_lock(root).close()
+    except OSError as error:
+        raise ConfigError(
+            f"plugin_config.root: {root} cannot be used ({error.strerror}); choose a directory "
+            "that you may write to"
+        ) from None
+    return root.resolve()
+
+
+@contextmanager
+def holding(root: Path) -> Generator[None]:
+    """Keep every other manager away from a root.
+
+    Raises:
+        ConfigError: another one is there.
+    """
+    with _open_lock(root) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"plugin_config.root: {root} is in use by another manager; stop that one, or "
+                "choose another root"
+            ) from None
+        yield
+
+
+@asynccontextmanager
+async def start_server(
+    root: Path | None,
+) -> AsyncGenerator[tuple[anyio.abc.ByteSendStream, anyio.abc.ByteReceiveStream]]:
+    """Run a server that ends with this block, or with this process if that is killed.
+
+    Yields:
+        The ways to and from it.
+    """
+    process = await anyio.open_process(
+        _command(), stderr=None, env=_environment(), start_new_session=True
+    )
+    assert process.stdin is not None, "it was asked for"  # noqa: S101 - for the type checkers
+    assert process.stdout is not None, "it was asked for"  # noqa: S101 - for the type checkers
+    try:
+        await process.stdin.send(_settings(root, persistent=False))
+        yield process.stdin, process.stdout
+    finally:
+        with anyio.CancelScope(shield=True):
+            # The end of its input is the server's end.
+            with contextlib.suppress(anyio.BrokenResourceError):
+                await process.stdin.aclose()
+            with anyio.move_on_after(END_SECONDS) as ending:
+                await process.wait()
+            if ending.cancelled_caught:
+                process.kill()
+            await process.aclose()
+
+
+async def start_detached(root: Path) -> anyio.abc.SocketStream:
+    """Start a persistent server and connect to it.
+
+    Raises:
+        ProviderError: it did not start.
+    """
+    await anyio.run_process(
+        _command(),
+        input=_settings(root, persistent=True),
+        stderr=None,
+        env=_environment(),
+        start_new_session=True,
+    )
+    stream = await find_server(root)
+    if stream is None:
+        raise ProviderError(
+            f"the server of the local group did not start; {root}/server.log says why"
+        )
+    return stream
+
+
+async def find_server(root: Path) -> anyio.abc.SocketStream | None:
+    """Connect to the persistent server of a root; None if there is none that lives."""
+    try:
+        note = json.loads((root / "server.json").read_text())
+        return await anyio.connect_unix(note["socket"])
+    except (OSError, ValueError):
+        return None
+
+
+def _open_lock(root: Path) -> Any:
+    return os.fdopen(os.open(root / "manager.lock", os.O_RDWR | os.O_CREAT, 0o600), "wb")
+
+
+def _command() -> list[str]:
+    # Isolated: neither the current directory nor the environment has a say in what it imports.
+    return [sys.executable, "-I", "-X", "utf8", str(Path(__file__).with_name("_main.py"))]
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(INHERITED)}
+
+
+def _settings(root: Path | None, *, persistent: bool) -> bytes:
+    settings = {
+        "root": str(root) if root is not None else None,
+        "persistent": persistent,
+        "path": [str(Path(entry).absolute()) for entry in sys.path],
+    }
+    return json.dumps(settings).encode() + b"\n"

@@ -1,0 +1,48 @@
+"""The `taskscaler` command.
+
+Starting up is a feature: what is imported here, and for `--help`, is click alone.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from taskscaler import __version__
+from taskscaler.cli.run import run
+
+__all__ = ("main",)
+
+
+@click.group(
+    name="taskscaler",
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="taskscaler")
+def command_group() -> None:
+    """Keep as many instances as the jobs need, and give each job a slot on one."""
+
+
+command_group.add_command(run)
+
+
+def main() -> None:
+    """Run the command and exit with its code; wrong usage is one sentence and code 2."""
+    sys.exit(_main())
+
+
+def _main() -> int:
+    try:
+        code = command_group.main(prog_name="taskscaler", standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            click.echo(f"See `{context.command_path} --help`.", err=True)
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    return code if isinstance(code, int) else 0

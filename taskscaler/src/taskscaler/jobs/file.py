@@ -1,0 +1,222 @@
+"""The jobs file: read, checked, and expanded into the runs of its jobs.
+
+Everything that can be wrong is said at once and before anything is started:
+keys, values, names, and what a job wants to upload or read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from fleeting.config import decode, read_toml
+from fleeting.errors import ConfigError
+from fleeting.types import Duration
+from taskscaler.config import AutoscalerConfig, not_honoured, out_of_range
+from taskscaler.jobs.files import find_uploads, readable, unsafe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ("Download", "Job", "JobRun", "JobsFile", "check_job", "expand", "read_jobs_file")
+
+# More would scroll the first ones away, and one mistake often causes many.
+PROBLEMS_SHOWN = 20
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Download(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to bring back, and where to.
+
+    Attributes:
+        source: a path or a glob below the job's working directory; `from` in the file.
+        to: a folder here, relative to the jobs file.
+    """
+
+    source: str = msgspec.field(name="from")
+    to: str
+
+
+class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[[jobs]]`: a script to run on an instance, and what belongs to it.
+
+    Attributes:
+        name: unique in its file.
+        script: lines of one shell script, which stops at the first failing one.
+        env: variables of its environment, besides those of the instance.
+        timeout: how long uploads and script may take together.
+        count: how often to run it.
+        retries: how many further attempts a run has after the infrastructure failed.
+        upload: paths and globs here, to be copied into the working directory.
+        download: paths and globs in the working directory, to be copied here afterwards.
+        stdin: a file here that the script reads as its standard input.
+    """
+
+    name: str
+    script: list[str]
+    env: dict[str, str] = {}
+    timeout: Duration | None = None
+    count: int = 1
+    retries: int = 0
+    upload: list[str] = []
+    download: list[str | Download] = []
+    stdin: str | None = None
+
+
+class JobsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A jobs file.
+
+    Attributes:
+        autoscaler: where the jobs run.
+        jobs: in the order in which they are started.
+    """
+
+    autoscaler: AutoscalerConfig = AutoscalerConfig()
+    jobs: list[Job] = []
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """One run of a job, ready to be started.
+
+    Attributes:
+        name: the job's, with `#` and a number if there are several runs.
+        job: what to do.
+        folder: what the job's paths are relative to.
+        uploads: the files and folders to copy, relative to `folder`.
+    """
+
+    name: str
+    job: Job
+    folder: Path
+    uploads: tuple[str, ...] = field(default=())
+
+
+def read_jobs_file(path: Path) -> tuple[AutoscalerConfig, list[JobRun]]:
+    """Read a jobs file, check all of it, and expand it into runs.
+
+    Raises:
+        ConfigError: with a sentence for each thing that is wrong.
+    """
+    data = read_toml(path)
+    autoscaler: object = data.get("autoscaler")
+    if isinstance(autoscaler, dict):
+        table = cast("dict[str, Any]", autoscaler)
+        _refuse(path, not_honoured(table, "autoscaler."))
+    file = _decode(data, str(path))
+    _refuse(path, out_of_range(file.autoscaler, "autoscaler."))
+    _refuse(path, _wrong_jobs(file.jobs))
+    return file.autoscaler, expand(file.jobs, path.parent, where=str(path))
+
+
+def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
+    """Turn jobs into their runs, in order, and find the files that they want.
+
+    Args:
+        jobs: checked by `check_job`.
+        folder: what their paths are relative to.
+        where: names the source of the jobs in messages.
+
+    Raises:
+        ConfigError: a file that a job wants is missing.
+    """
+    runs: list[JobRun] = []
+    problems: list[str] = []
+    for index, job in enumerate(jobs):
+        uploads, missing = find_uploads(folder, job.upload)
+        problems += [f"jobs[{index}].upload: {problem}" for problem in missing]
+        if job.stdin is not None and (problem := readable(folder / job.stdin)):
+            problems.append(f"jobs[{index}].stdin: {problem}")
+        names = [job.name] if job.count == 1 else [f"{job.name}#{n + 1}" for n in range(job.count)]
+        runs += [JobRun(name, job, folder, uploads) for name in names]
+    _refuse(where, problems)
+    return runs
+
+
+def check_job(job: Job) -> Iterator[str]:
+    """Find what is wrong with a job by itself; each problem names the key in front."""
+    if not _NAME.fullmatch(job.name) or not job.name.strip("."):
+        yield (
+            f"name: {job.name!r} is no name for a job; use letters, digits, '.', '_' and '-', "
+            "and not dots alone"
+        )
+    if not any(line.strip() for line in job.script):
+        yield 'script: there is nothing to run; write for instance script = ["make test"]'
+    if any("\0" in text for text in (*job.script, *job.env.values())):
+        yield "script: a NUL character cannot be passed to a shell; remove it"
+    for variable in job.env:
+        if not _VARIABLE.fullmatch(variable):
+            yield (
+                f"env: {variable!r} is no name for a variable; use letters, digits and '_', "
+                "and no digit in front"
+            )
+    if job.timeout is not None and job.timeout <= Duration(0):
+        yield f'timeout: {str(job.timeout)!r} is too short; write for instance "10m"'
+    if job.count < 1:
+        yield f"count: {job.count} is not 1 or more; leave the job out if it is not to run"
+    if job.retries < 0:
+        yield f"retries: {job.retries} is not 0 or more; 0 means that the first attempt is the last"
+    yield from _wrong_paths(job)
+
+
+def _wrong_paths(job: Job) -> Iterator[str]:
+    uploads = [("upload", pattern) for pattern in job.upload]
+    downloads = [
+        ("download", entry if isinstance(entry, str) else entry.source) for entry in job.download
+    ]
+    for key, pattern in uploads + downloads:
+        if problem := unsafe(pattern):
+            yield f"{key}: {problem}"
+
+
+def _wrong_jobs(jobs: Sequence[Job]) -> Iterator[str]:
+    if not jobs:
+        yield "there are no jobs in it; write at least one [[jobs]] table with a name and a script"
+    for index, job in enumerate(jobs):
+        for problem in check_job(job):
+            yield f"jobs[{index}].{problem}"
+    for name, times in Counter(job.name for job in jobs).items():
+        if times > 1:
+            yield f"jobs: {times} jobs are named {name!r}; give each a name of its own"
+
+
+def _decode(data: Mapping[str, Any], where: str) -> JobsFile:
+    try:
+        return decode(data, JobsFile, where=where)
+    except ConfigError as error:
+        jobs: object = data.get("jobs")
+        if not isinstance(jobs, list):
+            raise
+        # It stops at the first wrong value; so that one try shows all, each job is tried alone.
+        problems = list(error.problems)
+        for index, job in enumerate(cast("list[Any]", jobs)):
+            if isinstance(job, dict):
+                problems += _problems_of(cast("dict[str, Any]", job), f"{where}: jobs[{index}].")
+        raise ConfigError(*_limited(list(dict.fromkeys(problems)))) from None
+
+
+def _problems_of(job: Mapping[str, Any], where: str) -> list[str]:
+    try:
+        decode(job, Job, where="")
+    except ConfigError as error:
+        return [where + problem.removeprefix(": ") for problem in error.problems]
+    return []
+
+
+def _refuse(where: object, problems: Iterator[str] | list[str]) -> None:
+    found = [f"{where}: {problem}" for problem in problems]
+    if found:
+        raise ConfigError(*_limited(found))
+
+
+def _limited(problems: list[str]) -> list[str]:
+    more = len(problems) - PROBLEMS_SHOWN
+    if more <= 0:
+        return problems
+    return [*problems[:PROBLEMS_SHOWN], f"and {more} more like these"]

@@ -1,0 +1,30 @@
+"""The real command, as a process of its own, on the real local provider."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cli_command import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def taskscaler(tmp_path: Path) -> Iterator[Command]:
+    """Yield the command."""
+    command = Command(tmp_path)
+    yield command
+    command.close()
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    """Return a pipe with a name: a job that reads it runs until the test writes to it."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from fleeting import __version__
+from fleeting.cli import COMMANDS, main
+from fleeting.registry import Registry
+
+# What no command may import that only looks at metadata.
+HEAVY = [
+    "aiohttp",
+    "anyio",
+    "asyncio",
+    "asyncssh",
+    "msgspec",
+    "pluggy",
+    "rich",
+    "typing_extensions",
+]
+
+RUN = """
+import sys
+from fleeting.cli import main
+try:
+    main()
+finally:
+    print(*sorted(sys.modules), file=sys.stderr)
+"""
+
+
+def _run(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", RUN, *args]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("args", [["--version"], ["list"], ["list", "--json"], ["--help"]])
+def test_start_imports_nothing_heavy(args: list[str]) -> None:
+    """What only looks at metadata imports no library that costs start-up time."""
+    modules = set(_run(*args).stderr.split())
+    assert "fleeting.cli" in modules
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    """The version that the command shows is the one in the code."""
+    assert _run("--version").stdout == f"fleeting {__version__}\n"
+
+
+def test_list_shows_each_plugin() -> None:
+    """The table has a line for each installed plugin, below a heading."""
+    heading, *lines = CliRunner().invoke(main, ["list"]).output.splitlines()
+    assert heading.split() == ["NAME", "VERSION", "DISTRIBUTION"]
+    entries = Registry().providers()
+    assert [line.split() for line in lines] == [
+        [entry.name, entry.version, entry.distribution] for entry in entries
+    ]
+    assert ["local", __version__, "fleeting"] in [line.split() for line in lines]
+
+
+def test_list_as_json() -> None:
+    """The same comes as JSON for scripts."""
+    shown = json.loads(CliRunner().invoke(main, ["list", "--json"]).output)
+    assert {"name": "local", "distribution": "fleeting", "version": __version__} in shown
+
+
+def test_help_names_every_command() -> None:
+    """The help lists every command, with the first sentence of the command's own help."""
+    overview = CliRunner().invoke(main, ["--help"]).output
+    for name, summary in COMMANDS.items():
+        assert f"{name}  {summary}" in overview
+        assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0
+
+
+def test_unknown_command_is_wrong_input() -> None:
+    """A command that does not exist is named, and the exit code says that the input was wrong."""
+    result = CliRunner().invoke(main, ["lst"])
+    assert result.exit_code == 2
+    assert "'lst'" in result.output

@@ -1,0 +1,180 @@
+"""`taskscaler run` when the input, the infrastructure or somebody's patience fails."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from cli_command import Command
+
+JOB = '[[jobs]]\nname = "a"\nscript = ["true"]\n'
+UNTIL_WRITTEN = """
+[autoscaler]
+max_instances = 1
+
+[[jobs]]
+name = "first"
+script = ["echo $$", "cat {fifo}"]
+
+[[jobs]]
+name = "second"
+script = ["true"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[[jobs]", "this is not TOML"),
+        ("", "there are no jobs in it"),
+        (JOB + "tiemout = 1\n", "did you mean 'timeout'?"),
+        (JOB + 'timeout = "soon"\n', "'soon' is no duration"),
+        (JOB + "retries = -1\n", "jobs[0].retries: -1 is not 0 or more"),
+        (JOB + 'upload = ["missing.txt"]\n', "there is no 'missing.txt'"),
+        (JOB + 'stdin = "missing.txt"\n', "there is no such file"),
+        ('[autoscaler]\nplugin = "nimbus"\n' + JOB, "no plugin named 'nimbus' is installed"),
+        ("[autoscaler]\nmax_instances = -1\n" + JOB, "max_instances: -1 is not 0 or more"),
+        ("[autoscaler]\nfailure_threshold = 1\n" + JOB, "does not honour it yet"),
+        ("[autoscaler]\ndelete_instances_on_shutdown = false\n" + JOB, "remove the key"),
+        ("[autoscaler.plugin_config]\nrot = 1\n" + JOB, "did you mean 'root'?"),
+        ('[autoscaler.plugin_config]\nroot = "/proc/x"\n' + JOB, "/proc/x cannot be used"),
+    ],
+)
+def test_wrong_file_is_exit_code_2(taskscaler: Command, text: str, expected: str) -> None:
+    """Whatever is wrong in a file is one sentence naming it, and nothing is started."""
+    done = taskscaler.run_jobs(taskscaler.file(text))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()[:1]
+    assert line.startswith("error: ")
+    assert expected in line
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["missing.toml"], "missing.toml: there is no such file"),
+        ([], "nothing to run is given"),
+        (["--"], "nothing to run is given"),
+        (["a.toml", "--", "true"], "give one of them"),
+        (["make", "test"], "taskscaler run -- make test"),
+        (["--count", "2", "a.toml"], "--count is for a command"),
+        (["--count", "0", "--", "true"], "--count"),
+        (["--max-instances", "-1", "--", "true"], "--max-instances"),
+        (["--timeout", "soon", "--", "true"], "'soon' is no duration"),
+        (["--timeout", "0", "--", "true"], "'0' is too short"),
+        (["--idle-time", "-1s", "--", "true"], "'-1s' is less than nothing"),
+        (["--plugin", "nimbus", "--", "true"], "fleeting-plugin-nimbus"),
+        (["--plugin-config", "root", "--", "true"], "'root' is not KEY=VALUE"),
+        (["--plugin-config", "rot=x", "--", "true"], "did you mean 'root'?"),
+        (["--plugin-config", "root=/proc/x", "--", "true"], "/proc/x cannot be used"),
+        (["--report", "/proc/x/y.json", "--", "true"], "--report /proc/x/y.json"),
+        (["--output", "loud", "--", "true"], "--output"),
+        (["--frobnicate", "--", "true"], "--frobnicate"),
+    ],
+)
+def test_wrong_words_are_exit_code_2(taskscaler: Command, words: list[str], expected: str) -> None:
+    """Whatever is wrong on the command line is one sentence naming it."""
+    done = taskscaler.run("run", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("retries", "state", "code"), [(1, "success", 0), (0, "system_failure", 3)]
+)
+def test_instance_killed_in_the_middle_of_a_job(
+    taskscaler: Command, retries: int, state: str, code: int
+) -> None:
+    """A lost instance is not the script's fault: with a retry the job succeeds on another one."""
+    done = taskscaler.run_jobs(
+        taskscaler.file(f"""
+            [[jobs]]
+            name = "victim"
+            retries = {retries}
+            script = [
+                'if mkdir "{taskscaler.folder}/once" 2>/dev/null',
+                "then kill -KILL $PPID; sleep 60; fi",
+                "echo survived",
+            ]
+        """)
+    )
+    assert done.returncode == code, done.stderr
+    report = taskscaler.reported()
+    (job,) = report["jobs"]
+    assert (job["state"], job["attempts"]) == (state, retries + 1)
+    assert len(report["instances"]) == retries + 1
+    assert done.stdout == ("survived\n" if retries else "")
+    if retries:
+        assert job["instance"] == report["instances"][1]["id"]
+
+
+def test_failed_script_is_not_retried(taskscaler: Command) -> None:
+    """Retries are for the infrastructure: a script that fails has failed."""
+    path = taskscaler.file(JOB.replace("true", "false") + "retries = 3\n")
+    assert taskscaler.run_jobs(path).returncode == 1
+    assert [job["attempts"] for job in taskscaler.reported()["jobs"]] == [1]
+
+
+def test_provider_that_always_fails_is_exit_code_3(taskscaler: Command) -> None:
+    """When no instance ever comes, the run ends in its time and says why."""
+    done = taskscaler.run_jobs("--plugin-config", "fail_rate=1", "--timeout", "2s", "--", "true")
+    assert done.returncode == 3
+    assert "fail_rate" in done.stderr
+    assert taskscaler.states() == {"command": "system_failure"}
+
+
+def test_run_that_takes_too_long(taskscaler: Command, fifo: Path) -> None:
+    """When the run's time is up, what runs has timed out and what waits is canceled."""
+    path = taskscaler.file(UNTIL_WRITTEN.format(fifo=fifo))
+    assert taskscaler.run_jobs("--timeout", "3s", path).returncode == 1
+    assert taskscaler.states() == {"first": "timed_out", "second": "canceled"}
+
+
+def wait_for(process: subprocess.Popen[bytes], stream: str, text: bytes) -> None:
+    """Read the output of a process until a line has some text in it."""
+    pipe = process.stdout if stream == "stdout" else process.stderr
+    assert pipe is not None
+    assert any(text in line for line in pipe), f"{text!r} never came"
+
+
+def test_first_interrupt_lets_running_jobs_finish(taskscaler: Command, fifo: Path) -> None:
+    """After one Ctrl-C nothing more is started, what runs ends well, and the instances go."""
+    process = taskscaler.start(taskscaler.file(UNTIL_WRITTEN.format(fifo=fifo)))
+    wait_for(process, "stdout", b"first | ")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "stderr", b"no more jobs are started")
+    fifo.write_text("go on\n")
+    assert process.wait() == 130
+    assert taskscaler.states() == {"first": "success", "second": "canceled"}
+
+
+def test_second_interrupt_cancels(taskscaler: Command, fifo: Path) -> None:
+    """After two of them the running jobs are cancelled too, and the instances go."""
+    process = taskscaler.start(taskscaler.file(UNTIL_WRITTEN.format(fifo=fifo)))
+    wait_for(process, "stdout", b"first | ")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "stderr", b"no more jobs are started")
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert taskscaler.states() == {"first": "canceled", "second": "canceled"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_termination_cleans_up_at_once(
+    taskscaler: Command, fifo: Path, number: signal.Signals
+) -> None:
+    """Who ends the command, or closes its terminal, leaves no instance behind."""
+    process = taskscaler.start(taskscaler.file(UNTIL_WRITTEN.format(fifo=fifo)))
+    wait_for(process, "stdout", b"first | ")
+    process.send_signal(number)
+    assert process.wait() == 130
+    assert taskscaler.states() == {"first": "canceled", "second": "canceled"}

@@ -1,0 +1,215 @@
+"""`taskscaler run`, from end to end: jobs, files, output and failures of the script."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from cli_command import Command
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_example_succeeds(taskscaler: Command, example: Path) -> None:
+    """Every example in the repository runs to a good end."""
+    folder = taskscaler.folder / "examples"
+    folder.mkdir()
+    for path in EXAMPLES.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    done = taskscaler.run_jobs(folder / example.name)
+    assert done.returncode == 0, done.stderr
+    assert set(taskscaler.states().values()) == {"success"}
+
+
+def test_command_passes_its_output_through(taskscaler: Command) -> None:
+    """One job alone writes as if it ran here: both outputs, bytes that are no text, no prefix."""
+    done = taskscaler.run_jobs("--", "sh", "-c", "printf 'out \\377'; printf 'err\\n' >&2")
+    assert done.returncode == 0
+    assert done.stdout == "out \\xff"
+    assert "err\n" in done.stderr
+
+
+def test_output_of_several_jobs_has_their_names_in_front(taskscaler: Command) -> None:
+    """Lines are never mixed, and a last line without an end gets one."""
+    done = taskscaler.run_jobs("--count", "3", "--", "printf", "a\\nb")
+    lines = sorted(done.stdout.splitlines())
+    assert lines == sorted(f"command#{n} | {text}" for n in (1, 2, 3) for text in "ab")
+
+
+def test_grouped_output_comes_in_one_piece(taskscaler: Command) -> None:
+    """With `--output group` the output of each job stands together under its name."""
+    done = taskscaler.run_jobs("--count", "3", "--output", "group", "--", "printf", "a\\nb\\n")
+    pieces = sorted(done.stdout.split("==> ")[1:])
+    assert pieces == [f"command#{n} <==\na\nb\n" for n in (1, 2, 3)]
+
+
+def test_no_output(taskscaler: Command) -> None:
+    """With `--output none` the jobs' output is dropped, and the progress stays."""
+    done = taskscaler.run_jobs("--count", "2", "--output", "none", "--", "echo", "a")
+    assert done.stdout == ""
+    assert "2 jobs: 2 success" in done.stderr
+
+
+def test_failed_script_is_exit_code_1(taskscaler: Command) -> None:
+    """Exit code, signal, timeout and a missing program are told apart, and the rest goes on."""
+    path = taskscaler.file("""
+        [autoscaler]
+        capacity_per_instance = 4
+        max_instances = 1
+
+        [[jobs]]
+        name = "exit"
+        script = ["exit 3", "echo never"]
+
+        [[jobs]]
+        name = "signal"
+        script = ["kill -TERM $$"]
+
+        [[jobs]]
+        name = "timeout"
+        script = ["sleep 60"]
+        timeout = "200ms"
+
+        [[jobs]]
+        name = "missing"
+        script = ["no-such-program"]
+
+        [[jobs]]
+        name = "good"
+        script = ["true"]
+    """)
+    done = taskscaler.run_jobs(path)
+    assert done.returncode == 1
+    assert "never" not in done.stdout
+    assert "signal TERM" in done.stderr
+    jobs = {job["name"]: job for job in taskscaler.reported()["jobs"]}
+    assert {
+        name: (job["state"], job["exit_code"], job["signal"]) for name, job in jobs.items()
+    } == {
+        "exit": ("failed", 3, None),
+        "signal": ("failed", None, "TERM"),
+        "timeout": ("timed_out", None, None),
+        "missing": ("failed", 127, None),
+        "good": ("success", 0, None),
+    }
+
+
+def test_fail_fast_cancels_the_others(taskscaler: Command, fifo: Path) -> None:
+    """With `--fail-fast` the first failure ends what runs, and starts nothing more."""
+    path = taskscaler.file(f"""
+        [autoscaler]
+        capacity_per_instance = 2
+        max_instances = 1
+
+        [[jobs]]
+        name = "endless"
+        script = ["cat {fifo}"]
+
+        [[jobs]]
+        name = "bad"
+        script = ["false"]
+
+        [[jobs]]
+        name = "later"
+        script = ["true"]
+    """)
+    assert taskscaler.run_jobs("--fail-fast", path).returncode == 1
+    assert taskscaler.states() == {"endless": "canceled", "bad": "failed", "later": "canceled"}
+
+
+def test_files_travel_both_ways(taskscaler: Command) -> None:
+    """Uploads keep their paths, standard input is the file, downloads land below the job's name."""
+    folder = taskscaler.folder
+    (folder / "src/lib").mkdir(parents=True)
+    (folder / "src/lib/code.txt").write_text("code")
+    (folder / "input.txt").write_bytes(b"line\n\xff" * 100_000)
+    path = taskscaler.file("""
+        [[jobs]]
+        name = "build"
+        script = ["mkdir -p dist/sub", "cat src/lib/code.txt > dist/sub/a", "cat > dist/b"]
+        upload = ["src/**"]
+        download = ["dist/*", { from = "dist/b", to = "out" }]
+        stdin = "input.txt"
+
+        [[jobs]]
+        name = "failing"
+        script = ["echo partial > log", "exit 1"]
+        download = ["log", "nothing/*"]
+    """)
+    done = taskscaler.run_jobs(path)
+    assert done.returncode == 1
+    assert (folder / "build/dist/sub/a").read_text() == "code"
+    assert (folder / "build/dist/b").read_bytes() == (folder / "input.txt").read_bytes()
+    assert (folder / "out/dist/b").read_bytes() == (folder / "input.txt").read_bytes()
+    assert (folder / "failing/log").read_text() == "partial\n"
+    assert "warning: download 'nothing/*': nothing matches it" in done.stderr
+
+
+def test_nothing_of_a_job_is_left_for_the_next(taskscaler: Command) -> None:
+    """Two jobs on one slot find the same empty home, without each other's directories."""
+    script = "ls -A; ls -A ~ | grep -c taskscaler"
+    done = taskscaler.run_jobs("--count", "2", "--max-instances", "1", "--", "sh", "-c", script)
+    assert sorted(done.stdout.splitlines()) == ["command#1 | 1", "command#2 | 1"]
+
+
+def test_instances_are_replaced_after_their_last_use(taskscaler: Command) -> None:
+    """With `--max-use-count 1` no two jobs share an instance."""
+    done = taskscaler.run_jobs(
+        "--count", "3", "--max-instances", "2", "--max-use-count", "1", "--", "true"
+    )
+    assert done.returncode == 0
+    report = taskscaler.reported()
+    assert len({job["instance"] for job in report["jobs"]}) == 3
+    assert [instance["tasks"] for instance in report["instances"]] == [1, 1, 1]
+
+
+def test_thousand_jobs(taskscaler: Command) -> None:
+    """A thousand jobs on sixteen slots all succeed, on two instances."""
+    done = taskscaler.run_jobs(
+        "--count", "1000", "--capacity-per-instance", "8", "--max-instances", "2", "--", "true"
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = taskscaler.reported()
+    assert report["summary"]["success"] == 1000
+    assert sum(instance["tasks"] for instance in report["instances"]) == 1000
+    assert len(report["instances"]) == 2
+
+
+def test_large_output_takes_little_memory(taskscaler: Command) -> None:
+    """Two hundred megabytes pass through unchanged, and never lie in memory together."""
+    size = 200_000_000
+    process = taskscaler.start("--", "sh", "-c", f"head -c {size} /dev/zero")
+    assert process.stdout is not None
+    digest, total = hashlib.sha256(), 0
+    while data := process.stdout.read(1 << 20):
+        total += len(data)
+        digest.update(data)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert total == size
+    assert digest.digest() == hashlib.sha256(bytes(size)).digest()
+    assert usage.ru_maxrss < 200_000  # kibibytes; the interpreter and its libraries take 60,000
+
+
+def test_reader_that_goes_away_ends_the_run(taskscaler: Command) -> None:
+    """After `| head` nobody is left to work for: no hang, no traceback, no instance."""
+    process = taskscaler.start("--", "yes")
+    head = subprocess.run(
+        ["/usr/bin/env", "head", "-n", "1"], stdin=process.stdout, capture_output=True, check=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert head.stdout == b"y\n"
+    assert process.stderr is not None
+    messages = process.stderr.read().decode()
+    assert process.wait() == 130
+    assert "Traceback" not in messages
+    assert taskscaler.states() == {"command": "canceled"}

@@ -1,0 +1,86 @@
+"""The fake keeps the contract, on both event loops and in all its moods."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from typing_extensions import override
+
+from fleeting.testing import FakeInstanceGroup, InstanceGroupContract
+from fleeting.types import Capability
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from fleeting.abc import Connection, InstanceGroup
+    from fleeting.types import ConnectInfo
+
+
+class _FakeContract(InstanceGroupContract):
+    """What all fakes have in common; each of the classes below has a group of its own kind."""
+
+    instance_timeout = timedelta(seconds=10)
+    call_timeout = timedelta(seconds=10)
+    repeats_operations = True
+
+    def make_group(self) -> FakeInstanceGroup:
+        """Return the group under test."""
+        return FakeInstanceGroup()
+
+    @pytest.fixture(params=["asyncio", "trio"])
+    @override
+    def anyio_backend(self, request: pytest.FixtureRequest) -> str:
+        """Run on both event loops."""
+        return str(request.param)
+
+    @pytest.fixture
+    @override
+    def open_group(self) -> Callable[[], AbstractAsyncContextManager[InstanceGroup]]:
+        """Open the same group again and again, as if it lived in a cloud."""
+        group = self.make_group()
+
+        @asynccontextmanager
+        async def open_group() -> AsyncGenerator[InstanceGroup]:
+            yield group
+
+        return open_group
+
+    @override
+    async def connect(self, group: InstanceGroup, info: ConnectInfo) -> Connection:
+        """Connect through the group."""
+        assert isinstance(group, FakeInstanceGroup)
+        return await group.connect(info)
+
+
+class TestPlainGroup(_FakeContract):
+    """The fake as it is made by default."""
+
+
+class TestFullGroup(_FakeContract):
+    """A fake with a limit."""
+
+    @override
+    def make_group(self) -> FakeInstanceGroup:
+        return FakeInstanceGroup(max_size=3)
+
+
+class TestSlowGroup(_FakeContract):
+    """A fake whose instances are pending, then boot, and linger when they are removed."""
+
+    @override
+    def make_group(self) -> FakeInstanceGroup:
+        return FakeInstanceGroup(pending_updates=2, boot_updates=3, removal_updates=2)
+
+
+class TestCapableGroup(_FakeContract):
+    """A fake that can do everything, in a group that had instances before."""
+
+    @override
+    def make_group(self) -> FakeInstanceGroup:
+        group = FakeInstanceGroup(capabilities=list(Capability), boot_updates=1)
+        group.add()
+        return group

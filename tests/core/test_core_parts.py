@@ -1,0 +1,318 @@
+"""The parts of the core that are functions or small structures, each for itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleeting.types import State
+from taskscaler.core.demand import Demand, target_idle
+from taskscaler.core.instances import TRANSITIONS, Instance, Life, Trigger
+from taskscaler.core.operations import Operation, Operations
+from taskscaler.core.outbox import Outbox
+from taskscaler.core.records import OperationRecord
+from taskscaler.core.settings import Policy, Settings
+from taskscaler.core.slots import SlotIndex
+from taskscaler.core.tasks import Tasks
+from taskscaler.core.throttle import Backoff
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+counts = st.integers(0, 1000)
+demands = st.builds(
+    Demand,
+    waiting=counts,
+    reserved=counts,
+    promised=st.just(0),
+    acquired=counts,
+    free=counts,
+    coming=counts,
+    unavailable=counts,
+    target=counts,
+    slots_per_instance=st.integers(1, 20),
+    instances=counts,
+    max_instances=counts,
+)
+
+
+@given(demands)
+def test_what_is_bought_covers_the_shortfall_and_not_an_instance_more(demand: Demand) -> None:
+    """The instances wanted are the fewest that cover the tasks that wait and the idle target."""
+    bought = demand.wanted * demand.slots_per_instance
+    assert bought >= demand.shortfall
+    assert bought - demand.slots_per_instance < max(demand.shortfall, 1)
+
+
+@given(demands)
+def test_nothing_is_bought_and_removable_at_once(demand: Demand) -> None:
+    """A shortfall and a surplus exclude each other, so no removal can cause a purchase."""
+    assert not (demand.wanted and demand.surplus > 0)
+
+
+@given(demands)
+def test_room_is_what_the_limit_leaves(demand: Demand) -> None:
+    """There is no room at or above the limit, and no limit at all if it is zero."""
+    if demand.max_instances == 0:
+        assert demand.room is None
+    else:
+        assert demand.room == max(0, demand.max_instances - demand.instances)
+
+
+@pytest.mark.parametrize(
+    ("policy", "acquired", "target"),
+    [
+        (Policy(), 100, 0),
+        (Policy(idle_count=3), 0, 3),
+        (Policy(idle_count=3, scale_factor=0.5), 4, 3),
+        (Policy(idle_count=3, scale_factor=0.5), 7, 4),
+        (Policy(scale_factor=0.1), 1, 1),
+        (Policy(scale_factor=2.0, scale_factor_limit=5), 10, 5),
+        (Policy(idle_count=9, scale_factor=2.0, scale_factor_limit=5), 10, 9),
+    ],
+)
+def test_idle_target_is_the_larger_of_count_and_factor(
+    policy: Policy, acquired: int, target: int
+) -> None:
+    """The factor is rounded up and limited; the count is a floor."""
+    assert target_idle(policy, acquired) == target
+
+
+@pytest.mark.parametrize(
+    ("policy", "preemptive"),
+    [
+        (Policy(), False),
+        (Policy(idle_count=1), True),
+        (Policy(idle_count=1, preemptive_mode=False), False),
+        (Policy(preemptive_mode=True), True),
+    ],
+)
+def test_preemptive_mode_follows_the_idle_count_unless_told(
+    policy: Policy,
+    preemptive: bool,  # noqa: FBT001 - pytest passes parameters by name
+) -> None:
+    """Reservations need a free slot exactly if idle ones are kept, or as the operator says."""
+    assert policy.preemptive is preemptive
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"capacity_per_instance": 0}, {"max_instances": -1}, {"max_use_count": -1}],
+)
+def test_settings_refuse_what_cannot_be_meant(wrong: dict[str, int]) -> None:
+    """A message names the setting that is wrong."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Settings(**wrong)  # type: ignore[arg-type] # one key of the right type each
+
+
+def make_instance(number: int, capacity: int, uses_left: int | None = None) -> Instance:
+    """Return a ready instance."""
+    return Instance(
+        "g",
+        f"i{number}",
+        number=number,
+        capacity=capacity,
+        uses_left=uses_left,
+        incarnation=None,
+        state=State.RUNNING,
+        life=Life.READY,
+        seen_at=0.0,
+        created_at=START,
+    )
+
+
+@given(
+    spread=st.booleans(),
+    capacity=st.integers(1, 4),
+    choices=st.lists(st.tuples(st.sampled_from(["new", "take", "give", "go"]), st.integers(0, 99))),
+)
+def test_slot_search_finds_what_a_scan_would_find(
+    spread: bool,  # noqa: FBT001 - Hypothesis passes arguments by name
+    capacity: int,
+    choices: list[tuple[str, int]],
+) -> None:
+    """Packing finds the fullest instance, spreading the emptiest, the oldest among equals."""
+    index = SlotIndex(capacity, spread=spread)
+    ready: list[Instance] = []
+    for step, (what, number) in enumerate(choices):
+        best = index.best()
+        if what == "new":
+            instance = make_instance(step, capacity)
+            ready.append(instance)
+            index.moved(instance, 0, instance.available)
+        elif what == "take" and best is not None:
+            before = best.available
+            best.acquire(f"t{step}")
+            index.moved(best, before, best.available)
+        elif ready:
+            instance = ready[number % len(ready)]
+            before = instance.available
+            if what == "give" and instance.tasks:
+                instance.release(next(iter(instance.tasks)))
+            elif what == "go":
+                instance.step(Trigger.CONDEMNED)
+                ready.remove(instance)
+            index.moved(instance, before, instance.available)
+        able = [one for one in ready if one.available]
+        sign = -1 if spread else 1
+        expected = min(able, key=lambda one: (sign * one.available, one.number), default=None)
+        assert index.best() is expected
+        assert index.free == sum(one.available for one in able)
+
+
+def test_slot_search_keeps_no_more_dead_entries_than_live_ones() -> None:
+    """Instances that come and go below one that stays are not remembered for ever."""
+    index = SlotIndex(2, spread=False)
+    oldest = make_instance(0, 2)
+    index.moved(oldest, 0, 2)
+    for number in range(1, 5000):
+        instance = make_instance(number, 2)
+        index.moved(instance, 0, 2)
+        instance.step(Trigger.CONDEMNED)
+        index.moved(instance, 2, 0)
+    assert index.best() is oldest
+    assert sum(len(bucket) for bucket in index._buckets) < 100
+
+
+def test_lowest_free_slot_is_given_and_uses_are_counted() -> None:
+    """Slot numbers start at 0 and are used again; each start of a task is a use."""
+    instance = make_instance(1, 3, uses_left=4)
+    assert [instance.acquire(key) for key in "abc"] == [0, 1, 2]
+    assert instance.available == 0
+    instance.release("b")
+    assert instance.available == 1
+    assert instance.acquire("d") == 1
+    instance.release("a")
+    assert (instance.used, instance.uses_left, instance.available) == (4, 0, 0)
+
+
+@pytest.mark.parametrize("life", Life)
+@pytest.mark.parametrize("trigger", Trigger)
+def test_no_life_goes_on_but_by_the_table(life: Life, trigger: Trigger) -> None:
+    """A trigger leads where the table says, or is refused with nothing changed."""
+    instance = make_instance(1, 1)
+    instance.life = life
+    if trigger in TRANSITIONS[life]:
+        instance.step(trigger)
+        assert instance.life is TRANSITIONS[life][trigger]
+    else:
+        with pytest.raises(KeyError):
+            instance.step(trigger)
+        assert instance.life is life
+
+
+def test_every_life_ends_gone() -> None:
+    """Whatever the life, an instance can vanish, and from there nothing leads back."""
+    assert all(
+        moves[Trigger.VANISHED] is Life.GONE
+        for life, moves in TRANSITIONS.items()
+        if life is not Life.GONE
+    )
+    assert TRANSITIONS[Life.GONE] == {}
+
+
+def test_pauses_double_up_to_the_limit_and_end_with_a_success() -> None:
+    """A failure during a pause belongs to the one that caused it."""
+    backoff = Backoff()
+    first, limit = timedelta(seconds=1), timedelta(seconds=5)
+    pauses: list[float] = []
+    now = 100.0
+    for _ in range(5):
+        backoff.failed(now, "no", first=first, limit=limit)
+        backoff.failed(now, "no again", first=first, limit=limit)
+        pauses.append(backoff.until - now)
+        now = backoff.until
+    assert pauses == [1, 2, 4, 5, 5]
+    assert (backoff.failures, backoff.reason) == (5, "no again")
+    backoff.succeeded()
+    assert (backoff.failures, backoff.until, backoff.reason) == (0, 0.0, "")
+
+
+def test_a_pause_is_as_long_as_the_cloud_asks_for() -> None:
+    """What the cloud wants counts if it is longer than what we would do, even beyond the limit."""
+    backoff = Backoff()
+    second = timedelta(seconds=1)
+    backoff.failed(0.0, "slow down", first=second, limit=second, retry_after=timedelta(seconds=90))
+    assert backoff.until == 90.0
+
+
+def test_operations_are_claimed_the_oldest_first_and_closed_when_done() -> None:
+    """An instance is set against the oldest operation that waits for one."""
+    operations = Operations()
+    for name, count in (("a", 2), ("b", 1)):
+        operations.add(Operation(name, count, 0.0, START))
+    assert operations.unanswered
+    assert "a" in operations
+    assert [getattr(operations.claim(one), "id", None) for one in "wxyz"] == ["a", "a", "b", None]
+    assert operations.outstanding == 0
+    assert len(operations) == 2, "open until they are answered"
+    operations.settle("a", 2)
+    assert not operations.is_open(operations.settle("b", None))
+    assert len(operations) == 0
+
+
+def test_what_failed_after_all_is_not_expected_any_more() -> None:
+    """Failures count against answered operations only, the oldest first."""
+    operations = Operations()
+    for name in "abc":
+        operations.add(Operation(name, 2, 0.0, START))
+    operations.settle("b", 2)
+    operations.settle("c", 1)
+    assert [one.id for one in operations.fail(3)] == ["b", "c"]
+    assert operations.outstanding == 2
+    assert operations.fail(1) == []
+    operations.add(Operation("d", 2, 0.0, START))
+    operations.add(Operation("e", 2, 0.0, START))
+    operations.settle("d", 2)
+    operations.settle("e", 2)
+    assert [one.id for one in operations.fail(1)] == ["d"], "what is counted out is left alone"
+
+
+def test_only_answered_operations_are_written_off() -> None:
+    """An operation whose call is still under way is not given up, however old."""
+    operations = Operations()
+    operations.add(Operation("a", 2, 10.0, START))
+    operations.add(Operation("b", 2, 10.0, START))
+    operations.settle("b", None)
+    assert operations.write_off(9.0) == []
+    assert [one.id for one in operations.write_off(10.0)] == ["b"]
+    assert "a" in operations
+
+
+def test_queue_serves_in_order_and_forgets_the_cancelled() -> None:
+    """A task that was cancelled and asks again goes to the end of the queue."""
+    tasks = Tasks()
+    for key in "abc":
+        tasks.wait(key)
+    tasks.cancel("a")
+    tasks.wait("a")
+    assert list(tasks) == ["b", "c", "a"]
+    assert [tasks.next() for _ in range(3)] == ["b", "c", "a"]
+    assert not tasks.waiting
+
+
+def test_queue_stays_small_when_tasks_come_and_go_behind_one_that_waits() -> None:
+    """Cancelled tasks are not remembered for ever."""
+    tasks = Tasks()
+    tasks.wait("first")
+    for number in range(10_000):
+        tasks.wait(str(number))
+        tasks.cancel(str(number))
+    assert len(tasks._queue) < 200
+    assert tasks.next() == "first"
+
+
+def test_outbox_stores_the_newest_of_each_record_before_anything_else() -> None:
+    """A record that is put and dropped in one event is only dropped, and the other way round."""
+    out = Outbox()
+    old, new = (OperationRecord("g", "o", count, START) for count in (1, 2))
+    out.put(old)
+    out.drop(old.key)
+    out.put(new)
+    out.put(OperationRecord("g", "p", 1, START))
+    out.drop(("operation", "g", "p"))
+    (persist,) = out.finish()
+    assert persist.put == (new,)  # type: ignore[attr-defined] # a Persist, or the test fails here
+    assert persist.drop == (("operation", "g", "p"),)  # type: ignore[attr-defined] # as above

@@ -1,0 +1,198 @@
+"""Who ends when somebody is killed: the manager, the server, a reaper, or an instance."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from fleeting.errors import InstanceUnhealthy, ProviderError
+from fleeting.types import State
+
+if TYPE_CHECKING:
+    import asyncssh
+    from tests.integration.local.conftest import Local
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has subreapers"),
+]
+
+# Detaches as thoroughly as a process can, and gives itself an environment to be found by.
+DAEMON = (
+    "setsid sh -c 'TOKEN={} setsid sh -c \"sleep 1000 & exec sleep 1000\" & exit' "
+    ">/dev/null 2>&1 </dev/null"
+)
+MANAGER = """
+import sys, anyio
+from pathlib import Path
+from fleeting.local import LocalConfig, LocalProvider
+from fleeting.types import GroupSettings
+
+async def main():
+    root = Path(sys.argv[1]) if sys.argv[1] else None
+    async with LocalProvider().open(LocalConfig(root=root), GroupSettings()) as group:
+        await group.increase(2, "two")
+        while any(one.state.value != "running" for one in (await group.update()).instances):
+            pass
+        print(group.info.id, flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+
+async def _detach(local: Local, connection: asyncssh.SSHClientConnection) -> str:
+    """Start a daemon on an instance; return what its two processes are found by."""
+    token = uuid.uuid4().hex
+    await connection.run(DAEMON.format(token), check=True)
+    await local.wait(lambda: len(local.processes(token)) == 2)
+    return token
+
+
+async def test_removal_ends_daemons_and_only_those_of_the_instance(local: Local) -> None:
+    """What detached with setsid and a double fork ends with its instance; others go on."""
+    async with local.open() as group:
+        one, other = await local.grow(group, 2)
+        async with local.connect(group, one) as connection:
+            mine = await _detach(local, connection)
+        async with local.connect(group, other) as connection:
+            foreign = await _detach(local, connection)
+            await group.decrease([one])
+            await local.reach(group, one, None)
+            assert local.processes(mine) == []
+            assert len(local.processes(foreign)) == 2
+            await connection.run("true", check=True)
+    assert local.processes(foreign) == []
+
+
+async def test_removal_breaks_connections(local: Local) -> None:
+    """A client of a removed instance loses its connection in the middle of its command."""
+    async with local.open() as group:
+        [id] = await local.grow(group)
+        async with local.connect(group, id) as connection:
+            process = await connection.create_process("sleep 1000")
+            await group.decrease([id])
+            with anyio.fail_after(30):
+                await connection.wait_closed()
+            assert process.exit_status is None
+
+
+async def test_a_killed_reaper_is_a_failed_instance(local: Local, tmp_path: Path) -> None:
+    """When an instance's processes are killed from outside, it fails and leaves nothing behind."""
+    async with local.open(root=tmp_path) as group:
+        one, other = await local.grow(group, 2)
+        async with local.connect(group, one) as connection:
+            token = await _detach(local, connection)
+            completed = await connection.run("echo $PPID", check=True)
+            os.kill(int(str(completed.stdout)), signal.SIGKILL)
+            await local.reach(group, one, State.FAILED)
+            with anyio.fail_after(30):
+                await connection.wait_closed()
+        with pytest.raises(InstanceUnhealthy, match="killed"):
+            await group.heartbeat(one)
+        await local.wait(lambda: not local.processes(token))
+        await local.wait(lambda: not (tmp_path / "instances" / one).exists())
+        await group.decrease([one])
+        assert await local.states(group) == {other: State.RUNNING}
+        async with local.connect(group, other) as connection:
+            await connection.run("true", check=True)
+
+
+async def test_a_killed_server_takes_everything_with_it(local: Local, tmp_path: Path) -> None:
+    """Without its server the group says that it is gone, and nothing is left of it."""
+    async with local.open(root=tmp_path) as group:
+        [id] = await local.grow(group)
+        async with local.connect(group, id) as connection:
+            token = await _detach(local, connection)
+        os.kill(local.server(tmp_path), signal.SIGKILL)
+        with pytest.raises(ProviderError, match="open the group again"):
+            await group.update()
+        with pytest.raises(ProviderError, match="open the group again"):
+            await group.increase(1, "more")
+        await local.wait(lambda: not local.processes(tmp_path))
+        assert local.processes(token) == []
+        assert not (tmp_path / "instances").exists()
+
+
+async def test_a_killed_nursery_does_not_save_anything(local: Local, tmp_path: Path) -> None:
+    """Running instances survive the loss of the nursery, new ones fail, and all ends in time."""
+    async with local.open(root=tmp_path) as group:
+        [id] = await local.grow(group)
+        nursery = next(
+            pid
+            for pid in local.processes(f"_nursery.py\0{tmp_path}")
+            if local.parent(pid) == local.server(tmp_path)
+        )
+        os.kill(nursery, signal.SIGKILL)
+        async with local.connect(group, id) as connection:
+            await connection.run("true", check=True)
+        [late] = (await group.increase(1, "late")).ids
+        await local.reach(group, late, State.FAILED)
+    await local.wait(lambda: not local.processes(tmp_path))
+    assert not (tmp_path / "instances" / id).exists()
+
+
+async def test_a_stopped_server_is_no_reason_to_wait_for_ever(
+    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that does not answer is an error, and its late replies are told from new ones."""
+    async with local.open(root=tmp_path) as group:
+        [id] = await local.grow(group)
+        server = local.server(tmp_path)
+        os.kill(server, signal.SIGSTOP)
+        with monkeypatch.context() as patch:
+            patch.setattr("fleeting.local._group.REPLY_SECONDS", 0.1)
+            for _ in range(2):
+                with pytest.raises(ProviderError, match="has not answered"):
+                    await group.connect_info(id)
+        os.kill(server, signal.SIGCONT)
+        assert await local.states(group) == {id: State.RUNNING}
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+async def test_a_killed_manager_leaves_nothing(
+    local: Local, tmp_path: Path, *, is_given: bool
+) -> None:
+    """SIGKILL of the manager ends every process and deletes every directory of its group."""
+    command = [sys.executable, "-c", MANAGER, str(tmp_path) if is_given else ""]
+    async with await anyio.open_process(command, stderr=None) as manager:
+        assert manager.stdout is not None
+        root = Path((await manager.stdout.receive()).decode().strip().removeprefix("local"))
+        assert len(list((root / "instances").iterdir())) == 2
+        assert local.processes(root)
+        manager.kill()
+        await manager.wait()
+    await local.wait(lambda: not local.processes(root))
+    assert not (root / "instances").exists()
+    assert root.exists() is is_given  # noqa: ASYNC240 - a test may block
+
+
+async def test_no_zombies_and_no_files_pile_up(local: Local, tmp_path: Path) -> None:
+    """After many commands and instances, the server has as many files and children as before."""
+    async with local.open(root=tmp_path) as group:
+        await local.grow(group)
+        server = local.server(tmp_path)
+        files = Path(f"/proc/{server}/fd")
+        before = len(list(files.iterdir()))  # noqa: ASYNC240 - a test may block
+        for _ in range(3):
+            ids = await local.grow(group, 3)
+            for id in ids:
+                async with local.connect(group, id) as connection:
+                    for _ in range(10):
+                        await connection.run("true", check=True)
+            await group.decrease(ids)
+            for id in ids:
+                await local.reach(group, id, None)
+        await local.wait(lambda: len(list(files.iterdir())) == before)
+        tree = local.processes(f"_nursery.py\0{tmp_path}")
+        assert len(tree) == 2  # the nursery and one reaper; a zombie has no command line
+        table = Path("/proc").glob("[0-9]*/stat")  # noqa: ASYNC240 - a test may block
+        parents = [path.read_text().rpartition(")")[2].split()[1] for path in table]
+        assert sum(int(parent) in tree for parent in parents) == 1

@@ -1,0 +1,410 @@
+"""Commands over SSH, on both makes of server."""
+
+# ruff: noqa: ASYNC240 - what these tests read of /proc is in memory
+
+from __future__ import annotations
+
+import os
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from fleeting.connectors import _ssh_channels
+from fleeting.connectors.ssh import SSHConnector
+from fleeting.errors import ConnectionLost, NotSupported
+from fleeting.types import ConnectInfo, Exit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import asyncssh
+    from tests.integration.conftest import Server
+
+    from fleeting.abc import Connection
+
+pytestmark = pytest.mark.anyio
+MEGABYTE = 1024 * 1024
+
+
+class Counter:
+    """An output that counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def write(self, data: bytes) -> None:
+        """Count some bytes."""
+        self.count += len(data)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def _gone(pid: int) -> None:
+    """Wait for a process to end; nothing announces that of a stranger's."""
+    with anyio.fail_after(10):
+        while _alive(pid):
+            await anyio.sleep(0.01)
+
+
+async def test_status_and_outputs(connection: Connection) -> None:
+    """Exit status, output and error output arrive, each for itself."""
+    done = await connection.run("echo out; echo err >&2; exit 3")
+    assert (done.status, done.signal, done.stdout, done.stderr) == (3, None, b"out\n", b"err\n")
+    assert not done.succeeded
+
+
+async def test_output_is_bytes(connection: Connection) -> None:
+    """Every byte value passes in both directions, whether or not it is text."""
+    data = bytes(range(256)) * 1000
+    done = await connection.run("cat; cat /dev/fd/0 >&2", stdin=data)
+    assert done.stdout == data
+
+
+async def test_no_input_is_the_end_of_input(connection: Connection) -> None:
+    """A command without input sees the end of file at once."""
+    assert (await connection.run("cat")).succeeded
+
+
+async def test_input_can_end_before_the_output(connection: Connection) -> None:
+    """Closing the input leaves the output open: the command answers afterwards."""
+    async with connection.start("cat; echo after") as process:
+        await process.stdin.send(b"before ")
+        assert await process.stdout.receive() == b"before "
+        await process.stdin.aclose()
+        assert await process.stdout.receive() == b"after\n"
+        assert await process.wait() == Exit(0)
+        with pytest.raises(anyio.EndOfStream):
+            await process.stdout.receive()
+
+
+async def test_input_that_nobody_reads(connection: Connection) -> None:
+    """A command that ends without reading all of its input ends the run, however much is left."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * MEGABYTE
+
+    done = await connection.run("head -c 3", stdin=endless())
+    assert (done.status, done.stdout) == (0, b"xxx")
+
+
+@pytest.mark.parametrize("name", ["KILL", "TERM", "SEGV"])
+async def test_a_signal_is_no_status(connection: Connection, name: str) -> None:
+    """A command that a signal ended has no status but the signal's name."""
+    done = await connection.run(f"exec sh -c 'kill -{name} $$'")
+    assert (done.status, done.signal) == (None, name)
+
+
+async def test_signals_reach_the_whole_group(connection: Connection) -> None:
+    """A signal that we send reaches the command and what it has started."""
+    async with connection.start("sleep 600 & echo $!; exec sleep 600") as process:
+        child = int(await process.stdout.receive())
+        await process.send_signal("TERM")
+        assert await process.wait() == Exit(None, "TERM")
+        await _gone(child)
+        await process.send_signal("TERM")  # After its end this does nothing.
+
+
+async def test_a_signals_name_is_checked(connection: Connection) -> None:
+    """What is no signal's name is refused here, and not sent."""
+    async with connection.start("cat") as process:
+        with pytest.raises(ValueError, match="no name of a signal"):
+            await process.send_signal("TERM 1; true")
+
+
+async def test_a_timeout_ends_the_command(connection: Connection) -> None:
+    """When its time is up, a command is ended on the instance, and its output is kept."""
+    done = await connection.run("echo $$; exec sleep 600", timeout=timedelta(seconds=0.5))
+    assert (done.timed_out, done.status, done.succeeded) == (True, None, False)
+    await _gone(int(done.stdout))
+
+
+async def test_no_time_at_all(connection: Connection) -> None:
+    """A timeout of zero is one, and not the lack of one."""
+    assert (await connection.run("sleep 600", timeout=timedelta(0))).timed_out
+
+
+async def test_a_command_that_ignores_term_is_killed(connection: Connection) -> None:
+    """Leaving `start` ends also a command that does not want to end."""
+    async with connection.start("trap '' TERM; echo $$; while :; do sleep 1; done") as process:
+        pid = int(await process.stdout.receive())
+    await _gone(pid)
+
+
+async def test_cancelling_ends_the_command(connection: Connection) -> None:
+    """A cancelled run leaves no command behind."""
+    pids: list[int] = []
+    async with anyio.create_task_group() as group:
+
+        async def note(data: bytes) -> None:
+            pids.append(int(data))
+            group.cancel_scope.cancel()
+
+        async def run() -> None:
+            await connection.run("echo $$; exec sleep 600", stdout=note)
+
+        group.start_soon(run)
+    await _gone(pids[0])
+
+
+async def test_background_processes_do_not_hold_the_run(sshd: ConnectInfo) -> None:
+    """A run ends with its command, though a background process keeps the output open."""
+    async with await SSHConnector().connect(sshd) as connection:
+        done = await connection.run("sleep 600 & echo $!; echo done")
+    pid, word = done.stdout.split()
+    assert (done.status, word) == (0, b"done")
+    os.kill(int(pid), 9)
+
+
+async def test_environment_arrives_unchanged(connection: Connection) -> None:
+    """Values with quotes, newlines, foreign letters and bytes that are no text survive."""
+    values = {
+        "QUOTES": "'\"`$(exit 1)\\ '' \\'",
+        "LINES": "\na\n\nb\n",
+        "LETTERS": "Grüße, 你好",
+        "BYTES": os.fsdecode(bytes(range(1, 256))),
+        "EMPTY": "",
+        "SHELL": "/nonexistent",
+    }
+    script = "; ".join(f"printf '%s\\1' \"${name}\"" for name in values if name != "BYTES")
+    done = await connection.run(f'{script}; printf %s "$BYTES"; cat', env=values, stdin=b"-input")
+    *texts, rest = done.stdout.split(b"\1", len(values) - 1)
+    assert [text.decode() for text in texts] == [v for n, v in values.items() if n != "BYTES"]
+    assert rest == bytes(range(1, 256)) + b"-input"
+
+
+async def test_environment_is_on_no_command_line(connection: Connection) -> None:
+    """While a command runs, nobody can read its environment from a command line."""
+    secret = uuid.uuid4().hex
+    async with connection.start("echo ready; cat; echo after", env={"TOKEN": secret}) as process:
+        assert await process.stdout.receive() == b"ready\n"
+        lines: list[bytes] = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                lines.append(path.read_bytes())
+            except OSError:
+                continue  # It has ended meanwhile.
+        assert any(b"echo ready; cat; echo after" in line for line in lines)
+        assert not any(secret.encode() in line for line in lines)
+
+
+async def test_working_directory(connection: Connection, tmp_path: Path) -> None:
+    """A command runs where it shall, also if the name of the folder is a strange one."""
+    folder = tmp_path / "a 'strange' $name\n"
+    folder.mkdir()
+    assert (await connection.run("pwd", cwd=str(folder))).stdout == f"{folder}\n".encode()
+
+
+async def test_missing_working_directory(connection: Connection) -> None:
+    """A folder that is not there is named on stderr, and the command does not start."""
+    done = await connection.run("echo started", cwd="/no/such/folder")
+    assert (done.status, done.stdout) == (1, b"") or (done.status, done.stdout) == (2, b"")
+    assert b"/no/such/folder" in done.stderr
+
+
+async def test_bad_names_of_variables(connection: Connection) -> None:
+    """A name that cannot be one is refused before anything is started."""
+    with pytest.raises(ValueError, match="cannot be the name"):
+        await connection.run("true", env={"A;B": "x"})
+    assert connection.is_open
+
+
+async def test_much_output(connection: Connection) -> None:
+    """Two hundred megabytes arrive completely."""
+    counter = Counter()
+    done = await connection.run(f"head -c {200 * MEGABYTE} /dev/zero", stdout=counter)
+    assert (done.status, counter.count) == (0, 200 * MEGABYTE)
+
+
+async def test_captured_output_is_bounded(connection: Connection) -> None:
+    """What is beyond the limit is dropped, and the result says so."""
+    done = await connection.run("head -c 5000 /dev/zero", capture_limit=100)
+    assert (len(done.stdout), done.truncated, done.status) == (100, True, 0)
+
+
+async def test_unread_output_blocks_the_command_and_not_us(connection: Connection) -> None:
+    """A gigabyte that nobody reads stays on the instance; a little of it lies here."""
+    async with connection.start("head -c 1G /dev/zero; echo done >&2") as process:
+        await anyio.wait_all_tasks_blocked()
+        assert len(await process.stdout.receive()) > 0
+        channel: Any = vars(process)["_channel"]
+        with anyio.fail_after(10):
+            while not vars(channel)["_reading_paused"]:
+                await anyio.sleep(0.01)
+        held_back = sum(len(data) for data, _ in channel._transport._recv_buf)
+        assert process.stdout.unread + held_back < 4 * MEGABYTE  # type: ignore[attr-defined]
+        # Meanwhile others get on.
+        assert (await connection.run("echo other")).stdout == b"other\n"
+
+
+async def test_an_output_that_was_closed_does_not_block(connection: Connection) -> None:
+    """Closing an output means to drop it: the command goes on."""
+    async with connection.start("head -c 20000000 /dev/zero; echo done >&2") as process:
+        await process.stdout.aclose()
+        assert await process.stderr.receive() == b"done\n"
+        assert await process.wait() == Exit(0)
+        with pytest.raises(anyio.ClosedResourceError):
+            await process.stdout.receive()
+
+
+async def test_many_commands_at_once(connection: Connection) -> None:
+    """A hundred commands share one connection, and each gets its own output."""
+    answers: dict[int, bytes] = {}
+
+    async def run(number: int) -> None:
+        done = await connection.run(f"read word; echo {number} $word", stdin=b"word\n")
+        answers[number] = done.stdout
+
+    async with anyio.create_task_group() as group:
+        for number in range(100):
+            group.start_soon(run, number)
+    assert answers == {number: f"{number} word\n".encode() for number in range(100)}
+
+
+async def test_more_commands_than_the_server_permits(
+    start_sshd: Callable[..., ConnectInfo],
+) -> None:
+    """With OpenSSH's limit of ten sessions, the eleventh command waits for another to end."""
+    info = start_sshd("MaxSessions 3")
+    results: list[int | None] = []
+    async with await SSHConnector().connect(info) as connection:
+
+        async def run() -> None:
+            results.append((await connection.run("sleep 0.05")).status)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(12):
+                group.start_soon(run)
+    assert results == [0] * 12
+
+
+async def test_a_server_that_permits_no_commands(start_sshd: Callable[..., ConnectInfo]) -> None:
+    """Where no command is permitted at all, each one says so instead of waiting."""
+    info = start_sshd("MaxSessions 0")
+    async with await SSHConnector().connect(info) as connection:
+        refused: list[NotSupported] = []
+
+        async def run() -> None:
+            with pytest.raises(NotSupported, match="runs no command") as caught:
+                await connection.run("true")
+            refused.append(caught.value)
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                for _ in range(5):
+                    group.start_soon(run)
+        assert len(refused) == 5
+
+
+async def test_loss_is_not_an_end(serve: Callable[..., Any]) -> None:
+    """A connection that breaks in mid-command is an error everywhere, and no exit status."""
+    async with serve() as server, await SSHConnector().connect(server.info) as connection:
+        async with connection.start("echo started; exec sleep 600") as process:
+            assert await process.stdout.receive() == b"started\n"
+            server.drop()
+            for operation in (process.wait(), process.stdout.receive(), process.stderr.receive()):
+                with pytest.raises(ConnectionLost, match="lost"):
+                    await operation
+            with pytest.raises(ConnectionLost):
+                await process.stdin.send(b"x")
+            with pytest.raises(ConnectionLost):
+                await process.send_signal("TERM")
+        assert not connection.is_open
+        with pytest.raises(ConnectionLost):
+            await connection.run("true")
+        with pytest.raises(ConnectionLost):
+            await connection.glob("*")
+        with pytest.raises(ConnectionLost):
+            await connection.open_tcp("127.0.0.1", 1)
+
+
+async def test_loss_in_a_run(serve: Callable[..., Any]) -> None:
+    """`run` raises `ConnectionLost`, and nothing else, when the connection breaks."""
+    async with serve() as server, await SSHConnector().connect(server.info) as connection:
+
+        async def drop(_data: bytes) -> None:
+            server.drop()
+
+        with pytest.raises(ConnectionLost):
+            await connection.run("echo x; exec sleep 600", stdout=drop)
+
+
+async def test_a_polite_goodbye_is_not_an_end(serve: Callable[..., Any]) -> None:
+    """A server that takes its leave in good order has not ended the command either."""
+    async with serve() as server, await SSHConnector().connect(server.info) as connection:
+        async with connection.start("echo started; exec sleep 600") as process:
+            assert await process.stdout.receive() == b"started\n"
+            for one in list(server.connections):
+                one.close()
+            with pytest.raises(ConnectionLost):
+                await process.stdout.receive()
+            with pytest.raises(ConnectionLost):
+                await process.wait()
+
+
+async def test_a_channel_closed_without_a_status(serve: Callable[..., Any]) -> None:
+    """A server that does not say how the command ended has not said that it went well."""
+
+    async def close(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        process.stdout.write(b"all good")
+        process.stdout.write_eof()
+        process.channel.close()
+
+    async with serve(close) as server, await SSHConnector().connect(server.info) as connection:
+        with pytest.raises(ConnectionLost, match="without saying how"):
+            await connection.run("true")
+        assert connection.is_open
+
+
+async def test_cancelled_openings_leave_no_channel(serve: Callable[..., Any]) -> None:
+    """Wherever the start of a command is cancelled, the server is left with no channel."""
+    server: Server
+    async with serve() as server, await SSHConnector().connect(server.info) as connection:
+        for turns in range(40):
+            async with anyio.create_task_group() as group:
+
+                async def run() -> None:
+                    await connection.run("cat", env={"A": "B"}, stdin=b"x" * 1000)
+
+                group.start_soon(run)
+                for _ in range(turns):
+                    await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+        await server.idle(connections=1)
+        assert (await connection.run("echo fine")).stdout == b"fine\n"
+
+
+async def test_closing_ends_what_runs(connection: Connection) -> None:
+    """Closing a connection ends its commands on the instance, and can be repeated."""
+    pid = 0
+    with pytest.raises(ConnectionLost, match="closed on this side"):
+        async with connection.start("echo $$; exec sleep 600") as process:
+            pid = int(await process.stdout.receive())
+            await connection.aclose()
+            await connection.aclose()
+            await process.stdin.send(b"x")
+    await _gone(pid)
+    assert not connection.is_open
+
+
+async def test_small_reads(connection: Connection) -> None:
+    """A reader that takes little at a time gets everything in order."""
+    async with connection.start("printf 0123456789") as process:
+        data = [await process.stdout.receive(3) for _ in range(4)]
+        assert b"".join(data) == b"0123456789"
+        with pytest.raises(anyio.EndOfStream):
+            await process.stdout.receive(1)
+
+
+def test_the_bound_is_what_the_documentation_says() -> None:
+    """A channel is paused when more than a megabyte lies unread."""
+    assert _ssh_channels.HIGH_WATER == MEGABYTE

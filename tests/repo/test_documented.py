@@ -1,0 +1,142 @@
+"""What a user can set is described where a user looks for it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from types import ModuleType
+
+    from .conftest import Module
+
+FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+COMMANDS = importlib.metadata.entry_points(group="console_scripts")
+OURS = [command for command in COMMANDS if command.name in {"fleeting", "taskscaler"}]
+
+
+def spans(texts: Iterable[str]) -> set[str]:
+    """Return what stands in running text as code; blocks are examples, not descriptions."""
+    return {span for text in texts for span in SPAN.findall(FENCE.sub("", text))}
+
+
+def keys(module: ModuleType) -> Iterator[str]:
+    """Yield the keys of what a module decodes strictly: a file that a person wrote."""
+    for value in vars(module).values():
+        if (
+            inspect.isclass(value)
+            and issubclass(value, msgspec.Struct)
+            and value.__module__ == module.__name__
+            and value.__struct_config__.forbid_unknown_fields
+        ):
+            yield from value.__struct_encode_fields__
+
+
+def options(command: click.Command, path: str) -> Iterator[tuple[str, str]]:
+    """Yield each option of a command and of those below it, with the command's name."""
+    context = click.Context(command, info_name=path)
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            yield from ((path, name) for name in (*parameter.opts, *parameter.secondary_opts))
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from options(below, f"{path} {name}")
+
+
+def undescribed(names: Iterable[str], described: set[str]) -> list[str]:
+    """Return the names that no code span is, or begins with."""
+    known = {re.split(r"[ =,]", span, maxsplit=1)[0] for span in described} | described
+    return sorted(set(names) - known)
+
+
+def main_command(loaded: Any) -> click.Command:
+    """Return the click command behind the function of an entry point."""
+    if isinstance(loaded, click.Command):
+        return loaded
+    commands = [
+        value
+        for value in vars(sys.modules[loaded.__module__]).values()
+        if isinstance(value, click.Group)
+    ]
+    assert len(commands) == 1, f"{loaded.__module__} should have one click group: {commands}"
+    return commands[0]
+
+
+@pytest.fixture(scope="session")
+def described(files: list[Path], root: Path) -> set[str]:
+    """Return the code spans of the documentation: `docs/`, and each plugin's own page."""
+    pages = [
+        path
+        for path in files
+        if path.suffix == ".md" and path.relative_to(root).parts[0] in {"docs", "plugins"}
+    ]
+    return spans(page.read_text() for page in pages)
+
+
+def test_every_key_is_described(modules: list[Module], described: set[str]) -> None:
+    """Each key of a configuration or jobs file stands in the documentation as code."""
+    # No entry point leads to a provider for tests: its keys stand in no file.
+    read = [module for module in modules if "testing" not in module.name.split(".")]
+    missing = {module.name: undescribed(keys(module.load()), described) for module in read}
+    assert {name: wanting for name, wanting in missing.items() if wanting} == {}
+
+
+@pytest.mark.parametrize("entry", OURS, ids=lambda entry: entry.name)
+def test_every_option_is_described(
+    entry: importlib.metadata.EntryPoint, described: set[str]
+) -> None:
+    """Each option of each command stands in the documentation as code."""
+    found = dict(options(main_command(entry.load()), entry.name))
+    assert found, f"{entry.name} has no options at all"
+    names = [name for _, name in options(main_command(entry.load()), entry.name)]
+    assert undescribed(names, described) == []
+
+
+def test_undescribed_names_are_noticed() -> None:
+    """A key or an option that stands in prose or in a block only is not described."""
+    page = "Set `idle_count`, or `--max N`.\nOnly idle_time.\n```toml\ngone = `x`\n```\n`other`"
+    described = spans([page])
+    names = ["idle_count", "--max", "idle_time", "gone", "other", "x"]
+    assert undescribed(names, described) == ["gone", "idle_time", "x"]
+
+
+def test_keys_and_options_are_found() -> None:
+    """The fields of strict structs and the options of nested commands are what is looked for."""
+
+    class Strict(msgspec.Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
+        from_: str
+
+    class Lenient(msgspec.Struct):
+        ignored: str
+
+    @click.group
+    @click.option("--above/--no-above")
+    def group() -> None:
+        pass
+
+    @group.command
+    @click.option("-b", "--below")
+    def inner() -> None:
+        pass
+
+    module = type(sys)(__name__)
+    module.__dict__.update({"Strict": Strict, "Lenient": Lenient})
+    assert list(keys(module)) == ["from"]
+    assert list(options(group, "x")) == [
+        ("x", "--above"),
+        ("x", "--no-above"),
+        ("x inner", "-b"),
+        ("x inner", "--below"),
+    ]

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fleeting.config import ConnectorConfig, GroupConfig, decode, parse_assignments, read_toml
+from fleeting.errors import ConfigError
+from fleeting.types import Duration
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    size: int = 0
+
+
+class _Whole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    needed: str
+    wait: Duration | None = None
+    root: Path | None = None
+    parts: tuple[_Part, ...] = ()
+    either: str | _Part | None = None
+    group: GroupConfig = GroupConfig()
+
+
+def _problems(data: dict[str, object]) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        decode({"needed": "", **data}, _Whole, where="a.toml")
+    return caught.value.problems
+
+
+def test_file_is_read(tmp_path: Path) -> None:
+    """A TOML file becomes a dictionary."""
+    path = tmp_path / "a.toml"
+    path.write_text('plugin = "aws"\n[plugin_config]\nname = "gruppe-ä"\n', encoding="utf-8")
+    assert read_toml(path) == {"plugin": "aws", "plugin_config": {"name": "gruppe-ä"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "there is no such file; check the path"),
+        (b"a = \xff", "byte 4 is not UTF-8; save the file as UTF-8"),
+        (b"a = 1\nb = = 2", r"this is not TOML: .*line 2, column 5.*; mend the line it names"),
+    ],
+)
+def test_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, problem: str) -> None:
+    """What is wrong with a file is one sentence with its name, the place and what to do."""
+    path = tmp_path / "a.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=problem) as caught:
+        read_toml(path)
+    (sentence,) = caught.value.problems
+    assert sentence.startswith(f"{path}: ")
+    assert "\n" not in sentence
+
+
+def test_folder_is_no_file(tmp_path: Path) -> None:
+    """A folder in place of a file is reported like a file that cannot be read."""
+    with pytest.raises(ConfigError, match=r"it cannot be read \(is a directory\); check the path"):
+        read_toml(tmp_path)
+
+
+def test_decoding() -> None:
+    """Durations and paths are read from strings, at any depth."""
+    connector = {"keepalive": "30s", "key_path": "~/key", "username": "me"}
+    data = {
+        "needed": "yes",
+        "wait": "1m",
+        "root": "/srv",
+        "parts": [{"size": 1}],
+        "either": {"size": 2},
+        "group": {"plugin": "aws", "connector_config": connector},
+    }
+    whole = decode(data, _Whole, where="a.toml")
+    assert (whole.wait, whole.root) == (timedelta(minutes=1), Path("/srv"))
+    assert (whole.parts, whole.either) == ((_Part(1),), _Part(2))
+    settings = whole.group.connector_config.settings()
+    assert settings.keepalive == timedelta(seconds=30)
+    assert (settings.username, settings.key_path) == ("me", Path("~/key"))
+
+
+def test_all_unknown_keys_are_named() -> None:
+    """Every unknown key is shown, with its path and the nearest key that there is."""
+    data: dict[str, object] = {
+        "wiat": "1m",
+        "parts": [{"size": 1}, {"sise": 2}],
+        "either": {"Size-": 3},
+        "group": {"connector_config": {"user-name": "me"}},
+        "zzz": 0,
+    }
+    assert set(_problems(data)) == {
+        "a.toml: wiat: unknown key; did you mean 'wait'?",
+        "a.toml: parts[1].sise: unknown key; did you mean 'size'?",
+        "a.toml: either.Size-: unknown key; did you mean 'size'?",
+        "a.toml: group.connector_config.user-name: unknown key; did you mean 'username'?",
+        "a.toml: zzz: unknown key; known keys: either, group, needed, parts, root, wait",
+    }
+
+
+def test_unknown_keys_of_others_are_left_alone() -> None:
+    """A table that is not only ours may have keys that we do not know."""
+    group = {"plugin": "aws", "capacity_per_instance": 2}
+    assert decode({"needed": "", "group": group}, _Whole, where="a.toml").group.plugin == "aws"
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ({"needed": 1}, "a.toml: needed: expected `str`, got `int`; write such a value"),
+        (
+            {"parts": [{"size": "x"}]},
+            "a.toml: parts[0].size: expected `int`, got `str`; write such a value",
+        ),
+        ({"wait": 20}, 'a.toml: wait: 20 is no duration: write for instance "90s" or "20m"'),
+        (
+            {"wait": "20"},
+            'a.toml: wait: \'20\' is no duration: write for instance "90s", "20m" or "1h30m"',
+        ),
+        ({"root": 7}, "a.toml: root: 7 is no path: write it in quotes"),
+    ],
+)
+def test_wrong_value(data: dict[str, object], problem: str) -> None:
+    """A value of the wrong kind is one sentence with file, path, what is the matter and the fix."""
+    assert _problems(data) == (problem,)
+
+
+def test_missing_key() -> None:
+    """A key that must be there is named."""
+    with pytest.raises(ConfigError, match=r"^a.toml: .*missing required field `needed`; add it$"):
+        decode({}, _Whole, where="a.toml")
+
+
+def test_no_secret_is_shown() -> None:
+    """Neither a message nor a repr shows a password or a setting of the plugin."""
+    secret = {"password": ["hunter2"]}
+    (problem,) = _problems({"group": {"connector_config": secret}})
+    assert problem.startswith("a.toml: group.connector_config.password: expected `str | null`")
+    config = GroupConfig(
+        plugin="aws",
+        plugin_config={"token": "hunter2"},
+        connector_config=ConnectorConfig(username="me", password="hunter2"),  # noqa: S106 - it must not be seen
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse_assignments(["a=1", "password:hunter2"], where="--plugin-config")
+    assert "value number 2 is not KEY=VALUE" in str(caught.value)
+    assert "hunter2" not in problem + repr(config) + repr(config.connector_config.settings())
+    assert "hunter2" not in str(caught.value)
+    assert "'aws'" in repr(config)
+
+
+def test_assignments() -> None:
+    """Values are TOML where they are TOML and text otherwise; a dot leads into a table."""
+    pairs = ["a=3", "b=true", 'c="3"', "d=x=y", "e.f=[1, 2]", "e.g=", "h=1\nz = 2"]
+    assert parse_assignments(pairs, where="-o") == {
+        "a": 3,
+        "b": True,
+        "c": "3",
+        "d": "x=y",
+        "e": {"f": [1, 2], "g": ""},
+        "h": "1\nz = 2",
+    }
+
+
+@pytest.mark.parametrize("pairs", [["a=1", "a.b=2"], ["a.b=2", "a=1"], ["a.b=1", "a.b.c=2"]])
+def test_value_and_table_at_once(pairs: list[str]) -> None:
+    """A key cannot be a value and a table, in whichever order they come."""
+    with pytest.raises(ConfigError, match="is given both a value and keys below it; drop one"):
+        parse_assignments(pairs, where="-o")
+
+
+@pytest.mark.parametrize("pair", ["", "a", "=1"])
+def test_no_assignment(pair: str) -> None:
+    """A word that assigns nothing is refused, with an example."""
+    with pytest.raises(ConfigError, match=r"^-o: value number 1 is not KEY=VALUE; write for"):
+        parse_assignments([pair], where="-o")

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from fleeting import errors
+from fleeting.errors import (
+    ConfigError,
+    FleetingError,
+    GroupGone,
+    InstanceGone,
+    PermissionDenied,
+    PluginBroken,
+    PluginConflict,
+    PluginNotFound,
+    ProviderError,
+    Throttled,
+)
+
+
+def _drawn(cls: type[Exception], prefix: str = "") -> list[str]:
+    children = cls.__subclasses__()
+    lines: list[str] = []
+    for child in children:
+        last = child is children[-1]
+        lines.append(f"{prefix}{'└' if last else '├'}── {child.__name__}")
+        lines += _drawn(child, prefix + ("    " if last else "│   "))
+    return lines
+
+
+def test_drawing_is_the_tree() -> None:
+    """The tree drawn at the top of the module is the tree of its classes."""
+    drawing = "\n".join(["FleetingError", *_drawn(FleetingError)])
+    assert drawing in str(errors.__doc__)
+
+
+WORDED = [
+    PluginNotFound("plugin", "awss", ["aws", "local"], "try `uv pip install fleeting-plugin-awss`"),
+    PluginNotFound("connector", "telnet", [], "try another"),
+    PluginConflict("plugin", "aws", ["one 1.0", "other 2.0"]),
+    PluginBroken("aws", "fleeting-plugin-aws", "ImportError: no boto"),
+]
+
+
+@pytest.mark.parametrize("error", WORDED, ids=lambda error: type(error).__name__)
+def test_messages_are_one_sentence(error: FleetingError) -> None:
+    """A message that an error words itself is one line, quotes the name and says what to do."""
+    assert "\n" not in str(error)
+    assert repr(error.name) in str(error)  # type: ignore[attr-defined] # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownArgumentType] - all of these have one
+    assert ";" in str(error)
+
+
+def test_not_found_names_what_is_installed() -> None:
+    """Who asks for a plugin that is not there learns which are."""
+    assert "(installed: aws, local)" in str(WORDED[0])
+    assert "(installed: none)" in str(WORDED[1])
+
+
+def test_conflict_names_both_sides() -> None:
+    """A conflict names every distribution that takes part in it."""
+    assert "one 1.0 and by other 2.0" in str(WORDED[2])
+
+
+def test_config_error_has_a_line_for_each_problem() -> None:
+    """All problems are shown at once, one a line, and are there one by one too."""
+    error = ConfigError("a.toml: one", "a.toml: two")
+    assert error.problems == ("a.toml: one", "a.toml: two")
+    assert str(error).splitlines() == ["a.toml: one", "a.toml: two"]
+
+
+def test_provider_error_says_when_to_try_again() -> None:
+    """An error of the cloud says whether and when to try again; some never get better alone."""
+    wait = timedelta(seconds=3)
+    assert Throttled("too many", retry_after=wait).retry_after == wait
+    assert ProviderError("no answer").retry_after is None
+    assert ProviderError.retryable
+    assert Throttled.retryable
+    assert not PermissionDenied.retryable
+    assert not GroupGone.retryable
+
+
+def test_instance_error_names_its_instance() -> None:
+    """An error about an instance knows which."""
+    assert InstanceGone("i-1", "instance i-1 is gone").id == "i-1"

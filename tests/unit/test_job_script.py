@@ -1,0 +1,142 @@
+"""How a script gets to an instance and starts there, in real shells."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taskscaler.jobs.script import (
+    BOOTSTRAP_STATUS,
+    bootstrap,
+    command_line,
+    directory_name,
+    make_directory,
+    remove_directories,
+    script_line,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHELLS = [shell for shell in ("sh", "dash", "bash", "zsh", "ksh") if shutil.which(shell)]
+DIRECTORY = directory_name("0123abcd", 1, "test#1")
+
+
+def start(
+    shell: str, home: Path, payload: bytes, *, exists: bool = False
+) -> subprocess.CompletedProcess[bytes]:
+    """Do what an instance does with the command and its input."""
+    command = bootstrap(DIRECTORY, "marker", exists=exists)
+    return subprocess.run(
+        [shell, "-c", command], cwd=home, input=payload, capture_output=True, check=False
+    )
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> str:
+    """Run once in each shell that is installed here."""
+    return str(request.param)
+
+
+def test_script_and_environment_arrive_unchanged(shell: str, tmp_path: Path) -> None:
+    """Quotes, backslashes, percents, several lines and letters of any kind survive the way."""
+    value = "a'b\"c\\n%s\n$HOME `x` é"
+    lines = ["printf '%s|' \"$VALUE\" '\\t' \"it's\"", "printf '%%s\\n'"]
+    done = start(shell, tmp_path, script_line(lines, {"VALUE": value}))
+    assert done.stdout.decode() == f"{value}|\\t|it's|%s\n"
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_rest_of_the_input_is_the_scripts_own(shell: str, tmp_path: Path) -> None:
+    """Reading the script takes not one byte of what follows its line."""
+    done = start(shell, tmp_path, script_line(["cat"], {}) + b"one\n\xff\x00two")
+    assert done.stdout == b"one\n\xff\x00two"
+
+
+def test_script_runs_in_a_fresh_working_directory(shell: str, tmp_path: Path) -> None:
+    """The working directory is empty, and what is ours lies beside it."""
+    done = start(shell, tmp_path, script_line(["pwd -P", "ls -A"], {}))
+    assert done.stdout.decode() == f"{tmp_path.resolve()}/{DIRECTORY}/work\n"
+
+
+def test_script_is_readable_by_its_owner_alone(shell: str, tmp_path: Path) -> None:
+    """Script and environment lie in a file of mode 0600 in a directory of mode 0700."""
+    start(shell, tmp_path, script_line(["true"], {"SECRET": "s3cret"}))
+    script = tmp_path / DIRECTORY / "script"
+    assert "s3cret" in script.read_text()
+    assert script.stat().st_mode & 0o777 == 0o600
+    assert script.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_umask_of_the_user_is_kept(shell: str, tmp_path: Path) -> None:
+    """What is private about our files does not make the job's files private."""
+    expected = subprocess.run([shell, "-c", "umask"], capture_output=True, check=True).stdout
+    done = start(shell, tmp_path, script_line(["umask"], {}))
+    assert int(done.stdout, 8) == int(expected, 8)
+
+
+def test_script_stops_at_the_first_failing_line(tmp_path: Path) -> None:
+    """What comes after a line that failed is not run, and its status is the script's."""
+    done = start("sh", tmp_path, script_line(["echo one", "(exit 7)", "echo two"], {}))
+    assert (done.stdout, done.returncode) == (b"one\n", 7)
+
+
+def test_end_by_signal_is_seen_as_such(tmp_path: Path) -> None:
+    """No shell of ours stands between the script's end and who asks how it ended."""
+    assert start("sh", tmp_path, script_line(["kill -KILL $$"], {})).returncode == -9
+
+
+def test_broken_line_runs_nothing(shell: str, tmp_path: Path) -> None:
+    """A connection that ends in the middle of the line leaves half a script, which is not run."""
+    whole = script_line(["touch ran", "echo two"], {})
+    done = start(shell, tmp_path, whole[: whole.index(b"echo")])
+    assert done.returncode == BOOTSTRAP_STATUS
+    assert done.stderr.endswith(b"marker\n")
+    assert not (tmp_path / DIRECTORY / "work" / "ran").exists()
+
+
+def test_directory_that_exists_is_refused(shell: str, tmp_path: Path) -> None:
+    """A job never runs in what another one left behind."""
+    (tmp_path / DIRECTORY).mkdir()
+    done = start(shell, tmp_path, script_line(["true"], {}))
+    assert done.returncode == BOOTSTRAP_STATUS
+    assert b"mkdir" in done.stderr
+    assert done.stderr.endswith(b"marker\n")
+
+
+def test_prepared_directory_is_used(shell: str, tmp_path: Path) -> None:
+    """What was uploaded before is there when the script runs."""
+    subprocess.run([shell, "-c", make_directory(DIRECTORY)], cwd=tmp_path, check=True)
+    (tmp_path / DIRECTORY / "work" / "input").write_text("uploaded")
+    done = start(shell, tmp_path, script_line(["cat input"], {}), exists=True)
+    assert done.stdout == b"uploaded"
+
+
+def test_removal_takes_what_forbids_it(shell: str, tmp_path: Path) -> None:
+    """Directories that nobody may write to, as some tools leave them, are removed all the same."""
+    names = ["one", "two"]
+    for name in names:
+        (tmp_path / name / "cache").mkdir(parents=True)
+        (tmp_path / name / "cache" / "file").touch()
+        (tmp_path / name / "cache").chmod(0o555)
+    subprocess.run([shell, "-c", remove_directories(names)], cwd=tmp_path, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["test#1", "a b;rm -rf $HOME", "../../x", "é", "x" * 300])
+def test_directory_names_are_safe(name: str) -> None:
+    """Whatever a run is called, its directory is one plain word."""
+    directory = directory_name("0123abcd", 7, name)
+    assert directory.startswith(".taskscaler-0123abcd-7-")
+    assert directory.replace(".", "").replace("-", "").replace("_", "").isalnum()
+    assert len(directory) < 100
+
+
+def test_words_of_a_command_are_quoted() -> None:
+    """A word with spaces or quotes stays one word."""
+    line = command_line(["printf", "%s,", "a b", "c'd", "$HOME", "*"])
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=True)
+    assert done.stdout == b"a b,c'd,$HOME,*,"

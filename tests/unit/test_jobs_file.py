@@ -1,0 +1,119 @@
+"""What can be wrong with a jobs file, and what is made of one that is right."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fleeting.errors import ConfigError
+from taskscaler.jobs import Download, read_jobs_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taskscaler.config import AutoscalerConfig
+    from taskscaler.jobs import JobRun
+
+
+def read(tmp_path: Path, text: str) -> tuple[AutoscalerConfig, list[JobRun]]:
+    """Write a file and read it."""
+    path = tmp_path / "jobs.toml"
+    path.write_text(text)
+    return read_jobs_file(path)
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    """Return what is said about a file, without the file's name."""
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    where = f"{tmp_path / 'jobs.toml'}: "
+    assert all(problem.startswith((where, "and ")) for problem in caught.value.problems)
+    return [problem.removeprefix(where) for problem in caught.value.problems]
+
+
+def job(**keys: str) -> str:
+    """Return a table of a job; each value is TOML."""
+    keys = {"name": '"a"', "script": '["true"]', **keys}
+    return "[[jobs]]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+
+
+def test_every_key_arrives(tmp_path: Path) -> None:
+    """A file with every key of a job yields its runs, with what they want to upload."""
+    (tmp_path / "in.txt").touch()
+    keys = {
+        "env": '{ CI = "1" }',
+        "timeout": '"10m"',
+        "count": "3",
+        "retries": "1",
+        "upload": '["in.*"]',
+        "download": '["a", { from = "b", to = "c" }]',
+        "stdin": '"in.txt"',
+    }
+    config, runs = read(tmp_path, "[autoscaler]\nmax_instances = 4\n" + job(**keys))
+    assert config.max_instances == 4
+    assert [run.name for run in runs] == ["a#1", "a#2", "a#3"]
+    assert {run.uploads for run in runs} == {("in.txt",)}
+    found = runs[0].job
+    assert found.timeout == timedelta(minutes=10)
+    assert (found.env, found.retries, found.stdin) == ({"CI": "1"}, 1, "in.txt")
+    assert found.download == ["a", Download(source="b", to="c")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "there are no jobs"),
+        (job(tiemout='"1m"'), "jobs[0].tiemout: unknown key; did you mean 'timeout'?"),
+        (job(name='"a b"'), "jobs[0].name: 'a b' is no name"),
+        (job(name='".."'), "jobs[0].name: '..' is no name"),
+        (job(script="[]"), "jobs[0].script: there is nothing to run"),
+        (job(script='"true"'), "jobs[0].script: expected `array`"),
+        (job(script='["a\\u0000b"]'), "jobs[0].script: a NUL"),
+        (job(timeout='"soon"'), "jobs[0].timeout: 'soon' is no duration"),
+        (job(timeout='"-1s"'), "jobs[0].timeout: '-1s' is too short"),
+        (job(count="0"), "jobs[0].count: 0 is not 1 or more"),
+        (job(retries="-1"), "jobs[0].retries: -1 is not 0 or more"),
+        (job(env='{ "A-B" = "1" }'), "jobs[0].env: 'A-B' is no name for a variable"),
+        (job(upload='["../x"]'), "jobs[0].upload: '../x' leads out of its folder"),
+        (job(upload='["x"]'), "jobs[0].upload: there is no 'x' in"),
+        (job(download='["/x"]'), "jobs[0].download: '/x' leads out of its folder"),
+        (job(download='[{ from = "x" }]'), "missing required field `to`"),
+        (job(stdin='"x"'), "jobs[0].stdin:"),
+        (job() + job(), "jobs: 2 jobs are named 'a'"),
+        ("[autoscaler]\nmax_instance = 1\n" + job(), "did you mean 'max_instances'?"),
+        ("[autoscaler]\nmax_instances = -1\n" + job(), "autoscaler.max_instances: -1 is not 0"),
+        ("[autoscaler.scale_throttle]\n" + job(), "autoscaler.scale_throttle: GitLab's"),
+        ("[job]\n" + job(), "job: unknown key; did you mean 'jobs'?"),
+    ],
+)
+def test_each_mistake_is_named_with_its_key(tmp_path: Path, text: str, expected: str) -> None:
+    """What is wrong is one sentence that says where it stands."""
+    assert any(expected in problem for problem in problems(tmp_path, text))
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    """Wrong values in several jobs come out together, each once."""
+    text = (
+        job(name='"a"', count='"x"') + job(name='"b"', timeout='"x"') + job(name='"c"', tries="1")
+    )
+    found = problems(tmp_path, text)
+    assert sorted(problem.partition(":")[0] for problem in found) == [
+        "jobs[0].count",
+        "jobs[1].timeout",
+        "jobs[2].tries",
+    ]
+
+
+def test_many_mistakes_are_cut_short(tmp_path: Path) -> None:
+    """A thousand mistakes do not scroll the first ones away."""
+    found = problems(tmp_path, "".join(job(name=f'"a {n}"') for n in range(1000)))
+    assert len(found) == 21
+    assert found[-1] == "and 980 more like these"
+
+
+def test_ten_thousand_jobs_are_read(tmp_path: Path) -> None:
+    """A large file is read whole and in order."""
+    _, runs = read(tmp_path, "".join(job(name=f'"job-{n}"') for n in range(10_000)))
+    assert [run.name for run in runs] == [f"job-{n}" for n in range(10_000)]

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+from fleeting.errors import PluginBroken, PluginConflict, PluginNotFound
+from fleeting.registry import PluginEntry, Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PROVIDER = """
+from fleeting.plugin import hookimpl
+from fleeting.testing import FakeProvider
+
+class Provider(FakeProvider):
+    name = {name!r}
+
+@hookimpl
+def fleeting_provider():
+    return Provider()
+"""
+
+CONNECTOR = """
+from fleeting.plugin import hookimpl
+from fleeting.testing import FakeConnector
+
+@hookimpl
+def fleeting_connector():
+    return FakeConnector()
+"""
+
+Install: TypeAlias = "Callable[..., None]"
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Return what installs a distribution with one plugin in it, for this test only."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    def install(
+        name: str, source: str | None, *, distribution: str = "", group: str = "fleeting"
+    ) -> None:
+        distribution = distribution or f"fleeting-plugin-{name}"
+        module = distribution.replace("-", "_")
+        if source is not None:
+            (tmp_path / f"{module}.py").write_text(source)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        metadata = tmp_path / f"{module}-1.2.3.dist-info"
+        metadata.mkdir()
+        header = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2.3\n"
+        (metadata / "METADATA").write_text(header)
+        (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+        importlib.invalidate_caches()
+
+    return install
+
+
+def test_listing_imports_nothing(install: Install) -> None:
+    """Plugins are listed with name, distribution and version, also one that cannot be imported."""
+    install("nimbus", "raise RuntimeError('imported')")
+    entries = Registry().providers()
+    assert PluginEntry("nimbus", "fleeting-plugin-nimbus", "1.2.3") in entries
+    assert entries == sorted(entries, key=lambda entry: entry.name)
+
+
+def test_provider_by_name(install: Install) -> None:
+    """A provider is imported when it is asked for, and only once."""
+    install("nimbus", PROVIDER.format(name="nimbus"))
+    registry = Registry()
+    provider = registry.provider("nimbus")
+    assert provider.name == "nimbus"
+    assert registry.provider("nimbus") is provider
+
+
+def test_connector_by_protocol(install: Install) -> None:
+    """A connector is found by its protocol, and only once made."""
+    install("fake", CONNECTOR, group="fleeting.connectors")
+    registry = Registry()
+    assert "fake" in [entry.name for entry in registry.connectors()]
+    connector = registry.connector("fake")
+    assert connector.protocol == "fake"
+    assert registry.connector("fake") is connector
+
+
+def test_unknown_name(install: Install) -> None:
+    """A name that nothing has is answered with the names there are, and how to install it."""
+    install("nimbus", PROVIDER.format(name="nimbus"))
+    with pytest.raises(PluginNotFound, match=r"install.* fleeting-plugin-nimbsu") as caught:
+        Registry().provider("nimbsu")
+    assert "nimbus" in caught.value.installed
+    with pytest.raises(PluginNotFound, match="no connector named 'telnet'"):
+        Registry().connector("telnet")
+
+
+def test_conflict(install: Install) -> None:
+    """A name that two distributions claim is refused, naming both; neither is imported."""
+    install("nimbus", "raise RuntimeError('imported')")
+    install("nimbus", "raise RuntimeError('imported')", distribution="nimbus-fork")
+    with pytest.raises(PluginConflict) as caught:
+        Registry().provider("nimbus")
+    assert caught.value.distributions == ("fleeting-plugin-nimbus 1.2.3", "nimbus-fork 1.2.3")
+
+
+UNFINISHED = """
+from fleeting.abc import Provider
+from fleeting.plugin import hookimpl
+
+@hookimpl
+def fleeting_provider():
+    return Provider()
+"""
+
+NAMELESS = """
+from fleeting.abc import Provider
+from fleeting.plugin import hookimpl
+
+class Nameless(Provider):
+    def open(self, config, settings): ...
+    async def check(self, config, settings): ...
+
+@hookimpl
+def fleeting_provider():
+    return Nameless()
+"""
+
+BROKEN = {
+    "is missing": (None, "ModuleNotFoundError"),
+    "does not parse": ("def (", "SyntaxError"),
+    "fails": ("raise OSError('no such library')", "OSError: no such library"),
+    "fails in several lines": ("raise OSError('no such\\nlibrary')", "OSError: no such library"),
+    "exits": ("import sys; sys.exit('no Windows here')", "SystemExit: no Windows here"),
+    "has no hook": ("", "registers no provider named 'broken'"),
+    "has another name": (PROVIDER.format(name="other"), "registers no provider named 'broken'"),
+    "is no provider": (
+        "from fleeting.plugin import hookimpl\n@hookimpl\ndef fleeting_provider(): return 7",
+        "registers no provider named 'broken'",
+    ),
+    "is nameless": (NAMELESS, "registers no provider named 'broken'"),
+    "is unfinished": (UNFINISHED, "TypeError"),
+    "has a wrong hook": (
+        "from fleeting.plugin import hookimpl\n@hookimpl\ndef fleeting_provider(extra): ...",
+        "PluginValidationError",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_broken_plugin(install: Install, how: str) -> None:
+    """A broken plugin is reported in one line with its distribution, and hurts no other."""
+    source, reason = BROKEN[how]
+    install("broken", source)
+    install("nimbus", PROVIDER.format(name="nimbus"))
+    registry = Registry()
+    with pytest.raises(PluginBroken) as caught:
+        registry.provider("broken")
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.distribution == "fleeting-plugin-broken"
+    assert registry.provider("nimbus").name == "nimbus"

@@ -1,0 +1,104 @@
+"""How a command's environment gets past a login shell of any kind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fleeting.connectors._ssh_process import prepare
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVERY_BYTE = os.fsdecode(bytes(range(1, 256))) + "\n'\\''\n"
+LOGIN_SHELLS = ("dash", "bash", "zsh", "fish", "csh", "busybox")
+PRINT = (
+    f"exec {sys.executable} -c 'import os, sys; out = sys.stdout.buffer; "
+    'out.write(os.environb[b"VALUE"] + b"|" + os.getcwdb() + b"|" + sys.stdin.buffer.read())\''
+)
+
+
+def _installed(shell: str) -> list[str]:
+    path = shutil.which(shell)
+    if path is None:
+        pytest.skip(f"{shell} is not installed")
+    return [path, "sh"] if shell == "busybox" else [path]
+
+
+@pytest.mark.parametrize("shell", LOGIN_SHELLS)
+def test_any_login_shell_starts_the_command(shell: str, tmp_path: Path) -> None:
+    """Whatever the login shell is, value, folder and the command's own input arrive unchanged."""
+    launch = prepare(PRINT, {"VALUE": EVERY_BYTE}, str(tmp_path), announced=False)
+    done = subprocess.run(
+        [*_installed(shell), "-c", launch.line],
+        input=launch.header + b"its own\ninput\0",
+        capture_output=True,
+        env={**os.environ, "SHELL": "/bin/sh", "LC_ALL": "C.UTF-8"},
+        check=False,
+    )
+    assert done.stderr == b""
+    assert done.stdout == b"|".join(
+        [os.fsencode(EVERY_BYTE), os.fsencode(tmp_path), b"its own\ninput\0"]
+    )
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "zsh", "busybox"])
+def test_any_system_shell_runs_the_script(shell: str, tmp_path: Path) -> None:
+    """The script works whichever shell `/bin/sh` is."""
+    launch = prepare(PRINT, {"VALUE": EVERY_BYTE}, str(tmp_path), announced=False)
+    line = launch.line.replace("/bin/sh", " ".join(_installed(shell)))
+    done = subprocess.run(
+        ["/bin/sh", "-c", line],
+        input=launch.header,
+        capture_output=True,
+        env={**os.environ, "SHELL": "/bin/sh"},
+        check=False,
+    )
+    assert (done.stdout.split(b"|" + os.fsencode(tmp_path))[0], done.stderr) == (
+        os.fsencode(EVERY_BYTE),
+        b"",
+    )
+
+
+def test_a_header_that_breaks_off_starts_nothing(tmp_path: Path) -> None:
+    """Whatever part of the header arrives before the input ends, no command is started."""
+    launch = prepare(f"touch {tmp_path}/started", {"A": "x\ny"}, None, announced=False)
+    for length in range(0, len(launch.header), 7):
+        done = subprocess.run(
+            ["/bin/sh", "-c", launch.line], input=launch.header[:length], check=False
+        )
+        assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_line_tells_nothing() -> None:
+    """No part of environment, folder or command is on the line that others can read."""
+    launch = prepare("echo secret", {"SECRET": "secret"}, "/secret", announced=True)
+    assert "secret" not in launch.line.lower()
+
+
+def test_a_command_that_needs_nothing_goes_unchanged() -> None:
+    """Without environment and folder, the command line is sent as it is."""
+    launch = prepare("echo 'a' | wc", {}, None, announced=False)
+    assert (launch.line, launch.header) == ("echo 'a' | wc", b"")
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A B", "A=B", "A\n", "É", "A;B"])
+def test_names_of_variables_are_checked(name: str) -> None:
+    """What cannot be the name of a variable is refused by name."""
+    with pytest.raises(ValueError, match="cannot be the name"):
+        prepare("true", {name: "x"}, None, announced=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "value", "cwd"), [("a\0", "b", "c"), ("a", "b\0", "c"), ("a", "b", "c\0")]
+)
+def test_nul_is_refused(command: str, value: str, cwd: str) -> None:
+    """A NUL, which no command line, variable or path can hold, is refused."""
+    with pytest.raises(ValueError, match="NUL"):
+        prepare(command, {"A": value}, cwd, announced=False)
