@@ -128,12 +128,9 @@ async def test_an_own_cancellation_stays_one_when_the_instance_is_lost_too() -> 
         assert_untouched(scaler)
 
 
-async def test_a_native_cancellation_stays_one_when_the_instance_is_lost_too(
-    anyio_backend_name: str,
-) -> None:
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_a_native_cancellation_stays_one_when_the_instance_is_lost_too() -> None:
     """On asyncio, `Task.cancel` is not swallowed either."""
-    if anyio_backend_name != "asyncio":
-        pytest.skip("there are no native cancellations on trio")
     group = FakeInstanceGroup()
     ends: list[BaseException] = []
 
