@@ -172,7 +172,7 @@ class Server:
     async def idle(self, *, connections: int) -> None:
         """Wait until nothing runs, no channel is open, and so many connections are."""
         async with asyncio.timeout(10):
-            while self.channels or self.handling or len(self.connections) != connections:  # noqa: ASYNC110 - no event tells
+            while self.channels or self.handling or len(self.connections) != connections:
                 await asyncio.sleep(0.01)
 
 

@@ -1,7 +1,7 @@
 """Commands over SSH, on both makes of server."""
 
 # ruff: noqa: ASYNC240 - what these tests read of /proc is in memory
-# ruff: noqa: SIM117 - some lines would get too long to read
+
 from __future__ import annotations
 
 import os
@@ -51,7 +51,7 @@ def _alive(pid: int) -> bool:
 async def _gone(pid: int) -> None:
     """Wait for a process to end; nothing announces that of a stranger's."""
     with anyio.fail_after(10):
-        while _alive(pid):  # noqa: ASYNC110 - no event tells
+        while _alive(pid):
             await anyio.sleep(0.01)
 
 
@@ -238,7 +238,7 @@ async def test_unread_output_blocks_the_command_and_not_us(connection: Connectio
         assert len(await process.stdout.receive()) > 0
         channel: Any = vars(process)["_channel"]
         with anyio.fail_after(10):
-            while not vars(channel)["_reading_paused"]:  # noqa: ASYNC110 - no event tells
+            while not vars(channel)["_reading_paused"]:
                 await anyio.sleep(0.01)
         held_back = sum(len(data) for data, _ in channel._transport._recv_buf)
         assert process.stdout.unread + held_back < 4 * MEGABYTE  # type: ignore[attr-defined]
@@ -386,7 +386,7 @@ async def test_cancelled_openings_leave_no_channel(serve: Callable[..., Any]) ->
 async def test_closing_ends_what_runs(connection: Connection) -> None:
     """Closing a connection ends its commands on the instance, and can be repeated."""
     pid = 0
-    with pytest.raises(ConnectionLost, match="closed on this side"):  # noqa: PT012 - on leaving
+    with pytest.raises(ConnectionLost, match="closed on this side"):
         async with connection.start("echo $$; exec sleep 600") as process:
             pid = int(await process.stdout.receive())
             await connection.aclose()

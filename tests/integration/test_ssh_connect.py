@@ -2,7 +2,7 @@
 
 # ruff: noqa: S106 - the passwords here open nothing
 # ruff: noqa: S610 - anyio's `extra` is not Django's
-# ruff: noqa: SIM117 - some lines would get too long to read
+
 from __future__ import annotations
 
 import subprocess

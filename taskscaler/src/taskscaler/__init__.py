@@ -6,8 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from taskscaler.acquisition import Acquisition
     from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
-    from taskscaler.scaler import Acquisition, Capacity, InstanceSummary, Taskscaler
+    from taskscaler.scaler import Taskscaler
+    from taskscaler.summaries import Capacity, InstanceSummary
 
 __all__ = (
     "Acquisition",
@@ -24,9 +26,9 @@ __all__ = (
 __version__ = "1.0.0"
 
 _HOMES = {
-    "Acquisition": "taskscaler.scaler",
-    "Capacity": "taskscaler.scaler",
-    "InstanceSummary": "taskscaler.scaler",
+    "Acquisition": "taskscaler.acquisition",
+    "Capacity": "taskscaler.summaries",
+    "InstanceSummary": "taskscaler.summaries",
     "Taskscaler": "taskscaler.scaler",
     "Placement": "taskscaler.core.settings",
     "Policy": "taskscaler.core.settings",

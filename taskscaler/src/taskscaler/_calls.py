@@ -10,16 +10,18 @@ import logging
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from fleeting.errors import (
     AuthenticationFailed,
+    ConnectionLost,
     FleetingError,
     InstanceUnhealthy,
     OutcomeUnknown,
     ProviderError,
     Unreachable,
 )
-from fleeting.types import Accepted
+from fleeting.types import Accepted, Listing
 from taskscaler.core import effects, events
 
 if TYPE_CHECKING:
@@ -42,9 +44,8 @@ QUOTED_CHARACTERS = 300
 async def list_group(group: InstanceGroup, effect: effects.List) -> events.Event:
     """Carry out a `List`."""
     try:
-        return events.ListingArrived(
-            effect.group, await _call(group.update, effect.timeout_seconds, "a listing")
-        )
+        listing = await _call(group.update, Listing, effect.timeout_seconds, "a listing")
+        return events.ListingArrived(effect.group, listing)
     except ProviderError as error:
         return events.ListingFailed(effect.group, error)
 
@@ -54,6 +55,7 @@ async def increase(group: InstanceGroup, effect: effects.Increase) -> events.Eve
     try:
         accepted = await _call(
             lambda: group.increase(effect.count, effect.operation),
+            Accepted,
             effect.timeout_seconds,
             "an increase",
         )
@@ -69,7 +71,7 @@ async def decrease(group: InstanceGroup, effect: effects.Decrease) -> events.Eve
     """Carry out a `Decrease`."""
     try:
         accepted = await _call(
-            lambda: group.decrease(effect.ids), effect.timeout_seconds, "a decrease"
+            lambda: group.decrease(effect.ids), Accepted, effect.timeout_seconds, "a decrease"
         )
     except ProviderError as error:
         accepted = Accepted(0, error=error)
@@ -81,15 +83,15 @@ async def prepare(
 ) -> events.Event:
     """Carry out a `Prepare`: reach the instance, and run the operator's command on it.
 
-    An instance that runs may not listen yet, or not know its keys yet, so what can
-    pass is tried again until the deadline.
+    An instance that runs may not listen yet, not know its keys yet, or start its
+    server anew while it boots, so what can pass is tried again until the deadline.
     """
     last = "it did not answer"
     with anyio.move_on_after(effect.timeout_seconds):
         while True:
             try:
                 reason = await _prove_ready(group, connections, effect)
-            except (AuthenticationFailed, InstanceUnhealthy, Unreachable) as error:
+            except (AuthenticationFailed, ConnectionLost, InstanceUnhealthy, Unreachable) as error:
                 last = str(error)
             except ProviderError as error:
                 last = str(error)
@@ -99,7 +101,7 @@ async def prepare(
                 return events.PreparationFailed(effect.group, effect.id, str(error))
             except Exception as error:
                 logger.exception("preparing instance %s raised what it must not", effect.id)
-                reason = f"a bug in a plugin: {type(error).__name__}: {error}"
+                reason = f"a bug in a plugin: {_words(error)}"
                 return events.PreparationFailed(effect.group, effect.id, reason)
             else:
                 if reason is None:
@@ -126,20 +128,38 @@ async def _prove_ready(
     return f"the instance_ready_command ended {ended}{said}"
 
 
-async def _call(call: Callable[[], Awaitable[T]], timeout_seconds: float, noun: str) -> T:
+async def _call(
+    call: Callable[[], Awaitable[T]], kind: type[T], timeout_seconds: float, noun: str
+) -> T:
     """Await one call of a provider.
 
     Raises:
         ProviderError: whatever went wrong.
     """
-    try:
-        with anyio.fail_after(timeout_seconds):
-            return await call()
-    except TimeoutError:
-        raise OutcomeUnknown(f"{noun} was not answered within {timeout_seconds:g}s") from None
-    except ProviderError:
-        raise
-    except Exception as error:
-        logger.exception("%s raised what it must not", noun)
-        reason = f"{noun} failed by a bug in the plugin: {type(error).__name__}: {error}"
-        raise OutcomeUnknown(reason) from error
+    with anyio.move_on_after(timeout_seconds):
+        try:
+            answer = await call()
+            _check_kind(answer, kind)
+        except ProviderError:
+            raise
+        except Exception as error:
+            logger.exception("%s raised what it must not", noun)
+            reason = f"{noun} failed by a bug in the plugin: {_words(error)}"
+            raise OutcomeUnknown(reason) from error
+        except anyio.get_cancelled_exc_class() as error:
+            # It is ours if it comes again. Otherwise something inside the plugin was
+            # cancelled, which on asyncio looks the same, and would leave us without an event.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            logger.exception("%s raised what it must not", noun)
+            raise OutcomeUnknown(f"{noun} was cancelled inside the plugin, by a bug") from error
+        return answer
+    raise OutcomeUnknown(f"{noun} was not answered within {timeout_seconds:g}s")
+
+
+def _check_kind(answer: object, kind: type) -> None:
+    if not isinstance(answer, kind):
+        raise TypeError(f"it returned {answer!r:.100} instead of {kind.__name__}")
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,10 +1,20 @@
-"""One connection for each instance, made when it is first needed and shared by its slots."""
+"""One connection for each instance, made when it is first needed and shared by its slots.
+
+A line is what there is to one instance: its connection, and a lock that lets one
+task at a time make it while the others wait for the result. To close a line is
+final. Who is about to connect through it at that moment closes what comes of
+it, so that no connection outlives its instance; a later machine of the same id
+gets another line.
+"""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import anyio
+
+from fleeting.errors import ConfigError, InstanceGone
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -12,8 +22,59 @@ if TYPE_CHECKING:
     from fleeting.abc import Connection, InstanceGroup
     from fleeting.types import ConnectInfo, ConnectorSettings
 
+__all__ = ("Connections", "Line")
+
+logger = logging.getLogger("taskscaler")
+
 # How long closing one connection may take.
 CLOSE_SECONDS = 5.0
+
+
+class Line:
+    """The way to one instance.
+
+    Attributes:
+        lock: held while its connection is made.
+        connection: None if there is none.
+        closed: whether it must not be used any more.
+    """
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.connection: Connection | None = None
+        self.closed = False
+
+    @property
+    def working(self) -> Connection | None:
+        """Return the connection if it works."""
+        connection = self.connection
+        return connection if connection is not None and connection.is_open else None
+
+    def check(self, id: str) -> None:
+        """Return if the line may be used.
+
+        Raises:
+            InstanceGone: it is closed.
+        """
+        if self.closed:
+            reason = f"instance {id} was given up while it was being connected to"
+            raise InstanceGone(id, reason)
+
+    async def hang_up(self) -> None:
+        """Close the connection, if there is one, politely but not for long."""
+        connection, self.connection = self.connection, None
+        if connection is None:
+            return
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            try:
+                await connection.aclose()
+            except Exception:
+                logger.exception("closing a connection raised what it must not")
+
+    async def aclose(self) -> None:
+        """Close the line for good."""
+        self.closed = True
+        await self.hang_up()
 
 
 class Connections:
@@ -26,8 +87,7 @@ class Connections:
     ) -> None:
         self._connect = connect
         self._settings = settings
-        self._open: dict[tuple[str, str], Connection] = {}
-        self._locks: dict[tuple[str, str], anyio.Lock] = {}
+        self._lines: dict[tuple[str, str], Line] = {}
 
     async def get(self, group: InstanceGroup, id: str) -> Connection:
         """Return the connection to an instance, made anew if there is none that works.
@@ -35,33 +95,43 @@ class Connections:
         Raises:
             FleetingError: it cannot be made.
         """
-        key = (group.info.id, id)
-        connection = self._open.get(key)
-        if connection is not None and connection.is_open:
+        line = self._lines.get((group.info.id, id))
+        if line is None:
+            line = self._lines[group.info.id, id] = Line()
+        if (connection := line.working) is not None:
             return connection
-        async with self._locks.setdefault(key, anyio.Lock()):
-            connection = self._open.get(key)
-            if connection is not None and connection.is_open:
+        async with line.lock:
+            if (connection := line.working) is not None:
                 return connection
-            if connection is not None:
-                await self.close(*key)
-            info = (await group.connect_info(id)).with_settings(self._settings)
-            self._open[key] = await self._connect(info)
-            return self._open[key]
+            await line.hang_up()
+            return await self._dial(line, group, id)
 
-    async def close(self, group: str, id: str) -> None:
-        """Close the connection to an instance, if there is one."""
-        connection = self._open.pop((group, id), None)
-        if connection is not None:
-            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-                await connection.aclose()
+    async def _dial(self, line: Line, group: InstanceGroup, id: str) -> Connection:
+        line.check(id)
+        info = await group.connect_info(id)
+        try:
+            info = info.with_settings(self._settings)
+        except OSError as error:
+            raise ConfigError(f"the key file for instance {id} cannot be read: {error}") from error
+        line.connection = connection = await self._connect(info)
+        try:
+            line.check(id)
+        except InstanceGone:
+            await line.hang_up()
+            raise
+        return connection
 
-    def forget(self, group: str, id: str) -> None:
-        """Drop what is kept about an instance that has no connection any more."""
-        self._locks.pop((group, id), None)
+    def take(self, group: str, id: str) -> Line | None:
+        """Let nobody use the line to an instance any more; return it, to be closed."""
+        line = self._lines.pop((group, id), None)
+        if line is not None:
+            line.closed = True
+        return line
 
     async def aclose(self) -> None:
         """Close all connections, at the same time."""
         async with anyio.create_task_group() as closing:
-            for key in list(self._open):
-                closing.start_soon(self.close, *key)
+            for group, id in list(self._lines):
+                line = self.take(group, id)
+                if line is not None:
+                    closing.start_soon(line.aclose)

@@ -1,35 +1,32 @@
-"""Taskscaler: the shell around the core.
+"""Taskscaler: what a user sees, around the driver of the core.
 
-Nobody but `_post` touches the core's state, and `_post` does not await: an
-event is applied the moment it is posted, so no two tasks can be in the middle
-of a change, and a caller is refused at once where it asks for the impossible.
-What the core answers goes into an outbox. One task, `_dispatch`, empties it:
-it commits what must be stored, all that has come together in one commit, and
-only then carries the other effects out, each that takes time in a task of its
-own. So one slow call delays nothing else, and a slot is handed out only after
-the store knows of it.
+A task that asks for a slot is a claim. Its answer comes from the driver, in its
+own time; the claim is given back in whatever way the task ends, and that does
+not await, so a cancellation at any point leaves nothing behind.
 
-On leaving, the core is asked to shut down and the same machinery goes on until
-nothing is left, shielded, with a deadline.
+The body of the `async with` and the driver are tasks of one group, so that a
+failing driver cancels the body. On leaving, the core is asked to shut down and
+the driver goes on until nothing is left, with a deadline; then, in this order,
+the driver ends, those who still claim a slot from elsewhere are told, and all
+connections are closed.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, cast
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import anyio
 
 import fleeting
-from fleeting.errors import ConnectorError, InstanceError, NotSupported, TransferFailed
 from fleeting.types import ConnectorSettings
-from taskscaler import _calls
+from taskscaler._claims import Claim
 from taskscaler._connections import Connections
+from taskscaler._driver import Driver
+from taskscaler.acquisition import Acquisition
 from taskscaler.core import effects, events
 from taskscaler.core.explain import explain
 from taskscaler.core.settings import Settings
@@ -37,155 +34,40 @@ from taskscaler.core.state import ScalerState
 from taskscaler.errors import (
     AcquireTimeout,
     AcquisitionLost,
+    IllegalEvent,
     InstancesLeft,
     NoCapacity,
     ScalerClosed,
 )
 from taskscaler.storage import MemoryStore
+from taskscaler.summaries import Capacity, InstanceSummary
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from types import TracebackType
     from typing import Self
 
     from fleeting.abc import Connection, InstanceGroup
     from fleeting.types import ConnectInfo
     from taskscaler.core.decisions import Decision
-    from taskscaler.core.records import Record
     from taskscaler.storage import Store
 
-__all__ = ("Acquisition", "Capacity", "InstanceSummary", "Taskscaler")
+__all__ = ("Taskscaler",)
 
 logger = logging.getLogger("taskscaler")
 
-# How many decisions and how many bygone instances are remembered.
-DECISIONS = 1000
-HISTORY = 20_000
-
 DEFAULT_ACQUIRE_TIMEOUT = timedelta(minutes=15)
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """How much there is of everything at one moment.
-
-    Attributes:
-        instances: how many are in each life (`creating`, `preparing`, `ready`,
-            `draining`, `removing`, `foreign`).
-        slots_used: slots that tasks hold.
-        slots_total: slots on instances that serve.
-        waiting: tasks that wait for a slot.
-        reserved: reservations that no task has used yet.
-    """
-
-    instances: Mapping[str, int]
-    slots_used: int
-    slots_total: int
-    waiting: int
-    reserved: int
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceSummary:
-    """The life of one instance so far.
-
-    Attributes:
-        id: its id in its group.
-        group: the id of the group.
-        created_at: when it was first seen.
-        ready_at: when it could first take a task; None if it could not yet.
-        removed_at: when it was found gone; None if it is there.
-        removal_reason: why it went, or is to go; None as long as it is to stay.
-        tasks: how many tasks were started on it.
-    """
-
-    id: str
-    group: str
-    created_at: datetime
-    ready_at: datetime | None
-    removed_at: datetime | None
-    removal_reason: str | None
-    tasks: int
-
-
-class Acquisition:
-    """A slot on a ready instance, held by one task.
-
-    Attributes:
-        key: the task's.
-        instance: the id of the instance.
-        group: the id of its group.
-        slot: the number of the slot, from 0, unique on the instance while it is held.
-    """
-
-    def __init__(self, scaler: Taskscaler, key: str, grant: effects.Grant) -> None:
-        self.key = key
-        self.instance = grant.id
-        self.group = grant.group
-        self.slot = grant.slot
-        self._scaler = scaler
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncGenerator[Connection]:
-        """Return a context manager with the instance's connection, shared by all its slots.
-
-        It is made anew if it broke before, and is not closed on leaving. If it
-        breaks inside, the scaler hears of it: the instance gets no further task
-        and is replaced.
-
-        Raises:
-            FleetingError: on entering, the instance cannot be reached.
-        """
-        group = self._scaler._groups[self.group]  # noqa: SLF001 - part of the same class, in effect
-        try:
-            yield await self._scaler._connections.get(group, self.instance)  # noqa: SLF001 - as above
-        except BaseException as error:
-            broken = _what_broke(error)
-            if broken is not None:
-                event = events.InstanceBroke(self.group, self.instance, str(broken))
-                self._scaler._post(event)  # noqa: SLF001 - as above
-            raise
-
-
-def _what_broke(error: BaseException) -> BaseException | None:
-    """Return what in an exception says that the instance cannot be used, if anything does."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        found = [_what_broke(one) for one in group.exceptions]
-        return next((one for one in found if one is not None), None)
-    broken = isinstance(error, ConnectorError | InstanceError)
-    return error if broken and not isinstance(error, NotSupported | TransferFailed) else None
-
-
-class _Claim:
-    """A task that asks for a slot, from asking to giving it back."""
-
-    def __init__(self) -> None:
-        self.answered = anyio.Event()
-        self.grant: effects.Grant | None = None
-        self.refusal: str | None = None
-        self.lost: str | None = None
-        self.scope: anyio.CancelScope | None = None
-
-    def deliver(self, effect: effects.Grant | effects.Refuse | effects.Revoke) -> None:
-        if isinstance(effect, effects.Grant):
-            self.grant = effect
-        elif isinstance(effect, effects.Refuse):
-            self.refusal = effect.why
-        else:
-            self.lost = effect.cause
-            if self.scope is not None:
-                self.scope.cancel()
-        self.answered.set()
 
 
 class Taskscaler:
     """Keeps as many instances as the tasks need, and gives each task a slot on one.
 
-    Use it as an async context manager. On leaving, no more tasks are taken, what
-    still holds a slot loses it, and the instances are removed if the settings say
-    so. An exception inside a background task, which only a broken store raises,
-    cancels the body and comes out of the `async with`.
+    Use it as an async context manager, once. On leaving, also after an exception or
+    a cancellation, no more tasks are taken, what still holds a slot loses it, and
+    the instances are removed if the settings say so; that takes the settings'
+    `shutdown_timeout` at most, and is not cut short by a cancellation. An exception
+    inside the machinery, which only a broken store raises, cancels the body and
+    comes out of the `async with`; the instances then stay.
 
     Args:
         groups: opened groups, in order of preference.
@@ -195,9 +77,11 @@ class Taskscaler:
         connect: makes a connection; for tests.
 
     Raises:
-        IllegalEvent: on entering, two groups have one id, or there is none.
+        IllegalEvent: two groups have one id, or there is none; on entering, it was
+            entered before.
         StoreError: on entering, the store cannot be read; inside, not written.
-        InstancesLeft: on leaving, instances could not be removed in time.
+        InstancesLeft: on leaving, instances could not be removed in time. If the body
+            raised something itself, that is raised, with this as a note.
     """
 
     def __init__(
@@ -209,33 +93,28 @@ class Taskscaler:
         connector: ConnectorSettings | None = None,
         connect: Callable[[ConnectInfo], Awaitable[Connection]] = fleeting.connect,
     ) -> None:
-        self._groups = {group.info.id: group for group in groups}
-        self._infos = [group.info for group in groups]
-        self._settings = settings or Settings()
-        self._store = store or MemoryStore()
-        self._connections = Connections(connect, connector or ConnectorSettings())
-        self._claims: dict[str, _Claim] = {}
-        self._outbox: deque[tuple[effects.Effect, _Claim | None]] = deque()
-        self._preparing: dict[tuple[str, str], anyio.CancelScope] = {}
-        self._decisions: deque[Decision] = deque(maxlen=DECISIONS)
-        self._history: deque[InstanceSummary] = deque(maxlen=HISTORY)
-        self._wake_at = float("inf")
-        self._epoch = 0
-        self._closed = False
-
-    async def __aenter__(self) -> Self:
-        loaded = await self._store.load()
-        self._epoch = loaded.epoch
         # Unique for ever, because clouds remember the names of requests.
         name = f"taskscaler-{uuid.uuid4().hex[:12]}"
-        self._state = ScalerState(self._infos, self._settings, name=name)
-        self._news = anyio.Event()
-        self._finished = anyio.Event()
+        infos = [group.info for group in groups]
+        self._state = ScalerState(infos, settings or Settings(), name=name)
+        self._groups = {group.info.id: group for group in groups}
+        self._store = store or MemoryStore()
+        self._connections = Connections(connect, connector or ConnectorSettings())
+        self._driver = Driver(self._state, self._groups, self._store, self._connections)
         self._stack = AsyncExitStack()
-        self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
-        self._post(events.RecordsRestored(loaded.records))
-        self._post(events.TimePassed())
-        self._tasks.start_soon(self._dispatch)
+        self._entered = False
+        self._open = False
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise IllegalEvent("a scaler is entered only once; make another one")
+        self._entered = True
+        loaded = await self._store.load()
+        self._driver.post(events.RecordsRestored(loaded.records))
+        self._driver.post(events.TimePassed())
+        tasks = await self._stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(self._driver.run, loaded.epoch)
+        self._open = True
         return self
 
     async def __aexit__(
@@ -243,41 +122,43 @@ class Taskscaler:
         exc_type: type[BaseException] | None,
         exc_value: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
-        left: InstancesLeft | None = None
-        if not self._tasks.cancel_scope.cancel_called:
-            left = await self._shut_down()
-        self._tasks.cancel_scope.cancel()
-        try:
-            suppressed = await self._stack.__aexit__(exc_type, exc_value, traceback)
-        except BaseExceptionGroup as errors:
-            if len(errors.exceptions) == 1:
-                raise errors.exceptions[0] from None
-            raise
+    ) -> None:
+        left = None if self._driver.failed else await self._shut_down()
+        self._driver.stop()
         if left is not None:
-            if exc_value is None:
-                raise left
-            exc_value.add_note(str(left))
-        return suppressed
+            logger.error("%s", left)
+            if exc_value is not None:
+                exc_value.add_note(str(left))
+        try:
+            await self._stack.__aexit__(exc_type, exc_value, traceback)
+        except BaseExceptionGroup as errors:
+            # The body's own exception goes on as it is, and the driver's comes out alone.
+            error = errors.exceptions[0] if len(errors.exceptions) == 1 else errors
+            if error is not exc_value:
+                raise error from error.__cause__
+        finally:
+            await self._close()
+        if left is not None and exc_value is None:
+            raise left
 
     async def _shut_down(self) -> InstancesLeft | None:
-        """Let the core finish, close all connections; return what could not be removed."""
+        """Let the core finish; return what could not be removed."""
         settings = self._state.settings
-        left = None
         with anyio.CancelScope(shield=True):
-            self._post(events.ShutdownAsked(settings.delete_instances_on_shutdown))
+            self._driver.post(events.ShutdownAsked(settings.delete_instances_on_shutdown))
             with anyio.move_on_after(settings.shutdown_timeout.total_seconds()):
-                await self._finished.wait()
-            if not self._state.finished:
-                left = self._leftovers(settings.shutdown_timeout)
-            self._closed = True
-            await self._connections.aclose()
-        return left
-
-    def _leftovers(self, timeout: timedelta) -> InstancesLeft:
+                await self._driver.ended.wait()
+        if self._state.finished or self._driver.failed:
+            return None
         ids = [f"{one.group}/{one.id}" for one in self.instances() if one.removed_at is None]
         expected = sum(group.unseen for group in self._state.groups.values())
-        return InstancesLeft(ids, expected, timeout)
+        return InstancesLeft(ids, expected, settings.shutdown_timeout)
+
+    async def _close(self) -> None:
+        self._open = False
+        self._driver.abandon_claims("the scaler was closed")
+        with anyio.CancelScope(shield=True):
+            await self._connections.aclose()
 
     # What a user can do.
 
@@ -289,9 +170,11 @@ class Taskscaler:
 
         Raises:
             NoCapacity: it is refused, and the message says why.
+            ScalerClosed: the scaler is not open.
             IllegalEvent: the key is in use.
         """
-        for effect in self._post(events.TaskReserved(key)):
+        self._check_open()
+        for effect in self._driver.post(events.TaskReserved(key)):
             if isinstance(effect, effects.Refuse):
                 raise NoCapacity(effect.why)
 
@@ -301,7 +184,7 @@ class Taskscaler:
         Raises:
             IllegalEvent: there is none of that key.
         """
-        self._post(events.TaskUnreserved(key))
+        self._driver.post(events.TaskUnreserved(key))
 
     @asynccontextmanager
     async def acquire(
@@ -322,8 +205,8 @@ class Taskscaler:
             AcquisitionLost: the instance was lost; the body did not end by itself.
             IllegalEvent: on entering, the key is in use.
         """
-        claim = _Claim()
-        acquisition = await self._wait_for_slot(key, claim, timeout)
+        claim = Claim(key)
+        acquisition = await self._wait_for_slot(claim, timeout)
         scope = claim.scope = anyio.CancelScope()
         try:
             with scope:
@@ -334,7 +217,7 @@ class Taskscaler:
                 raise
             raise AcquisitionLost(acquisition.instance, claim.lost) from error
         finally:
-            self._give_back(key)
+            self._give_back(claim)
         if scope.cancelled_caught:
             raise AcquisitionLost(acquisition.instance, claim.lost or "it was given up")
 
@@ -365,11 +248,11 @@ class Taskscaler:
             for group in self._state.groups.values()
             for one in group.ours()
         )
-        return (*self._history, *live)
+        return (*self._driver.history, *live)
 
     def decisions(self) -> tuple[Decision, ...]:
         """Return the newest scaling decisions, the oldest of them first."""
-        return tuple(self._decisions)
+        return tuple(self._driver.decisions)
 
     def explain(self) -> str:
         """Return in one sentence, with numbers, why tasks are waiting now."""
@@ -382,164 +265,67 @@ class Taskscaler:
             IllegalEvent: something differs that cannot change while the scaler runs;
                 the old settings stay in force.
         """
-        self._post(events.SettingsChanged(settings))
+        self._driver.post(events.SettingsChanged(settings))
 
     # Claims.
 
-    async def _wait_for_slot(
-        self, key: str, claim: _Claim, timeout: timedelta | None
-    ) -> Acquisition:
-        if self._closed:
-            raise ScalerClosed("the scaler is closed; open another one")
-        previous, self._claims[key] = self._claims.get(key), claim
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ScalerClosed("the scaler is not open; use it inside its `async with`")
+
+    async def _wait_for_slot(self, claim: Claim, timeout: timedelta | None) -> Acquisition:
+        self._check_open()
+        self._ask(claim)
+        seconds = float("inf") if timeout is None else timeout.total_seconds()
         try:
-            self._post(events.TaskAsked(key))
+            with anyio.move_on_after(seconds):
+                await claim.answered.wait()
+        except BaseException:
+            self._give_back(claim)
+            raise
+        grant = claim.grant
+        if grant is None:
+            why = self._why_no_slot(claim)
+            self._give_back(claim)
+            if claim.refusal is not None:
+                raise ScalerClosed(f"task {claim.key!r} got no slot: {why}")
+            raise AcquireTimeout(f"no slot came free within {seconds:g}s: {why}")
+        if claim.lost is not None:
+            self._give_back(claim)
+            raise AcquisitionLost(grant.id, claim.lost)
+        return Acquisition(
+            claim,
+            grant,
+            driver=self._driver,
+            group=self._groups[grant.group],
+            connections=self._connections,
+        )
+
+    def _ask(self, claim: Claim) -> None:
+        claims, key = self._driver.claims, claim.key
+        previous, claims[key] = claims.get(key), claim
+        try:
+            self._driver.post(events.TaskAsked(key))
         except BaseException:
             # Refused: the key belongs to another task.
-            if previous is None:
-                del self._claims[key]
-            else:
-                self._claims[key] = previous
+            del claims[key]
+            if previous is not None:
+                claims[key] = previous
             raise
-        try:
-            with anyio.fail_after(timeout.total_seconds() if timeout is not None else None):
-                await claim.answered.wait()
-        except TimeoutError:
-            why = self.explain()
-            self._give_back(key)
-            seconds = timeout.total_seconds() if timeout else 0
-            raise AcquireTimeout(f"no slot came free within {seconds:g}s: {why}") from None
-        except BaseException:
-            self._give_back(key)
-            raise
-        if claim.grant is None:
-            self._claims.pop(key, None)
-            raise ScalerClosed(f"task {key!r} got no slot: {claim.refusal}")
-        if claim.lost is not None:
-            self._give_back(key)
-            raise AcquisitionLost(claim.grant.id, claim.lost)
-        return Acquisition(self, key, claim.grant)
 
-    def _give_back(self, key: str) -> None:
-        """End a claim, whatever has become of it; the core knows."""
-        self._claims.pop(key, None)
-        if key in self._state.tasks.waiting:
-            self._post(events.TaskCancelled(key))
-        elif key in self._state.tasks.held:
-            self._post(events.TaskReleased(key))
+    def _why_no_slot(self, claim: Claim) -> str:
+        if claim.refusal is not None:
+            return claim.refusal
+        if self._driver.holds(claim):
+            return "one was found, but the store has not confirmed it yet"
+        return self.explain()
 
-    # The machinery.
-
-    def _post(self, event: events.Event) -> list[effects.Effect]:
-        """Tell the core what happened, and put what it answers into the outbox."""
-        now = events.Now(anyio.current_time(), datetime.now(UTC))
-        answer = self._state.apply(event, now)
-        for effect in answer:
-            # Whose answer it is, is settled now: the same key may come back meanwhile.
-            claim = None
-            if isinstance(effect, effects.Grant | effects.Refuse | effects.Revoke):
-                claim = self._claims.get(effect.key)
-            self._outbox.append((effect, claim))
-        if answer:
-            self._news.set()
-        return answer
-
-    async def _dispatch(self) -> None:
-        """Carry effects out and tell the core that time passes, for ever."""
-        while True:
-            with anyio.CancelScope(deadline=self._wake_at):
-                await self._news.wait()
-            self._news = anyio.Event()
-            batch = list(self._outbox)
-            self._outbox.clear()
-            await self._commit(effect for effect, _ in batch)
-            for effect, claim in batch:
-                self._carry_out(effect, claim)
-            if anyio.current_time() >= self._wake_at:
-                self._wake_at = float("inf")
-                self._post(events.TimePassed())
-            if self._state.finished:
-                self._finished.set()
-
-    async def _commit(self, batch: Iterable[effects.Effect]) -> None:
-        put: dict[tuple[str, str, str], Record] = {}
-        drop: dict[tuple[str, str, str], None] = {}
-        for effect in batch:
-            if isinstance(effect, effects.Persist):
-                for record in effect.put:
-                    put[record.key] = record
-                    drop.pop(record.key, None)
-                for key in effect.drop:
-                    put.pop(key, None)
-                    drop[key] = None
-        if put or drop:
-            await self._store.commit(self._epoch, tuple(put.values()), tuple(drop))
-
-    def _carry_out(self, effect: effects.Effect, claim: _Claim | None) -> None:
-        match effect:
-            case effects.Grant() | effects.Refuse() | effects.Revoke():
-                if claim is not None:
-                    claim.deliver(effect)
-            case effects.WakeAt():
-                self._wake_at = effect.monotonic
-            case effects.Gone():
-                self._bury(effect)
-            case effects.Persist():
-                pass  # Committed already.
-            case _:
-                self._tasks.start_soon(self._call, effect)
-
-    async def _call(self, effect: effects.Effect) -> None:
-        match effect:
-            case effects.List():
-                self._post(await _calls.list_group(self._groups[effect.group], effect))
-            case effects.Increase():
-                self._note(effect.decision)
-                self._post(await _calls.increase(self._groups[effect.group], effect))
-            case effects.Decrease():
-                for decision in effect.decisions:
-                    self._note(decision)
-                async with anyio.create_task_group() as hanging_up:
-                    for id in effect.ids:
-                        hanging_up.start_soon(self._hang_up, effect.group, id)
-                self._post(await _calls.decrease(self._groups[effect.group], effect))
-            case effects.Prepare():
-                await self._prepare(effect)
-            case _:
-                raise AssertionError(f"nobody carries out {effect!r}")
-
-    async def _prepare(self, effect: effects.Prepare) -> None:
-        key = (effect.group, effect.id)
-        with anyio.CancelScope() as scope:
-            self._preparing[key] = scope
-            try:
-                group = self._groups[effect.group]
-                self._post(await _calls.prepare(group, self._connections, effect))
-            finally:
-                if self._preparing.get(key) is scope:
-                    del self._preparing[key]
-
-    async def _hang_up(self, group: str, id: str) -> None:
-        scope = self._preparing.pop((group, id), None)
-        if scope is not None:
-            scope.cancel()
-        await self._connections.close(group, id)
-
-    def _bury(self, gone: effects.Gone) -> None:
-        logger.info("instance %s of %s is gone: %s", gone.id, gone.group, gone.reason)
-        self._history.append(
-            InstanceSummary(
-                gone.id,
-                gone.group,
-                gone.created_at,
-                gone.ready_at,
-                gone.removed_at,
-                gone.reason,
-                gone.tasks,
-            )
-        )
-        self._tasks.start_soon(self._hang_up, gone.group, gone.id)
-
-    def _note(self, decision: Decision) -> None:
-        logger.info("scaling %s by %+d: %s", decision.group, decision.decided, decision)
-        self._decisions.append(decision)
+    def _give_back(self, claim: Claim) -> None:
+        """End a claim, whatever has become of it; the core knows. Idempotent."""
+        if self._driver.claims.get(claim.key) is not claim:
+            return
+        del self._driver.claims[claim.key]
+        if claim.key in self._state.tasks.waiting:
+            self._driver.post(events.TaskCancelled(claim.key))
+        elif claim.key in self._state.tasks.held:
+            self._driver.post(events.TaskReleased(claim.key))

@@ -41,7 +41,7 @@ class Local:
     async def reach(self, group: InstanceGroup, id: str, state: State | None) -> None:
         """Wait until an instance is in a state, or with None until it is gone."""
         with anyio.fail_after(DEADLINE_SECONDS):
-            while (await self.states(group)).get(id) is not state:  # noqa: ASYNC110 - a listing is to be asked
+            while (await self.states(group)).get(id) is not state:
                 await anyio.sleep(0.01)
 
     async def states(self, group: InstanceGroup) -> dict[str, State]:
@@ -70,7 +70,7 @@ class Local:
     async def wait(self, is_true: Callable[[], bool]) -> None:
         """Wait for a fact about the computer that announces itself to nobody."""
         with anyio.fail_after(DEADLINE_SECONDS):
-            while not is_true():  # noqa: ASYNC110 - nobody announces it
+            while not is_true():
                 await anyio.sleep(0.01)
 
     def processes(self, text: str | Path) -> list[int]:

@@ -150,7 +150,7 @@ async def test_the_status_does_not_wait_for_a_background_process(
     go = "mkfifo go; (read line <go; echo late) & echo early; exit 4"
     async with connection.create_process(go) as process:
         with anyio.fail_after(30):
-            while process.exit_status is None:  # noqa: ASYNC110 - the client announces the end only
+            while process.exit_status is None:
                 await anyio.sleep(0.01)
         assert process.exit_status == 4
         assert await process.stdout.readline() == "early\n"

@@ -1,0 +1,240 @@
+"""Providers that hang, lie, fail or have bugs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from typing_extensions import override
+
+from fleeting.errors import OutOfCapacity, PermissionDenied, Throttled
+from fleeting.testing import FakeInstanceGroup, Gate, Reply
+from fleeting.types import Accepted, State
+from taskscaler import Policy, Settings, Taskscaler, UnknownInstances
+from taskscaler.errors import AcquireTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from fleeting.abc import Connection
+    from fleeting.types import ConnectInfo
+
+pytestmark = pytest.mark.anyio
+
+LAZY = Policy(idle_time=timedelta(hours=10))
+
+
+class NamedGroup(FakeInstanceGroup):
+    """A group whose instances are told from those of another one by their user."""
+
+    @override
+    async def connect_info(self, id: str) -> ConnectInfo:
+        return replace(await super().connect_info(id), username=self.info.id)
+
+
+def connect_to(*groups: NamedGroup) -> Callable[[ConnectInfo], Awaitable[Connection]]:
+    """Return what connects to the instances of several groups."""
+
+    async def connect(info: ConnectInfo) -> Connection:
+        group = next(one for one in groups if info.username == one.info.id)
+        return await group.connect(info)
+
+    return connect
+
+
+async def serve(scaler: Taskscaler, *keys: str) -> list[str]:
+    """Run tasks at the same time; return on which groups they ran."""
+    groups: list[str] = []
+    everybody = anyio.Event()
+
+    async def run(key: str) -> None:
+        async with scaler.acquire(key) as acquisition:
+            groups.append(acquisition.group)
+            if len(groups) == len(keys):
+                everybody.set()
+            await everybody.wait()
+
+    async with anyio.create_task_group() as tasks:
+        for key in keys:
+            tasks.start_soon(run, key)
+    return groups
+
+
+@pytest.mark.parametrize("method", ["update", "increase", "decrease", "connect_info", "connect"])
+async def test_a_hanging_call_blocks_nobody_else(method: Any) -> None:
+    """While a method of one group hangs for ever, slots of the other are given back and granted."""
+    hanging, good = NamedGroup(id="hanging"), NamedGroup(id="good")
+    gate = Gate()
+    hanging.always(method, Reply(before=gate))
+    good.add()
+    if method == "decrease":
+        hanging.add(State.FAILED)
+    settings = Settings(policy=LAZY, unknown_instances=UnknownInstances.ADOPT)
+    async with Taskscaler([hanging, good], settings, connect=connect_to(hanging, good)) as scaler:
+        while not scaler.capacity().instances["ready"]:
+            await anyio.sleep(1)
+        served: list[str] = []
+
+        async def run() -> None:
+            async with scaler.acquire("b") as acquisition:
+                served.append(acquisition.group)
+
+        async with anyio.create_task_group() as tasks:
+            async with scaler.acquire("a") as acquisition:
+                assert acquisition.group == "good"
+                tasks.start_soon(run)
+                await gate.reached()
+                await checkpoint()
+        if method != "decrease":
+            assert served == ["good"]
+
+
+@pytest.mark.parametrize("method", ["update", "increase"])
+async def test_a_call_without_an_answer_is_given_up(method: Any) -> None:
+    """After `operation_timeout` the outcome counts as unknown, and the next listing tells."""
+    group = FakeInstanceGroup()
+    group.script(method, Reply(after=Gate()))
+    settings = Settings(max_instances=1, operation_timeout=timedelta(seconds=30), policy=LAZY)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        assert await serve(scaler, "a") == [group.info.id]
+    assert group.largest == 1
+    assert len(group.calls_of("increase")) == 1
+
+
+async def test_a_lost_answer_to_a_removal_is_asked_again() -> None:
+    """A removal is idempotent, so it is asked for until the instance is gone."""
+    group = FakeInstanceGroup()
+    group.script("decrease", Reply(before=Gate()), Reply(error=Throttled("slow down")))
+    async with Taskscaler([group], connect=group.connect) as scaler:
+        await serve(scaler, "a")
+        await group.until(lambda: group.size == 0)
+    assert len(group.calls_of("decrease")) == 3
+
+
+@pytest.mark.parametrize("method", ["update", "increase", "decrease", "connect_info", "connect"])
+async def test_a_bug_in_a_plugin_is_survived(method: Any) -> None:
+    """A `KeyError` from any method is an outcome like another, and the scaler goes on."""
+    group = FakeInstanceGroup()
+    bug = KeyError("the plugin's author forgot this")
+    group.script(method, Reply(error=bug))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - that is the bug
+    settings = Settings(creation_timeout=timedelta(minutes=2))
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        assert await serve(scaler, "a") == [group.info.id]
+        await group.until(lambda: group.size == 0)
+
+
+async def test_a_bug_in_closing_a_connection_is_survived() -> None:
+    """A connection that cannot even be closed does not keep its instance from being removed."""
+    group = FakeInstanceGroup()
+    settings = Settings(delete_instances_on_shutdown=True)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition, acquisition.connect() as connection:
+
+            async def close() -> None:
+                await checkpoint()
+                raise KeyError("the connector's author forgot this")
+
+            connection.aclose = close  # type: ignore[method-assign]
+        await group.until(lambda: group.size == 0)
+
+
+@pytest.mark.parametrize("method", ["update", "increase", "decrease"])
+async def test_an_answer_of_the_wrong_kind_is_survived(method: str) -> None:
+    """A method that returns nothing useful counts as one whose answer was lost."""
+    group = FakeInstanceGroup()
+    real = getattr(group, method)
+    wrong: list[object] = [None]
+
+    async def answer(*arguments: object) -> object:
+        truth = await real(*arguments)
+        return wrong.pop() if wrong else truth
+
+    setattr(group, method, answer)
+    settings = Settings(max_instances=1)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        assert await serve(scaler, "a") == [group.info.id]
+        await group.until(lambda: group.size == 0)
+    assert group.largest == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_a_cancellation_inside_a_plugin_is_survived() -> None:
+    """On asyncio, a cancelled inner task of a plugin does not leave us without an answer."""
+    group = FakeInstanceGroup()
+    real = group.increase
+    bugs = [asyncio.CancelledError("an inner task of the plugin")]
+
+    async def increase(count: int, operation: str) -> Accepted:
+        if bugs:
+            raise bugs.pop()
+        return await real(count, operation)
+
+    group.increase = increase  # type: ignore[method-assign]
+    settings = Settings(max_instances=1, creation_timeout=timedelta(minutes=2))
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        with pytest.raises(AcquireTimeout, match="cancelled inside the plugin"):
+            async with scaler.acquire("a", timeout=timedelta(seconds=30)):
+                pytest.fail("nobody may come here")
+        served = await serve(scaler, "b")
+    # Outside of the block, because the cancellation must not have ended that either.
+    assert served == [group.info.id]
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_lost_answers_never_exceed_the_limit(idempotent: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """However many answers to increases are lost, no more than `max_instances` ever exist (I1)."""
+    group = FakeInstanceGroup(idempotent=idempotent, pending_updates=2, boot_updates=2)
+    group.script("increase", *[Reply(lost=True)] * 5)
+    settings = Settings(max_instances=3, creation_timeout=timedelta(minutes=2))
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        for _ in range(3):
+            await serve(scaler, *"abc")
+            await group.until(lambda: group.size == 0)
+    assert group.largest == 3
+
+
+async def test_what_was_not_accepted_is_asked_for_again() -> None:
+    """After a partial acceptance the rest comes with later requests, after a pause."""
+    group = FakeInstanceGroup()
+    group.script("increase", Reply(accept=1, error=OutOfCapacity("only one today")))
+    async with Taskscaler([group], Settings(max_instances=3), connect=group.connect) as scaler:
+        await serve(scaler, *"abc")
+    assert [call.count for call in group.calls_of("increase")] == [3, 2]
+    assert group.largest == 3
+
+
+async def test_the_next_group_helps_out() -> None:
+    """When the first group is out of capacity the second serves, and later the first again."""
+    first, second = NamedGroup(id="first"), NamedGroup(id="second")
+    first.script("increase", Reply(error=OutOfCapacity("no machine of this kind")))
+    groups = [first, second]
+    async with Taskscaler(groups, connect=connect_to(*groups)) as scaler:
+        assert await serve(scaler, "a") == ["second"]
+        await second.until(lambda: second.size == 0)
+        await anyio.sleep(600)
+        assert await serve(scaler, "b") == ["first"]
+
+
+async def test_a_full_group_passes_the_rest_on() -> None:
+    """With room for one instance in the first group, the second task runs on the second group."""
+    first, second = NamedGroup(id="first", max_size=1), NamedGroup(id="second")
+    groups = [first, second]
+    async with Taskscaler(groups, connect=connect_to(*groups)) as scaler:
+        assert sorted(await serve(scaler, "a", "b")) == ["first", "second"]
+
+
+async def test_what_the_operator_must_mend_is_told() -> None:
+    """A refusal for want of permission reaches whoever waits, and is not asked in a hurry."""
+    group = FakeInstanceGroup()
+    group.always("increase", Reply(error=PermissionDenied("the key was revoked")))
+    async with Taskscaler([group], connect=group.connect) as scaler:
+        with pytest.raises(AcquireTimeout, match="the key was revoked"):
+            async with scaler.acquire("a", timeout=timedelta(hours=1)):
+                pytest.fail("nobody may come here")
+    assert len(group.calls_of("increase")) < 25

@@ -1,0 +1,304 @@
+"""Making instances ready, and the connections to them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from fleeting.errors import ConfigError, ConnectionLost, HostKeyMismatch, Unreachable
+from fleeting.testing import Command, FakeConnector, FakeInstanceGroup, Gate, Reply
+from fleeting.types import ConnectorSettings, Exit
+from taskscaler import Policy, Settings, Taskscaler
+from taskscaler.errors import AcquireTimeout
+
+if TYPE_CHECKING:
+    from fleeting.abc import Connection
+
+pytestmark = pytest.mark.anyio
+
+LAZY = Policy(idle_time=timedelta(hours=10))
+COMMAND = Settings(instance_ready_command="is-it-ready", max_instances=1, policy=LAZY)
+
+
+class Instances:
+    """Plays the ready command: with these exits in turn, then successfully."""
+
+    def __init__(self, *exits: Exit) -> None:
+        self.exits = list(exits)
+        self.lines: list[str] = []
+
+    async def __call__(self, command: Command, /) -> Exit:
+        """Play one command."""
+        self.lines.append(command.line)
+        ended = self.exits.pop(0) if self.exits else Exit(0)
+        if not ended.succeeded:
+            await command.stderr.send(b"the disk is not mounted\n")
+        return ended
+
+
+def group_of(instances: Instances, **options: int | None) -> FakeInstanceGroup:
+    """Return a group whose instances play like this."""
+    return FakeInstanceGroup(connector=FakeConnector(instances), **options)  # type: ignore[arg-type]
+
+
+async def test_the_ready_command_runs_before_the_first_task() -> None:
+    """Once for each instance, and not again for the next task."""
+    instances = Instances()
+    group = group_of(instances)
+    async with Taskscaler([group], COMMAND, connect=group.connect) as scaler:
+        for key in "ab":
+            async with scaler.acquire(key):
+                assert instances.lines == ["is-it-ready"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"), [(Exit(3), "ended with 3"), (Exit(None, "KILL"), "ended by signal KILL")]
+)
+async def test_a_failing_ready_command_replaces_the_instance(ended: Exit, words: str) -> None:
+    """The instance is removed, what the command said is in its history, and the next one serves."""
+    group = group_of(Instances(ended))
+    async with Taskscaler([group], COMMAND, connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition:
+            assert acquisition.instance == "i-2"
+        bygone = scaler.instances()[0]
+        assert bygone.id == "i-1"
+        assert bygone.ready_at is None
+        reason = f"the instance_ready_command {words}: the disk is not mounted"
+        assert bygone.removal_reason == reason
+    assert group.largest == 1
+
+
+async def test_waiting_explains_what_the_ready_command_said() -> None:
+    """As long as instances fail to become ready, the explanation quotes the command."""
+    group = group_of(Instances(*[Exit(1)] * 1000))
+    async with Taskscaler([group], COMMAND, connect=group.connect) as scaler:
+        with pytest.raises(AcquireTimeout, match="the disk is not mounted"):
+            async with scaler.acquire("a", timeout=timedelta(minutes=10)):
+                pytest.fail("nobody may come here")
+
+
+async def test_failing_instances_are_created_ever_more_slowly() -> None:
+    """In an hour of failures the backoff allows few increases, and success ends it (I9)."""
+    instances = Instances(*[Exit(1)] * 10_000)
+    group = group_of(instances)
+    async with (
+        Taskscaler([group], COMMAND, connect=group.connect) as scaler,
+        anyio.create_task_group() as tasks,
+    ):
+        served = anyio.Event()
+
+        async def run() -> None:
+            async with scaler.acquire("a", timeout=None):
+                served.set()
+
+        tasks.start_soon(run)
+        await anyio.sleep(3600)
+        # Pauses of 1, 2, 4 ... 256 s, then 300 s each: 9 in 511 s, and 10 or 11 more.
+        assert 10 <= len(group.calls_of("increase")) <= 25
+        instances.exits.clear()
+        await served.wait()
+        before = anyio.current_time()
+        group.vanish(scaler.instances()[-1].id)
+        async with scaler.acquire("b"):
+            assert anyio.current_time() - before < 300
+
+
+async def test_an_instance_that_is_not_reachable_yet_is_tried_again() -> None:
+    """Unreachable and lost connections are tried again, and the same instance becomes ready."""
+    group = FakeInstanceGroup()
+    errors = (Unreachable("it boots"), ConnectionLost("its server starts anew"))
+    group.script("connect", *(Reply(error=error) for error in errors * 10))
+    async with (
+        Taskscaler([group], connect=group.connect) as scaler,
+        scaler.acquire("a") as acquisition,
+    ):
+        assert acquisition.instance == "i-1"
+    assert len(group.calls_of("connect")) == 21
+
+
+async def test_an_instance_that_stays_unreachable_is_replaced() -> None:
+    """After `instance_ready_timeout` it is given up, with the last error as the reason."""
+    group = FakeInstanceGroup()
+    settings = Settings(instance_ready_timeout=timedelta(seconds=90), policy=LAZY)
+    group.script("connect", *[Reply(error=Unreachable("nobody listens"))] * 90)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition:
+            assert acquisition.instance == "i-2"
+        assert scaler.instances()[0].removal_reason == (
+            "it was not ready within 90s: nobody listens"
+        )
+
+
+async def test_a_wrong_host_key_is_not_tried_again() -> None:
+    """What cannot pass gives an instance up at once."""
+    group = FakeInstanceGroup()
+    group.script("connect", Reply(error=HostKeyMismatch("this is another machine")))
+    async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition:
+            assert acquisition.instance == "i-2"
+        assert scaler.instances()[0].removal_reason == "this is another machine"
+
+
+async def test_a_hanging_preparation_is_given_up() -> None:
+    """A connector that never answers costs one instance its time, and no other anything."""
+    group = FakeInstanceGroup()
+    gate = Gate()
+    group.script("connect", Reply(before=gate))
+    settings = Settings(instance_ready_timeout=timedelta(seconds=90), policy=LAZY)
+    async with (
+        Taskscaler([group], settings, connect=group.connect) as scaler,
+        scaler.acquire("a") as acquisition,
+    ):
+        assert acquisition.instance == "i-2"
+
+
+async def test_a_preparation_of_the_predecessor_says_nothing_of_the_successor() -> None:
+    """An instance recreated under its id while it was prepared is prepared anew, from the start."""
+    group = FakeInstanceGroup()
+    gate = Gate()
+    group.script("connect", Reply(before=gate))
+    async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                async with scaler.acquire("a") as acquisition:
+                    assert acquisition.instance == "i-1"
+
+            tasks.start_soon(run)
+            await gate.reached()
+            group.recreate("i-1")
+            await group.until(lambda: len(group.calls_of("connect")) == 2)
+        gate.open()
+        await anyio.sleep(60)
+        first, second = scaler.instances()
+        assert first.removal_reason == "it was recreated under the same id"
+        assert (second.ready_at is not None, second.removal_reason) == (True, None)
+    assert group.connector.connections == []
+
+
+async def test_the_slots_of_an_instance_share_one_connection() -> None:
+    """Three tasks that connect at the same time cause one handshake, the preparation's."""
+    group = FakeInstanceGroup()
+    settings = Settings(capacity_per_instance=3, policy=LAZY)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        seen: list[Connection] = []
+        everybody = anyio.Event()
+
+        async def run(key: str) -> None:
+            async with scaler.acquire(key) as acquisition, acquisition.connect() as connection:
+                seen.append(connection)
+                if len(seen) == 3:
+                    everybody.set()
+                await everybody.wait()
+
+        async with anyio.create_task_group() as tasks:
+            for key in "abc":
+                tasks.start_soon(run, key)
+        assert len({id(connection) for connection in seen}) == 1
+        assert len(group.calls_of("connect")) == 1
+
+
+async def test_a_broken_connection_is_made_anew_once() -> None:
+    """Tasks that find it broken at the same time share what one handshake gives."""
+    group = FakeInstanceGroup()
+    settings = Settings(capacity_per_instance=3, policy=LAZY)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            pass
+        group.connector.break_("i-1")
+        gate = Gate()
+        group.script("connect", Reply(before=gate))
+        async with anyio.create_task_group() as tasks:
+
+            async def run(key: str) -> None:
+                async with scaler.acquire(key) as acquisition, acquisition.connect() as connection:
+                    assert (await connection.run("true")).succeeded
+
+            for key in "abc":
+                tasks.start_soon(run, key)
+            await gate.reached()
+            while scaler.capacity().slots_used < 3:
+                await checkpoint()
+            await anyio.sleep(1)
+            gate.open()
+        assert len(group.calls_of("connect")) == 2
+        assert len(group.connector.connections) == 1
+        assert scaler.capacity().instances["ready"] == 1
+
+
+async def test_the_first_of_those_who_wait_for_a_handshake_may_be_cancelled() -> None:
+    """When the task that makes the connection is cancelled, the next one makes it."""
+    group = FakeInstanceGroup()
+    settings = Settings(capacity_per_instance=2, policy=LAZY)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            pass
+        group.connector.break_("i-1")
+        gate = Gate()
+        group.script("connect", Reply(before=gate))
+        connected: list[str] = []
+
+        async def run(key: str, scope: anyio.CancelScope) -> None:
+            with scope:
+                async with scaler.acquire(key) as acquisition, acquisition.connect():
+                    connected.append(key)
+
+        async with anyio.create_task_group() as tasks:
+            first = anyio.CancelScope()
+            tasks.start_soon(run, "first", first)
+            await gate.reached()
+            tasks.start_soon(run, "second", anyio.CancelScope())
+            while scaler.capacity().slots_used < 2:
+                await checkpoint()
+            await anyio.sleep(1)
+            first.cancel()
+        assert connected == ["second"]
+
+
+async def test_the_connection_is_closed_before_the_instance_is_removed() -> None:
+    """When the group is asked to remove an instance, nobody is connected to it any more."""
+    group = FakeInstanceGroup()
+    open_then: list[int] = []
+    decrease = group.decrease
+
+    async def watch(ids: tuple[str, ...]) -> object:
+        open_then.append(len(group.connector.connections))
+        return await decrease(ids)
+
+    group.decrease = watch  # type: ignore[method-assign, assignment] # pyright: ignore[reportAttributeAccessIssue] - looks at the moment of the call
+    async with Taskscaler([group], connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            assert len(group.connector.connections) == 1
+        await group.until(lambda: group.size == 0)
+    assert open_then == [0]
+
+
+async def test_a_key_file_that_cannot_be_read_is_told_as_that() -> None:
+    """What the operator wrote wrongly is no bug of a plugin."""
+    group = FakeInstanceGroup()
+    connector = ConnectorSettings(key_path=Path("/nowhere/id_ed25519"))
+    async with Taskscaler([group], connector=connector, connect=group.connect) as scaler:
+        with pytest.raises(AcquireTimeout, match=r"the key file for instance .* cannot be read"):
+            async with scaler.acquire("a", timeout=timedelta(minutes=1)):
+                pytest.fail("nobody may come here")
+
+
+async def test_a_key_file_that_disappears_is_the_operators_fault() -> None:
+    """A task that connects is told so, and the instance is not retired for it."""
+    group = FakeInstanceGroup()
+    async with (
+        Taskscaler([group], connect=group.connect) as scaler,
+        scaler.acquire("a") as acquisition,
+    ):
+        group.connector.break_(acquisition.instance)
+        missing = ConnectorSettings(key_path=Path("/nowhere/id_ed25519"))
+        scaler._connections._settings = missing
+        with pytest.raises(ConfigError, match="id_ed25519"):
+            async with acquisition.connect():
+                pytest.fail("nobody may come here")
+        assert scaler.capacity().instances["ready"] == 1

@@ -1,0 +1,244 @@
+"""Leaving the scaler's block, in every way."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from fleeting.errors import ProviderError
+from fleeting.testing import FakeInstanceGroup, Gate, Reply
+from taskscaler import Policy, Settings, Taskscaler
+from taskscaler.errors import AcquisitionLost, InstancesLeft, ScalerClosed
+
+pytestmark = pytest.mark.anyio
+
+LAZY = Policy(idle_time=timedelta(hours=10))
+CLEAN = Settings(delete_instances_on_shutdown=True, policy=LAZY)
+STUBBORN = Reply(error=ProviderError("not now"))
+
+
+async def test_what_cannot_be_removed_is_named() -> None:
+    """When removals never work, leaving ends at `shutdown_timeout` and names what is left."""
+    group = FakeInstanceGroup()
+    group.always("decrease", STUBBORN)
+    before = 0.0
+    with pytest.raises(InstancesLeft, match="fake/group/i-1 still there") as caught:
+        async with Taskscaler([group], CLEAN, connect=group.connect) as scaler:
+            async with scaler.acquire("a"):
+                pass
+            before = anyio.current_time()
+    assert anyio.current_time() - before == pytest.approx(120)
+    assert caught.value.instances == ("fake/group/i-1",)
+    assert group.connector.connections == []
+
+
+async def test_what_may_yet_appear_is_counted() -> None:
+    """Instances that were accepted and not seen are part of what is left."""
+    group = FakeInstanceGroup(pending_updates=None)
+    with pytest.raises(InstancesLeft, match="1 more that may yet appear"):
+        async with Taskscaler([group], CLEAN, connect=group.connect) as scaler:
+            with anyio.move_on_after(60):
+                async with scaler.acquire("a"):
+                    pytest.fail("nobody may come here")
+
+
+async def test_the_body_own_exception_comes_out_with_a_note() -> None:
+    """What is left does not hide why the body failed; that comes out itself, with its cause."""
+    group = FakeInstanceGroup()
+    group.always("decrease", STUBBORN)
+    mine = ValueError("mine")
+    with pytest.raises(ValueError, match="mine") as caught:
+        async with Taskscaler([group], CLEAN, connect=group.connect) as scaler:
+            async with scaler.acquire("a"):
+                raise mine from KeyError("why")
+    assert caught.value is mine
+    assert isinstance(mine.__cause__, KeyError)
+    assert any("i-1 still there" in note for note in mine.__notes__)
+
+
+async def test_a_group_of_exceptions_of_the_body_stays_one() -> None:
+    """A body that raises a group of one exception is not unwrapped for that."""
+    group = FakeInstanceGroup()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with Taskscaler([group], CLEAN, connect=group.connect):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(fail)
+    (inner,) = caught.value.exceptions
+    assert isinstance(inner, ValueError)
+
+
+async def test_the_context_of_the_body_own_exception_is_shown() -> None:
+    """Coming out of the block, an exception still says during what it was raised."""
+    group = FakeInstanceGroup()
+    with pytest.raises(ValueError, match="mine") as caught:
+        async with Taskscaler([group], CLEAN, connect=group.connect):
+            try:
+                dict[str, str]()["missing"]
+            finally:
+                raise ValueError("mine")
+    assert isinstance(caught.value.__context__, KeyError)
+    assert not caught.value.__suppress_context__
+
+
+async def fail() -> None:
+    """Raise something."""
+    await checkpoint()
+    raise ValueError("mine")
+
+
+async def test_a_cancellation_from_outside_still_removes_the_instances() -> None:
+    """Cancelled in the middle of a task, the scaler takes its instances away before it ends."""
+    group = FakeInstanceGroup(removal_updates=3)
+    with anyio.CancelScope() as scope:
+        async with (
+            Taskscaler([group], CLEAN, connect=group.connect) as scaler,
+            scaler.acquire("a"),
+        ):
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert group.size == 0
+    assert group.connector.connections == []
+
+
+async def test_a_cancellation_during_an_increase_leaks_nothing() -> None:
+    """What an increase in flight creates is removed, though nobody waits for it any more."""
+    group = FakeInstanceGroup(pending_updates=1, boot_updates=1)
+    group.script("increase", Reply(after=timedelta(seconds=20)))
+    with anyio.CancelScope() as scope:
+        async with (
+            Taskscaler([group], CLEAN, connect=group.connect) as scaler,
+            anyio.create_task_group() as tasks,
+        ):
+
+            async def cancel() -> None:
+                await group.until(lambda: group.size == 1)
+                scope.cancel()
+
+            tasks.start_soon(cancel)
+            async with scaler.acquire("a"):
+                pytest.fail("nobody may come here")
+    assert scope.cancelled_caught
+    assert group.size == 0
+    assert len(group.calls_of("increase")) == 1
+
+
+async def test_a_cancelled_shutdown_goes_on_to_its_end() -> None:
+    """A cancellation that comes while the instances are being removed does not stop that."""
+    group = FakeInstanceGroup(removal_updates=5)
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            async with (
+                Taskscaler([group], CLEAN, connect=group.connect) as scaler,
+                scaler.acquire("a"),
+            ):
+                pass
+
+        tasks.start_soon(run)
+        await group.until(lambda: bool(group.calls_of("decrease")))
+        tasks.cancel_scope.cancel()
+    assert group.size == 0
+
+
+async def test_a_hanging_call_does_not_hold_up_leaving() -> None:
+    """A call that never returns costs no more than the `shutdown_timeout`."""
+    group = FakeInstanceGroup()
+    group.always("decrease", Reply(before=Gate()))
+    before = 0.0
+    with pytest.raises(InstancesLeft):
+        async with Taskscaler([group], CLEAN, connect=group.connect) as scaler:
+            async with scaler.acquire("a"):
+                pass
+            before = anyio.current_time()
+    assert anyio.current_time() - before == pytest.approx(120)
+
+
+async def test_leaving_at_once_is_legal() -> None:
+    """A body that does nothing needs no instance, and leaves none."""
+    group = FakeInstanceGroup()
+    async with Taskscaler([group], CLEAN, connect=group.connect):
+        pass
+    settings = Settings(shutdown_timeout=timedelta(0))
+    async with Taskscaler([group], settings, connect=group.connect):
+        pass
+    assert group.calls_of("increase") == []
+
+
+@pytest.mark.parametrize("remove", [False, True])
+async def test_tasks_from_elsewhere_are_told_of_the_end(remove: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Outside of the block, who holds a slot loses it, and who waits is refused."""
+    group = FakeInstanceGroup()
+    settings = Settings(delete_instances_on_shutdown=remove, max_instances=1)
+    ends: dict[str, type[BaseException]] = {}
+    scaler = Taskscaler([group], settings, connect=group.connect)
+    closing = anyio.Event()
+
+    async def run(key: str) -> None:
+        try:
+            async with scaler.acquire(key, timeout=None):
+                await anyio.sleep_forever()
+        except (AcquisitionLost, ScalerClosed) as error:
+            ends[key] = type(error)
+
+    async def hold_open() -> None:
+        async with scaler:
+            opened.set()
+            await closing.wait()
+
+    opened = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold_open)
+        await opened.wait()
+        tasks.start_soon(run, "holder")
+        while not scaler.capacity().slots_used:
+            await anyio.sleep(1)
+        tasks.start_soon(run, "waiter")
+        while not scaler.capacity().waiting:
+            await checkpoint()
+        closing.set()
+    await run("late")
+    assert ends == {"holder": AcquisitionLost, "waiter": ScalerClosed, "late": ScalerClosed}
+    assert scaler._driver.claims == {}
+
+
+async def test_thousands_of_tasks_leave_no_trace() -> None:
+    """After 2,000 tasks, and after 100 instances, nothing has been kept of them but the history."""
+    group = FakeInstanceGroup()
+    settings = Settings(capacity_per_instance=4, max_instances=2, policy=LAZY)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+
+        async def run(worker: int) -> None:
+            for number in range(250):
+                async with (
+                    scaler.acquire(f"{worker}/{number}") as acquisition,
+                    acquisition.connect(),
+                ):
+                    await checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            for worker in range(8):
+                tasks.start_soon(run, worker)
+        driver, connections = scaler._driver, scaler._connections
+        assert sum(one.tasks for one in scaler.instances()) == 2000
+        assert driver.claims == {}
+        assert driver._preparing == {}
+        assert len(connections._lines) == group.size
+        assert len(group.connector.connections) == group.size
+
+    settings = Settings(max_use_count=1)
+    group = FakeInstanceGroup()
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        for number in range(100):
+            async with scaler.acquire(str(number)) as acquisition, acquisition.connect():
+                pass
+        await group.until(lambda: group.size == 0)
+        await anyio.sleep(60)
+        driver, connections = scaler._driver, scaler._connections
+        assert len(scaler.instances()) == 100
+        assert (driver.claims, driver._preparing, connections._lines) == ({}, {}, {})
+        assert len(driver._outbox) == 0
+    assert group.connector.connections == []
