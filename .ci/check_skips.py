@@ -9,7 +9,12 @@ import sys
 import xml.etree.ElementTree as ET
 
 # "classname::name" of the test -> why it cannot run in continuous integration.
-ALLOWED: dict[str, str] = {}
+UNLIMITED = "a group without a limit cannot be full"
+ALLOWED: dict[str, str] = {
+    f"tests.contract.test_fake_group_contract.TestPlainGroup::{name}[{loop}]": UNLIMITED
+    for name in ("test_full_group_accepts_in_part",)
+    for loop in ("asyncio", "trio")
+}
 
 
 def main(report: str) -> int:

@@ -73,7 +73,7 @@ class TestSlowGroup(_FakeContract):
 
     @override
     def make_group(self) -> FakeInstanceGroup:
-        return FakeInstanceGroup(pending_updates=2, boot_updates=3, removal_updates=2)
+        return FakeInstanceGroup(max_size=5, pending_updates=2, boot_updates=3, removal_updates=2)
 
 
 class TestCapableGroup(_FakeContract):
@@ -81,6 +81,6 @@ class TestCapableGroup(_FakeContract):
 
     @override
     def make_group(self) -> FakeInstanceGroup:
-        group = FakeInstanceGroup(capabilities=list(Capability), boot_updates=1)
+        group = FakeInstanceGroup(max_size=5, capabilities=list(Capability), boot_updates=1)
         group.add()
         return group

@@ -43,6 +43,9 @@ C = TypeVar("C")
 
 WINDOW_BYTES = 2 * 1024 * 1024
 CLOSE_SECONDS = 2.0
+# How long, and how often, to wait for a server to notice that a session has ended.
+LINGER_SECONDS = 0.05
+LINGER_TRIES = 100
 END_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -59,6 +62,7 @@ class SSHConnection(Connection):
         self._processes: set[SSHProcess] = set()
         self._session_ended = anyio.Event()
         self._refused = False
+        self._permitted = False
         self._files: Files | None = None
         self._files_lock = anyio.Lock()
         self._delivers_signals = delivers_signals(
@@ -178,14 +182,19 @@ class SSHConnection(Connection):
         failure: str,
     ) -> T:
         """Open what counts as a session; if there are too many, wait for one to end."""
+        tries = LINGER_TRIES
         while True:
             ended = self._session_ended
             try:
-                return await self._open(opening(), discard)
+                session = await self._open(opening(), discard)
             except asyncssh.ChannelOpenError as error:
                 self._watcher.raise_if_lost()
-                others = self._processes or self._openings or ended.is_set()
-                if error.code == OPEN_REQUEST_SESSION_FAILED or not others:
+                others = bool(self._processes or self._openings or ended.is_set())
+                # Where sessions are permitted at all and none is ours any more, the last ones
+                # have ended for us and not yet for the server.
+                tries -= not others
+                lingering = self._permitted and tries > 0
+                if error.code == OPEN_REQUEST_SESSION_FAILED or not (others or lingering):
                     self._announce()  # Who waits for this one shall find out for itself.
                     raise NotSupported(
                         f"{self._watcher.where} {failure}: {cause(error)}"
@@ -193,8 +202,12 @@ class SSHConnection(Connection):
             except FOREIGN as error:
                 self._watcher.raise_if_lost()
                 raise translate(error, f"{self._watcher.where} {failure}") from error
+            else:
+                self._permitted = True
+                return session
             self._note_refusal()
-            await ended.wait()
+            with anyio.move_on_after(None if others else LINGER_SECONDS):
+                await ended.wait()
             self._watcher.raise_if_lost()
 
     async def _open_stream(
