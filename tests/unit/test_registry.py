@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
+import zipfile
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
+from fleeting._metadata import PluginEntry, entry_points
 from fleeting.errors import PluginBroken, PluginConflict, PluginNotFound
-from fleeting.registry import PluginEntry, Registry
+from fleeting.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,3 +165,45 @@ def test_broken_plugin(install: Install, how: str) -> None:
     assert "\n" not in str(caught.value)
     assert caught.value.distribution == "fleeting-plugin-broken"
     assert registry.provider("nimbus").name == "nimbus"
+
+
+def test_metadata_is_read_as_the_standard_library_reads_it(install: Install) -> None:
+    """Every entry point of every group is found, with the same names and versions."""
+    install("mine", "")
+    points = importlib.metadata.entry_points()
+    assert points.groups
+    for group in points.groups:
+        assert set(entry_points(group)) == {
+            PluginEntry(point.name, point.dist.name, point.dist.version)
+            for point in points.select(group=group)
+            if point.dist is not None
+        }
+
+
+def test_first_distribution_on_the_path_hides_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two versions of a distribution only the one that would be imported counts."""
+    for folder, version in (("first", "2.0"), ("second", "1.0")):
+        metadata = tmp_path / folder / f"Some.Plugin-{version}.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(f"Name: Some.Plugin\nVersion: {version}\n\nText")
+        (metadata / "entry_points.txt").write_text(
+            "[other]\nx = y\n[fleeting]\n# none = nothing\nsome = some:module [extra]\n"
+        )
+    folders = ["", str(tmp_path / "first"), str(tmp_path / "second"), str(tmp_path / "missing")]
+    monkeypatch.setattr(sys, "path", folders)
+    assert entry_points("fleeting") == [PluginEntry("some", "Some.Plugin", "2.0")]
+    assert entry_points("nothing") == []
+
+
+def test_archives_on_the_path_are_left_to_the_standard_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A distribution that is installed as an archive is found too."""
+    archive = tmp_path / "plugin.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("zipped-1.0.dist-info/METADATA", "Name: zipped\nVersion: 1.0\n")
+        file.writestr("zipped-1.0.dist-info/entry_points.txt", "[fleeting]\nzipped = zipped\n")
+    monkeypatch.setattr(sys, "path", [str(archive)])
+    assert entry_points("fleeting") == [PluginEntry("zipped", "zipped", "1.0")]

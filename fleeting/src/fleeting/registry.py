@@ -8,12 +8,11 @@ reported with the names of the plugin and of its distribution.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fleeting._metadata import PluginEntry, entry_points
 from fleeting.errors import PluginBroken, PluginConflict, PluginNotFound
 
 if TYPE_CHECKING:
@@ -23,21 +22,6 @@ __all__ = ("PluginEntry", "Registry")
 
 PROVIDERS = "fleeting"
 CONNECTORS = "fleeting.connectors"
-
-
-@dataclass(frozen=True, slots=True)
-class PluginEntry:
-    """A plugin as its distribution announces it, not imported.
-
-    Attributes:
-        name: what it is asked for by.
-        distribution: the name of the distribution that carries it.
-        version: of that distribution.
-    """
-
-    name: str
-    distribution: str
-    version: str
 
 
 class Registry:
@@ -95,12 +79,7 @@ class Registry:
 
 
 def _entries(group: str) -> list[PluginEntry]:
-    found = {
-        PluginEntry(point.name, point.dist.name, point.dist.version)
-        for point in importlib.metadata.entry_points(group=group)
-        if point.dist is not None
-    }
-    return sorted(found, key=lambda entry: (entry.name, entry.distribution))
+    return sorted(entry_points(group))
 
 
 def _load(group: str, kind: str, name: str) -> object:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import click
 
 from fleeting.registry import Registry
@@ -21,7 +18,9 @@ def command(*, as_json: bool) -> None:
     """
     entries = Registry().providers()
     if as_json:
-        click.echo(json.dumps([asdict(entry) for entry in entries], indent=2))
+        import json
+
+        click.echo(json.dumps([entry._asdict() for entry in entries], indent=2))
         return
     rows = [("NAME", "VERSION", "DISTRIBUTION")]
     rows += [(entry.name, entry.version, entry.distribution) for entry in entries]
