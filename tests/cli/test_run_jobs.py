@@ -167,7 +167,7 @@ def test_instances_are_replaced_after_their_last_use(taskscaler: Command) -> Non
     assert done.returncode == 0
     report = taskscaler.reported()
     assert len({job["instance"] for job in report["jobs"]}) == 3
-    assert [instance["tasks"] for instance in report["instances"]] == [1, 1, 1]
+    assert [instance["tasks_run"] for instance in report["instances"]] == [1, 1, 1]
 
 
 def test_thousand_jobs(taskscaler: Command) -> None:
@@ -178,7 +178,7 @@ def test_thousand_jobs(taskscaler: Command) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     report = taskscaler.reported()
     assert report["summary"]["success"] == 1000
-    assert sum(instance["tasks"] for instance in report["instances"]) == 1000
+    assert sum(instance["tasks_run"] for instance in report["instances"]) == 1000
     assert len(report["instances"]) == 2
 
 

@@ -64,6 +64,7 @@ def test_an_instance_that_comes_back_after_it_was_given_up_is_removed() -> None:
     play.relist(Instance("a", State.RUNNING))
     decrease = play.take(effects.Decrease)
     assert (decrease.ids, decrease.decisions[0].rule) == (("a",), Rule.UNKNOWN)
+    assert not play.group.given_up, "it is one of ours again"
 
 
 def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -> None:

@@ -94,6 +94,8 @@ class ScalerMachine(RuleBasedStateMachine):
         answer = self.state.apply(event, now)
         for effect in answer:
             self.book(effect)
+        if isinstance(event, events.TimePassed):
+            assert self.wake_at > self.seconds, "time passes between two decisions"
         return answer
 
     def book(self, effect: effects.Effect) -> None:

@@ -331,3 +331,24 @@ def test_explanation_names_the_numbers_and_the_limit() -> None:
     )
     play.say(events.TaskAsked("another"))
     assert explain(play.state.standing()).startswith("2 tasks wait")
+
+
+def test_a_demand_that_just_fits_is_not_clamped() -> None:
+    """Exactly as many as the group and the limit allow is no reason for a complaint."""
+    play = Play(Settings(max_instances=2), GroupInfo("g", 2))
+    play.list()
+    for key in "ab":
+        play.say(events.TaskAsked(key))
+    play.tick()
+    assert play.take(effects.Increase).decision.clamped_by == ""
+
+
+def test_a_shorter_interval_takes_effect_at_once() -> None:
+    """Nobody waits for the end of an interval that the operator has just shortened."""
+    play = Play()
+    play.list()
+    play.todo.clear()
+    shorter = replace(play.state.settings, update_interval=timedelta(seconds=5))
+    play.say(events.SettingsChanged(shorter))
+    play.tick(5.0)
+    assert play.has(effects.List)

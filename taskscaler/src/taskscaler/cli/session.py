@@ -11,6 +11,7 @@ written, then the exit code follows from the results.
 from __future__ import annotations
 
 import signal
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 __all__ = ("exit_code", "run_session")
 
 _STATUS_SECONDS = 0.1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# SIGHUP is unknown on Windows, where the command shall be able to say what it lacks.
+_SIGNALS = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP"})
 
 
 def run_session(plan: Plan) -> int:
@@ -121,6 +123,9 @@ class _Session:
     async def _hear_signals(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
+        if sys.platform == "win32":
+            task_status.started()  # There are no receivers; Ctrl-C raises KeyboardInterrupt.
+            return
         with anyio.open_signal_receiver(*_SIGNALS) as received:
             task_status.started()
             async for number in received:

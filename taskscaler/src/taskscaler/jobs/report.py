@@ -91,7 +91,7 @@ def _instance(record: InstanceSummary) -> dict[str, Any]:
         "ready_at": record.ready_at,
         "removed_at": record.removed_at,
         "removal_reason": record.removal_reason,
-        "tasks": record.tasks,
+        "tasks_run": record.tasks,
     }
 
 
