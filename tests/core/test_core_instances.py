@@ -65,6 +65,10 @@ def test_an_instance_that_comes_back_after_it_was_given_up_is_removed() -> None:
     decrease = play.take(effects.Decrease)
     assert (decrease.ids, decrease.decisions[0].rule) == (("a",), Rule.UNKNOWN)
     assert not play.group.given_up, "it is one of ours again"
+    stored = [
+        one for effect in play.todo if isinstance(effect, effects.Persist) for one in effect.put
+    ]
+    assert "a" in [one.id for one in stored], "after a restart nobody else would know it"
 
 
 def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -> None:
@@ -352,3 +356,33 @@ def test_an_answer_about_an_instance_that_is_gone_meanwhile_is_no_news() -> None
     assert play.group.ours() == []
     play.say(events.DecreaseSettled("g", ids, Accepted(1, ids)))
     assert not play.group.instances
+
+
+@pytest.mark.parametrize(("ready", "failures"), [(False, 1), (True, 0)])
+def test_only_a_failure_to_come_up_makes_the_group_pause(
+    ready: bool,  # noqa: FBT001 - pytest passes parameters by name
+    failures: int,
+) -> None:
+    """An instance that fails after it has served says nothing about creating others."""
+    play = Play(Settings(policy=ROOMY))
+    if ready:
+        play.ready("a")
+    else:
+        play.list()
+        play.say(events.TaskAsked("task"))
+        play.tick()
+        increase = play.take(effects.Increase)
+        play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+        play.relist(Instance("a", State.CREATING))
+    play.relist(Instance("a", State.FAILED, reason="the disk is broken"))
+    assert play.group.backoff.failures == failures
+    assert play.take(effects.Decrease).ids == ("a",)
+
+
+def test_the_end_of_the_last_task_on_a_used_up_instance_asks_for_a_decision_at_once() -> None:
+    """Its place is needed by others, so its removal does not wait for the next regular moment."""
+    play = Play(Settings(max_use_count=1, policy=ROOMY))
+    play.ready("a")
+    play.todo.clear()
+    play.say(events.TaskReleased("task-0"), after=1.0)
+    assert play.take(effects.WakeAt).monotonic == play.seconds

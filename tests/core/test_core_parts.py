@@ -53,6 +53,14 @@ def test_nothing_is_bought_and_removable_at_once(demand: Demand) -> None:
 
 
 @given(demands)
+def test_surplus_is_what_neither_tasks_nor_the_policy_need(demand: Demand) -> None:
+    """Waiting tasks come first; reservations and the idle target may be the same slots."""
+    kept = demand.waiting + max(demand.reserved, demand.target)
+    assert demand.surplus == demand.free + demand.coming - kept
+    assert demand.shortfall == demand.waiting + demand.target - demand.free - demand.coming
+
+
+@given(demands)
 def test_room_is_what_the_limit_leaves(demand: Demand) -> None:
     """There is no room at or above the limit, and no limit at all if it is zero."""
     if demand.max_instances == 0:

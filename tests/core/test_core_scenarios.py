@@ -352,3 +352,19 @@ def test_a_shorter_interval_takes_effect_at_once() -> None:
     play.say(events.SettingsChanged(shorter))
     play.tick(5.0)
     assert play.has(effects.List)
+
+
+def test_shutdown_waits_for_instances_and_for_those_that_may_yet_come() -> None:
+    """Either one alone is enough to go on."""
+    play = Play()
+    play.list()
+    play.say(events.TaskAsked("a"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.ShutdownAsked(remove=True))
+    assert not play.state.finished, "an answer is awaited"
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.tick()
+    assert not play.state.finished, "an instance is awaited"
+    play.relist(Instance("late", State.RUNNING))
+    assert not play.state.finished, "an instance is to be removed"
