@@ -35,6 +35,10 @@ class Progress:
         self._began = time.monotonic()
         self._fates: set[tuple[JobState, str | None]] = set()
 
+    def has_said(self, state: JobState, reason: str) -> None:
+        """Say nothing more of runs with this fate: the user knows it already."""
+        self._fates.add((state, reason))
+
     async def started(self, result: JobResult) -> None:
         """Hear that a run got a slot."""
         if not self._console.is_terminal:
