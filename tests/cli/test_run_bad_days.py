@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
-
     from cli_command import Command
 
 JOB = '[[jobs]]\nname = "a"\nscript = ["true"]\n'
@@ -178,3 +177,52 @@ def test_termination_cleans_up_at_once(
     process.send_signal(number)
     assert process.wait() == 130
     assert taskscaler.states() == {"first": "canceled", "second": "canceled"}
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("words", [("--help",), ("run", "--", "echo", "hello")])
+def test_output_to_a_full_disk_is_exit_code_3(taskscaler: Command, words: tuple[str, ...]) -> None:
+    """When standard output cannot be written, that is said in one sentence."""
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            [taskscaler.program, *words], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 3
+    assert b"no space left on device" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_as_good_as_none(taskscaler: Command, closed: str) -> None:
+    """Whichever standard streams are closed, the jobs run, and nothing else gets their output."""
+    line = f'"{taskscaler.program}" run --report report.json -- echo hello {closed}'
+    done = subprocess.run(["sh", "-c", line], cwd=taskscaler.folder, check=False)  # noqa: S607 -- any sh
+    assert done.returncode == 0
+    assert taskscaler.states() == {"command": "success"}
+
+
+def test_input_that_vanished_is_a_system_failure(taskscaler: Command) -> None:
+    """A job whose input another job has removed fails with a reason; the others do not."""
+    gone = taskscaler.folder / "gone.txt"
+    gone.touch()
+    text = (
+        "[autoscaler]\nmax_instances = 1\n"
+        f'[[jobs]]\nname = "remover"\nscript = ["rm {gone}"]\n'
+        '[[jobs]]\nname = "reader"\nscript = ["cat"]\nstdin = "gone.txt"\n'
+    )
+    done = taskscaler.run_jobs(taskscaler.file(text))
+    assert done.returncode == 3
+    assert taskscaler.states() == {"remover": "success", "reader": "system_failure"}
+    assert "gone.txt cannot be read any more" in done.stderr
+
+
+def test_wrong_setting_of_the_plugin_is_said_once(taskscaler: Command) -> None:
+    """What the plugin finds wrong is the error, and not repeated for each job."""
+    setting = "root=~nobody-of-this-name/x"
+    done = taskscaler.run_jobs("--plugin-config", setting, "--count", "3", "--", "true")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "there is no such user" in line

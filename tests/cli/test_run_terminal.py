@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,8 +30,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 class Terminal:
     """The command on a terminal of its own, as its foreground process."""
 
-    def __init__(self, command: Command, *words: str) -> None:
+    def __init__(self, command: Command, *words: str, columns: int = 80) -> None:
         self._side, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, columns))
         words = ("run", "--report", str(command.report), *words)
         self.process = subprocess.Popen(
             [sys.executable, "-c", OWN_TERMINAL, command.program, *words],
@@ -107,3 +109,18 @@ def test_typed_interrupt_lets_the_job_finish(
     terminal.read_all()
     assert terminal.process.wait() == 130
     assert taskscaler.states() == {"command#1": "success", "command#2": "canceled"}
+
+
+def test_narrow_terminal_shows_what_matters_most(taskscaler: Command, fifo: Path) -> None:
+    """On 44 columns, the status tells of the jobs, and the table has whole words."""
+    words = ("--count", "2", "--max-instances", "1", "--", "sh", "-c", f"cat {fifo}; exit 3")
+    terminal = Terminal(taskscaler, *words, columns=44)
+    try:
+        terminal.read_until("jobs: 1 waiting, 1 running, 0 done")
+        fifo.write_text("one\n")
+        terminal.read_until("jobs: 0 waiting, 1 running, 1 done")
+        fifo.write_text("two\n")
+        table = terminal.read_all().rpartition("reason")[2]
+    finally:
+        terminal.close()
+    assert [table.count(word) for word in ("command#1", "failed", "exit code 3")] == [1, 3, 2]

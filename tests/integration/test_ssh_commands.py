@@ -408,3 +408,19 @@ async def test_small_reads(connection: Connection) -> None:
 def test_the_bound_is_what_the_documentation_says() -> None:
     """A channel is paused when more than a megabyte lies unread."""
     assert _ssh_channels.HIGH_WATER == MEGABYTE
+
+
+async def test_slow_reader_does_not_pile_up_output(connection: Connection) -> None:
+    """However much a command writes, little of it lies here while somebody reads slowly."""
+    most = 0
+    async with connection.start(f"head -c {32 * MEGABYTE} /dev/zero") as process:
+        channel: Any = vars(process.stdout)["_channel"]  # Only this knows what lies here.
+        while True:
+            try:
+                await process.stdout.receive(4096)
+            except anyio.EndOfStream:
+                break
+            held = sum(len(data) for data, _ in channel._transport._recv_buf)
+            most = max(most, held + channel._unread())
+    window = 2 * MEGABYTE
+    assert most <= _ssh_channels.HIGH_WATER + 2 * window

@@ -109,10 +109,10 @@ def test_unknown_keys_of_others_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        ({"needed": 1}, "a.toml: needed: expected `str`, got `int`; write such a value"),
+        ({"needed": 1}, "a.toml: needed: expected a string, got an integer; write such a value"),
         (
             {"parts": [{"size": "x"}]},
-            "a.toml: parts[0].size: expected `int`, got `str`; write such a value",
+            "a.toml: parts[0].size: expected an integer, got a string; write such a value",
         ),
         ({"wait": 20}, 'a.toml: wait: 20 is no duration: write for instance "90s" or "20m"'),
         (
@@ -129,7 +129,7 @@ def test_wrong_value(data: dict[str, object], problem: str) -> None:
 
 def test_missing_key() -> None:
     """A key that must be there is named."""
-    with pytest.raises(ConfigError, match=r"^a.toml: .*missing required field `needed`; add it$"):
+    with pytest.raises(ConfigError, match=r"^a.toml: the key 'needed' is missing; add it$"):
         decode({}, _Whole, where="a.toml")
 
 
@@ -137,7 +137,7 @@ def test_no_secret_is_shown() -> None:
     """Neither a message nor a repr shows a password or a setting of the plugin."""
     secret = {"password": ["hunter2"]}
     (problem,) = _problems({"group": {"connector_config": secret}})
-    assert problem.startswith("a.toml: group.connector_config.password: expected `str | null`")
+    assert problem.startswith("a.toml: group.connector_config.password: expected a string")
     config = GroupConfig(
         plugin="aws",
         plugin_config={"token": "hunter2"},
@@ -176,3 +176,25 @@ def test_no_assignment(pair: str) -> None:
     """A word that assigns nothing is refused, with an example."""
     with pytest.raises(ConfigError, match=r"^-o: value number 1 is not KEY=VALUE; write for"):
         parse_assignments([pair], where="-o")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a = " + "[" * 10_000, "nested too deeply"),
+        ("a = " + "9" * 5_000, "a number in it is too long"),
+    ],
+)
+def test_what_python_cannot_read_is_wrong_input(tmp_path: Path, text: str, expected: str) -> None:
+    """TOML beyond the limits of Python's reader is a problem with the file's name in front."""
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        read_toml(path)
+
+
+@pytest.mark.parametrize("key_path", ["", "a\0b"])
+def test_what_cannot_be_a_path_is_refused(key_path: str) -> None:
+    """An empty path would be the current folder, and one with NUL no system call takes."""
+    with pytest.raises(ConfigError, match=r"key_path: .* is no path"):
+        decode({"key_path": key_path}, ConnectorConfig, where="a.toml")

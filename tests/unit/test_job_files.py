@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from taskscaler.jobs.files import find_uploads, landing_place, outermost, unsafe
+from taskscaler.jobs.files import find_uploads, landing_place, outermost, readable, unsafe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,3 +84,19 @@ def test_instance_cannot_go_through_a_link(tmp_path: Path) -> None:
 def test_ordinary_download_lands_below_its_folder(tmp_path: Path) -> None:
     """The path in the working directory is kept."""
     assert landing_place(tmp_path, "dist/./a.whl") == tmp_path / "dist" / "a.whl"
+
+
+def test_what_is_no_file_is_not_uploaded(folder: Path) -> None:
+    """A pipe, which might never end, and a link to nothing are told before anything is started."""
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to(folder / "nothing")
+    found, problems = find_uploads(folder, ["pipe", "link"])
+    assert found == ()
+    assert ["pipe or a device" in problems[0], "no such file" in problems[1]] == [True, True]
+    assert "pipe or a device" in (readable(folder / "pipe") or "")
+
+
+def test_link_to_itself_leads_nowhere(folder: Path) -> None:
+    """A link that an instance sent and that leads to itself is refused as one that leads out."""
+    (folder / "loop").symlink_to(folder / "loop")
+    assert landing_place(folder, "loop/x") is None

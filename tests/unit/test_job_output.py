@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 
+from taskscaler.errors import OutputFailed
 from taskscaler.jobs.output import LINE_BYTES, SPOOL_BYTES, OutputMode, Stream, output_factory
 
 pytestmark = pytest.mark.anyio
@@ -97,3 +100,20 @@ async def test_dropped_output() -> None:
     await output.stdout(b"x")
     await output.close()
     assert writer.written == []
+
+
+async def test_group_on_a_full_disk_shows_what_it_took() -> None:
+    """When the disk is full the job fails with a reason, and what was kept is still shown."""
+    writer = Recorder()
+    output = output_factory(OutputMode.GROUP, writer, several=True)("a")
+    await output.stdout(b"kept\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A write beyond the limit fails as one on a full disk does; Python ignores the signal.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SPOOL_BYTES // 2, hard))
+    try:
+        with pytest.raises(OutputFailed, match="could not be kept"):
+            await output.stdout(b"x" * SPOOL_BYTES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await output.close()
+    assert writer.text(Stream.STDOUT) == b"==> a <==\nkept\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -91,3 +92,21 @@ def test_exit_code_that_wins(
         infrastructure=infrastructure,
     )
     assert found == expected
+
+
+def test_report_replaces_no_device(tmp_path: Path) -> None:
+    """A pipe or a device in the file's place is refused, and stays what it is."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="pipe or a device"):
+        check_writable(pipe)
+    assert pipe.is_fifo()
+
+
+def test_report_through_a_link_leaves_the_link(tmp_path: Path) -> None:
+    """What a link leads to is written, and the link stays one."""
+    link = tmp_path / "link.json"
+    link.symlink_to(tmp_path / "report.json")
+    write_report(link, Report([], [], NOON, NOON, exit_code=0))
+    assert link.is_symlink()
+    assert json.loads((tmp_path / "report.json").read_text())["summary"]["total"] == 0

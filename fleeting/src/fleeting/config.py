@@ -8,6 +8,7 @@ of keys, what is the matter, and the fix.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
 __all__ = ("ConnectorConfig", "GroupConfig", "decode", "parse_assignments", "read_toml")
 
 T = TypeVar("T")
+
+# The types of msgspec's messages, by the names that they have in TOML.
+_WORDS = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "an integer",
+    "object": "a table",
+    "str": "a string",
+}
+_TYPES = re.compile(r"`(\w+(?: \| \w+)*)`")
+_MISSING = re.compile(r"Object missing required field `(.+?)`")
 
 
 class ConnectorConfig(
@@ -102,6 +115,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: this is not TOML: {error}; mend the line it names") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: tables or lists are nested too deeply; flatten them") from None
+    except ValueError:  # Of Python itself, which reads no number of thousands of digits.
+        raise ConfigError(f"{path}: a number in it is too long; write a smaller one") from None
 
 
 def decode(data: Mapping[str, Any], shape: type[T], *, where: str) -> T:
@@ -169,6 +186,8 @@ def _dec_hook(shape: type[Any], value: Any) -> Any:
     if issubclass(shape, Path):
         if not isinstance(value, str):
             raise ValueError(f"{value!r} is no path: write it in quotes")
+        if not value or "\0" in value:
+            raise ValueError(f'{value!r} is no path: write for instance "/tmp/here"')
         return shape(value)
     raise NotImplementedError(f"no way to read a {shape.__name__}")
 
@@ -176,8 +195,11 @@ def _dec_hook(shape: type[Any], value: Any) -> Any:
 def _reworded(error: msgspec.ValidationError) -> str:
     """Put the path of keys, which msgspec names last and as `$.a[0].b`, in front."""
     text, separator, path = str(error).rpartition(" - at `$")
+    text = text if separator else str(error)
+    if missing := _MISSING.match(text):
+        text = f"The key {missing[1]!r} is missing; add it"
+    text = _TYPES.sub(_in_words, text)
     if not separator:
-        text = str(error)
         return f"{text[:1].lower()}{text[1:]}{_fix(text)}"
     place = path.rstrip("`").removeprefix(".") or "the table"
     return f"{place}: {text[:1].lower()}{text[1:]}{_fix(text)}"
@@ -187,7 +209,13 @@ def _fix(text: str) -> str:
     """Return what to do about a message of msgspec's own; ours say it themselves."""
     if text.startswith("Expected"):
         return "; write such a value"
-    return "; add it" if "missing required" in text else ""
+    return ""
+
+
+def _in_words(types: re.Match[str]) -> str:
+    """Return `str | null` as TOML's words have it, which knows no null."""
+    names = [name for name in types[1].split(" | ") if name != "null"]
+    return " or ".join(_WORDS.get(name, f"`{name}`") for name in names)
 
 
 def _unknown_keys(data: Any, shape: Any, path: str) -> Iterator[str]:

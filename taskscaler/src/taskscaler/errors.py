@@ -8,6 +8,7 @@ TaskscalerError
 ├── ScalerClosed
 ├── InstancesLeft
 ├── WorkspaceFailed
+├── OutputFailed
 └── StoreError
     └── Fenced
 
@@ -30,6 +31,7 @@ __all__ = (
     "IllegalEvent",
     "InstancesLeft",
     "NoCapacity",
+    "OutputFailed",
     "ScalerClosed",
     "StoreError",
     "TaskscalerError",
@@ -91,6 +93,10 @@ class InstancesLeft(TaskscalerError):
 
 class WorkspaceFailed(TaskscalerError):
     """An instance gave a job no working directory or no shell: not the fault of its script."""
+
+
+class OutputFailed(TaskscalerError):
+    """The output of a job could not be kept here until its end: not the fault of its script."""
 
 
 class StoreError(TaskscalerError):

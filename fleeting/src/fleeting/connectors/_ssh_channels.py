@@ -6,8 +6,11 @@ they only append to a buffer and set an event, and the streams take from there.
 Flow control. A channel has one window for all that it receives, so stdout and
 stderr share it. When more than `HIGH_WATER` bytes lie unread, the channel is
 paused: asyncssh stops granting window, and the sender blocks as soon as what
-it was granted is used up. So a channel holds at most `HIGH_WATER` plus one
-window, however slow its reader. The way out is bounded likewise by asyncssh's
+it was granted is used up. asyncssh grants a whole window anew when it delivers the
+first piece of what it held back, whatever else it holds; so when a channel is
+resumed it takes all of that, before it may be paused again. Else more would come
+with each turn than goes. So a channel holds at most `HIGH_WATER` plus two
+windows, however slow its reader. The way out is bounded likewise by asyncssh's
 write buffer, for which a sender waits.
 
 Ends. The end of the data and the end of the command are different things, and
@@ -56,6 +59,7 @@ class Channel(SSHSession[bytes]):
         self._watcher = watcher
         self._transport: Any = None  # asyncssh's channels of all kinds have this in common
         self._reading_paused = False
+        self._resuming = False
         self._writable = anyio.Event()
         self._writable.set()
         self._closed = False
@@ -96,14 +100,21 @@ class Channel(SSHSession[bytes]):
 
     def regulate(self) -> None:
         """Ask for more or for less, according to what lies unread."""
-        unread = sum(receiver.unread for receiver in self.receivers.values())
-        if not self._reading_paused and unread > HIGH_WATER:
+        if self._resuming:
+            return
+        if self._reading_paused and self._unread() <= LOW_WATER:
+            # This delivers at once all that was held back.
+            self._resuming = True
+            try:
+                self._transport.resume_reading()
+            finally:
+                self._resuming = self._reading_paused = False
+        if not self._reading_paused and self._unread() > HIGH_WATER:
             self._reading_paused = True
             self._transport.pause_reading()
-        elif self._reading_paused and unread <= LOW_WATER:
-            # First the flag: resuming delivers at once what was held back.
-            self._reading_paused = False
-            self._transport.resume_reading()
+
+    def _unread(self) -> int:
+        return sum(receiver.unread for receiver in self.receivers.values())
 
     def raise_if_lost(self) -> None:
         """Raise `ConnectionLost` if the connection is gone."""

@@ -66,7 +66,15 @@ def _root(config: LocalConfig) -> Iterator[Finding]:
                 "set root to a directory that you may write to",
             )
         return
-    root = config.root.expanduser().absolute()
+    try:
+        root = config.root.expanduser().absolute()
+    except RuntimeError:
+        yield _error(
+            "root",
+            f"plugin_config.root: {config.root}: there is no such user, or no home directory",
+            "write the path in full",
+        )
+        return
     existing = next(one for one in (root, *root.parents) if one.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = "cannot be written to" if existing.is_dir() else "is not a directory"
@@ -79,7 +87,12 @@ def _root(config: LocalConfig) -> Iterator[Finding]:
 
 def _shell(config: LocalConfig) -> Iterator[Finding]:
     shell = Path(config.shell)
-    if not shell.is_absolute() or not os.access(shell, os.X_OK) or shell.is_dir():
+    if (
+        "\0" in config.shell
+        or not shell.is_absolute()
+        or not os.access(shell, os.X_OK)
+        or shell.is_dir()
+    ):
         yield _error(
             "shell",
             f"plugin_config.shell: {config.shell!r} is not the absolute path of a program",

@@ -5,6 +5,7 @@ Starting up is a feature: what is imported here, and for `--help`, is click alon
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -13,6 +14,8 @@ from taskscaler import __version__
 from taskscaler.cli.run import run
 
 __all__ = ("main",)
+
+_STDERR = 2
 
 
 @click.group(
@@ -30,7 +33,28 @@ _command_group.add_command(run)
 
 def main() -> None:
     """Run the command and exit with its code; wrong usage is one sentence and code 2."""
+    _open_standard_streams()
     sys.exit(_main())
+
+
+def _open_standard_streams() -> None:
+    """Connect those to nothing that were closed by who started us, as by `>&-`.
+
+    Else the next file to be opened would take their numbers, and get what we write to them.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
+
+
+def _give_up_output() -> None:
+    """Drop what standard output still holds if it fails; else Python complains at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def _main() -> int:
@@ -42,6 +66,11 @@ def _main() -> int:
         if context is not None:
             click.echo(f"See `{context.command_path} --help`.", err=True)
         return 2
+    except OSError as error:
+        # Such as a full disk below standard output, when click prints the help.
+        _give_up_output()
+        click.echo(f"error: the system refused: {str(error).lower()}", err=True)
+        return 3
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130

@@ -35,17 +35,16 @@ class Console:
 
     Attributes:
         is_terminal: whether somebody watches standard error live.
-        closed: whether the reader of standard output has gone away.
     """
 
-    def __init__(self, on_closed: Callable[[], None] | None = None) -> None:
+    def __init__(self, on_closed: Callable[[OSError], None] | None = None) -> None:
         """Prepare to write.
 
         Args:
-            on_closed: called once if the reader of standard output goes away.
+            on_closed: called once if standard output cannot be written any more, with the
+                reason: its reader has gone away, or its disk is full.
         """
         self.is_terminal = os.isatty(Stream.STDERR)
-        self.closed = False
         self._on_closed = on_closed
         self._lock = anyio.Lock()
         self._pieces = {stream: _piece_size(stream) for stream in Stream}
@@ -107,15 +106,13 @@ class Console:
                 rest = rest[os.write(stream, rest[: self._pieces[stream]]) :]
             except BlockingIOError:
                 await anyio.wait_writable(stream)
-            except OSError:
-                self._lose(stream)
+            except OSError as error:
+                self._lose(stream, error)
 
-    def _lose(self, stream: Stream) -> None:
+    def _lose(self, stream: Stream, error: OSError) -> None:
         self._gone.add(stream)
-        if stream is Stream.STDOUT:
-            self.closed = True
-            if self._on_closed is not None:
-                self._on_closed()
+        if stream is Stream.STDOUT and self._on_closed is not None:
+            self._on_closed(error)
 
 
 def _piece_size(stream: Stream) -> int:

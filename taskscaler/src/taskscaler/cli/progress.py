@@ -20,6 +20,8 @@ __all__ = ("Progress",)
 
 # A longer table helps nobody; the report has everything.
 _ROWS_SHOWN = 50
+# On a narrower terminal, the table has only what matters most.
+_FULL_COLUMNS = 72
 _STYLES = {JobState.SUCCESS: "green", JobState.CANCELED: "yellow"}
 
 
@@ -34,6 +36,10 @@ class Progress:
         self._console = console
         self._began = time.monotonic()
         self._fates: set[tuple[JobState, str | None]] = set()
+
+    def has_said(self, state: JobState, reason: str) -> None:
+        """Say nothing more of runs with this fate: the user knows it already."""
+        self._fates.add((state, reason))
 
     async def started(self, result: JobResult) -> None:
         """Hear that a run got a slot."""
@@ -67,12 +73,14 @@ class Progress:
         )
         done = sum(count for state, count in counts.items() if state.is_final)
         waiting, running = counts.get(JobState.WAITING, 0), counts.get(JobState.RUNNING, 0)
-        await self._console.show_status(
-            f"instances: {states or 'none'} | "
-            f"slots: {capacity.slots_used}/{capacity.slots_total} | "
+        jobs = (
             f"jobs: {waiting} waiting, {running} running, {done} done | "
             f"{_seconds(time.monotonic() - self._began)}"
         )
+        slots = f"slots: {capacity.slots_used}/{capacity.slots_total}"
+        text = f"instances: {states or 'none'} | {slots} | {jobs}"
+        # Where not all has room, what matters most is kept.
+        await self._console.show_status(text if len(text) < self._console.width else jobs)
 
     async def summary(self, report: Report) -> None:
         """Write what became of everything: a table on a terminal, and always one line."""
@@ -106,15 +114,19 @@ def _table(results: Sequence[JobResult], width: int) -> str:
         shown = [result for result in results if result.state is not JobState.SUCCESS][:_ROWS_SHOWN]
     if not shown:
         return ""
-    table = Table("job", "state", "instance/slot", "attempts", "waited", "ran", "reason", box=None)
+    details = ("instance/slot", "attempts", "waited", "ran") if width >= _FULL_COLUMNS else ()
+    table = Table("job", "state", *details, "reason", box=None)
     for result in shown:
-        table.add_row(
-            result.name,
-            result.state.value,
+        cells = (
             f"{result.instance}/{result.slot}" if result.instance else "-",
             str(result.attempts),
             _seconds(result.wait_seconds),
             _seconds(result.run_seconds),
+        )
+        table.add_row(
+            result.name,
+            result.state.value,
+            *(cells if details else ()),
             result.reason or "",
             style=_STYLES.get(result.state, "red"),
         )

@@ -68,8 +68,8 @@ def _one_file(ctx: click.Context, param: click.Parameter, value: tuple[Path, ...
     return value[0] if value else None
 
 
-def _option(name: str, minimum: int, text: str) -> Callable[[Any], Any]:
-    return click.option(name, metavar="N", type=click.IntRange(min=minimum), help=text)
+def _option(name: str, least: int, text: str, most: int | None = None) -> Callable[[Any], Any]:
+    return click.option(name, metavar="N", type=click.IntRange(least, most), help=text)
 
 
 @click.command(cls=_RunCommand, short_help="Run jobs, or one command, on autoscaled instances.")
@@ -81,7 +81,7 @@ def _option(name: str, minimum: int, text: str) -> Callable[[Any], Any]:
     multiple=True,
     help="A setting of the plugin; repeatable.",
 )
-@_option("--capacity-per-instance", 1, "Slots on each instance.  [default: 1]")
+@_option("--capacity-per-instance", 1, "Slots on each instance.  [default: 1]", 1_000_000)
 @_option("--max-instances", 0, "At most so many instances; 0 is no limit.  [default: 10]")
 @_option("--max-use-count", 0, "Replace an instance after N jobs; 0 is never.  [default: 0]")
 @_option("--idle-count", 0, "Free slots to keep ready.  [default: 0]")

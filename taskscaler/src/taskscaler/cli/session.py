@@ -10,6 +10,7 @@ written, then the exit code follows from the results.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ __all__ = ("exit_code", "run_session")
 _STATUS_SECONDS = 0.1
 # SIGHUP is unknown on Windows, where the command shall be able to say what it lacks.
 _SIGNALS = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP"})
+# A pipe's reader has closed it; a terminal has been closed.
+_READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 def run_session(plan: Plan) -> int:
@@ -153,10 +156,15 @@ class _Session:
         if self._scaler is None:
             self._opening.cancel()
 
-    def _output_closed(self) -> None:
-        """Nobody reads on, as after `| head`: there is nobody left to work for."""
-        self._interrupted = True
-        self._runner.cancel(JobState.CANCELED, "the reader of the output has gone away")
+    def _output_closed(self, error: OSError) -> None:
+        """Nobody reads on, as after `| head`, or nothing more can be written: do not go on."""
+        reason = "the reader of the output has gone away"
+        if error.errno in _READER_GONE:
+            self._interrupted = True
+        else:
+            why = (error.strerror or str(error)).lower()
+            reason = self._error = f"standard output cannot be written: {why}"
+        self._runner.cancel(JobState.CANCELED, reason)
 
     async def _watch_time(self) -> None:
         if self._plan.timeout is None:
@@ -185,8 +193,11 @@ class _Session:
         if self._error is not None:
             await self._console.say(f"error: {self._error}")
         state = JobState.CANCELED if self._interrupted or self._wrong_input else None
+        state = state or JobState.SYSTEM_FAILURE
         reason = self._error or "the run ended before it got a slot"
-        await self._runner.abandon(state or JobState.SYSTEM_FAILURE, reason)
+        if self._error is not None:
+            self._progress.has_said(state, reason)
+        await self._runner.abandon(state, reason)
         instances = self._scaler.instances() if self._scaler is not None else ()
         code = exit_code(
             [result.state for result in self._runner.results],
@@ -214,6 +225,8 @@ class _Session:
         try:
             write_report(path, report)
         except OSError as error:
-            await self._console.say(f"error: --report {path}: it cannot be written: {error}")
-            return report.exit_code or 2
+            why = (error.strerror or str(error)).lower()
+            await self._console.say(f"error: --report {path}: it cannot be written ({why})")
+            # What was true before the run is so no more: not the fault of the input.
+            return report.exit_code if report.exit_code in (2, 130) else 3
         return report.exit_code

@@ -221,6 +221,8 @@ _LEAST = {
     "scale_factor_limit": (0, "0 means no limit"),
     "missed_updates": (1, "1 takes the first listing without an instance as proof"),
 }
+# The most: tables as long as this are kept for each group, and a slip must not fill the memory.
+_MOST = {"capacity_per_instance": 1_000_000}
 # These may be nothing at all; any other length of time must be longer.
 _MAY_BE_ZERO = frozenset({"idle_time", "backoff", "backoff_limit"})
 
@@ -256,4 +258,6 @@ def _problem(name: str, value: object) -> str | None:
         least, hint = _LEAST[name]
         if not least <= value < math.inf:
             return f"{value} is not {least} or more; {hint}"
+        if value > _MOST.get(name, math.inf):
+            return f"{value} is more than {_MOST[name]}; write a smaller number"
     return None

@@ -135,7 +135,7 @@ class Executor:
                 command, stdin=line, stdout=streams.stdout, stderr=errors
             )
         else:
-            async with await anyio.open_file(run.folder / run.job.stdin, "rb") as file:
+            async with await _open(run.folder / run.job.stdin) as file:
                 completed = await connection.run(
                     command, stdin=_chunks(line, file), stdout=streams.stdout, stderr=errors
                 )
@@ -205,6 +205,15 @@ class _Removal:
             self._all_wait = anyio.Event()
             with anyio.move_on_after(COLLECT_SECONDS):
                 await self._all_wait.wait()
+
+
+async def _open(path: Path) -> AsyncFile[bytes]:
+    """Open a script's input, which was there when the run began."""
+    try:
+        return await anyio.open_file(path, "rb")
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise WorkspaceFailed(f"stdin: {path} cannot be read any more ({why})") from None
 
 
 async def _chunks(line: bytes, file: AsyncFile[bytes]) -> AsyncIterator[bytes]:

@@ -27,6 +27,10 @@ __all__ = ("Download", "Job", "JobRun", "JobsFile", "check_job", "expand", "read
 
 # More would scroll the first ones away, and one mistake often causes many.
 PROBLEMS_SHOWN = 20
+# A folder is named like the run, and file systems take names of 255 bytes.
+NAME_LENGTH = 200
+# Each run takes a few hundred bytes from its beginning to the report.
+RUNS_LIMIT = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -124,8 +128,14 @@ def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
         where: names the source of the jobs in messages.
 
     Raises:
-        ConfigError: a file that a job wants is missing.
+        ConfigError: a file that a job wants is missing, or there are more than `RUNS_LIMIT` runs.
     """
+    total = sum(job.count for job in jobs)
+    if total > RUNS_LIMIT:
+        raise ConfigError(
+            f"{where}: {total} runs of jobs are more than the {RUNS_LIMIT} that one run of the "
+            "command can have; lower the count"
+        )
     runs: list[JobRun] = []
     problems: list[str] = []
     for index, job in enumerate(jobs):
@@ -141,16 +151,14 @@ def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
 
 def check_job(job: Job) -> Iterator[str]:
     """Find what is wrong with a job by itself; each problem names the key in front."""
-    if not _NAME.fullmatch(job.name) or not job.name.strip("."):
-        yield (
-            f"name: {job.name!r} is no name for a job; use letters, digits, '.', '_' and '-', "
-            "and not dots alone"
-        )
+    yield from _wrong_name(job.name)
     if not any(line.strip() for line in job.script):
         yield 'script: there is nothing to run; write for instance script = ["make test"]'
-    if any("\0" in text for text in (*job.script, *job.env.values())):
+    if any("\0" in line for line in job.script):
         yield "script: a NUL character cannot be passed to a shell; remove it"
-    for variable in job.env:
+    for variable, value in job.env.items():
+        if "\0" in value:
+            yield f"env: the value of {variable!r} has a NUL character, which cannot be; remove it"
         if not _VARIABLE.fullmatch(variable):
             yield (
                 f"env: {variable!r} is no name for a variable; use letters, digits and '_', "
@@ -165,6 +173,16 @@ def check_job(job: Job) -> Iterator[str]:
     yield from _wrong_paths(job)
 
 
+def _wrong_name(name: str) -> Iterator[str]:
+    if not _NAME.fullmatch(name) or not name.strip("."):
+        yield (
+            f"name: {name!r} is no name for a job; use letters, digits, '.', '_' and '-', "
+            "and not dots alone"
+        )
+    elif len(name) > NAME_LENGTH:
+        yield f"name: it has {len(name)} characters; use at most {NAME_LENGTH}"
+
+
 def _wrong_paths(job: Job) -> Iterator[str]:
     uploads = [("upload", pattern) for pattern in job.upload]
     downloads = [
@@ -173,6 +191,9 @@ def _wrong_paths(job: Job) -> Iterator[str]:
     for key, pattern in uploads + downloads:
         if problem := unsafe(pattern):
             yield f"{key}: {problem}"
+    for entry in job.download:
+        if isinstance(entry, Download) and "\0" in entry.to:
+            yield f"download: {entry.to!r} cannot be the name of a folder; write another"
 
 
 def _wrong_jobs(jobs: Sequence[Job]) -> Iterator[str]:
@@ -197,15 +218,16 @@ def _decode(data: Mapping[str, Any], where: str) -> JobsFile:
         problems = list(error.problems)
         for index, job in enumerate(cast("list[Any]", jobs)):
             if isinstance(job, dict):
-                problems += _problems_of(cast("dict[str, Any]", job), f"{where}: jobs[{index}].")
+                problems += _problems_of(cast("dict[str, Any]", job), index, where)
         raise ConfigError(*_limited(list(dict.fromkeys(problems)))) from None
 
 
-def _problems_of(job: Mapping[str, Any], where: str) -> list[str]:
+def _problems_of(job: Mapping[str, Any], index: int, where: str) -> list[str]:
     try:
-        decode(job, Job, where="")
+        decode({"jobs": [job]}, JobsFile, where=where)
     except ConfigError as error:
-        return [where + problem.removeprefix(": ") for problem in error.problems]
+        alone, there = f"{where}: jobs[0]", f"{where}: jobs[{index}]"
+        return [problem.replace(alone, there, 1) for problem in error.problems]
     return []
 
 

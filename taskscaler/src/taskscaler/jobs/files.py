@@ -34,6 +34,9 @@ def readable(path: Path) -> str | None:
         return f"{path} is a folder; name a file"
     if not path.exists():
         return f"{path}: there is no such file; check the path"
+    if not path.is_file():
+        # Reading it might never end, and nothing could interrupt that.
+        return f"{path} is a pipe or a device; name an ordinary file"
     if not os.access(path, os.R_OK):
         return f"{path}: it cannot be read; check its permissions"
     return None
@@ -44,13 +47,18 @@ def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...]
 
     Returns:
         The paths, relative to the folder, of which none lies in another; and a
-        sentence for each pattern that yields nothing.
+        sentence for each pattern that yields nothing and each file that cannot be read.
     """
     found: set[str] = set()
     problems: list[str] = []
     for pattern in patterns:
         matches = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 -- pathlib's `**` yields folders only before 3.13
-        found.update(os.path.normpath(match) for match in matches)
+        for match in map(os.path.normpath, matches):
+            path = folder / match
+            if not path.is_dir() and (problem := readable(path)):
+                problems.append(problem)
+            else:
+                found.add(match)
         if not matches and glob.has_magic(pattern):
             problems.append(f"{pattern!r} matches nothing in {folder.resolve()}; check the pattern")
         elif not matches:
@@ -80,6 +88,10 @@ def landing_place(destination: Path, relative: str) -> Path | None:
         return None
     place = destination / path
     # A link that an earlier download left behind must not lead the next one astray.
-    if not place.parent.resolve().is_relative_to(destination.resolve()) or place.is_symlink():
+    try:
+        inside = place.parent.resolve().is_relative_to(destination.resolve())
+    except RuntimeError:  # The link leads to itself.
+        return None
+    if not inside or place.is_symlink():
         return None
     return place

@@ -8,11 +8,15 @@ that is larger than `SPOOL_BYTES` waits on disk for its end.
 from __future__ import annotations
 
 import enum
+import io
 import tempfile
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import override
+
+from taskscaler.errors import OutputFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +63,11 @@ class JobOutput(ABC):
 
     @abstractmethod
     async def write(self, stream: Stream, data: bytes) -> None:
-        """Take some output of either kind."""
+        """Take some output of either kind.
+
+        Raises:
+            OutputFailed: it cannot be kept.
+        """
 
     async def close(self) -> None:  # noqa: B027 -- most kinds keep nothing back
         """Write what was kept back; there will be no more. Called once, even when cancelled."""
@@ -113,6 +121,60 @@ class _Prefixed(JobOutput):
         return self._prefix + lines.replace(b"\n", b"\n" + self._prefix) + b"\n"
 
 
+class _Spool:
+    """Records in memory, or when they are large on disk.
+
+    The file is not buffered, so that all records that were taken can be read even
+    when the disk is full.
+    """
+
+    def __init__(self) -> None:
+        self._file: io.BytesIO | io.FileIO = io.BytesIO()
+
+    def append(self, record: bytes) -> None:
+        """Take all of a record, or nothing.
+
+        Raises:
+            OutputFailed: there is no room for it.
+        """
+        end = self._file.tell()
+        try:
+            if isinstance(self._file, io.BytesIO) and end + len(record) > SPOOL_BYTES:
+                self._file = _on_disk(self._file)
+            _write_all(self._file, record)
+        except OSError as error:
+            self._file.truncate(end)
+            self._file.seek(end)
+            why = (error.strerror or str(error)).lower()
+            raise OutputFailed(
+                f"its output could not be kept in {tempfile.gettempdir()} ({why}); make room "
+                "there, or show it in another way than --output group"
+            ) from None
+
+    def rewound(self) -> io.BytesIO | io.FileIO:
+        """Return the file, at its beginning; to be closed by the caller."""
+        self._file.seek(0)
+        return self._file
+
+
+def _on_disk(memory: io.BytesIO) -> io.FileIO:
+    descriptor, name = tempfile.mkstemp(prefix="taskscaler-output-")
+    Path(name).unlink()
+    file = io.FileIO(descriptor, "r+")
+    try:
+        _write_all(file, memory.getvalue())
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _write_all(file: io.BytesIO | io.FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
 class _Grouped(JobOutput):
     """Keeps everything until the end and then writes it in one piece, in its order.
 
@@ -122,16 +184,15 @@ class _Grouped(JobOutput):
     def __init__(self, writer: Writer, name: str) -> None:
         self._writer = writer
         self._title = f"==> {name} <==\n".encode()
-        self._spool = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 -- closed in `close`
+        self._spool = _Spool()
 
     @override
     async def write(self, stream: Stream, data: bytes) -> None:
-        self._spool.write(bytes((stream,)) + len(data).to_bytes(4, "big") + data)
+        self._spool.append(bytes((stream,)) + len(data).to_bytes(4, "big") + data)
 
     @override
     async def close(self) -> None:
-        with self._spool as spool:
-            spool.seek(0)
+        with self._spool.rewound() as spool:
             ended_line = True
             title = self._title
             while header := spool.read(_HEADER_BYTES):

@@ -102,23 +102,38 @@ def check_writable(path: Path) -> None:
         ConfigError: it cannot.
     """
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        reason = _not_replaceable(path)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+    if reason is not None:
         raise ConfigError(
             f"--report {path}: it cannot be written ({reason}); name a file in a folder of yours"
-        ) from None
+        )
+
+
+def _not_replaceable(path: Path) -> str | None:
+    if path.is_dir():
+        return "it is a folder"
+    if path.exists() and not path.is_file():
+        # Replaced by a file, `/dev/null` would be one for everybody.
+        return "it is a pipe or a device"
+    try:
+        folder = path.resolve().parent
+    except RuntimeError:
+        return "it is a link to itself"
+    with tempfile.TemporaryFile(dir=folder):
+        return None
 
 
 def write_report(path: Path, report: Report) -> None:
     """Write a report so that whoever looks sees the old file or the whole new one.
 
+    If the path is a link, what it leads to is replaced, and not the link.
+
     Raises:
         OSError: it cannot be written; an older report stays.
     """
+    path = path.resolve()
     text = msgspec.json.format(msgspec.json.encode(report.as_dict()), indent=2)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

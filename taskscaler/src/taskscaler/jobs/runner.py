@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from fleeting.errors import FleetingError
-from taskscaler.errors import AcquireTimeout, AcquisitionLost, ScalerClosed, WorkspaceFailed
+from taskscaler.errors import (
+    AcquireTimeout,
+    AcquisitionLost,
+    OutputFailed,
+    ScalerClosed,
+    WorkspaceFailed,
+)
 from taskscaler.jobs.executor import Executor, Outcome
 from taskscaler.jobs.result import JobResult, JobState, describe_exit
 
@@ -148,7 +154,7 @@ class JobRunner:
                     await self._no_slot(run, result, str(error))
                 except ScalerClosed as error:
                     await self._finish(result, JobState.CANCELED, str(error))
-                except (AcquisitionLost, FleetingError, WorkspaceFailed) as error:
+                except (AcquisitionLost, FleetingError, OutputFailed, WorkspaceFailed) as error:
                     await self._spoilt(run, result, str(error))
             del self._scopes[run.name]
             if scope.cancelled_caught and not result.state.is_final:
