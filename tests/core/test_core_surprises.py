@@ -324,7 +324,13 @@ def test_settings_that_would_make_it_spin_are_refused(wrong: dict[str, object]) 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"idle_count": -1}, {"scale_factor": -0.5}, {"scale_factor": float("nan")}]
+    "wrong",
+    [
+        {"idle_count": -1},
+        {"scale_factor": -0.5},
+        {"scale_factor": float("nan")},
+        {"scale_factor": float("inf")},
+    ],
 )
 def test_policies_refuse_what_cannot_be_meant(wrong: dict[str, float]) -> None:
     """Less than no capacity cannot be kept."""

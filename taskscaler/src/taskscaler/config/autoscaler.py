@@ -221,8 +221,8 @@ _LEAST = {
     "scale_factor_limit": (0, "0 means no limit"),
     "missed_updates": (1, "1 takes the first listing without an instance as proof"),
 }
-# These may be nothing at all; any other length of time must be longer.
-_MAY_BE_ZERO = frozenset({"idle_time", "backoff", "backoff_limit"})
+# This may be nothing at all; any other length of time must be longer.
+_MAY_BE_ZERO = frozenset({"idle_time"})
 
 
 def out_of_range(config: msgspec.Struct, path: str) -> Iterator[str]:

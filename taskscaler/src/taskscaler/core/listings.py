@@ -53,11 +53,7 @@ def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
             instance.mark = group.listed
             instance.missed = 0
             seen += 1
-            if (
-                listed.state is not instance.state
-                or listed.incarnation != instance.incarnation
-                or instance.life is Life.CREATING
-            ):
+            if listed.state is not instance.state or listed.incarnation != instance.incarnation:
                 _changed(group, instance, listed, now, out)
     if seen < known:
         _find_missing(group, now, out)

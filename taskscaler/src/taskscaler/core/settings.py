@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -73,8 +74,8 @@ class Policy:
         """
         for name in ("idle_count", "scale_factor", "scale_factor_limit"):
             # Also false for what is not a number.
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number and not negative")
 
     @property
     def preemptive(self) -> bool:
