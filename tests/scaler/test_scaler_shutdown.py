@@ -260,3 +260,13 @@ async def test_a_reservation_is_told_that_the_scaler_shuts_down() -> None:
         tasks.start_soon(ask_late)
         async with scaler.acquire("a"):
             pass
+
+
+async def test_settings_are_changed_only_while_it_is_open() -> None:
+    """Who does so too early is told, and can still enter the block."""
+    group = FakeInstanceGroup()
+    scaler = Taskscaler([group], CLEAN, connect=group.connect)
+    with pytest.raises(ScalerClosed):
+        scaler.reconfigure(CLEAN)
+    async with scaler:
+        scaler.reconfigure(CLEAN)

@@ -264,7 +264,9 @@ class Taskscaler:
         Raises:
             IllegalEvent: something differs that cannot change while the scaler runs;
                 the old settings stay in force.
+            ScalerClosed: the scaler is not open.
         """
+        self._check_open()
         self._driver.post(events.SettingsChanged(settings))
 
     # Claims.
