@@ -386,3 +386,39 @@ def test_the_end_of_the_last_task_on_a_used_up_instance_asks_for_a_decision_at_o
     play.todo.clear()
     play.say(events.TaskReleased("task-0"), after=1.0)
     assert play.take(effects.WakeAt).monotonic == play.seconds
+
+
+def test_removals_that_had_no_effect_are_not_forgotten_between_listings() -> None:
+    """The next decision comes when the removal is to be asked for again, if not before."""
+    hour = timedelta(hours=1)
+    settings = Settings(update_interval=hour, update_interval_when_expecting=hour)
+    play = Play(settings)
+    play.ready("a")
+    play.say(events.TaskReleased("task-0"))
+    play.tick(1.0)
+    ids = play.take(effects.Decrease).ids
+    play.say(events.DecreaseSettled("g", ids, Accepted(1, ids)))
+    play.tick()
+    play.todo.clear()
+    play.say(events.ListingArrived("g", Listing((Instance("a", State.RUNNING),))))
+    play.todo.clear()
+    play.tick()
+    assert play.take(effects.WakeAt).monotonic == play.seconds + 60.0
+
+
+def test_a_name_that_an_answer_gave_is_good_for_one_instance() -> None:
+    """An id that comes back once more after that is a stray like any other."""
+    play = Play(Settings(max_instances=5, policy=ROOMY))
+    play.list()
+    for key in "xy":
+        play.say(events.TaskAsked(key))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(2, ("a", "b"))))
+    play.relist(Instance("a", State.CREATING))
+    for key in "xy":
+        play.say(events.TaskCancelled(key))
+    play.relist()
+    play.relist()
+    play.relist(Instance("a", State.RUNNING))
+    assert play.take(effects.Decrease).ids == ("a",)

@@ -370,3 +370,18 @@ def test_shutdown_waits_for_instances_and_for_those_that_may_yet_come() -> None:
     assert not play.state.finished, "an instance is awaited"
     play.relist(Instance("late", State.RUNNING))
     assert not play.state.finished, "an instance is to be removed"
+
+
+def test_what_a_task_holds_is_stored_as_long_as_it_holds_it() -> None:
+    """The record of an instance names its tasks and counts its uses before the slot is given."""
+    play = Play(Settings(policy=ROOMY))
+    play.ready("a")
+    play.todo.clear()
+    since = play.group.instances["a"].created_at
+    play.say(events.TaskReleased("task-0"))
+    assert play.take(effects.Persist).put == (InstanceRecord("g", "a", None, since, 1, ()),)
+    play.say(events.TaskAsked("next"))
+    persist = play.todo[0]
+    assert isinstance(persist, effects.Persist)
+    assert persist.put == (InstanceRecord("g", "a", None, since, 2, ("next",)),)
+    assert isinstance(play.todo[1], effects.Grant)

@@ -85,6 +85,11 @@ def check_group(group: Group, settings: Settings) -> None:
     assert group.acquired == sum(len(one.tasks) for one in instances)
     assert set(group.creating) == {one.id for one in instances if one.life is Life.CREATING}
     assert set(group.removing) == {one.id for one in instances if one.life is Life.REMOVING}
+    coming = [one for one in instances if one.life in (Life.CREATING, Life.PREPARING)]
+    assert group.coming == len(coming) + group.unseen
+    live = [one for one in instances if one.life in (Life.READY, Life.DRAINING)]
+    unavailable = sum(one.capacity - len(one.tasks) - one.available for one in live)
+    assert group.unavailable == unavailable
     for one in instances:
         assert len(one.tasks) <= settings.capacity_per_instance, "I3"
         assert len(set(one.tasks.values())) == len(one.tasks), "I3"
