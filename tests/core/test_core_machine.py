@@ -234,6 +234,7 @@ class ScalerMachine(RuleBasedStateMachine):
                     "whole",
                     "whole",
                     "part",
+                    "less",
                     "refused",
                     "lost",
                     "lost for nothing",
@@ -273,6 +274,8 @@ class ScalerMachine(RuleBasedStateMachine):
         count = {"whole": effect.count, "lost": effect.count, "nameless": effect.count}.get(kind, 0)
         if kind == "part":
             count, error = effect.count // 2, OutOfCapacity("no more today")
+        elif kind == "less":
+            count = effect.count // 2
         elif kind in ("refused", "lost for nothing", "lost"):
             error = ProviderError("no answer")
         if kind == "nameless":

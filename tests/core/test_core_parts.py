@@ -54,9 +54,13 @@ def test_nothing_is_bought_and_removable_at_once(demand: Demand) -> None:
 
 @given(demands)
 def test_surplus_is_what_neither_tasks_nor_the_policy_need(demand: Demand) -> None:
-    """Waiting tasks come first; reservations and the idle target may be the same slots."""
-    kept = demand.waiting + max(demand.reserved, demand.target)
-    assert demand.surplus == demand.free + demand.coming - kept
+    """Waiting tasks come first; reservations and the idle target may be the same slots.
+
+    What is coming serves those who wait, and stands in for nothing that is ready.
+    """
+    unserved = max(0, demand.waiting - demand.coming)
+    assert demand.surplus == demand.free - unserved - max(demand.reserved, demand.target)
+    assert demand.surplus <= demand.free
     assert demand.shortfall == demand.waiting + demand.target - demand.free - demand.coming
 
 
@@ -234,7 +238,7 @@ def test_pauses_double_up_to_the_limit_and_end_with_a_success() -> None:
         now = backoff.until
     assert pauses == [1, 2, 4, 5, 5]
     assert (backoff.failures, backoff.reason) == (5, "no again")
-    backoff.succeeded()
+    backoff.succeeded(now)
     assert (backoff.failures, backoff.until, backoff.reason) == (0, 0.0, "")
 
 
@@ -284,8 +288,8 @@ def test_only_answered_operations_are_written_off() -> None:
     operations.add(Operation("a", 2, 10.0, START))
     operations.add(Operation("b", 2, 10.0, START))
     operations.settle("b", None)
-    assert operations.write_off(9.0) == []
-    assert [one.id for one in operations.write_off(10.0)] == ["b"]
+    assert operations.write_off(9.0, 0) == {}
+    assert {one.id: lost for one, lost in operations.write_off(10.0, 0).items()} == {"b": 2}
     assert "a" in operations
 
 

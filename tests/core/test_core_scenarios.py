@@ -186,6 +186,8 @@ def test_preemptive_reservations_are_promises_of_slots_that_are_free_now() -> No
     play.todo.clear()
     play.say(events.TaskAsked("other"))
     assert not play.has(effects.Grant)
+    play.say(events.SettingsChanged(play.state.settings))
+    assert not play.has(effects.Grant), "whatever makes it look again"
     play.say(events.TaskAsked("promised"))
     assert play.take(effects.Grant).key == "promised"
     play.say(events.TaskReleased("promised"))

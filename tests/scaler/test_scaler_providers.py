@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from fleeting.errors import OutOfCapacity, PermissionDenied, Throttled
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
-from fleeting.types import Accepted, State
+from fleeting.types import Accepted, Instance, Listing, State
 from taskscaler import Policy, Settings, Taskscaler, UnknownInstances
 from taskscaler.errors import AcquireTimeout
 
@@ -238,3 +238,35 @@ async def test_what_the_operator_must_mend_is_told() -> None:
             async with scaler.acquire("a", timeout=timedelta(hours=1)):
                 pytest.fail("nobody may come here")
     assert len(group.calls_of("increase")) < 25
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("update", Listing(instances=None)),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a bug
+        ("update", Listing((Instance("i", "running"),))),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a bug
+        ("update", Listing(pending=None)),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a bug
+        ("update", Listing(failures=("no",))),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a bug
+        ("increase", Accepted(1, ids=None)),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a bug
+        ("increase", Accepted(None)),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a bug
+        ("decrease", Accepted(0, error=ValueError("no"))),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a bug
+    ],
+)
+async def test_an_answer_with_something_wrong_in_it_is_survived(
+    method: str, answer: object
+) -> None:
+    """A value that no type checker would let pass costs one try, and not the machinery."""
+    group = FakeInstanceGroup()
+    right = getattr(group, method)
+    wrong = [answer]
+
+    async def call(*arguments: object) -> object:
+        answered = await right(*arguments)
+        return wrong.pop() if wrong else answered
+
+    setattr(group, method, call)
+    settings = Settings(max_instances=1, delete_instances_on_shutdown=True)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        assert await serve(scaler, "a") == [group.info.id]
+    assert wrong == []
+    assert group.size == 0

@@ -302,3 +302,16 @@ async def test_a_key_file_that_disappears_is_the_operators_fault() -> None:
             async with acquisition.connect():
                 pytest.fail("nobody may come here")
         assert scaler.capacity().instances["ready"] == 1
+
+
+async def test_a_key_file_that_is_no_text_is_told_without_showing_it(tmp_path: Path) -> None:
+    """A key in a binary format is the operator's to convert, and no bug of a plugin."""
+    group = FakeInstanceGroup()
+    file = tmp_path / "key.der"
+    file.write_bytes(b"\x30\x82\xff")
+    connector = ConnectorSettings(key_path=file)
+    async with Taskscaler([group], connect=group.connect, connector=connector) as scaler:
+        with pytest.raises(AcquireTimeout, match=r"key\.der, is no text; convert") as caught:
+            async with scaler.acquire("a", timeout=timedelta(seconds=5)):
+                pytest.fail("nobody may come here")
+    assert "0x" not in str(caught.value)

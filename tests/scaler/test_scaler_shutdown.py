@@ -242,3 +242,31 @@ async def test_thousands_of_tasks_leave_no_trace() -> None:
         assert (driver.claims, driver._preparing, connections._lines) == ({}, {}, {})
         assert len(driver._outbox) == 0
     assert group.connector.connections == []
+
+
+async def test_a_reservation_is_told_that_the_scaler_shuts_down() -> None:
+    """Who asks then need not ask again later, which a lack of capacity would mean."""
+    group, gate = FakeInstanceGroup(), Gate()
+    group.script("decrease", Reply(before=gate))
+    scaler = Taskscaler([group], CLEAN, connect=group.connect)
+
+    async def ask_late() -> None:
+        await gate.reached()
+        with pytest.raises(ScalerClosed, match="shuts down"):
+            scaler.reserve("late")
+        gate.open()
+
+    async with anyio.create_task_group() as tasks, scaler:
+        tasks.start_soon(ask_late)
+        async with scaler.acquire("a"):
+            pass
+
+
+async def test_settings_are_changed_only_while_it_is_open() -> None:
+    """Who does so too early is told, and can still enter the block."""
+    group = FakeInstanceGroup()
+    scaler = Taskscaler([group], CLEAN, connect=group.connect)
+    with pytest.raises(ScalerClosed):
+        scaler.reconfigure(CLEAN)
+    async with scaler:
+        scaler.reconfigure(CLEAN)

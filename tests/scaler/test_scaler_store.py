@@ -301,3 +301,27 @@ async def test_a_late_success_of_the_predecessor_does_not_make_the_successor_rea
         gate.open()
         await until_ready(scaler)
         assert len(group.calls_of("connect")) == 2
+
+
+async def test_what_is_given_back_while_the_store_is_slow_is_stored_before_the_end() -> None:
+    """A restart does not take an instance for interrupted whose tasks ended in good order."""
+    group, store, gate = FakeInstanceGroup(), GatedStore(), Gate()
+    settings = Settings(capacity_per_instance=2, policy=KEEP_ONE)
+
+    async def open_gate() -> None:
+        await anyio.sleep(30)
+        gate.open()
+
+    async with (
+        anyio.create_task_group() as tasks,
+        Taskscaler([group], settings, store=store, connect=group.connect) as scaler,
+    ):
+        async with scaler.acquire("a"):
+            store.gate = gate
+            with anyio.move_on_after(1):
+                async with scaler.acquire("b"):
+                    pytest.fail("nobody may come here")
+        tasks.start_soon(open_gate)
+    (record,) = records_of(store, InstanceRecord)
+    assert isinstance(record, InstanceRecord)
+    assert record.tasks == ()

@@ -316,6 +316,7 @@ class ConnectInfo:
 
         Raises:
             OSError: the key file of the settings cannot be read.
+            UnicodeError: it is no text, and so no key in OpenSSH or PEM format.
         """
         return replace(
             self,

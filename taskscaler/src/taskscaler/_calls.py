@@ -7,7 +7,7 @@ bug, a hanging call and a lost reply must not stop the scaler.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -21,11 +21,11 @@ from fleeting.errors import (
     ProviderError,
     Unreachable,
 )
-from fleeting.types import Accepted, Listing
+from fleeting.types import Accepted, Instance, Listing, State
 from taskscaler.core import effects, events
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from fleeting.abc import InstanceGroup
     from taskscaler._connections import Connections
@@ -159,6 +159,32 @@ async def _call(
 def _check_kind(answer: object, kind: type) -> None:
     if not isinstance(answer, kind):
         raise TypeError(f"it returned {answer!r:.100} instead of {kind.__name__}")
+    # What it holds must be right, too: the core trusts it, and could not go on.
+    match answer:
+        case Listing():
+            right = (
+                _are((answer.pending,), int)
+                and _are(answer.failures, ProviderError)
+                and _are(answer.instances, Instance)
+                and _are([one.state for one in answer.instances], State)
+            )
+        case Accepted():
+            right = (
+                _are((answer.count,), int)
+                and _are(answer.ids, str)
+                and (answer.error is None or _are((answer.error,), ProviderError))
+            )
+        case _:
+            right = True
+    if not right:
+        raise TypeError(f"it returned a {kind.__name__} that holds values of a wrong type")
+
+
+def _are(values: object, kind: type) -> bool:
+    """Return whether these are values of a kind, in a sequence that can be read twice."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(one, kind) for one in cast("Sequence[object]", values)
+    )
 
 
 def _words(error: BaseException) -> str:

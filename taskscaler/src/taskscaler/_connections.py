@@ -113,6 +113,12 @@ class Connections:
             info = info.with_settings(self._settings)
         except OSError as error:
             raise ConfigError(f"the key file for instance {id} cannot be read: {error}") from error
+        except UnicodeError:
+            # What it says would show a part of the key.
+            raise ConfigError(
+                f"the key file for instance {id}, {self._settings.key_path}, is no text; "
+                "convert the key to OpenSSH or PEM format"
+            ) from None
         line.connection = connection = await self._connect(info)
         try:
             line.check(id)

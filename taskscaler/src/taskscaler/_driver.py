@@ -168,7 +168,8 @@ class Driver:
             if anyio.current_time() >= self._wake_at:
                 self._wake_at = float("inf")
                 self.post(events.TimePassed())
-            if self.state.finished:
+            # What came during the commit, such as the release of a slot, is to be stored, too.
+            if self.state.finished and not self._outbox:
                 self.ended.set()
 
     async def _commit(self, epoch: int, batch: Iterable[effects.Effect]) -> None:

@@ -170,13 +170,13 @@ class Taskscaler:
 
         Raises:
             NoCapacity: it is refused, and the message says why.
-            ScalerClosed: the scaler is not open.
+            ScalerClosed: the scaler is not open, or is shutting down.
             IllegalEvent: the key is in use.
         """
         self._check_open()
         for effect in self._driver.post(events.TaskReserved(key)):
             if isinstance(effect, effects.Refuse):
-                raise NoCapacity(effect.why)
+                raise (ScalerClosed if self._state.closing else NoCapacity)(effect.why)
 
     def unreserve(self, key: str) -> None:
         """Give a reservation back that no task has used.
@@ -264,7 +264,9 @@ class Taskscaler:
         Raises:
             IllegalEvent: something differs that cannot change while the scaler runs;
                 the old settings stay in force.
+            ScalerClosed: the scaler is not open.
         """
+        self._check_open()
         self._driver.post(events.SettingsChanged(settings))
 
     # Claims.

@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from fleeting.abc import Connector
 from fleeting.connectors._handshakes import Handshakes
+from fleeting.connectors._pins import Pins
 from fleeting.errors import ConnectionLost, HostKeyMismatch, NotSupported, Unreachable
 from fleeting.plugin import hookimpl
 
@@ -46,6 +47,8 @@ TIMEOUT_SECONDS = 60.0
 ATTEMPT_SECONDS = 15.0
 # OpenSSH begins to drop connections at ten that have not logged in.
 HANDSHAKES_AT_ONCE = 8
+# Of so many hosts the keys are remembered, a few hundred bytes each.
+PINS = 20_000
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -59,7 +62,7 @@ class SSHConnector(Connector):
 
     def __init__(self) -> None:
         self._handshakes = Handshakes(HANDSHAKES_AT_ONCE)
-        self._pins: dict[tuple[str, int, str], str] = {}
+        self._pins = Pins(PINS)
 
     @override
     async def connect(self, info: ConnectInfo) -> Connection:
@@ -88,12 +91,12 @@ class SSHConnector(Connector):
         from fleeting.connectors._ssh_login import log_in
 
         identity = (info.address, port, info.id)
-        pinned = self._pins.get(identity)
+        pinned = self._pins.find(*identity)
         expected = info.host_keys or ((pinned,) if pinned else ())
         async with self._handshakes.turn(info.address, port):
             with anyio.move_on_after(ATTEMPT_SECONDS):
                 connection, shown = await log_in(info, where, port, expected)
-                if not info.host_keys and self._pins.setdefault(identity, shown) != shown:
+                if not info.host_keys and not self._pins.keep(*identity, shown):
                     connection.abort()
                     raise HostKeyMismatch(f"{where} shows different host keys at the same time")
                 return connection

@@ -223,8 +223,8 @@ _LEAST = {
 }
 # The most: tables as long as this are kept for each group, and a slip must not fill the memory.
 _MOST = {"capacity_per_instance": 1_000_000}
-# These may be nothing at all; any other length of time must be longer.
-_MAY_BE_ZERO = frozenset({"idle_time", "backoff", "backoff_limit"})
+# This may be nothing at all; any other length of time must be longer.
+_MAY_BE_ZERO = frozenset({"idle_time"})
 
 
 def out_of_range(config: msgspec.Struct, path: str) -> Iterator[str]:

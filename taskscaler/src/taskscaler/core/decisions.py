@@ -18,6 +18,7 @@ class Rule(enum.Enum):
     TASKS_WAIT = "tasks wait for slots"
     IDLE_CAPACITY = "the policy wants more idle capacity"
     IDLE = "idle for longer than the policy allows"
+    LIMIT = "more than max_instances"
     USED_UP = "the use count is reached"
     FAILED = "failed"
     LOST = "taken away by the cloud"

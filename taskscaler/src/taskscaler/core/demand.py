@@ -5,11 +5,12 @@ instances that are asked for, created or prepared. Tasks that *wait* and the
 *idle* capacity that the policy wants must be met by the two together:
 
     shortfall = waiting + max(promised, target idle) - free - coming
-    surplus   = free + coming - waiting - max(reserved, target idle)
+    surplus   = free - max(0, waiting - coming) - max(reserved, target idle)
 
 A positive shortfall buys instances; an idle instance may go when the surplus
-is at least its slots. Both cannot hold at once, and what a removal leaves is
-never a shortfall, so nothing is removed only to be bought again. A reservation
+is at least its slots. What is coming spares a purchase, but replaces nothing that
+is ready: it may take long, or fail. Both cannot hold at once, and what a removal
+leaves is never a shortfall, so nothing is removed only to be bought again. A reservation
 protects capacity but buys none: it may never become a task. Only where it was
 promised a slot that is free at once (preemptive mode), that slot must be there
 whatever else waits. Slots that are in
@@ -67,7 +68,7 @@ class Demand(msgspec.Struct, frozen=True):
     @property
     def surplus(self) -> int:
         """Return the slots that could be removed; negative if there are too few."""
-        return self.free + self.coming - self.waiting - max(self.reserved, self.target)
+        return self.free - max(0, self.waiting - self.coming) - max(self.reserved, self.target)
 
     @property
     def wanted(self) -> int:
@@ -89,7 +90,8 @@ def target_idle(policy: Policy, acquired: int) -> int:
         policy: the one in force.
         acquired: slots in use.
     """
-    scaled = math.ceil(policy.scale_factor * acquired)
+    # 1.1 times 10 is 11, whatever floats make of it.
+    scaled = math.ceil(round(policy.scale_factor * acquired, 6))
     if policy.scale_factor_limit:
         scaled = min(scaled, policy.scale_factor_limit)
     return max(policy.idle_count, scaled)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Group",)
 
+# Below this many entries the queue of idle instances is not worth cleaning.
+SMALL = 64
+
 # How many given-up ids to remember, in case a listing brings one of them back.
 MEMORY = 10_000
 
@@ -54,6 +57,7 @@ class Group:
         pending: instances that the cloud means to create and has no id for.
         decreasing: whether the answer to a decrease is awaited.
         given_up: ids that were ours and are gone, with their incarnations.
+        judge_again: whether the next listing is to judge again what is not ours.
     """
 
     def __init__(self, name: str, max_size: int | None, settings: Settings) -> None:
@@ -77,6 +81,7 @@ class Group:
         self.pending = 0
         self.decreasing = False
         self.given_up: OrderedDict[str, str | None] = OrderedDict()
+        self.judge_again = False
         # By since when they are idle. Each instance has one entry at most, which may be
         # out of date; it is put right when it comes to the top.
         self._idle: list[tuple[float, int, Instance]] = []
@@ -155,7 +160,9 @@ class Group:
         instance.used = record.used
         if instance.uses_left is not None:
             instance.uses_left = max(0, instance.uses_left - record.used)
-        if record.tasks:
+        if record.rule is not None and not record.tasks:
+            self.condemn(instance, record.rule, record.reason, now, out)
+        elif record.tasks:
             self.condemn(instance, Rule.FAILED, "it ran tasks when the scaler ended", now, out)
         elif instance.uses_left == 0:
             self.condemn(instance, Rule.USED_UP, "its use count is reached", now, out)
@@ -176,7 +183,7 @@ class Group:
         """It is ready: it can take tasks, and its idle time begins."""
         self._step(instance, Trigger.PREPARED)
         instance.ready_at = now.wall
-        self.backoff.succeeded()
+        self.backoff.succeeded(now.monotonic)
         self._rest(instance, now)
 
     # How they serve.
@@ -233,6 +240,7 @@ class Group:
             return
         instance.rule, instance.reason = rule, reason
         self._step(instance, Trigger.RETIRED)
+        out.put(self.record(instance))
 
     def condemn(self, instance: Instance, rule: Rule, reason: str, now: Now, out: Outbox) -> None:
         """It is to be removed with the next decrease; no task may be running on it."""
@@ -276,7 +284,8 @@ class Group:
         out.add(self.summary(instance, instance.reason or cause, now.wall))
 
     def forget_foreign(self) -> None:
-        """Let the next listing judge again what is not ours."""
+        """Let the listing that follows judge again what is not ours."""
+        self.judge_again = False
         for instance in list(self.instances.values()):
             if instance.life is Life.FOREIGN:
                 self._step(instance, Trigger.VANISHED)
@@ -293,6 +302,8 @@ class Group:
             instance.created_at,
             instance.used,
             tuple(instance.tasks),
+            instance.rule,
+            instance.reason,
         )
 
     def store_operation(self, operation: Operation, out: Outbox) -> None:
@@ -332,3 +343,10 @@ class Group:
         if not instance.queued_idle:
             instance.queued_idle = True
             heapq.heappush(self._idle, (now.monotonic, instance.number, instance))
+            if len(self._idle) > SMALL + 2 * len(self.instances):
+                self._clean_idle()
+
+    def _clean_idle(self) -> None:
+        """Drop the entries of instances that are gone, which may be far from the top."""
+        self._idle = [entry for entry in self._idle if entry[2].life is not Life.GONE]
+        heapq.heapify(self._idle)

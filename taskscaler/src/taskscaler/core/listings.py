@@ -36,7 +36,9 @@ __all__ = ("digest",)
 def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     """Bring the group up to date with its listing."""
     group.listed += 1
-    group.listing_backoff.succeeded()
+    group.listing_backoff.succeeded(now.monotonic)
+    if group.judge_again:
+        group.forget_foreign()
     group.pending = listing.pending
     for failure in listing.failures:
         for operation in group.operations.fail(1):
@@ -51,11 +53,7 @@ def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
             instance.mark = group.listed
             instance.missed = 0
             seen += 1
-            if (
-                listed.state is not instance.state
-                or listed.incarnation != instance.incarnation
-                or instance.life is Life.CREATING
-            ):
+            if listed.state is not instance.state or listed.incarnation != instance.incarnation:
                 _changed(group, instance, listed, now, out)
     if seen < known:
         _find_missing(group, now, out)
@@ -71,7 +69,7 @@ def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
         reason = "it came back after it had been given up"
         group.condemn(instance, Rule.UNKNOWN, reason, now, out)
         return
-    if listed.state is not State.DELETING:
+    if listed.state is not State.DELETING or group.operations.has_named(listed.id):
         operation = group.operations.claim(listed.id)
         if operation is not None:
             group.store_operation(operation, out)
@@ -132,14 +130,19 @@ def _observe(group: Group, instance: Instance, listed: Listed, now: Now, out: Ou
             group.runs(instance, out)
     elif listed.state is State.FAILED:
         cause = listed.reason or "the cloud says that it failed"
-        if instance.life in (Life.CREATING, Life.PREPARING):
-            group.creation_failed(f"instance {instance.id} failed: {cause}", now)
+        _came_to_nothing(group, instance, f"failed: {cause}", now)
         group.revoke(instance, cause, out)
         group.condemn(instance, Rule.FAILED, cause, now, out)
     elif listed.state is State.DELETING:
         cause = listed.reason or "the cloud takes it away"
+        _came_to_nothing(group, instance, f"went before it was ready: {cause}", now)
         group.revoke(instance, cause, out)
         group.condemn(instance, Rule.LOST, cause, now, out)
+
+
+def _came_to_nothing(group: Group, instance: Instance, what: str, now: Now) -> None:
+    if instance.life in (Life.CREATING, Life.PREPARING):
+        group.creation_failed(f"instance {instance.id} {what}", now)
 
 
 def _find_missing(group: Group, now: Now, out: Outbox) -> None:
@@ -148,13 +151,18 @@ def _find_missing(group: Group, now: Now, out: Outbox) -> None:
         instance.missed += 1
         deleted = instance.state is State.DELETING
         if deleted or instance.missed >= group.settings.missed_updates:
-            group.lose(instance, "it is no longer listed", now, out)
+            cause = "it is no longer listed"
+            # Of what an earlier life of the scaler had, and we never saw, we know no failure.
+            if instance.mark:
+                _came_to_nothing(group, instance, f"went before it was ready: {cause}", now)
+            group.lose(instance, cause, now, out)
 
 
 def _write_off(group: Group, now: Now, out: Outbox) -> None:
     timeout = group.settings.creation_timeout
-    for operation in group.operations.write_off(now.monotonic - timeout.total_seconds()):
+    before = now.monotonic - timeout.total_seconds()
+    for operation, count in group.operations.write_off(before, group.pending).items():
         group.store_operation(operation, out)
         patience = Duration(seconds=timeout.total_seconds())
-        reason = f"{operation.outstanding} accepted instances did not appear within {patience}"
+        reason = f"{count} accepted instances did not appear within {patience}"
         group.creation_failed(reason, now)

@@ -6,7 +6,8 @@ that still waits for one. An
 operation whose answer was lost stays open with its full count: assuming that
 everything may still come can delay, assuming that nothing will can exceed the
 limit. What a listing still does not show when the creation timeout is over is
-written off; without a listing nothing is, however long that takes.
+written off, except what it says is pending; without a listing nothing is, however
+long that takes.
 """
 
 from __future__ import annotations
@@ -78,6 +79,10 @@ class Operations:
         """Take up a new one."""
         self._open[operation.id] = operation
 
+    def expected(self, id: str) -> int:
+        """Return how many instances an open operation may bring in all."""
+        return self._open[id].expected
+
     def settle(self, id: str, accepted: int | None, names: Iterable[str] = ()) -> Operation:
         """Take note of an answer.
 
@@ -120,12 +125,29 @@ class Operations:
                 changed.append(self._close_if_done(operation))
         return changed
 
-    def write_off(self, before: float) -> list[Operation]:
-        """Give up those that were asked before this moment and answered since; return them."""
-        late = [one for one in self._open.values() if one.settled and one.asked <= before]
-        for operation in late:
-            del self._open[operation.id]
-        return late
+    def write_off(self, before: float, pending: int) -> dict[Operation, int]:
+        """Give up what was asked for before this moment, answered since, and never seen.
+
+        Args:
+            before: monotonic seconds.
+            pending: how many instances the cloud still means to create; so many are
+                kept, of the oldest operations.
+
+        Returns:
+            The operations that changed, with how many instances each has lost.
+        """
+        lost: dict[Operation, int] = {}
+        for operation in list(self._open.values()):
+            if not operation.settled or operation.asked > before:
+                continue
+            kept = min(pending, operation.outstanding)
+            pending -= kept
+            if kept < operation.outstanding:
+                lost[operation] = operation.outstanding - kept
+                operation.expected -= lost[operation]
+                operation.names.clear()
+                self._close_if_done(operation)
+        return lost
 
     def is_open(self, operation: Operation) -> bool:
         """Return whether more is expected of it."""

@@ -6,6 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from taskscaler.core.decisions import Rule
+
 __all__ = ("InstanceRecord", "OperationRecord", "Record")
 
 
@@ -19,6 +21,8 @@ class InstanceRecord(msgspec.Struct, frozen=True, gc=False, tag="instance"):
         created_at: when it was first seen.
         used: how many tasks were started on it.
         tasks: the keys of those that hold a slot on it.
+        rule: why it is to go; None as long as it is not.
+        reason: the same in words.
     """
 
     group: str
@@ -27,6 +31,8 @@ class InstanceRecord(msgspec.Struct, frozen=True, gc=False, tag="instance"):
     created_at: datetime
     used: int
     tasks: tuple[str, ...]
+    rule: Rule | None = None
+    reason: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:

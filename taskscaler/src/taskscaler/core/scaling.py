@@ -10,6 +10,7 @@ may be all that is needed.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from fleeting.types import Duration, State
@@ -86,12 +87,12 @@ def expire(group: Group, now: Now, out: Outbox) -> None:
     """Give up instances that should be running by now."""
     timeout = group.settings.creation_timeout
     patience = Duration(seconds=timeout.total_seconds())
-    before = now.monotonic - timeout.total_seconds()
-    # The first is the oldest, so this stops early.
-    while group.creating:
-        instance = next(iter(group.creating.values()))
-        if instance.seen_at > before:
-            break
+    late = itertools.takewhile(
+        # The same sum as in `wake_time`, or rounding would have it woken too early for ever.
+        lambda one: one.seen_at + timeout.total_seconds() <= now.monotonic,
+        group.creating.values(),  # The first is the oldest, so this stops early.
+    )
+    for instance in list(late):
         reason = f"it did not run within {patience}"
         group.condemn(instance, Rule.FAILED, reason, now, out)
         group.creation_failed(f"instance {instance.id} was given up: {reason}", now)
@@ -100,17 +101,38 @@ def expire(group: Group, now: Now, out: Outbox) -> None:
 def shrink(
     groups: Sequence[Group], demand: Demand, settings: Settings, now: Now, out: Outbox
 ) -> None:
-    """Let the instances go that are idle for long enough and that nobody needs."""
-    surplus = demand.surplus
+    """Let the instances go that are idle for long enough and that nobody needs.
+
+    Above the limit, as many as are too many go although the policy wants them idle;
+    only those that a reservation counts on stay.
+    """
+    surplus, spare = demand.surplus, demand.free - demand.reserved
+    excess = _excess(groups, settings)
     idle_seconds = settings.policy.idle_time.total_seconds()
     for group in reversed(groups):
         while (instance := group.first_idle()) is not None:
-            idle_for = now.monotonic - instance.idle_since
-            if instance.idle_since + idle_seconds > now.monotonic or instance.available > surplus:
+            if excess > 0 and instance.available <= spare:
+                rule, reason = Rule.LIMIT, f"there are {excess} instances more than max_instances"
+            elif (
+                instance.idle_since + idle_seconds <= now.monotonic
+                and instance.available <= surplus
+            ):
+                idle_for = Duration(seconds=round(now.monotonic - instance.idle_since, 1))
+                rule, reason = Rule.IDLE, f"it was idle for {idle_for}"
+            else:
                 break
+            excess -= 1
+            spare -= instance.available
             surplus -= instance.available
-            reason = f"it was idle for {Duration(seconds=round(idle_for, 1))}"
-            group.condemn(instance, Rule.IDLE, reason, now, out)
+            group.condemn(instance, rule, reason, now, out)
+
+
+def _excess(groups: Sequence[Group], settings: Settings) -> int:
+    """Return how many instances, those aside that go already, are beyond the limit."""
+    if not settings.max_instances:
+        return 0
+    staying = sum(group.size - group.lives[Life.REMOVING] for group in groups)
+    return staying - settings.max_instances
 
 
 def remove(group: Group, demand: Demand, now: Now, out: Outbox) -> None:

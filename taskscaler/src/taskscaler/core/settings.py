@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 __all__ = ("Placement", "Policy", "Settings", "UnknownInstances")
+
+
+# Without these the scaler would never rest.
+_PAUSES = (
+    "update_interval",
+    "update_interval_when_expecting",
+    "creation_timeout",
+    "deletion_retry_interval",
+    "backoff",
+    "backoff_limit",
+    "operation_timeout",
+    "instance_ready_timeout",
+)
 
 
 class Placement(enum.Enum):
@@ -52,6 +66,17 @@ class Policy:
     scale_factor_limit: int = 0
     preemptive_mode: bool | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        for name in ("idle_count", "scale_factor", "scale_factor_limit"):
+            # Also false for what is not a number.
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number and not negative")
+
     @property
     def preemptive(self) -> bool:
         """Return whether a reservation needs a slot that is free now."""
@@ -75,8 +100,8 @@ class Settings:
         update_interval: how often a group is listed when nothing is expected of it.
         update_interval_when_expecting: how often when something is.
         creation_timeout: after this time an instance that is still being created is
-            given up and removed, and one that was promised and never seen is
-            no longer expected.
+            given up and removed, and one that was promised, never seen and is not
+            pending in the cloud is no longer expected.
         deletion_retry_interval: when to ask again for a removal that had no effect.
         missed_updates: after how many complete listings without it an instance is gone.
         backoff: the pause after a first failure to create; doubled with each further one.
@@ -116,3 +141,8 @@ class Settings:
         for name in ("max_instances", "max_use_count"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative; 0 means no limit")
+        if self.missed_updates < 1:
+            raise ValueError("missed_updates must be at least 1")
+        for name in _PAUSES:
+            if getattr(self, name) <= timedelta(0):
+                raise ValueError(f"{name} must be longer than nothing, or it would never pause")

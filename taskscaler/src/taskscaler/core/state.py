@@ -28,12 +28,14 @@ from taskscaler.errors import IllegalEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from fleeting.types import GroupInfo
     from taskscaler.core.decisions import Decision
     from taskscaler.core.effects import Effect
     from taskscaler.core.events import Event, Now
     from taskscaler.core.instances import Instance
+    from taskscaler.core.records import Record
     from taskscaler.core.settings import Settings
 
 __all__ = ("ScalerState",)
@@ -253,10 +255,14 @@ class ScalerState:
         out = Outbox()
         error = event.accepted.error
         count = None if event.unknown else event.accepted.count
+        asked = group.operations.expected(event.operation)
         operation = group.operations.settle(event.operation, count, event.accepted.ids)
         group.store_operation(operation, out)
         if error is not None:
             group.creation_failed(str(error), now, error.retry_after)
+        elif operation.expected < asked:
+            reason = f"{operation.expected} of {asked} instances were accepted, without a reason"
+            group.creation_failed(reason, now)
         self._expect(group, now, out)
         return out.finish()
 
@@ -264,15 +270,16 @@ class ScalerState:
         group = self._group(event.group)
         out = Outbox()
         group.decreasing = False
-        retry_seconds = self.settings.deletion_retry_interval.total_seconds()
+        retry_after = self.settings.deletion_retry_interval
         error = event.accepted.error
         if error is not None and error.retry_after is not None:
-            retry_seconds = error.retry_after.total_seconds()
+            # Some clouds say "in zero seconds".
+            retry_after = max(error.retry_after, self.settings.backoff)
         for id in event.ids:
             instance = group.removing.get(id)
             if instance is not None:
                 # Also when it was accepted: a removal may turn out to have had no effect.
-                instance.ask_removal_at = now.monotonic + retry_seconds
+                instance.ask_removal_at = now.monotonic + retry_after.total_seconds()
         self._expect(group, now, out)
         return out.finish()
 
@@ -324,7 +331,8 @@ class ScalerState:
         if not self._untouched:
             raise IllegalEvent("records are restored before anything else")
         out = Outbox()
-        for record in event.records:
+        # The oldest first, whatever the order in which the store has them.
+        for record in sorted(event.records, key=_began):
             group = self.groups.get(record.group)
             if group is None:
                 continue  # Of a group that is not driven any more; its record stays.
@@ -347,8 +355,8 @@ class ScalerState:
         for group in self._order:
             group.settings = event.settings
             group.list_at = min(group.list_at, now.monotonic + self._interval(group))
-            if readopt:
-                group.forget_foreign()
+            # Not before the next listing: until then they count against the limits.
+            group.judge_again = group.judge_again or readopt
         # Slots that were promised to reservations may be free for everybody now.
         self._place(out)
         self._wake(now.monotonic, out)
@@ -432,3 +440,7 @@ class ScalerState:
         events.ShutdownAsked: _shut_down,
         events.TimePassed: _time_passed,
     }
+
+
+def _began(record: Record) -> datetime:
+    return record.created_at if isinstance(record, InstanceRecord) else record.asked_at

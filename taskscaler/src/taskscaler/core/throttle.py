@@ -19,12 +19,14 @@ class Backoff:
         reason: the last failure, for people.
     """
 
-    __slots__ = ("failures", "reason", "until")
+    __slots__ = ("_asked_until", "failures", "reason", "until")
 
     def __init__(self) -> None:
         self.failures = 0
         self.until = 0.0
         self.reason = ""
+        # Until when the cloud wants to be left alone; nothing of ours makes that shorter.
+        self._asked_until = 0.0
 
     def failed(
         self,
@@ -38,7 +40,7 @@ class Backoff:
         """Pause for longer than last time, or for as long as we were asked to.
 
         Failures while a pause is under way belong to the same cause: ten instances
-        that fail together are one failure.
+        that fail together are one failure. What the cloud asks for counts all the same.
 
         Args:
             now: monotonic seconds.
@@ -48,17 +50,25 @@ class Backoff:
             retry_after: what the cloud asked for, if it did.
         """
         self.reason = reason
-        if now < self.until:
-            return
-        # The exponent is bounded so that it cannot overflow in a long outage.
-        seconds = min(first.total_seconds() * 2 ** min(self.failures, 32), limit.total_seconds())
         if retry_after is not None:
-            seconds = max(seconds, retry_after.total_seconds())
-        self.failures += 1
-        self.until = now + seconds
+            self._asked_until = max(self._asked_until, now + retry_after.total_seconds())
+        until = self.until
+        if now >= until:
+            # The exponent is bounded so that it cannot overflow in a long outage.
+            pause = min(first.total_seconds() * 2 ** min(self.failures, 32), limit.total_seconds())
+            self.failures += 1
+            until = now + pause
+        self.until = max(until, self._asked_until)
 
-    def succeeded(self) -> None:
-        """Forget all failures."""
+    def succeeded(self, now: float) -> None:
+        """Forget all failures, except that a pause which the cloud asked for is kept.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if now < self._asked_until:
+            self.until = self._asked_until
+            return
         self.failures = 0
         self.until = 0.0
         self.reason = ""

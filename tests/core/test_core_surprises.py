@@ -1,0 +1,338 @@
+"""What would surprise an operator, and therefore must not happen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from core_model import START, Play
+from fleeting.errors import Throttled
+from fleeting.types import Accepted, Instance, Listing, State
+from taskscaler.core import effects, events
+from taskscaler.core.decisions import Rule
+from taskscaler.core.demand import target_idle
+from taskscaler.core.instances import Life
+from taskscaler.core.operations import Operation
+from taskscaler.core.records import InstanceRecord, OperationRecord
+from taskscaler.core.settings import Policy, Settings, UnknownInstances
+
+ROOMY = Policy(idle_time=timedelta(minutes=20))
+WARM = Policy(idle_count=1, idle_time=timedelta(seconds=30))
+
+
+def release_all(play: Play) -> None:
+    """Give back every slot."""
+    for key in list(play.state.tasks.held):
+        play.say(events.TaskReleased(key))
+
+
+def test_a_ready_instance_is_not_removed_because_another_one_is_still_booting() -> None:
+    """What keeps the policy's idle slot is there now, and not only promised by the cloud."""
+    play = Play(Settings(policy=WARM))
+    play.list()
+    play.grow("a")
+    play.say(events.TaskReserved("r"))
+    play.say(events.TaskAsked("t"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.say(events.TaskCancelled("t"))
+    play.tick(60.0)
+    assert not play.has(effects.Decrease), "the slot on it is promised"
+    play.relist(Instance("a", State.RUNNING), Instance("b", State.RUNNING))
+    play.say(events.InstancePrepared("g", "b"))
+    play.tick()
+    assert play.take(effects.Decrease).ids == ("a",), "now there is one too many"
+
+
+def test_judging_the_ignored_ones_again_makes_no_room() -> None:
+    """Until the next listing has judged them, they count against the limit as before."""
+    settings = Settings(max_instances=1)
+    play = Play(settings)
+    play.list(Instance("x", State.RUNNING))
+    play.say(events.TaskAsked("t"))
+    play.say(events.SettingsChanged(replace(settings, unknown_instances=UnknownInstances.ADOPT)))
+    play.tick()
+    assert not play.has(effects.Increase)
+    play.relist(Instance("x", State.RUNNING))
+    assert play.take(effects.Prepare).id == "x"
+
+
+def test_what_is_above_a_lowered_limit_goes_as_soon_as_it_is_idle() -> None:
+    """The limit is stronger than the idle capacity; what is busy or promised stays."""
+    policy = Policy(idle_count=4, idle_time=timedelta(seconds=30))
+    play = Play(Settings(policy=policy))
+    play.list()
+    play.grow("a", "b", "c", "d")
+    play.say(events.TaskAsked("t"))
+    play.say(events.TaskReserved("r"))
+    lowered = replace(play.state.settings, max_instances=1)
+    play.say(events.SettingsChanged(lowered))
+    play.todo = [one for one in play.todo if not isinstance(one, effects.Increase)]
+    play.tick()
+    decrease = play.take(effects.Decrease)
+    assert len(decrease.ids) == 2, "one is busy, and one is promised"
+    (decision,) = decrease.decisions
+    assert decision.rule is Rule.LIMIT
+    assert "2 instances more than max_instances" in decision.detail
+    assert not play.has(effects.Increase)
+
+
+def test_a_group_that_takes_less_and_says_nothing_is_not_asked_at_once_again() -> None:
+    """Not to be told why is no reason to ask as fast as the group can answer."""
+    play = Play()
+    play.list()
+    play.say(events.TaskAsked("t"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(0)))
+    play.tick()
+    assert not play.has(effects.Increase)
+    assert "0 of 1" in play.state.standing().troubles["g"]
+    play.tick(1.0)
+    assert play.has(effects.Increase)
+
+
+def test_a_pause_that_the_cloud_asks_for_is_kept() -> None:
+    """Neither another failure just before nor a success just after makes it shorter."""
+    play = Play()
+    play.list()
+    for key in ("s", "t"):
+        play.say(events.TaskAsked(key))
+    play.tick()
+    increase = play.take(effects.Increase)
+    error = Throttled("slow down", retry_after=timedelta(seconds=100))
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1, error=error)))
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    play.tick(1.0)
+    assert not play.has(effects.Increase), "the cloud wants to be left alone"
+    assert "slow down" in play.state.standing().troubles["g"]
+    play.tick(100.0)
+    assert play.has(effects.Increase)
+
+
+def test_a_removal_is_not_repeated_as_fast_as_it_is_refused() -> None:
+    """A cloud that says to try again in zero seconds is not taken at its word."""
+    play = Play()
+    play.ready("a")
+    release_all(play)
+    play.tick(1.0)
+    decrease = play.take(effects.Decrease)
+    error = Throttled("slow down", retry_after=timedelta(0))
+    play.say(events.DecreaseSettled("g", decrease.ids, Accepted(0, error=error)))
+    play.tick()
+    assert not play.has(effects.Decrease)
+    play.tick(1.0)
+    assert play.has(effects.Decrease)
+
+
+def test_what_the_cloud_still_means_to_create_is_still_ours() -> None:
+    """A slow cloud's instances are not taken for somebody else's when they come at last."""
+    play = Play()
+    play.list()
+    for key in ("s", "t"):
+        play.say(events.TaskAsked(key))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(2)))
+    play.tick(700.0)
+    play.list(pending=2)
+    assert play.group.operations.outstanding == 2
+    while not play.has(effects.List):
+        play.tick(1.0)
+    play.list(pending=1)
+    assert play.group.operations.outstanding == 1
+    assert "1 accepted instances did not appear" in play.state.standing().troubles["g"]
+    stored = [one.put for one in play.todo if isinstance(one, effects.Persist)]
+    assert (OperationRecord("g", increase.operation, 1, START),) in stored
+    play.relist(Instance("late", State.RUNNING))
+    assert play.take(effects.Prepare).id == "late"
+    assert increase.operation not in play.group.operations
+
+
+@pytest.mark.parametrize("how", ["deleting", "missing"])
+def test_instances_that_go_before_they_are_ready_are_replaced_after_a_pause(how: str) -> None:
+    """A group that ends what it has just begun is not filled as fast as it is emptied."""
+    play = Play(Settings(missed_updates=1))
+    play.list()
+    play.say(events.TaskAsked("t"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist(Instance("a", State.CREATING))
+    play.relist(*([Instance("a", State.DELETING)] if how == "deleting" else []))
+    assert not play.has(effects.Increase)
+    assert "before it was ready" in play.state.standing().troubles["g"]
+    play.tick(1.0)
+    assert play.has(effects.Increase)
+
+
+def test_an_instance_of_ours_that_is_first_seen_being_deleted_is_not_waited_for() -> None:
+    """The answer named it, so nothing else will come of the request."""
+    play = Play()
+    play.list()
+    play.say(events.TaskAsked("t"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1, ("a",))))
+    play.relist(Instance("a", State.DELETING))
+    assert play.group.instances["a"].life is Life.REMOVING
+    play.tick(1.0)
+    assert play.take(effects.Increase).count == 1
+
+
+def test_a_restart_goes_on_removing_what_was_to_be_removed() -> None:
+    """An instance that failed is not given tasks again because the scaler was restarted."""
+    play = Play(Settings(policy=ROOMY))
+    play.ready("a", "b")
+    release_all(play)
+    play.say(events.TaskAsked("u"))
+    play.say(events.InstanceBroke("g", "a", "the connection broke"))
+    play.relist(Instance("a", State.RUNNING), Instance("b", State.FAILED, reason="no disk"))
+    stored = {
+        record.id: record
+        for one in play.todo
+        if isinstance(one, effects.Persist)
+        for record in one.put
+        if isinstance(record, InstanceRecord)
+    }
+    assert (stored["b"].rule, stored["b"].reason) == (Rule.FAILED, "no disk")
+    assert (stored["a"].rule, stored["a"].reason) == (Rule.FAILED, "the connection broke")
+    again = Play(records=(replace_tasks(stored["a"]), stored["b"]))
+    again.list(Instance("a", State.RUNNING), Instance("b", State.RUNNING))
+    assert not again.has(effects.Prepare)
+    assert set(again.take(effects.Decrease).ids) == {"a", "b"}
+
+
+def test_a_longer_pause_that_the_cloud_asks_for_in_a_pause_counts() -> None:
+    """A throttled request that was under way when an instance failed is no lesser word."""
+    play = Play()
+    play.list()
+    play.say(events.TaskAsked("s"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.group.creation_failed("another instance failed", events.Now(play.seconds, START))
+    error = Throttled("slow down", retry_after=timedelta(seconds=100))
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(0, error=error)))
+    play.tick(99.0)
+    assert not play.has(effects.Increase)
+    play.tick(1.0)
+    assert play.has(effects.Increase)
+
+
+def test_a_factor_is_not_rounded_up_for_the_last_digit_of_a_float() -> None:
+    """1.1 times 10 slots is 11 idle slots and not 12."""
+    assert target_idle(Policy(scale_factor=1.1), 10) == 11
+    assert target_idle(Policy(scale_factor=1.11), 10) == 12
+
+
+def replace_tasks(record: InstanceRecord) -> InstanceRecord:
+    """Return the record as it was stored when no task ran."""
+    return InstanceRecord(
+        record.group,
+        record.id,
+        record.incarnation,
+        record.created_at,
+        record.used,
+        (),
+        record.rule,
+        record.reason,
+    )
+
+
+def test_a_restart_keeps_the_order_in_which_instances_and_requests_came() -> None:
+    """A store may return records in any order; the oldest instance still gets the next task."""
+    records = tuple(
+        InstanceRecord("g", id, None, START + timedelta(seconds=age), 0, ())
+        for id, age in (("new", 2), ("old", 1))
+    )
+    play = Play(Settings(policy=ROOMY), records=records)
+    play.list(Instance("new", State.RUNNING), Instance("old", State.RUNNING))
+    for id in ("new", "old"):
+        play.say(events.InstancePrepared("g", id))
+    play.say(events.TaskAsked("t"))
+    assert play.take(effects.Grant).id == "old"
+
+
+def test_instances_that_come_and_go_behind_an_idle_one_are_not_remembered() -> None:
+    """Of what was ever idle, no more is kept than there is, however long the first one stays."""
+    play = Play(Settings(policy=Policy(idle_count=1, idle_time=timedelta(days=1))))
+    play.list()
+    play.grow("stays")
+    group = play.group
+    for number in range(500):
+        id = f"i-{number}"
+        group.operations.add(operation(id, play.seconds))
+        play.say(events.ListingArrived("g", running("stays", id)))
+        play.say(events.InstancePrepared("g", id))
+        for _ in range(group.settings.missed_updates):
+            play.say(events.ListingArrived("g", running("stays")))
+    assert list(group.instances) == ["stays"]
+    queued = vars(group)["_idle"]
+    assert len(queued) < 200
+    first = group.first_idle()
+    assert first is not None
+    assert first.id == "stays"
+
+
+def operation(id: str, seconds: float) -> Operation:
+    """Return an operation that waits for an instance."""
+    return Operation(id, 1, seconds, START)
+
+
+def running(*ids: str) -> Listing:
+    """Return a listing of running instances."""
+    return Listing(tuple(Instance(id, State.RUNNING) for id in ids))
+
+
+def test_a_deadline_is_met_at_the_moment_that_was_asked_for() -> None:
+    """However the clock's digits fall, being woken for a timeout finds it over: no spinning."""
+    for number in range(1, 50):
+        play = Play()
+        play.seconds = number / 7
+        play.list()
+        play.say(events.TaskAsked("t"))
+        play.tick()
+        increase = play.take(effects.Increase)
+        play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+        play.tick()
+        play.list(Instance("a", State.CREATING))
+        instance = play.group.instances["a"]
+        play.seconds = instance.seen_at + 600.0
+        play.tick()
+        assert instance.life is Life.REMOVING
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"update_interval": timedelta(0)},
+        {"update_interval_when_expecting": timedelta(0)},
+        {"backoff": timedelta(0)},
+        {"deletion_retry_interval": timedelta(0)},
+        {"creation_timeout": timedelta(seconds=-1)},
+        {"missed_updates": 0},
+    ],
+)
+def test_settings_that_would_make_it_spin_are_refused(wrong: dict[str, object]) -> None:
+    """An interval of nothing is a busy loop, and is refused by its name."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Settings(**wrong)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - on purpose
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"idle_count": -1},
+        {"scale_factor": -0.5},
+        {"scale_factor": float("nan")},
+        {"scale_factor": float("inf")},
+    ],
+)
+def test_policies_refuse_what_cannot_be_meant(wrong: dict[str, float]) -> None:
+    """Less than no capacity cannot be kept."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Policy(**wrong)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - on purpose

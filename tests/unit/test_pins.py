@@ -1,0 +1,27 @@
+"""Which host keys are remembered."""
+
+from __future__ import annotations
+
+from fleeting.connectors._pins import Pins
+
+
+def test_the_first_key_stays() -> None:
+    """Another key for the same instance at the same address is noticed, and changes nothing."""
+    pins = Pins(2)
+    assert pins.find("h", 22, "i") is None
+    assert pins.keep("h", 22, "i", "first")
+    assert pins.keep("h", 22, "i", "first")
+    assert not pins.keep("h", 22, "i", "second")
+    assert pins.find("h", 22, "i") == "first"
+    assert pins.find("h", 22, "successor") is None
+
+
+def test_only_the_newest_hosts_are_remembered() -> None:
+    """The host that was not connected to for the longest time is forgotten first."""
+    pins = Pins(2)
+    pins.keep("h", 22, "a", "key a")
+    pins.keep("h", 22, "b", "key b")
+    assert pins.find("h", 22, "a") == "key a"
+    pins.keep("h", 22, "c", "key c")
+    assert pins.find("h", 22, "b") is None
+    assert (pins.find("h", 22, "a"), pins.find("h", 22, "c")) == ("key a", "key c")
