@@ -385,3 +385,27 @@ def test_what_a_task_holds_is_stored_as_long_as_it_holds_it() -> None:
     assert isinstance(persist, effects.Persist)
     assert persist.put == (InstanceRecord("g", "a", None, since, 2, ("next",)),)
     assert isinstance(play.todo[1], effects.Grant)
+
+
+def test_reservations_count_what_is_on_its_way() -> None:
+    """At the limit, slots on an instance that is being created can still be reserved."""
+    play = Play(Settings(capacity_per_instance=2, max_instances=1))
+    play.list()
+    play.say(events.TaskAsked("a"))
+    play.tick()
+    assert play.say(events.TaskReserved("b")) == []
+    assert isinstance(play.say(events.TaskReserved("c"))[0], effects.Refuse)
+
+
+def test_a_change_out_of_preemptive_mode_serves_who_waits_at_once() -> None:
+    """A slot that was promised to a reservation is then free for everybody."""
+    policy = Policy(idle_count=1, idle_time=timedelta(minutes=20))
+    play = Play(Settings(policy=policy, max_instances=1))
+    play.list()
+    play.grow("a")
+    assert play.say(events.TaskReserved("promised")) == []
+    play.say(events.TaskAsked("waits"))
+    assert "waits" in play.state.tasks.waiting
+    relaxed = replace(play.state.settings, policy=replace(policy, preemptive_mode=False))
+    play.say(events.SettingsChanged(relaxed))
+    assert play.take(effects.Grant).key == "waits"

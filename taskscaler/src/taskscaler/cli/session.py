@@ -1,7 +1,8 @@
 """One run of `taskscaler run`, from the opening of the group to the exit code.
 
-Theory of operation. Three tasks run beside the jobs and end with them: one
-hears signals, one waits for the run's time to be up, one draws the status line.
+Theory of operation. Four tasks run beside the jobs and end with them: one hears
+signals, one waits for the run's time to be up, one draws the status line, one
+says from time to time why nothing runs.
 They do not touch the jobs themselves, but ask the runner to `stop` or `cancel`;
 before the group is open there is nothing to finish, so they cancel the opening.
 Whatever happens, leaving the scaler removes the instances, then the report is
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ("exit_code", "run_session")
 
 _STATUS_SECONDS = 0.1
+# After this time without a running job the reason is told; then after twice that, and so on.
+_WHY_SECONDS = 15.0
 # SIGHUP is unknown on Windows, where the command shall be able to say what it lacks.
 _SIGNALS = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP"})
 # A pipe's reader has closed it; a terminal has been closed.
@@ -88,6 +91,7 @@ class _Session:
             await beside.start(self._hear_signals)
             beside.start_soon(self._watch_time)
             beside.start_soon(self._draw_status)
+            beside.start_soon(self._say_why)
             await self._run_jobs()
             beside.cancel_scope.cancel()
         return await self._conclude()
@@ -185,6 +189,16 @@ class _Session:
             if self._scaler is not None:
                 await self._progress.draw(self._scaler.capacity(), self._runner.counts)
             await anyio.sleep(_STATUS_SECONDS)
+
+    async def _say_why(self) -> None:
+        pause = _WHY_SECONDS
+        while True:
+            await anyio.sleep(pause)
+            counts = self._runner.counts
+            idle = counts[JobState.WAITING] and not counts[JobState.RUNNING]
+            if self._scaler is not None and idle and not self._runner.stopping:
+                await self._console.say(f"still waiting: {self._scaler.explain()}")
+                pause *= 2
 
     # How it ends.
 

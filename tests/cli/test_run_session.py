@@ -1,0 +1,47 @@
+"""A run in this very process, on a group in memory."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from fleeting.testing import FakeConfig, FakeProvider
+from fleeting.types import ConnectorSettings
+from taskscaler import Settings
+from taskscaler.cli.plan import Plan
+from taskscaler.cli.session import run_session
+from taskscaler.jobs import Job, OutputMode, expand
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_a_run_that_waits_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """While nothing runs, lines with numbers tell what the jobs are waiting for."""
+    monkeypatch.setattr("taskscaler.cli.session._WHY_SECONDS", 0.05)
+    provider = FakeProvider()
+    plan = Plan(
+        runs=expand([Job(name="job", script=["true"], count=2)], tmp_path, where="test"),
+        provider=provider,
+        plugin_config=FakeConfig(boot_updates=None),
+        settings=Settings(
+            max_instances=1,
+            update_interval_when_expecting=timedelta(seconds=0.02),
+            delete_instances_on_shutdown=True,
+        ),
+        connector=ConnectorSettings(),
+        acquire_timeout=timedelta(minutes=1),
+        output=OutputMode.PREFIX,
+        report=None,
+        keep_going=True,
+        timeout=timedelta(seconds=0.5),
+    )
+    assert run_session(plan) == 3
+    told = capfd.readouterr().err
+    assert "still waiting: 1 task waits for a slot" in told
+    assert "1 of at most 1 instances (1 creating)" in told
+    assert provider.groups[0].size == 0
