@@ -241,7 +241,7 @@ async def test_unread_output_blocks_the_command_and_not_us(connection: Connectio
             while not vars(channel)["_reading_paused"]:
                 await anyio.sleep(0.01)
         held_back = sum(len(data) for data, _ in channel._transport._recv_buf)
-        assert process.stdout.unread + held_back < 4 * MEGABYTE  # type: ignore[attr-defined]
+        assert process.stdout.unread + held_back < 4 * MEGABYTE  # type: ignore[attr-defined] # ours
         # Meanwhile others get on.
         assert (await connection.run("echo other")).stdout == b"other\n"
 

@@ -140,7 +140,7 @@ async def test_a_bug_in_closing_a_connection_is_survived() -> None:
                 await checkpoint()
                 raise KeyError("the connector's author forgot this")
 
-            connection.aclose = close  # type: ignore[method-assign]
+            connection.aclose = close  # type: ignore[method-assign] # a bug put in
         await group.until(lambda: group.size == 0)
 
 
@@ -175,7 +175,7 @@ async def test_a_cancellation_inside_a_plugin_is_survived() -> None:
             raise bugs.pop()
         return await real(count, operation)
 
-    group.increase = increase  # type: ignore[method-assign]
+    group.increase = increase  # type: ignore[method-assign] # a bug put in
     settings = Settings(max_instances=1, creation_timeout=timedelta(minutes=2))
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="cancelled inside the plugin"):

@@ -43,7 +43,7 @@ class Instances:
 
 def group_of(instances: Instances, **options: int | None) -> FakeInstanceGroup:
     """Return a group whose instances play like this."""
-    return FakeInstanceGroup(connector=FakeConnector(instances), **options)  # type: ignore[arg-type]
+    return FakeInstanceGroup(connector=FakeConnector(instances), **options)  # type: ignore[arg-type] # passed on
 
 
 async def test_the_ready_command_runs_before_the_first_task() -> None:
