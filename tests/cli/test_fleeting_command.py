@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from fleeting import __version__
-from fleeting.cli import COMMANDS, main
+from fleeting.cli import COMMANDS, _command_group
 from fleeting.registry import Registry
 
 # What no command may import that only looks at metadata.
@@ -22,6 +23,8 @@ HEAVY = [
     "rich",
     "typing_extensions",
 ]
+
+FULL = Path("/dev/full")
 
 RUN = """
 import sys
@@ -53,7 +56,7 @@ def test_version_is_that_of_the_distribution() -> None:
 
 def test_list_shows_each_plugin() -> None:
     """The table has a line for each installed plugin, below a heading."""
-    heading, *lines = CliRunner().invoke(main, ["list"]).output.splitlines()
+    heading, *lines = CliRunner().invoke(_command_group, ["list"]).output.splitlines()
     assert heading.split() == ["NAME", "VERSION", "DISTRIBUTION"]
     entries = Registry().providers()
     assert [line.split() for line in lines] == [
@@ -64,20 +67,37 @@ def test_list_shows_each_plugin() -> None:
 
 def test_list_as_json() -> None:
     """The same comes as JSON for scripts."""
-    shown = json.loads(CliRunner().invoke(main, ["list", "--json"]).output)
+    shown = json.loads(CliRunner().invoke(_command_group, ["list", "--json"]).output)
     assert {"name": "local", "distribution": "fleeting", "version": __version__} in shown
 
 
 def test_help_names_every_command() -> None:
     """The help lists every command, with the first sentence of the command's own help."""
-    overview = CliRunner().invoke(main, ["--help"]).output
+    overview = CliRunner().invoke(_command_group, ["--help"]).output
     for name, summary in COMMANDS.items():
         assert f"{name}  {summary}" in overview
-        assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0
+        assert CliRunner().invoke(_command_group, [name, "--help"]).exit_code == 0
 
 
 def test_unknown_command_is_wrong_input() -> None:
     """A command that does not exist is named, and the exit code says that the input was wrong."""
-    result = CliRunner().invoke(main, ["lst"])
+    result = CliRunner().invoke(_command_group, ["lst"])
     assert result.exit_code == 2
     assert "'lst'" in result.output
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no device that is always full")
+def test_a_full_disk_below_the_output_is_one_sentence() -> None:
+    """What cannot be written is said once, with the exit code of a failing machine."""
+    with FULL.open("wb") as full:
+        completed = subprocess.run(
+            [sys.executable, "-c", "from fleeting.cli import main; main()", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert completed.returncode == 3
+    assert completed.stderr.startswith("error: the system refused: ")
+    assert completed.stderr.count("\n") == 1

@@ -8,6 +8,8 @@ module in this package and name it in `COMMANDS`.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -47,5 +49,16 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="fleeting %(version)s")
-def main() -> None:
+def _command_group() -> None:
     """Work with groups of instances, whatever cloud they are in."""
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    try:
+        _command_group(prog_name="fleeting")
+    except OSError as error:
+        # Such as a full disk below standard output, which would be told again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(f"error: the system refused: {str(error).lower()}", err=True)
+        sys.exit(3)
