@@ -8,14 +8,15 @@ instances that are asked for, created or prepared. Tasks that *wait* and the
     surplus   = free - max(0, waiting - coming) - max(reserved, target idle)
 
 A positive shortfall buys instances; an idle instance may go when the surplus
-is at least its slots. What is coming spares a purchase, but replaces nothing that
-is ready: it may take long, or fail. Both cannot hold at once, and what a removal
-leaves is never a shortfall, so nothing is removed only to be bought again. A reservation
-protects capacity but buys none: it may never become a task. Only where it was
-promised a slot that is free at once (preemptive mode), that slot must be there
-whatever else waits. Slots that are in
-use need nothing, and neither do slots that were lost together with their
-instance, so a claim that outlived its instance cannot buy another one.
+is at least its slots. Both cannot hold at once, and what a removal leaves is
+never a shortfall, so nothing is removed only to be bought again. What is coming
+spares a purchase, but replaces nothing that is ready: it may take long, or fail.
+
+A reservation protects capacity but buys none: it may never become a task. Only
+where it was promised a slot that is free at once (preemptive mode), that slot
+must be there whatever else waits. Slots that are in use need nothing, and
+neither do slots that were lost together with their instance, so a claim that
+outlived its instance cannot buy another one.
 """
 
 from __future__ import annotations

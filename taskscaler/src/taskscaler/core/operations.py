@@ -2,12 +2,11 @@
 
 An instance that appears is set against the operation whose answer named it, or,
 because most clouds do not say which request it came from, against the oldest
-that still waits for one. An
-operation whose answer was lost stays open with its full count: assuming that
-everything may still come can delay, assuming that nothing will can exceed the
-limit. What a listing still does not show when the creation timeout is over is
-written off, except what it says is pending; without a listing nothing is, however
-long that takes.
+that still waits for one. An operation whose answer was lost stays open with its
+full count: assuming that everything may still come can delay, assuming that
+nothing will can exceed the limit. What a listing still does not show when the
+creation timeout is over is written off, except what it says is pending; without
+a listing nothing is, however long that takes.
 """
 
 from __future__ import annotations

@@ -162,15 +162,17 @@ class ScalerState:
         return self._want(now.monotonic)
 
     def _grant(self, key: str, group: Group, instance: Instance, now: Now) -> list[Effect]:
-        slot = group.acquire(instance, key)
-        self.tasks.held[key] = (group, instance)
-        effects: list[Effect] = [
-            Persist((group.record(instance),)),
-            Grant(key, group.name, instance.id, slot),
-        ]
+        grant = self._bind(key, group, instance)
+        effects: list[Effect] = [Persist((group.record(instance),)), grant]
         if self._keeps_idle:
             effects += self._want(max(now.monotonic, self._decided_at + LEISURE_SECONDS))
         return effects
+
+    def _bind(self, key: str, group: Group, instance: Instance) -> Grant:
+        """Give a task its slot: the only place where that happens."""
+        slot = group.acquire(instance, key)
+        self.tasks.held[key] = (group, instance)
+        return Grant(key, group.name, instance.id, slot)
 
     def _may_take(self) -> bool:
         """Return whether a task may take a free slot that is not promised to another one."""
@@ -209,11 +211,8 @@ class ScalerState:
             while self.tasks.waiting and (instance := group.slots.best()) is not None:
                 if not self._may_take():
                     return
-                key = self.tasks.next()
-                slot = group.acquire(instance, key)
-                self.tasks.held[key] = (group, instance)
+                out.add(self._bind(self.tasks.next(), group, instance))
                 out.put(group.record(instance))
-                out.add(Grant(key, group.name, instance.id, slot))
 
     # Groups and instances.
 
