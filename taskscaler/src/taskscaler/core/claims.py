@@ -1,0 +1,132 @@
+"""What tasks ask for and give back: the frequent events, each touching one task and one instance.
+
+They take no scaling decision, but ask to be woken for one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskscaler.core import scaling
+from taskscaler.core.effects import Persist, Refuse
+from taskscaler.core.explain import refusal
+from taskscaler.core.instances import Life
+from taskscaler.core.outbox import Outbox
+from taskscaler.errors import IllegalEvent
+
+if TYPE_CHECKING:
+    from taskscaler.core import events
+    from taskscaler.core.effects import Effect
+    from taskscaler.core.events import Now
+    from taskscaler.core.groups import Group
+    from taskscaler.core.instances import Instance
+    from taskscaler.core.state import ScalerState
+
+__all__ = ("asked", "cancelled", "released", "reserved", "unreserved")
+
+# Decisions that no task waits for are taken together, at most this often.
+LEISURE_SECONDS = 0.1
+
+
+def reserved(state: ScalerState, event: events.TaskReserved, now: Now) -> list[Effect]:
+    """Promise a slot, or refuse to."""
+    if event.key in state.tasks:
+        raise IllegalEvent(f"task {event.key!r} reserves twice")
+    del now
+    if state.closing:
+        return [Refuse(event.key, "the scaler shuts down")]
+    if _is_full(state):
+        return [Refuse(event.key, refusal(state.standing(), preemptive=state.preemptive))]
+    state.tasks.reserved.add(event.key)
+    return []
+
+
+def _is_full(state: ScalerState) -> bool:
+    """Return whether a reservation is to be refused."""
+    free = -len(state.tasks.reserved) - len(state.tasks.waiting)
+    for group in state.order:
+        free += group.slots.free
+    if free > 0 or state.preemptive:
+        return free <= 0
+    demand = state.demand()
+    potential = scaling.potential(state.order, demand)
+    return potential is not None and free + demand.coming + potential <= 0
+
+
+def unreserved(state: ScalerState, event: events.TaskUnreserved, now: Now) -> list[Effect]:
+    """Forget a reservation."""
+    if event.key not in state.tasks.reserved:
+        raise IllegalEvent(f"task {event.key!r} has no reservation to give back")
+    state.tasks.reserved.discard(event.key)
+    out = Outbox()
+    state.place(out)
+    want_leisurely(state, now, out)
+    return out.finish()
+
+
+def asked(state: ScalerState, event: events.TaskAsked, now: Now) -> list[Effect]:
+    """Give a task its slot, or let it wait for one."""
+    key, tasks = event.key, state.tasks
+    promised = key in tasks.reserved
+    if not promised and key in tasks:
+        raise IllegalEvent(f"task {key!r} asks twice")
+    tasks.reserved.discard(key)
+    if state.closing:
+        return [Refuse(key, "the scaler shuts down")]
+    # A promise of a free slot comes before the queue; otherwise it is first come first served.
+    if (promised and state.preemptive) or not tasks.waiting:
+        for group in state.order:
+            instance = group.slots.best()
+            if instance is not None and state.may_take():
+                return _grant(state, key, group, instance, now)
+    tasks.wait(key)
+    return state.want(now.monotonic)
+
+
+def _grant(
+    state: ScalerState, key: str, group: Group, instance: Instance, now: Now
+) -> list[Effect]:
+    grant = state.bind(key, group, instance)
+    effects: list[Effect] = [Persist((group.record(instance),)), grant]
+    if state.keeps_idle:
+        effects += state.want(max(now.monotonic, state.decided_at + LEISURE_SECONDS))
+    return effects
+
+
+def cancelled(state: ScalerState, event: events.TaskCancelled, now: Now) -> list[Effect]:
+    """Take a task out of the queue."""
+    if event.key not in state.tasks.waiting:
+        raise IllegalEvent(f"task {event.key!r} does not wait")
+    state.tasks.cancel(event.key)
+    out = Outbox()
+    want_leisurely(state, now, out)
+    return out.finish()
+
+
+def released(state: ScalerState, event: events.TaskReleased, now: Now) -> list[Effect]:
+    """Take a slot back, and give it to the next."""
+    held = state.tasks.held.pop(event.key, None)
+    if held is None:
+        raise IllegalEvent(f"task {event.key!r} holds no slot")
+    group, instance = held
+    out = Outbox()
+    # Otherwise the instance was lost, and the slot with it.
+    if event.key in instance.tasks:
+        group.release(instance, event.key, now, out)
+        if instance.life is Life.REMOVING:
+            state.wake(now.monotonic, out)
+        else:
+            out.put(group.record(instance))
+            state.place(out)
+            want_leisurely(state, now, out)
+    return out.finish()
+
+
+def want_leisurely(state: ScalerState, now: Now, out: Outbox) -> None:
+    """Something is less needed than before: see, without haste, whether it can go."""
+    idle_seconds = state.policy.idle_time.total_seconds()
+    for group in state.order:
+        since = group.idle_since()
+        if since is not None:
+            at = max(since + idle_seconds, state.decided_at + LEISURE_SECONDS, now.monotonic)
+            state.wake(at, out)

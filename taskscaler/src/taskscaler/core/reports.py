@@ -1,0 +1,152 @@
+"""What groups and instances report: listings, answers to requests, what became of instances.
+
+A report about an instance that is not there any more is legal and ignored,
+because reports and removals cross on their way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskscaler.core import listings
+from taskscaler.core.decisions import Rule
+from taskscaler.core.instances import Life
+from taskscaler.core.outbox import Outbox
+from taskscaler.errors import IllegalEvent
+
+if TYPE_CHECKING:
+    from taskscaler.core import events
+    from taskscaler.core.effects import Effect
+    from taskscaler.core.events import Now
+    from taskscaler.core.groups import Group
+    from taskscaler.core.state import ScalerState
+
+__all__ = (
+    "broke",
+    "decreased",
+    "increased",
+    "interval",
+    "listed",
+    "not_listed",
+    "prepared",
+    "unprepared",
+)
+
+
+def listed(state: ScalerState, event: events.ListingArrived, now: Now) -> list[Effect]:
+    """Bring a group up to date, and decide anew."""
+    group = state.group(event.group)
+    out = Outbox()
+    group.listing = False
+    listings.digest(group, event.listing, now, out)
+    group.list_at = now.monotonic + interval(state, group)
+    state.wake(now.monotonic, out)
+    return out.finish()
+
+
+def not_listed(state: ScalerState, event: events.ListingFailed, now: Now) -> list[Effect]:
+    """Try again later; what was known stays."""
+    group = state.group(event.group)
+    out = Outbox()
+    group.listing = False
+    group.listing_backoff.failed(
+        now.monotonic,
+        str(event.error),
+        first=state.settings.update_interval_when_expecting,
+        limit=max(state.settings.update_interval, state.settings.update_interval_when_expecting),
+        retry_after=event.error.retry_after,
+    )
+    group.list_at = group.listing_backoff.until
+    state.wake(now.monotonic, out)
+    return out.finish()
+
+
+def interval(state: ScalerState, group: Group) -> float:
+    """Return the pause between two listings, in seconds."""
+    settings = state.settings
+    interval = (
+        settings.update_interval_when_expecting if group.expecting else settings.update_interval
+    )
+    return interval.total_seconds()
+
+
+def increased(state: ScalerState, event: events.IncreaseSettled, now: Now) -> list[Effect]:
+    """Take note of what will come."""
+    group = state.group(event.group)
+    if event.operation not in group.operations:
+        raise IllegalEvent(f"operation {event.operation!r} is not open")
+    out = Outbox()
+    error = event.accepted.error
+    count = None if event.unknown else event.accepted.count
+    asked = group.operations.expected(event.operation)
+    operation = group.operations.settle(event.operation, count, event.accepted.ids)
+    group.store_operation(operation, out)
+    if error is not None:
+        group.creation_failed(str(error), now, error.retry_after)
+    elif operation.expected < asked:
+        reason = f"{operation.expected} of {asked} instances were accepted, without a reason"
+        group.creation_failed(reason, now)
+    _expect(state, group, now, out)
+    return out.finish()
+
+
+def decreased(state: ScalerState, event: events.DecreaseSettled, now: Now) -> list[Effect]:
+    """Ask again, later, for what stays."""
+    group = state.group(event.group)
+    out = Outbox()
+    group.decreasing = False
+    retry_after = state.settings.deletion_retry_interval
+    error = event.accepted.error
+    if error is not None and error.retry_after is not None:
+        # Some clouds say "in zero seconds".
+        retry_after = max(error.retry_after, state.settings.backoff)
+    for id in event.ids:
+        instance = group.removing.get(id)
+        if instance is not None:
+            # Also when it was accepted: a removal may turn out to have had no effect.
+            instance.ask_removal_at = now.monotonic + retry_after.total_seconds()
+    _expect(state, group, now, out)
+    return out.finish()
+
+
+def _expect(state: ScalerState, group: Group, now: Now, out: Outbox) -> None:
+    """The group was changed: look at once, and then at the short interval."""
+    group.list_at = min(group.list_at, max(now.monotonic, group.listing_backoff.until))
+    state.wake(now.monotonic, out)
+
+
+def prepared(state: ScalerState, event: events.InstancePrepared, now: Now) -> list[Effect]:
+    """Let an instance take tasks."""
+    group = state.group(event.group)
+    instance = group.instances.get(event.id)
+    out = Outbox()
+    if instance is not None and instance.life is Life.PREPARING:
+        group.prepared(instance, now)
+        state.place(out)
+        state.wake(now.monotonic, out)
+    return out.finish()
+
+
+def unprepared(state: ScalerState, event: events.PreparationFailed, now: Now) -> list[Effect]:
+    """Remove an instance that could not be made ready."""
+    group = state.group(event.group)
+    instance = group.instances.get(event.id)
+    out = Outbox()
+    if instance is not None and instance.life is Life.PREPARING:
+        group.condemn(instance, Rule.FAILED, event.reason, now, out)
+        reason = f"instance {instance.id} did not become ready: {event.reason}"
+        group.creation_failed(reason, now)
+        state.wake(now.monotonic, out)
+    return out.finish()
+
+
+def broke(state: ScalerState, event: events.InstanceBroke, now: Now) -> list[Effect]:
+    """Give an instance that failed under a task no further one."""
+    group = state.group(event.group)
+    instance = group.instances.get(event.id)
+    out = Outbox()
+    if instance is not None and instance.life is Life.READY:
+        group.retire(instance, Rule.FAILED, event.reason, now, out)
+        # The cloud may know more, and what it knows may concern other tasks there.
+        _expect(state, group, now, out)
+    return out.finish()
