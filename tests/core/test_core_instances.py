@@ -68,7 +68,7 @@ def test_an_instance_that_comes_back_after_it_was_given_up_is_removed() -> None:
     stored = [
         one for effect in play.todo if isinstance(effect, effects.Persist) for one in effect.put
     ]
-    assert "a" in [one.id for one in stored], "after a restart nobody else would know it"
+    assert "a" in [one.key[2] for one in stored], "after a restart nobody else would know it"
 
 
 def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -> None:

@@ -87,7 +87,7 @@ async def test_an_increase_is_stored_before_it_is_asked_for() -> None:
         group.increase = increase  # type: ignore[method-assign, assignment] # pyright: ignore[reportAttributeAccessIssue] - looks at the store at that moment
         gate.open()
     ((record,),) = seen
-    assert record.id == group.calls_of("increase")[0].operation
+    assert record.key[2] == group.calls_of("increase")[0].operation
 
 
 async def test_a_slot_is_handed_out_only_when_the_store_knows() -> None:
@@ -253,7 +253,7 @@ async def test_an_instance_whose_task_was_cut_off_is_not_used_again() -> None:
     (before,) = records_of(crashed, InstanceRecord)
     async with Taskscaler([group], settings, store=crashed, connect=group.connect) as scaler:
         async with scaler.acquire("b") as acquisition:
-            assert acquisition.instance != before.id
+            assert acquisition.instance != before.key[2]
         assert "it ran tasks when the scaler ended" in str(scaler.instances()[0].removal_reason)
     assert group.largest == 1
 

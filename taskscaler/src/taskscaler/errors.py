@@ -5,12 +5,16 @@ TaskscalerError
 ├── NoCapacity
 ├── AcquireTimeout
 ├── AcquisitionLost
+├── AcquisitionSuspended
+├── NotSuspendable
+├── DrainTimeout
 ├── ScalerClosed
 ├── InstancesLeft
 ├── WorkspaceFailed
 ├── OutputFailed
 └── StoreError
-    └── Fenced
+    ├── Fenced
+    └── StoreLocked
 
 What goes wrong in a group, a plugin or a connection is a
 `fleeting.errors.FleetingError`, and so is what is wrong with a configuration.
@@ -27,13 +31,17 @@ if TYPE_CHECKING:
 __all__ = (
     "AcquireTimeout",
     "AcquisitionLost",
+    "AcquisitionSuspended",
+    "DrainTimeout",
     "Fenced",
     "IllegalEvent",
     "InstancesLeft",
     "NoCapacity",
+    "NotSuspendable",
     "OutputFailed",
     "ScalerClosed",
     "StoreError",
+    "StoreLocked",
     "TaskscalerError",
     "WorkspaceFailed",
 )
@@ -67,6 +75,26 @@ class AcquisitionLost(TaskscalerError):
         self.instance = instance
         self.cause = cause
         super().__init__(f"instance {instance} was lost while it was in use: {cause}")
+
+
+class AcquisitionSuspended(TaskscalerError):
+    """The task was suspended while its body ran; resume it under its key.
+
+    Attributes:
+        key: the task's.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"task {key!r} was suspended; resume it to go on in its slot")
+
+
+class NotSuspendable(TaskscalerError):
+    """The group of the instance cannot suspend; nothing has changed."""
+
+
+class DrainTimeout(TaskscalerError):
+    """Tasks were still waiting or running when the time for draining was up; they go on."""
 
 
 class ScalerClosed(TaskscalerError):
@@ -105,3 +133,7 @@ class StoreError(TaskscalerError):
 
 class Fenced(StoreError):
     """Another holder took the store over; this one must stop acting."""
+
+
+class StoreLocked(StoreError):
+    """Another scaler that is alive holds the store; stop it, or give this one its own."""

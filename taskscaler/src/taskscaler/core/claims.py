@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taskscaler.core.instances import Instance
     from taskscaler.core.state import ScalerState
 
-__all__ = ("asked", "cancelled", "released", "reserved", "unreserved")
+__all__ = ("asked", "cancelled", "released", "reserved", "unreserved", "want_leisurely")
 
 # Decisions that no task waits for are taken together, at most this often.
 LEISURE_SECONDS = 0.1

@@ -15,6 +15,8 @@ from taskscaler.core.decisions import Decision
 from taskscaler.core.records import Record
 
 __all__ = (
+    "CheckHealth",
+    "Decided",
     "Decrease",
     "Effect",
     "Gone",
@@ -24,7 +26,9 @@ __all__ = (
     "Persist",
     "Prepare",
     "Refuse",
+    "Resume",
     "Revoke",
+    "Suspend",
     "WakeAt",
 )
 
@@ -74,6 +78,41 @@ class Prepare(Effect, frozen=True, gc=False):
     id: str
     command: str
     timeout_seconds: float
+
+
+class CheckHealth(Effect, frozen=True, gc=False):
+    """Find out whether an instance still works; answered by `HealthPassed` or `HealthFailed`.
+
+    Attributes:
+        cloud: whether to ask the provider too, besides the instance itself.
+    """
+
+    group: str
+    id: str
+    timeout_seconds: float
+    cloud: bool
+
+
+class Suspend(Effect, frozen=True, gc=False):
+    """Ask a group to suspend instances; answered by `SuspendSettled`."""
+
+    group: str
+    ids: tuple[str, ...]
+    timeout_seconds: float
+
+
+class Resume(Effect, frozen=True, gc=False):
+    """Ask a group to resume instances; answered by `ResumeSettled`."""
+
+    group: str
+    ids: tuple[str, ...]
+    timeout_seconds: float
+
+
+class Decided(Effect, frozen=True, gc=False):
+    """A decision that leads to nothing for now, because something holds it back."""
+
+    decision: Decision
 
 
 class Grant(Effect, frozen=True, gc=False):

@@ -19,21 +19,30 @@ from taskscaler.core.settings import Settings
 
 __all__ = (
     "DecreaseSettled",
+    "DrainAsked",
     "Event",
+    "HealthFailed",
+    "HealthPassed",
     "IncreaseSettled",
     "InstanceBroke",
     "InstancePrepared",
+    "InterruptionAnnounced",
     "ListingArrived",
     "ListingFailed",
     "Now",
     "PreparationFailed",
     "RecordsRestored",
+    "ResumeSettled",
     "SettingsChanged",
     "ShutdownAsked",
+    "SuspendSettled",
+    "SuspendedTaskDropped",
     "TaskAsked",
     "TaskCancelled",
     "TaskReleased",
     "TaskReserved",
+    "TaskResumed",
+    "TaskSuspended",
     "TaskUnreserved",
     "TimePassed",
 )
@@ -141,6 +150,75 @@ class InstanceBroke(Event, frozen=True, gc=False):
     group: str
     id: str
     reason: str
+
+
+class HealthPassed(Event, frozen=True, gc=False):
+    """An instance answered a check."""
+
+    group: str
+    id: str
+
+
+class HealthFailed(Event, frozen=True, gc=False):
+    """An instance did not answer a check, or answered that it does not work."""
+
+    group: str
+    id: str
+    reason: str
+
+
+class InterruptionAnnounced(Event, frozen=True, gc=False):
+    """The cloud will take an instance away.
+
+    Attributes:
+        deadline: when at the latest, if the cloud says so.
+    """
+
+    group: str
+    id: str
+    reason: str
+    deadline: datetime | None = None
+
+
+class TaskSuspended(Event, frozen=True, gc=False):
+    """A task stops for now; its slot and what is on the instance are kept for it."""
+
+    key: str
+
+
+class TaskResumed(Event, frozen=True, gc=False):
+    """A suspended task wants to go on, in its slot; answered by `Grant` or `Refuse`.
+
+    `TaskCancelled` while it waits leaves it suspended.
+    """
+
+    key: str
+
+
+class SuspendedTaskDropped(Event, frozen=True, gc=False):
+    """A suspended task will never go on."""
+
+    key: str
+
+
+class SuspendSettled(Event, frozen=True, gc=False):
+    """A request to suspend instances was answered; what was not accepted runs on."""
+
+    group: str
+    ids: tuple[str, ...]
+    accepted: Accepted
+
+
+class ResumeSettled(Event, frozen=True, gc=False):
+    """A request to resume instances was answered; what was not accepted is asked for again."""
+
+    group: str
+    ids: tuple[str, ...]
+    accepted: Accepted
+
+
+class DrainAsked(Event, frozen=True, gc=False):
+    """No new tasks are taken; those that wait, are promised a slot or run go on."""
 
 
 class SettingsChanged(Event, frozen=True, gc=False):

@@ -6,9 +6,17 @@ from datetime import datetime
 
 import msgspec
 
+from fleeting.types import ConnectInfo
 from taskscaler.core.decisions import Rule
 
-__all__ = ("InstanceRecord", "OperationRecord", "Record")
+__all__ = (
+    "ConnectRecord",
+    "GroupRecord",
+    "InstanceRecord",
+    "OperationRecord",
+    "Record",
+    "TombstoneRecord",
+)
 
 
 class InstanceRecord(msgspec.Struct, frozen=True, gc=False, tag="instance"):
@@ -23,6 +31,9 @@ class InstanceRecord(msgspec.Struct, frozen=True, gc=False, tag="instance"):
         tasks: the keys of those that hold a slot on it.
         rule: why it is to go; None as long as it is not.
         reason: the same in words.
+        ready_at: when it first became ready; None if it never did.
+        suspended: the keys of tasks that are suspended on it, each with its slot and
+            since when.
     """
 
     group: str
@@ -33,6 +44,8 @@ class InstanceRecord(msgspec.Struct, frozen=True, gc=False, tag="instance"):
     tasks: tuple[str, ...]
     rule: Rule | None = None
     reason: str = ""
+    ready_at: datetime | None = None
+    suspended: tuple[tuple[str, int, datetime], ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -61,4 +74,71 @@ class OperationRecord(msgspec.Struct, frozen=True, gc=False, tag="operation"):
         return ("operation", self.group, self.id)
 
 
-Record = InstanceRecord | OperationRecord
+class TombstoneRecord(msgspec.Struct, frozen=True, gc=False, tag="tombstone"):
+    """An instance that was ours and was given up; should it come back, it is still ours.
+
+    Attributes:
+        group: the id of its group.
+        id: its id there.
+        incarnation: tells it from a later machine of the same id; None if not known.
+        at: when it was given up.
+    """
+
+    group: str
+    id: str
+    incarnation: str | None
+    at: datetime
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what a newer record of the same thing replaces."""
+        return ("tombstone", self.group, self.id)
+
+
+class GroupRecord(msgspec.Struct, frozen=True, gc=False, tag="group"):
+    """What a group did to us that is not to be tried again at once.
+
+    Attributes:
+        group: its id.
+        failures: how many failures to create in a row.
+        paused_until: no further try before this time.
+        passed_over_until: other groups are preferred until this time.
+        reason: the last failure, for people.
+    """
+
+    group: str
+    failures: int
+    paused_until: datetime
+    passed_over_until: datetime
+    reason: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what a newer record of the same thing replaces."""
+        return ("group", self.group, "")
+
+
+class ConnectRecord(msgspec.Struct, frozen=True, gc=False, tag="connect"):
+    """How an instance was reached, with its host keys and credentials; of the shell, not the core.
+
+    It holds secrets: a store that writes it anywhere seals it.
+
+    Attributes:
+        group: the id of its group.
+        id: its id there.
+        incarnation: of the instance that it is about; None if not known.
+        info: as the provider gave it, with the host keys that were seen.
+    """
+
+    group: str
+    id: str
+    incarnation: str | None
+    info: ConnectInfo
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what a newer record of the same thing replaces."""
+        return ("connect", self.group, self.id)
+
+
+Record = InstanceRecord | OperationRecord | TombstoneRecord | GroupRecord | ConnectRecord

@@ -6,8 +6,13 @@ import enum
 import math
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-__all__ = ("Placement", "Policy", "Settings", "UnknownInstances")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import tzinfo
+
+__all__ = ("Period", "Placement", "Policy", "ScheduledPolicy", "Settings", "UnknownInstances")
 
 
 # Without these the scaler would never rest.
@@ -20,6 +25,18 @@ _PAUSES = (
     "backoff_limit",
     "operation_timeout",
     "instance_ready_timeout",
+    "probe_timeout",
+    "shutdown_deletion_interval",
+    "suspend_time_to_live",
+)
+_NUMBERS = ("max_instances", "max_use_count", "shutdown_deletion_retries", "throttle_burst")
+# These may be nothing at all.
+_LENGTHS = (
+    "cooldown",
+    "heartbeat_interval",
+    "increase_interval",
+    "max_instance_age",
+    "probe_after",
 )
 
 
@@ -84,6 +101,46 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Period:
+    """A cron expression of five fields, taken as a range of time and not as a trigger.
+
+    It is compiled once, because to read an expression anew for each question costs
+    more than all that is done with the answer.
+
+    Attributes:
+        expression: as the operator wrote it.
+        minutes: the minutes of a day that are inside, as bits; bit 0 is midnight.
+        days: the days of a month, as bits 1 to 31.
+        months: the months, as bits 1 to 12.
+        weekdays: the days of a week, as bits 0 (Monday) to 6.
+        either: whether it is enough that one of `days` and `weekdays` holds: cron's
+            rule where both are restricted.
+    """
+
+    expression: str
+    minutes: int
+    days: int
+    months: int
+    weekdays: int
+    either: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledPolicy:
+    """A policy that holds at some times only.
+
+    Attributes:
+        policy: what holds then.
+        periods: it holds in any of them.
+        zone: whose clocks the periods mean.
+    """
+
+    policy: Policy
+    periods: tuple[Period, ...]
+    zone: tzinfo
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of one scaler.
 
@@ -91,9 +148,17 @@ class Settings:
         capacity_per_instance: slots on each instance.
         max_instances: over all groups, in any state; 0 is no limit.
         max_use_count: tasks that an instance may run in its life; 0 is no limit.
-        policy: how much capacity to keep beyond what is in use.
+        group_limits: the most instances of a group, by its id, besides what the group
+            itself says; a group that is not named has no limit of its own.
+        policy: how much capacity to keep beyond what is in use, when no scheduled
+            policy holds.
+        schedule: policies that hold at some times; the last that holds wins.
         placement: which instance gets the next task.
+        reservation_throttling: whether to refuse reservations that would leave less
+            than one instance's worth of the idle capacity unreserved.
         unknown_instances: what to do with instances that we did not ask for.
+        keep_instance_with_acquisitions: whether an instance on which tasks ran when
+            the scaler ended is used again by its next life.
         instance_ready_command: run on each new instance; empty means that a
             connection is proof enough.
         instance_ready_timeout: how long one instance may take for that.
@@ -104,19 +169,44 @@ class Settings:
             pending in the cloud is no longer expected.
         deletion_retry_interval: when to ask again for a removal that had no effect.
         missed_updates: after how many complete listings without it an instance is gone.
+        throttle_limit: instances that may be created per second in the long run;
+            infinity is no limit.
+        throttle_burst: instances that may be created at once after a quiet time; 0 is
+            `max_instances`, or `throttle_limit` where that is no limit.
+        increase_interval: the least time between two requests to grow of one group, so
+            that what comes meanwhile is asked for together.
         backoff: the pause after a first failure to create; doubled with each further one.
         backoff_limit: the longest such pause.
+        cooldown: how long a group that is out of capacity or over its quota is passed
+            over, where there is another one.
         operation_timeout: how long one call of a provider may take.
+        heartbeat_interval: how often an instance is checked that nothing else was
+            heard of; 0 is never.
+        probe_after: a connection that did not prove itself for so long is probed before
+            a task gets a slot behind it; 0 is always.
+        probe_timeout: how long one check of an instance may take.
+        failure_threshold: after how many failed checks in a row it is replaced.
+        remove_unhealthy_with_tasks: whether that goes for an instance on which tasks
+            run, too; otherwise they run on, and it gets no further ones.
+        max_instance_age: an instance older than this gets no further tasks and is
+            replaced; 0 is no limit.
+        suspend_time_to_live: a task that is suspended for longer loses its slot.
         delete_instances_on_shutdown: whether closing the scaler removes its instances.
-        shutdown_timeout: how long that may take.
+        shutdown_deletion_interval: the pause between two such requests.
+        shutdown_deletion_retries: how many times to ask again before giving up.
+        shutdown_timeout: how long all of that may take.
     """
 
     capacity_per_instance: int = 1
     max_instances: int = 0
     max_use_count: int = 0
+    group_limits: Mapping[str, int] = field(default_factory=dict[str, int])
     policy: Policy = field(default_factory=Policy)
+    schedule: tuple[ScheduledPolicy, ...] = ()
     placement: Placement = Placement.PACK
+    reservation_throttling: bool = False
     unknown_instances: UnknownInstances = UnknownInstances.IGNORE
+    keep_instance_with_acquisitions: bool = False
     instance_ready_command: str = ""
     instance_ready_timeout: timedelta = timedelta(minutes=5)
     update_interval: timedelta = timedelta(minutes=1)
@@ -124,10 +214,23 @@ class Settings:
     creation_timeout: timedelta = timedelta(minutes=10)
     deletion_retry_interval: timedelta = timedelta(minutes=1)
     missed_updates: int = 2
+    throttle_limit: float = 100.0
+    throttle_burst: int = 0
+    increase_interval: timedelta = timedelta(seconds=1)
     backoff: timedelta = timedelta(seconds=1)
     backoff_limit: timedelta = timedelta(minutes=5)
+    cooldown: timedelta = timedelta(minutes=5)
     operation_timeout: timedelta = timedelta(minutes=1)
+    heartbeat_interval: timedelta = timedelta(minutes=5)
+    probe_after: timedelta = timedelta(seconds=10)
+    probe_timeout: timedelta = timedelta(seconds=10)
+    failure_threshold: int = 3
+    remove_unhealthy_with_tasks: bool = False
+    max_instance_age: timedelta = timedelta(0)
+    suspend_time_to_live: timedelta = timedelta(days=7)
     delete_instances_on_shutdown: bool = False
+    shutdown_deletion_interval: timedelta = timedelta(seconds=10)
+    shutdown_deletion_retries: int = 3
     shutdown_timeout: timedelta = timedelta(minutes=2)
 
     def __post_init__(self) -> None:
@@ -138,11 +241,25 @@ class Settings:
         """
         if self.capacity_per_instance < 1:
             raise ValueError("capacity_per_instance must be at least 1")
-        for name in ("max_instances", "max_use_count"):
+        for name in (
+            "max_instances",
+            "max_use_count",
+            "throttle_burst",
+            "shutdown_deletion_retries",
+        ):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative; 0 means no limit")
-        if self.missed_updates < 1:
-            raise ValueError("missed_updates must be at least 1")
+                raise ValueError(f"{name} must not be negative")
+        for name in ("missed_updates", "failure_threshold"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if not self.throttle_limit > 0:
+            raise ValueError("throttle_limit must be above 0, or no instance could be created")
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        for name in _LENGTHS:
+            if getattr(self, name) < timedelta(0):
+                raise ValueError(f"{name} must not be negative")
         for name in _PAUSES:
             if getattr(self, name) <= timedelta(0):
                 raise ValueError(f"{name} must be longer than nothing, or it would never pause")

@@ -20,13 +20,12 @@ from taskscaler.core.groups import Group
 from taskscaler.core.instances import Life
 from taskscaler.core.operations import Operation
 from taskscaler.core.outbox import Outbox
-from taskscaler.core.records import InstanceRecord
+from taskscaler.core.records import InstanceRecord, OperationRecord
 from taskscaler.core.tasks import Tasks
 from taskscaler.errors import IllegalEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
 
     from fleeting.types import GroupInfo
     from taskscaler.core.decisions import Decision
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from taskscaler.core.effects import Effect
     from taskscaler.core.events import Event, Now
     from taskscaler.core.instances import Instance
-    from taskscaler.core.records import Record
     from taskscaler.core.settings import Settings
 
 __all__ = ("ScalerState",)
@@ -156,17 +154,18 @@ class ScalerState:
         if not self._untouched:
             raise IllegalEvent("records are restored before anything else")
         out = Outbox()
-        # The oldest first, whatever the order in which the store has them.
-        for record in sorted(event.records, key=_began):
-            group = self.groups.get(record.group)
-            if group is None:
-                continue  # Of a group that is not driven any more; its record stays.
-            if isinstance(record, InstanceRecord):
+        instances = [one for one in event.records if isinstance(one, InstanceRecord)]
+        operations = [one for one in event.records if isinstance(one, OperationRecord)]
+        # The oldest first, whatever the order in which the store has them. The records of
+        # groups that are not driven any more stay in the store.
+        for record in sorted(instances, key=lambda one: one.created_at):
+            if (group := self.groups.get(record.group)) is not None:
                 group.restore(record, now, out)
-            else:
-                operation = Operation(record.id, record.count, now.monotonic, record.asked_at)
+        for asked in sorted(operations, key=lambda one: one.asked_at):
+            if (group := self.groups.get(asked.group)) is not None:
+                operation = Operation(asked.id, asked.count, now.monotonic, asked.asked_at)
                 group.operations.add(operation)
-                group.operations.settle(record.id, None)
+                group.operations.settle(asked.id, None)
         return out.finish()
 
     def _changed(self, event: events.SettingsChanged, now: Now) -> list[Effect]:
@@ -258,7 +257,3 @@ class ScalerState:
         events.ShutdownAsked: _shut_down,
         events.TimePassed: _time_passed,
     }
-
-
-def _began(record: Record) -> datetime:
-    return record.created_at if isinstance(record, InstanceRecord) else record.asked_at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskscaler.storage.abc import Loaded, Store
+from taskscaler.storage.abc import Entry, Loaded, Picture, Remembered, Store, TaskEntry
 from taskscaler.storage.memory import MemoryStore
 
-__all__ = ("Loaded", "MemoryStore", "Store")
+__all__ = ("Entry", "Loaded", "MemoryStore", "Picture", "Remembered", "Store", "TaskEntry")
