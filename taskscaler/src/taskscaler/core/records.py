@@ -13,6 +13,7 @@ __all__ = (
     "ConnectRecord",
     "GroupRecord",
     "InstanceRecord",
+    "JobRecord",
     "OperationRecord",
     "Record",
     "TombstoneRecord",
@@ -141,4 +142,39 @@ class ConnectRecord(msgspec.Struct, frozen=True, gc=False, tag="connect"):
         return ("connect", self.group, self.id)
 
 
-Record = InstanceRecord | OperationRecord | TombstoneRecord | GroupRecord | ConnectRecord
+class JobRecord(msgspec.Struct, frozen=True, gc=False, tag="job"):
+    """What is known of one run of a job; of the job runner, not the core.
+
+    Attributes:
+        name: the run's, unique in its file.
+        digest: of everything that defines the job; another one is another job.
+        state: `running`, or how it ended, in the words of a report.
+        attempts: how many were begun.
+        status: its exit status; None if it has none.
+        signal: what ended it; None if nothing did.
+        reason: for people; empty for the ordinary.
+        instance: where it ran last, with the group's id before it; empty if nowhere.
+        started_at: when its last attempt began.
+        finished_at: when it ended; None as long as it runs.
+    """
+
+    name: str
+    digest: str
+    state: str
+    attempts: int
+    status: int | None = None
+    signal: str | None = None
+    reason: str = ""
+    instance: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what a newer record of the same thing replaces."""
+        return ("job", "", self.name)
+
+
+Record = (
+    InstanceRecord | OperationRecord | TombstoneRecord | GroupRecord | ConnectRecord | JobRecord
+)
