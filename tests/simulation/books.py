@@ -58,8 +58,9 @@ class Life:
     waiting: set[str] = field(default_factory=set[str])
     held: dict[str, tuple[str, str, int]] = field(default_factory=dict[str, tuple[str, str, int]])
     revoked: set[str] = field(default_factory=set[str])
-    suspended: set[str] = field(default_factory=set[str])
+    kept: dict[str, tuple[str, str, int]] = field(default_factory=dict[str, tuple[str, str, int]])
     delivered: set[str] = field(default_factory=set[str])
+    resumed: set[str] = field(default_factory=set[str])
     taken: dict[Place, dict[int, str]] = field(default_factory=dict[Place, dict[int, str]])
     ready: dict[Place, float] = field(default_factory=dict[Place, float])
     leaving: set[Place] = field(default_factory=set[Place])
@@ -129,7 +130,10 @@ class Books(Observer):
             if held != (effect.group, effect.id, effect.slot):
                 return
             self.life.delivered.add(effect.key)
-            self._use(effect)
+            if effect.key in self.life.resumed:
+                self.life.resumed.discard(effect.key)
+            else:
+                self._use(effect)
             record = records.get(("instance", effect.group, effect.id))
             if not isinstance(record, InstanceRecord) or effect.key not in record.tasks:
                 raise Broken("I11", f"{effect.key} got a slot that the store knows nothing of")
@@ -186,16 +190,29 @@ class Books(Observer):
 
     def _cancel(self, now: Now, event: events.TaskCancelled) -> None:
         del now
+        # One that was to be resumed stays suspended.
         self.life.waiting.remove(event.key)
 
     def _release(self, now: Now, event: events.TaskReleased) -> None:
+        # Or it had a slot, and was not told yet because the instance is being checked.
+        self.life.waiting.discard(event.key)
         self._vacate(event.key, now)
         self.life.revoked.discard(event.key)
-        self.life.suspended.discard(event.key)
 
     def _suspend(self, now: Now, event: events.TaskSuspended) -> None:
         del now
-        self.life.suspended.add(event.key)
+        self.life.kept[event.key] = self.life.held.pop(event.key)
+        self.life.delivered.discard(event.key)
+
+    def _drop(self, place: Place) -> None:
+        """Forget the suspended tasks of an instance that is no more, or is to go."""
+        for key in [one for one, kept in self.life.kept.items() if kept[:2] == place]:
+            self.life.taken[place].pop(self.life.kept.pop(key)[2])
+        if not self.life.taken.get(place, True):
+            del self.life.taken[place]
+
+    def _is_busy(self, place: Place) -> bool:
+        return any(key in self.life.held for key in self.life.taken.get(place, {}).values())
 
     def _vacate(self, key: str, now: Now) -> None:
         held = self.life.held.pop(key, None)
@@ -214,10 +231,11 @@ class Books(Observer):
         if grant.key not in life.waiting:
             raise Broken("I15", f"{grant.key} gets a slot and does not wait for one")
         life.waiting.discard(grant.key)
-        if grant.key in life.suspended:
-            life.suspended.discard(grant.key)
-            if life.held.get(grant.key) != (*place, grant.slot):
+        if grant.key in life.kept:
+            if life.kept[grant.key] != (*place, grant.slot):
                 raise Broken("I3", f"{grant.key} was resumed in another slot than its own")
+            life.held[grant.key] = life.kept.pop(grant.key)
+            life.resumed.add(grant.key)
             return
         taken = life.taken.setdefault(place, {})
         if grant.slot in taken or not 0 <= grant.slot < self.settings.capacity_per_instance:
@@ -252,8 +270,6 @@ class Books(Observer):
         if not self._is_lost(held[0], held[1]):
             raise Broken("I2", f"{revoke.key} loses its slot on a healthy instance: {revoke.cause}")
         self._vacate(revoke.key, now)
-        self.life.waiting.discard(revoke.key)
-        self.life.suspended.discard(revoke.key)
         self.life.revoked.add(revoke.key)
 
     def _is_lost(self, group: str, id: str) -> bool:
@@ -275,10 +291,11 @@ class Books(Observer):
             return
         demand = state.demand()
         life = self.life
-        told = (demand.waiting, demand.reserved)
-        if told != (len(life.waiting), len(life.reserved)):
-            ours = (len(life.waiting), len(life.reserved))
-            raise Broken("I8", f"waiting and reserved are {told}, and should be {ours}")
+        # A task that waits may have a slot already, and is told when the instance is checked.
+        told = (demand.waiting + demand.acquired, demand.reserved)
+        wanted = (len(life.waiting - set(life.kept)) + len(life.held), len(life.reserved))
+        if told != wanted:
+            raise Broken("I8", f"tasks and reservations are {told}, and should be {wanted}")
 
     # Instances.
 
@@ -287,8 +304,13 @@ class Books(Observer):
         # They may have been changed while the manager was away.
         self._put_in_force(self.world.manager.settings)
         for record in event.records:
-            if isinstance(record, InstanceRecord) and (record.tasks or record.rule):
-                self.life.doomed.add((record.group, record.id))
+            if isinstance(record, InstanceRecord):
+                place = (record.group, record.id)
+                if record.tasks or record.rule:
+                    self.life.doomed.add(place)
+                for key, slot, _ in record.suspended:
+                    self.life.kept[key] = (*place, slot)
+                    self.life.taken.setdefault(place, {})[slot] = key
 
     def _listed(
         self, now: Now, event: events.ListingArrived, answer: Sequence[effects.Effect]
@@ -302,7 +324,7 @@ class Books(Observer):
             if id in members:
                 members[id].foreseen = True
         for place in life.taken:
-            if place[0] == group:
+            if place[0] == group and self._is_busy(place):
                 self._look_for(place, listed.get(place[1]))
 
     def _look_for(self, place: Place, one: Instance | None) -> None:
@@ -334,7 +356,8 @@ class Books(Observer):
         self.life.sick.discard(place)
         self.life.doomed.discard(place)
         self.life.first.pop(place, None)
-        if self.life.taken.get(place):
+        self._drop(place)
+        if place in self.life.taken:
             raise Broken("I13", f"{place} is gone, and tasks hold slots on it")
 
     def _increase(self, now: Now, increase: effects.Increase) -> None:
@@ -369,16 +392,27 @@ class Books(Observer):
             raise Broken("I2", f"a removal of nothing, or for nothing: {decrease}")
         for id in decrease.ids:
             place = (decrease.group, id)
-            if self.life.taken.get(place) and not self.life.closing:
+            if self._is_busy(place):
                 raise Broken("I2", f"{place} is removed, and tasks run there")
+            if place in self.life.taken and not self._is_lost(*place):
+                if Rule.EXPIRED not in rules:
+                    raise Broken("I2", f"{place} is removed, and suspended tasks are there")
+            self._drop(place)
             self.life.leaving.add(place)
             if not any(self._is_reason(rule, now, *place) for rule in rules):
                 raise Broken("I11", f"{place} is removed without a reason: {decrease.decisions}")
 
+    def _asleep(self, now: Now, suspend: effects.Suspend) -> None:
+        del now
+        for id in suspend.ids:
+            if self._is_busy((suspend.group, id)):
+                raise Broken("I2", f"{id} is suspended, and tasks run there")
+
     def _is_reason(self, rule: Rule, now: Now, group: str, id: str) -> bool:
         place, cloud = (group, id), self.world.clouds[group]
         member = cloud.members.get(id)
-        lost = self._is_lost(group, id)
+        # What an earlier life has decided, it had its reasons for.
+        lost = self._is_lost(group, id) or place in self.life.doomed
         match rule:
             case Rule.IDLE:
                 since = self.life.ready.get(place)
@@ -387,7 +421,7 @@ class Books(Observer):
                 used = self._granted.get((*place, incarnation(self.life, *place)), 0)
                 return lost or used >= self.settings.max_use_count > 0
             case Rule.FAILED:
-                return lost or place in self.life.doomed or self._is_late(place, now)
+                return lost or self._is_late(place, now)
             case Rule.UNKNOWN:
                 remove = self.settings.unknown_instances is UnknownInstances.REMOVE
                 return lost or remove or member is None or not member.ours
@@ -485,6 +519,7 @@ _EFFECTS: Mapping[type[effects.Effect], Callable[[Any, Any, Any], None]] = {
     effects.Gone: Books._gone,
     effects.Increase: Books._increase,
     effects.Decrease: Books._decrease,
+    effects.Suspend: Books._asleep,
 }
 _AFTERWARDS: Mapping[type[events.Event], Callable[[Any, Any, Any, Any], None]] = {
     events.TaskReserved: Books._reserved,

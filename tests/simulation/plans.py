@@ -83,6 +83,7 @@ def draw(seed: str, hours: float) -> Plan:
         runs=Delay(chance.choice((30.0, 300.0, 1800.0)), 0.8),
         reserving=chance.choice((0.0, 0.5, 1.0)),
         impatient=chance.choice((0.0, 0.3)),
+        pausing=chance.choice((0.0, 0.0, 0.3)),
         changes=draw_changes(chance, settings, hours),
         commit=Delay(chance.choice((0.0, 0.0, 0.02, 2.0)), 0.5),
         monotonic_seconds=chance.choice((0.0, 12345.678, 3e7, 1.8e9)),
@@ -109,6 +110,14 @@ def draw_settings(chance: Random) -> Settings:
         backoff=timedelta(seconds=chance.choice((1, 30))),
         backoff_limit=timedelta(minutes=chance.choice((5, 30))),
         operation_timeout=timedelta(seconds=chance.choice((30, 60))),
+        heartbeat_interval=timedelta(minutes=chance.choice((0, 0, 30, 120))),
+        probe_after=timedelta(seconds=chance.choice((0, 10, 3600, 86400))),
+        failure_threshold=chance.choice((1, 3)),
+        remove_unhealthy_with_tasks=chance.random() < 0.3,
+        max_instance_age=timedelta(hours=chance.choice((0, 0, 0, 6))),
+        suspend_time_to_live=timedelta(hours=chance.choice((1, 168))),
+        cooldown=timedelta(minutes=chance.choice((0, 5, 30))),
+        increase_interval=timedelta(seconds=chance.choice((0, 1, 30))),
     )
 
 

@@ -88,6 +88,7 @@ class Manager:
         self._storing: tuple[effects.Persist, ...] = ()
         self._wake_at = self._planned_wake = float("inf")
         self._preparing: dict[tuple[str, str], object] = {}
+        self._checking: dict[tuple[str, str], object] = {}
         self._left = float("inf")
         self.set_faults(faults)
 
@@ -119,8 +120,6 @@ class Manager:
             What it answered; None if the manager is away, or ended over it.
         """
         state = self.state
-        if type(event) not in ScalerState._HANDLERS:
-            return []  # TEMPORARY
         if state is None or self._ends():
             return None
         self.events += 1
@@ -133,7 +132,9 @@ class Manager:
             if type(effect) in _ANSWERS:
                 claim = self._tasks.claim(effect.key)  # type: ignore[attr-defined]  # one of the three that have it
             elif type(effect) is effects.Gone:
+                # Another one may follow under its id; what is under way is not about that one.
                 self._preparing.pop((effect.group, effect.id), None)
+                self._checking.pop((effect.group, effect.id), None)
             self._outbox.append((effect, claim))
         if not self._flushing:
             self._flush()
@@ -156,6 +157,7 @@ class Manager:
         self._storing = ()
         self._outbox.clear()
         self._preparing.clear()
+        self._checking.clear()
         self._flushing = False
         for observer in self._observers:
             observer.ended(self._clock.now)
@@ -306,12 +308,13 @@ class Manager:
         cloud = self._lines[effect.group].cloud
         kind = self._checks.throw()
         seconds = cloud.model.reply.draw(self._checks.chance)
-        seconds = min(seconds, effect.timeout_seconds)
-        self._clock.after(seconds, self._checked, effect, kind, self.lives)
+        token = self._checking[effect.group, effect.id] = object()
+        self._clock.after(min(seconds, effect.timeout_seconds), self._checked, effect, token, kind)
 
-    def _checked(self, effect: effects.CheckHealth, kind: str, life: int) -> None:
-        if self.lives != life:
+    def _checked(self, effect: effects.CheckHealth, token: object, kind: str) -> None:
+        if self._checking.get((effect.group, effect.id)) is not token:
             return
+        del self._checking[effect.group, effect.id]
         if kind or not self._lines[effect.group].cloud.reachable(effect.id):
             self.post(events.HealthFailed(effect.group, effect.id, "it did not answer"))
         else:

@@ -36,6 +36,7 @@ class Phase(enum.Enum):
     WAITING = "it waits for a slot"
     RUNNING = "it holds a slot"
     SUSPENDED = "it is suspended"
+    RESUMING = "it waits to go on in its slot"
     LOST = "it lost its slot and has not said so yet"
     ENDED = "it will never want anything again"
 
@@ -51,7 +52,7 @@ class Task:
         asked: when it asked first, in monotonic seconds.
         begun: when it got the slot that it has.
         left_seconds: how long it has still to run.
-        paused: whether it was suspended already.
+        paused: whether it was suspended already, which happens once.
         place: group and instance of its slot.
     """
 
@@ -236,15 +237,23 @@ class Tasks:
         task.attempt += 1
         self.busy_seconds += self._clock.seconds - task.begun
         task.left_seconds -= self._clock.seconds - task.begun
-        task.phase = Phase.SUSPENDED
-        pause_seconds = task.arrival.pause_seconds or 0.0
-        self._clock.after(pause_seconds, self._resume, task, task.attempt)
+        self._sleep(task, task.arrival.pause_seconds or 0.0)
         self.manager.post(events.TaskSuspended(task.key))
 
+    def _sleep(self, task: Task, seconds: float) -> None:
+        task.phase = Phase.SUSPENDED
+        self._clock.after(seconds, self._resume, task, task.attempt)
+
     def _resume(self, task: Task, attempt: int) -> None:
-        if task.attempt == attempt:
-            task.phase = Phase.WAITING
+        if task.attempt != attempt or self.manager.state is None:
+            return
+        task.attempt += 1
+        if task.key in self.manager.state.tasks.suspended:
+            task.phase = Phase.RESUMING
             self.manager.post(events.TaskResumed(task.key))
+        else:
+            # It was lost without a word, with its instance or because it slept for too long.
+            self._lose(task)
 
     # What it is told.
 
@@ -252,10 +261,10 @@ class Tasks:
         """Take an answer of the core."""
         match effect:
             case effects.Grant():
-                if task.phase is Phase.WAITING:
+                if task.phase in (Phase.WAITING, Phase.RESUMING):
                     self._granted(task, effect)
             case effects.Refuse():
-                if task.phase is Phase.WAITING:
+                if task.phase in (Phase.WAITING, Phase.RESUMING):
                     self._refused(task)
             case _:
                 self._revoked(task)
@@ -276,10 +285,15 @@ class Tasks:
 
     def _refused(self, task: Task) -> None:
         self.refused += 1
-        self._retry(task)
+        state = self.manager.state
+        if state is not None and task.key in state.tasks.suspended:
+            task.attempt += 1
+            self._sleep(task, RETRY_SECONDS)
+        else:
+            self._retry(task)
 
     def _revoked(self, task: Task) -> None:
-        if task.phase in (Phase.RUNNING, Phase.WAITING, Phase.SUSPENDED):
+        if task.phase in (Phase.RUNNING, Phase.WAITING, Phase.RESUMING):
             self._lose(task)
             task.phase = Phase.LOST
             self._clock.after(1.0, self._acknowledge, task, task.attempt)
@@ -294,7 +308,6 @@ class Tasks:
             self.busy_seconds += self._clock.seconds - task.begun
         self.lost_slots += 1
         task.left_seconds = task.arrival.runs_seconds
-        task.paused = False
         self._retry(task)
 
     def _retry(self, task: Task) -> None:
@@ -311,15 +324,20 @@ class Tasks:
             if task.phase is Phase.RUNNING:
                 self.busy_seconds += self._clock.seconds - task.begun
                 self.lost_slots += 1
-            task.phase = Phase.AWAY
             task.attempt += 1
+            # What was suspended is so still, unless that was not stored; it will see.
+            if task.phase in (Phase.SUSPENDED, Phase.RESUMING):
+                task.phase = Phase.SUSPENDED
+                continue
+            task.phase = Phase.AWAY
             task.left_seconds = task.arrival.runs_seconds
-            task.paused = False
 
     def reached(self) -> None:
         """The manager is there again: they begin anew."""
         for task in list(self.active.values()):
-            if task.phase is Phase.AWAY:
-                task.attempt += 1
-                seconds = self._chance.random() * RETRY_SECONDS
+            task.attempt += 1
+            seconds = self._chance.random() * RETRY_SECONDS
+            if task.phase is Phase.SUSPENDED:
+                self._sleep(task, seconds)
+            elif task.phase is Phase.AWAY:
                 self._clock.after(seconds, self._begin, task, task.attempt)
