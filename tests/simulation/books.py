@@ -207,9 +207,27 @@ class Books(Observer):
     def _drop(self, place: Place) -> None:
         """Forget the suspended tasks of an instance that is no more, or is to go."""
         for key in [one for one, kept in self.life.kept.items() if kept[:2] == place]:
-            self.life.taken[place].pop(self.life.kept.pop(key)[2])
-        if not self.life.taken.get(place, True):
-            del self.life.taken[place]
+            self._forget(key)
+
+    def _stored(self, now: Now, persist: effects.Persist) -> None:
+        """Notice which suspended tasks were forgotten: nobody is told of that."""
+        del now
+        if not self.life.kept:
+            return
+        for record in persist.put:
+            if isinstance(record, InstanceRecord):
+                place = (record.group, record.id)
+                known = {key for key, _, _ in record.suspended} | self.life.waiting
+                for key in [one for one, kept in self.life.kept.items() if kept[:2] == place]:
+                    if key not in known:
+                        self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        group, id, slot = self.life.kept.pop(key)
+        taken = self.life.taken[group, id]
+        del taken[slot]
+        if not taken:
+            del self.life.taken[group, id]
 
     def _is_busy(self, place: Place) -> bool:
         return any(key in self.life.held for key in self.life.taken.get(place, {}).values())
@@ -513,6 +531,7 @@ _EVENTS: Mapping[type[events.Event], Callable[[Any, Any, Any], None]] = {
     events.TimePassed: Books._pass,
 }
 _EFFECTS: Mapping[type[effects.Effect], Callable[[Any, Any, Any], None]] = {
+    effects.Persist: Books._stored,
     effects.Grant: Books._grant,
     effects.Refuse: Books._refuse,
     effects.Revoke: Books._revoke,

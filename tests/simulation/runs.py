@@ -60,6 +60,7 @@ class Figures:
         quiet_hours: hours in which they were not.
         steps: things that happened.
         events: those of them that the core was told.
+        fault_events: those of these that were in the hours with faults.
         lives: how many times a manager was started.
         tasks: how many came.
         instances: how many were created.
@@ -70,6 +71,7 @@ class Figures:
     quiet_hours: float = 0.0
     steps: int = 0
     events: int = 0
+    fault_events: int = 0
     lives: int = 0
     tasks: int = 0
     instances: int = 0
@@ -97,7 +99,7 @@ def play(plan: Plan) -> Figures | Failure:
         for hour, settings in plan.changes:
             world.clock.after(hour * 3600, change, world, settings)
         world.run(timedelta(hours=plan.hours))
-        fault_steps = world.clock.steps
+        fault_events = world.manager.events
         calm_down(world, books)
         if plan.shutdown:
             close(world)
@@ -113,8 +115,9 @@ def play(plan: Plan) -> Figures | Failure:
         1,
         plan.hours,
         outcome.seconds / 3600 - plan.hours,
-        fault_steps,
+        outcome.steps,
         outcome.events,
+        fault_events,
         outcome.lives,
         outcome.came,
         outcome.created,
