@@ -2,7 +2,7 @@
 
     python -m tests.simulation --hours 10000 --seed 1
 
-Each world has its own seed and lasts a day; all that it is like is drawn from that
+Each world has its own seed and lasts two days; all that it is like is drawn from that
 seed. A failure is made small and printed with the events before it, and the exit
 status is 1. The same arguments play the same worlds.
 """
@@ -25,7 +25,7 @@ from .shrink import shrink
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-WORLD_HOURS = 24.0
+WORLD_HOURS = 48.0
 # Worlds that one process plays before it says how far it is.
 BATCH = 25
 

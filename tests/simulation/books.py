@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from taskscaler.core.events import Now
     from taskscaler.simulation import World
+    from taskscaler.simulation.cloud import Cloud
 
 __all__ = ("Books", "Broken")
 
@@ -385,14 +386,24 @@ class Books(Observer):
         clouds = self.world.clouds.values()
         limit = self.settings.max_instances
         listed = sum(len(instances) for instances in self.life.listed.values())
-        truth = sum(foreseen(cloud) for cloud in clouds)
+        truth = sum(map(self._foreseen, clouds))
         if limit and max(listed, truth) + increase.count > limit:
             raise Broken("I1", f"{increase.count} more than {listed} listed, {truth} in truth")
         cloud = self.world.clouds[increase.group]
         most = cloud.model.info.max_size
-        if most is not None and foreseen(cloud) + increase.count > most:
-            raise Broken("I1", f"{increase.count} more than {foreseen(cloud)} in {increase.group}")
+        if most is not None and self._foreseen(cloud) + increase.count > most:
+            there = self._foreseen(cloud)
+            raise Broken("I1", f"{increase.count} more than {there} in {increase.group}")
         self._count_failures(now, increase.group)
+
+    def _foreseen(self, cloud: Cloud) -> int:
+        """Return how many instances there are or will be that the core can know of."""
+        listed = self.life.listed.get(cloud.model.info.id, {})
+        surprises = sum(
+            not member.foreseen or (cloud.lied and id not in listed)
+            for id, member in cloud.members.items()
+        )
+        return cloud.size - surprises
 
     def _count_failures(self, now: Now, group: str) -> None:
         streak = self._streaks.setdefault(group, [0.0, now.monotonic, self._asked])
@@ -499,12 +510,6 @@ def incarnation(life: Life, group: str, id: str) -> str | None:
     """Return which machine stood behind an id when its group was listed last."""
     one = life.listed.get(group, {}).get(id)
     return None if one is None else one.incarnation
-
-
-def foreseen(cloud: Any) -> int:
-    """Return how many instances there are or will be that the core can know of."""
-    surprises = sum(not member.foreseen for member in cloud.members.values())
-    return cloud.size - surprises
 
 
 def pause(settings: Settings) -> float:

@@ -20,7 +20,7 @@ __all__ = ("Plan", "draw", "tasks")
 # How often each fault happens in a world that has it: probabilities, then rates per hour.
 FREQUENCIES = {
     **dict.fromkeys(Faults.kinds(), (0.02, 0.3)),
-    "crash": (0.0005, 0.02),
+    "crash": (0.0005, 0.01),
     "commits_lost": (0.2, 0.8),
     "never_boots": (0.02, 0.15),
     "hangs": (0.02, 0.2),
@@ -72,14 +72,13 @@ def draw(seed: str, hours: float) -> Plan:
     """Return the world of a seed."""
     chance = Random(f"{seed}/plan")
     settings = draw_settings(chance)
-    capacity = settings.capacity_per_instance
     return Plan(
         seed=seed,
         hours=hours,
         settings=settings,
-        groups=draw_groups(chance, chance.choice((1, 1, 1, 2, 3))),
+        groups=draw_groups(chance, chance.choice((1, 1, 1, 1, 2, 3))),
         faults=draw_faults(chance, settings),
-        per_hour=chance.choice((0.2, 0.5, 1.0, 2.0, 0.5 * capacity)),
+        per_hour=chance.choice((0.05, 0.1, 0.2, 0.5, 2.0)),
         runs=Delay(chance.choice((30.0, 300.0, 1800.0)), 0.8),
         reserving=chance.choice((0.0, 0.5, 1.0)),
         impatient=chance.choice((0.0, 0.3)),
@@ -102,15 +101,15 @@ def draw_settings(chance: Random) -> Settings:
         unknown_instances=chance.choice(tuple(UnknownInstances)),
         keep_instance_with_acquisitions=chance.random() < 0.3,
         instance_ready_timeout=timedelta(minutes=chance.choice((2, 10))),
-        update_interval=timedelta(minutes=chance.choice((10, 30, 60))),
-        update_interval_when_expecting=timedelta(seconds=chance.choice((10, 60, 120, 300))),
+        update_interval=timedelta(minutes=chance.choice((30, 60, 120))),
+        update_interval_when_expecting=timedelta(seconds=chance.choice((60, 120, 300, 600))),
         creation_timeout=timedelta(minutes=chance.choice((15, 30))),
         deletion_retry_interval=timedelta(minutes=chance.choice((1, 10))),
         missed_updates=chance.choice((1, 2, 2, 3)),
         backoff=timedelta(seconds=chance.choice((1, 30))),
         backoff_limit=timedelta(minutes=chance.choice((5, 30))),
         operation_timeout=timedelta(seconds=chance.choice((30, 60))),
-        heartbeat_interval=timedelta(minutes=chance.choice((0, 0, 30, 120))),
+        heartbeat_interval=timedelta(minutes=chance.choice((0, 0, 60, 240))),
         probe_after=timedelta(seconds=chance.choice((0, 10, 3600, 86400))),
         failure_threshold=chance.choice((1, 3)),
         remove_unhealthy_with_tasks=chance.random() < 0.3,

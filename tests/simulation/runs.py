@@ -28,7 +28,7 @@ HOUR = timedelta(hours=1)
 # How long everybody must have been served after the last fault, at the latest.
 PATIENCE_HOURS = 72
 # For how long nothing may change when nothing is to be changed.
-QUIET_HOURS = 6
+QUIET_HOURS = 4
 
 
 @dataclass(frozen=True, slots=True)

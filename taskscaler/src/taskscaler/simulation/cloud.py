@@ -75,6 +75,7 @@ class Cloud:
         seconds_used: how long instances that we asked for have existed in total, those
             that exist now not counted.
         troubled: ids that something happened to which nobody asked for, ever.
+        lied: whether the newest listing left out what there is, or showed what is not.
     """
 
     def __init__(self, model: GroupModel, clock: Clock, faults: Faults, seed: str) -> None:
@@ -93,7 +94,7 @@ class Cloud:
         self._vanished: list[Member] = []
         self._picture: Listing | None = None
         self._earlier: tuple[float, Listing] = (clock.seconds, Listing())
-        self._lied = False
+        self.lied = False
         self.set_faults(faults)
 
     def set_faults(self, faults: Faults) -> None:
@@ -130,7 +131,7 @@ class Cloud:
         kind = self._listings.throw()
         if kind:
             return self._distort(kind, picture)
-        self._lied = False
+        self.lied = False
         self._remember(picture)
         return picture
 
@@ -142,18 +143,18 @@ class Cloud:
     def _distort(self, kind: str, picture: Listing) -> Listing:
         chance, instances = self._listings.chance, list(picture.instances)
         at, earlier = self._earlier
-        if kind == "disordered" or self._lied:
-            self._lied = False
+        if kind == "disordered" or self.lied:
+            self.lied = False
             chance.shuffle(instances)
             self._remember(picture)
         elif kind == "stale":
             if at + STALE_SECONDS < self._clock.seconds:
                 return picture
-            self._lied = True
+            self.lied = True
             self.troubled.update(one.id for one in (*earlier.instances, *picture.instances))
             return Listing(earlier.instances, earlier.pending, picture.failures)
         else:
-            self._lied = True
+            self.lied = True
             left_out = {one.id for one in instances if chance.random() < 0.5}
             self.troubled |= left_out
             instances = [one for one in instances if one.id not in left_out]
