@@ -82,10 +82,12 @@ def increased(state: ScalerState, event: events.IncreaseSettled, now: Now) -> li
     operation = group.operations.settle(event.operation, count, event.accepted.ids)
     group.store_operation(operation, out)
     if error is not None:
-        group.creation_failed(str(error), now, error.retry_after)
+        group.creation_failed(str(error), now, error)
     elif operation.expected < asked:
         reason = f"{operation.expected} of {asked} instances were accepted, without a reason"
         group.creation_failed(reason, now)
+    elif not event.unknown:
+        group.cooldown.end()
     _expect(state, group, now, out)
     return out.finish()
 
