@@ -125,7 +125,7 @@ class ScalerMachine(RuleBasedStateMachine):
             case effects.List() | effects.Prepare():
                 self.todo.append(effect)
             case _:
-                assert isinstance(effect, effects.Persist | effects.Gone)
+                assert isinstance(effect, effects.Persist | effects.Gone | effects.Decided)
 
     def grant(self, grant: effects.Grant) -> None:
         assert grant.key in self.waiting, "granted without having asked"
