@@ -433,6 +433,18 @@ def test_a_first_listing_that_hangs_holds_the_next_group_off_for_some_seconds_on
     assert settle(play, "on-demand") == 1
 
 
+def test_an_answer_that_was_lost_is_no_success() -> None:
+    """It ends no cooldown, whatever became of the request."""
+    play = two_groups(UNLIMITED, SPOT, GroupInfo("on-demand", 0))
+    ask(play, 1)
+    settle(play, "spot", OutOfCapacity("none left"))
+    play.tick(1.0)
+    increase = play.take(effects.Increase, "spot")
+    lost = events.IncreaseSettled("spot", increase.operation, Accepted(0), unknown=True)
+    play.say(lost)
+    assert play.state.groups["spot"].cooldown.reason == "none left"
+
+
 # Limits.
 
 

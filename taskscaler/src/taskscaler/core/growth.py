@@ -15,6 +15,7 @@ limits count such instances all the while.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from fleeting.types import Duration
@@ -108,8 +109,8 @@ def grow(
             rest -= count
             room = None if room is None else room - count
         until = bucket.ready_at(1) if hold.clamp is Clamp.THROTTLED else hold.until
-        if until > now.monotonic:
-            again_at = min(again_at, until)
+        # Rounding must not make it the same moment for ever.
+        again_at = min(again_at, max(until, math.nextafter(now.monotonic, NEVER)))
         if hold.waits:
             break
     return Growth(tuple(decisions), again_at)

@@ -8,6 +8,7 @@ comparison, and no rounding can make a scaler wake too early for ever.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from fleeting.errors import OutOfCapacity, QuotaExceeded
@@ -157,14 +158,7 @@ class TokenBucket:
         """Return how many tokens there are at a time in monotonic seconds; None for any number."""
         if self._limit == math.inf:
             return None
-        guess = math.floor(self.burst - max(0.0, self._full_at - now) * self._limit)
-        tokens = min(self.burst, max(0, guess))
-        # The guess may be one off; `ready_at` has the last word.
-        while tokens < self.burst and self.ready_at(tokens + 1) <= now:
-            tokens += 1
-        while tokens and self.ready_at(tokens) > now:
-            tokens -= 1
-        return tokens
+        return bisect_right(range(1, self.burst + 1), now, key=self.ready_at)
 
     def ready_at(self, tokens: int) -> float:
         """Return when there are so many tokens, in monotonic seconds."""
