@@ -148,9 +148,11 @@ class Books(Observer):
             for key in life.delivered & set(life.held):
                 group, id, _ = life.held[key]
                 self._tainted.add((group, id, incarnation(life, group, id)))
-        for cloud in self.world.clouds.values():
-            for member in cloud.members.values():
-                member.foreseen = member.foreseen and member.ours
+        records = self.world.manager.records
+        for group, cloud in self.world.clouds.items():
+            for id, member in cloud.members.items():
+                if member.troubled:
+                    member.foreseen = ("instance", group, id) in records
 
     # Tasks.
 
@@ -281,6 +283,8 @@ class Books(Observer):
             raise Broken("I8", f"{refuse.key} is refused and asked for nothing")
         self.life.reserved.discard(refuse.key)
         self.life.waiting.discard(refuse.key)
+        if refuse.key in self.life.kept and not self.life.closing:
+            self._forget(refuse.key)
 
     def _revoke(self, now: Now, revoke: effects.Revoke) -> None:
         held = self.life.held.get(revoke.key)
@@ -399,8 +403,10 @@ class Books(Observer):
     def _foreseen(self, cloud: Cloud) -> int:
         """Return how many instances there are or will be that the core can know of."""
         listed = self.life.listed.get(cloud.model.info.id, {})
+        # One that somebody else added may be taken for one that was asked for: no cloud says
+        # which is which.
         surprises = sum(
-            not member.foreseen or (cloud.lied and id not in listed)
+            not (member.foreseen and member.ours) or (cloud.lied and id not in listed)
             for id, member in cloud.members.items()
         )
         return cloud.size - surprises
@@ -462,8 +468,11 @@ class Books(Observer):
                 return True
 
     def _is_late(self, place: Place, now: Now) -> bool:
+        """Return whether it was listed for too long, and is still, as one that does not run."""
+        one = self.life.listed.get(place[0], {}).get(place[1])
         seconds = self.settings.creation_timeout.total_seconds()
-        return now.monotonic - self.life.first.get(place, self.life.began) >= seconds
+        since = self.life.first.get(place, now.monotonic)
+        return one is not None and one.state is not State.RUNNING and now.monotonic - since >= seconds
 
     # The scaler itself.
 

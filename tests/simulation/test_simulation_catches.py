@@ -115,7 +115,7 @@ def remember_cancelled(patch: Patch) -> None:
 
 def promise_too_much(patch: Patch) -> None:
     """Let a reservation be accepted whatever there is."""
-    patch.setattr(claims, "_is_full", lambda *_: False)
+    patch.setattr(claims, "_lack", lambda *_: None)
 
 
 SMALL = {"max_instances": 2, "capacity_per_instance": 2}
