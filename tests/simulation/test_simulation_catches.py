@@ -118,7 +118,7 @@ def promise_too_much(patch: Patch) -> None:
     patch.setattr(claims, "_lack", lambda *_: None)
 
 
-SMALL = {"max_instances": 2, "capacity_per_instance": 2}
+SMALL: dict[str, Any] = {"max_instances": 2, "capacity_per_instance": 2}
 BREAKS: dict[Callable[[Patch], None], tuple[set[str], dict[str, Any]]] = {
     ignore_the_limit: ({"I1"}, {"max_instances": 2, "capacity_per_instance": 1}),
     forget_operations: ({"I1"}, {"max_instances": 2, "capacity_per_instance": 1}),
@@ -141,13 +141,13 @@ def plans(changes: dict[str, Any]) -> list[Plan]:
     """Return busy worlds with some settings."""
     worlds: list[Plan] = []
     for number in range(40):
-        plan = draw(f"catch-{number}", 24.0)
+        plan = draw(f"catch-{number}", 12.0)
         settings = replace(plan.settings, **changes)
         worlds.append(
             replace(
                 plan,
                 settings=settings,
-                per_hour=4.0,
+                per_hour=2.0,
                 changes=(),
                 shutdown=False,
                 impatient=0.3,
