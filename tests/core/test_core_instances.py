@@ -188,6 +188,7 @@ def test_what_cannot_be_listed_is_not_given_up() -> None:
     record = InstanceRecord("g", "a", "1", START, 1, ())
     play = Play(Settings(policy=ROOMY), records=[record])
     for _ in range(10):
+        play.take(effects.List)
         play.say(events.ListingFailed("g", ProviderError("out of order")), 600.0)
         play.tick(600.0)
     assert not play.has(effects.Decrease)
