@@ -187,8 +187,7 @@ class Manager:
     def _stored(self, batch: list[tuple[effects.Effect, Claim | None]], life: int) -> None:
         if self.lives == life and self.state is not None:
             self._finish(batch)
-            if self.state is not None:
-                self._flush()
+            self._flush()
 
     def _finish(self, batch: list[tuple[effects.Effect, Claim | None]]) -> None:
         self._store(self._storing)
@@ -239,6 +238,7 @@ class Manager:
         def settle(outcome: Listing | ProviderError) -> events.Event:
             if isinstance(outcome, ProviderError):
                 return events.ListingFailed(effect.group, outcome)
+            line.cloud.heard(outcome)
             return events.ListingArrived(effect.group, outcome)
 
         line.call(line.cloud.list, self._answer(settle), effect.timeout_seconds)
@@ -249,7 +249,7 @@ class Manager:
 
         def settle(outcome: Accepted | ProviderError) -> events.Event:
             unknown = isinstance(outcome, OutcomeUnknown)
-            accepted = as_accepted(outcome)
+            accepted = _as_accepted(outcome)
             return events.IncreaseSettled(effect.group, effect.operation, accepted, unknown)
 
         act = partial(line.cloud.increase, effect.count)
@@ -271,7 +271,7 @@ class Manager:
         line = self._lines[effect.group]
 
         def settle(outcome: Accepted | ProviderError) -> events.Event:
-            return settled(effect.group, effect.ids, as_accepted(outcome))
+            return settled(effect.group, effect.ids, _as_accepted(outcome))
 
         call = partial(getattr(line.cloud, act), effect.ids)
         line.call(call, self._answer(settle), effect.timeout_seconds)
@@ -343,6 +343,6 @@ class Manager:
 _ANSWERS = (effects.Grant, effects.Refuse, effects.Revoke)
 
 
-def as_accepted(outcome: Accepted | ProviderError) -> Accepted:
+def _as_accepted(outcome: Accepted | ProviderError) -> Accepted:
     """Return an error as an answer that accepts nothing."""
     return Accepted(0, error=outcome) if isinstance(outcome, ProviderError) else outcome
