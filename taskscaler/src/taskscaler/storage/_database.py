@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taskscaler.errors import StoreError
 from taskscaler.storage._files import beside
-from taskscaler.storage._schema import MIGRATIONS, check_version, migrate, scalar
+from taskscaler.storage._schema import check_version, has_tables, migrate, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -111,8 +111,8 @@ class Database:
             if empty > VACUUM_PAGES and empty * VACUUM_SHARE > scalar(
                 self.connection, "PRAGMA page_count"
             ):
-                # Each step of this statement gives one page back.
-                self.connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+                # Each step of this statement gives one page back, and only a script takes all.
+                self.connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         except sqlite3.Error:
             pass
 
@@ -203,13 +203,7 @@ def _read_once(path: Path, options: str, query: Callable[[sqlite3.Connection], T
     ) as connection:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("BEGIN")
-        version = check_version(connection, path)
-        if 0 < version < len(MIGRATIONS):
-            raise StoreError(
-                f"the state file {path} is of an older version; start its scaler once, which "
-                "brings it up to date"
-            )
-        result = query(connection) if version else None
+        result = query(connection) if has_tables(connection, path) else None
     if options == IMMUTABLE and _has_log(path):
         raise sqlite3.OperationalError("a scaler opened it meanwhile; try again")
     return result
