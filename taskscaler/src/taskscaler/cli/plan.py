@@ -110,7 +110,7 @@ def make_plan(options: Options) -> Plan:
         plugin_config=plugin_config,
         settings=config.settings(),
         connector=config.connector_config.settings(),
-        acquire_timeout=config.instance_acquire_timeout,
+        acquire_timeout=config.acquire_timeout,
         output=OutputMode(options.output),
         report=options.report,
         keep_going=options.keep_going,
@@ -144,7 +144,7 @@ def _merged(config: AutoscalerConfig, options: Options) -> AutoscalerConfig:
     # The settings of one plugin mean nothing to another.
     plugin_config = dict(config.plugin_config) if plugin == (config.plugin or plugin) else {}
     plugin_config |= parse_assignments(options.plugin_config, where="--plugin-config")
-    policy = config.policy[0] if config.policy else PolicyConfig()
+    policies = config.policy or [PolicyConfig()]
     max_instances = _first(options.max_instances, config.max_instances, DEFAULT_MAX_INSTANCES)
     return replace(
         config,
@@ -163,6 +163,7 @@ def _merged(config: AutoscalerConfig, options: Options) -> AutoscalerConfig:
                 idle_count=_first(options.idle_count, policy.idle_count),
                 idle_time=_first(options.idle_time, policy.idle_time),
             )
+            for policy in policies
         ],
     )
 
