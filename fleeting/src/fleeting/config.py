@@ -146,10 +146,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: it is missing, unreadable, not UTF-8 or not TOML; with line and column.
     """
     try:
-        text = path.read_bytes().decode()
-        if _DEEP_KEY.search(text):
-            raise RecursionError
-        return tomllib.loads(text)
+        return _parsed(path.read_bytes().decode())
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; check the path") from None
     except OSError as error:
@@ -165,6 +162,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: tables or lists are nested too deeply; flatten them") from None
     except ValueError:  # Of Python itself, which reads no number of thousands of digits.
         raise ConfigError(f"{path}: a number in it is too long; write a smaller one") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if _DEEP_KEY.search(text):
+        raise RecursionError  # As Python's reader does of other things that are too deep.
+    return tomllib.loads(text)
 
 
 def decode(data: Mapping[str, Any], shape: type[T], *, where: str) -> T:
