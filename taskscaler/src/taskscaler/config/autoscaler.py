@@ -29,6 +29,7 @@ from taskscaler.core.settings import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import tzinfo
 
 __all__ = (
     "ZERO_IS_DEFAULT",
@@ -112,6 +113,14 @@ class PolicyConfig(DefaultPolicyConfig, frozen=True):
         """Return whether one of the periods is every minute there is."""
         return any(period.split() == ALWAYS.split() for period in self.periods)
 
+    def zone(self) -> tzinfo:
+        """Return whose clocks the periods mean.
+
+        Raises:
+            ValueError: there is no such zone.
+        """
+        return find_zone(self.timezone)
+
     def scheduled(self) -> ScheduledPolicy:
         """Return the same as the scaler's value.
 
@@ -119,7 +128,7 @@ class PolicyConfig(DefaultPolicyConfig, frozen=True):
             ValueError: a period or the zone is wrong.
         """
         periods = tuple(compile_period(period) for period in self.periods)
-        return ScheduledPolicy(self.policy(), periods, find_zone(self.timezone))
+        return ScheduledPolicy(self.policy(), periods, self.zone())
 
 
 class ScaleThrottleConfig(_Table, frozen=True):

@@ -45,6 +45,7 @@ def conflicts(file: FileConfig, wrong: Iterable[str]) -> list[Problem]:
             found += _unlike_its_runner(runner, runner.autoscaler, path)
     found += _concurrency(file)
     found += _shared(file)
+    found += _names(file)
     suspect = {_table(path) for path in wrong}
     return [problem for problem in found if _table(problem.path) not in suspect]
 
@@ -246,6 +247,20 @@ def _shared(file: FileConfig) -> Iterator[Problem]:
                 f"{path}.extensions.id",
                 f"runners[{owner}] has the same one, {runner.identity()!r}, and so the same "
                 "store; give each its own",
+            )
+
+
+def _names(file: FileConfig) -> Iterator[Problem]:
+    """Find why a runner could not be chosen by its name."""
+    names = Counter(runner.name for runner in file.runners if runner.autoscaler is not None)
+    if not names:
+        yield _warning(
+            "runners", "none has a table [runners.autoscaler], so that nothing is scaled; write one"
+        )
+    for name, times in names.items():
+        if times > 1:
+            yield _warning(
+                "runners", f"{times} with an autoscaler are named {name!r}; give each its own name"
             )
 
 
