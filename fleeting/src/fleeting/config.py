@@ -13,6 +13,7 @@ import json
 import re
 import tomllib
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import EllipsisType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin
@@ -209,7 +210,7 @@ def examine(data: Mapping[str, Any], shape: type[T]) -> tuple[T | None, list[Pro
         try:
             return msgspec.convert(sound, shape, dec_hook=_dec_hook), problems
         except msgspec.ValidationError as error:  # Of a check over several keys.
-            problems.append(_reworded(error, ""))
+            problems.append(_reworded(error, "", shape))
     return None, problems
 
 
@@ -306,7 +307,7 @@ def _sound(value: Any, shape: Any, path: str, problems: list[Problem]) -> Any:
     try:
         msgspec.convert(value, shape, dec_hook=_dec_hook)
     except msgspec.ValidationError as error:
-        problems.append(_reworded(error, path))
+        problems.append(_reworded(error, path, shape))
         return _WRONG
     return cast("Any", value)
 
@@ -367,23 +368,23 @@ def _stand_in(shape: Any) -> Any:
     return {}
 
 
-def _reworded(error: msgspec.ValidationError, above: str) -> Problem:
+def _reworded(error: msgspec.ValidationError, above: str, shape: Any) -> Problem:
     """Take msgspec's message apart, which names the path of keys last and as `$.a[0].b`."""
     text, separator, below = str(error).rpartition(" - at `$")
     text = text if separator else str(error)
     below = below.rstrip("`") if separator else ""
     text = _TYPES.sub(_in_words, text)
     path = above + below if above else below.removeprefix(".")
-    return Problem(path, f"{text[:1].lower()}{text[1:]}{_fix(text)}")
+    return Problem(path, f"{text[:1].lower()}{text[1:]}{_fix(text, shape)}")
 
 
-def _fix(text: str) -> str:
+def _fix(text: str, shape: Any) -> str:
     """Return what to do about a message of msgspec's own; ours say it themselves."""
-    if text == "Expected a list, got a table":
-        return "; write such a value, or [[ ]] around the name of the table"
-    if text.startswith("Expected"):
-        return "; write such a value"
-    return ""
+    if isinstance(shape, type) and issubclass(shape, Enum) and text.startswith("Invalid enum"):
+        return f"; write {' or '.join(repr(member.value) for member in shape)}"
+    if text == "Expected a list, got a table" and _struct(_item(shape, list)) is not None:
+        return "; write [[ ]] around its name"
+    return "; write such a value" if text.startswith("Expected") else ""
 
 
 def _in_words(types: re.Match[str]) -> str:

@@ -86,6 +86,11 @@ class DefaultPolicyConfig(_Table, frozen=True):
     scale_factor_limit: int = 0
     preemptive_mode: bool | None = None
 
+    @property
+    def preemptive(self) -> bool:
+        """Return whether a reservation needs a slot that is free now, written or not."""
+        return self.idle_count > 0 if self.preemptive_mode is None else self.preemptive_mode
+
     def policy(self) -> Policy:
         """Return the same as the scaler's value."""
         return Policy(

@@ -102,7 +102,7 @@ def _deadlocks(config: AutoscalerConfig, path: str) -> Iterator[Problem]:
     starved = [
         (place, policy)
         for place, policy in in_force
-        if policy.policy().preemptive and policy.idle_count == 0
+        if policy.preemptive and policy.idle_count == 0
     ]
     adopts = config.extensions.unknown_instances is UnknownInstances.ADOPT
     hopeless = len(starved) == len(in_force) and not adopts
@@ -168,7 +168,8 @@ def _contradictory_times(config: AutoscalerConfig, path: str) -> Iterator[Proble
 
 def _slots(config: AutoscalerConfig) -> int | None:
     """Return how many slots there can be; None if there is no limit."""
-    return (config.max_instances or 0) * config.capacity_per_instance or None
+    slots = (config.max_instances or 0) * config.capacity_per_instance
+    return slots if slots > 0 else None
 
 
 def _incomplete(config: AutoscalerConfig, path: str) -> Iterator[Problem]:

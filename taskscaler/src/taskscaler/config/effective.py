@@ -183,7 +183,7 @@ def _policy(
     table: str, policy: DefaultPolicyConfig, written: Mapping[str, Any], source: str = _GITLABS
 ) -> Iterator[EffectiveValue]:
     values = msgspec.structs.asdict(policy)
-    values["preemptive_mode"] = policy.policy().preemptive
+    values["preemptive_mode"] = policy.preemptive
     if isinstance(policy, PolicyConfig) and not policy.timezone:
         values["timezone"] = str(policy.zone())
     for key, value in values.items():
