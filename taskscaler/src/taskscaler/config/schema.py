@@ -49,7 +49,7 @@ def _plain_struct(shape: type[msgspec.Struct], known: dict[type, type]) -> type:
     fields = [
         (
             field.name,
-            Annotated[_plain(field.type, known), _meta(shape, field.name, texts)],
+            Annotated[_plain(field.type, known), _meta(shape, field, texts)],
             _default(field),
         )
         for field in msgspec.structs.fields(shape)
@@ -99,21 +99,18 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
     return str(default) if isinstance(default, Duration | Path) else default
 
 
-def _meta(shape: type, name: str, texts: Mapping[str, str]) -> msgspec.Meta:
+def _meta(shape: type, field: msgspec.structs.FieldInfo, texts: Mapping[str, str]) -> msgspec.Meta:
+    extra: dict[str, Any] = {}
     # Elsewhere the same names have other meanings.
-    ours = shape.__module__ == AutoscalerConfig.__module__
-    return msgspec.Meta(
-        description=texts.get(name), extra_json_schema=_range(name) if ours else None
-    )
-
-
-def _range(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if name in LEAST:
-        found["minimum"] = LEAST[name][0]
-    if name in MOST:
-        found["maximum"] = MOST[name]
-    return found
+    if shape.__module__ == AutoscalerConfig.__module__:
+        if field.name in LEAST:
+            extra["minimum"] = LEAST[field.name][0]
+        if field.name in MOST:
+            extra["maximum"] = MOST[field.name]
+    # Of a list that is made anew each time, msgspec does not say what is in it.
+    if field.default_factory is not msgspec.NODEFAULT:
+        extra["default"] = cast("Callable[[], Any]", field.default_factory)()
+    return msgspec.Meta(description=texts.get(field.name), extra_json_schema=extra or None)
 
 
 def _descriptions(shape: type) -> dict[str, str]:
