@@ -104,11 +104,10 @@ def test_all_errors_are_printed(command: Command) -> None:
     """Each error is a line with file, path and fix, and the exit code is 2."""
     done = command.run("config", "check", "bad.toml")
     assert (done.returncode, done.stdout) == (2, "")
+    above, of = "error: bad.toml: runners[0].autoscaler", "(runner 'builders')"
     assert done.stderr.splitlines() == [
-        "error: bad.toml: runners[0].autoscaler.max_use: (runner 'builders') unknown key; did you "
-        "mean 'max_use_count'?",
-        "error: bad.toml: runners[0].autoscaler.max_instances: (runner 'builders') -5 is not 0 or "
-        "more; 0 means no limit",
+        f"{above}.max_use: {of} unknown key; did you mean 'max_use_count'?",
+        f"{above}.max_instances: {of} -5 is not 0 or more; 0 means no limit",
     ]
 
 

@@ -165,7 +165,7 @@ def test_the_limit_of_the_throttle(limit: int, rate: float) -> None:
 
 
 def test_between_policies_instances_are_kept_for_a_while() -> None:
-    """If there are policies and none holds, nothing new is kept, and what is idle stays 5 minutes."""
+    """If there are policies and none holds, what is idle stays for 5 minutes."""
     settings = read({"policy": [{"periods": ["* 8 * * *"], "idle_count": 3}]}).settings()
     assert settings.policy == Policy(idle_time=timedelta(minutes=5))
     assert [entry.policy.idle_count for entry in settings.schedule] == [3]
@@ -324,7 +324,7 @@ def test_what_will_surprise_is_a_warning(table: dict[str, Any], expected: str) -
     [
         (
             [{"plugin_config": {"name": "x"}}, {"plugin_config": {"name": "x"}}],
-            "a.extensions.group[1].plugin_config: it is the same group as that of extensions.group[0]",
+            "a.extensions.group[1].plugin_config: it is the same group as that of extensions.group",
         ),
         (
             [{"name": "2", "plugin_config": {"name": "x"}}, {"plugin_config": {"name": "y"}}],

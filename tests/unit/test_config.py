@@ -163,7 +163,7 @@ def test_everything_wrong_is_told_at_once() -> None:
 
 
 def test_what_is_right_is_kept() -> None:
-    """Beside the problems there is what could be read, and what is behind a mistake keeps its place."""
+    """What could be read is there, too, and what is behind a mistake keeps its place."""
     data: dict[str, object] = {
         "needed": "yes",
         "wait": "soon",

@@ -67,7 +67,7 @@ def runner(name: str, **tables: str) -> str:
 
 
 def test_a_file_of_gitlab_runner_is_read(tmp_path: Path) -> None:
-    """What concerns scaling is read, what does not is listed by its path, and secrets are not held."""
+    """What concerns scaling is read, what does not is listed, and no secret is held."""
     text = """
         concurrent = 20
         check_interval = 3
@@ -119,7 +119,7 @@ def test_a_file_of_gitlab_runner_is_read(tmp_path: Path) -> None:
 
 
 def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
-    """Unknown keys, wrong types, values out of range and what cannot work come out of one reading."""
+    """Unknown keys, wrong types, ranges and what cannot work come out of one reading."""
     text = """
         concurrent = "many"
         chek_interval = 3
@@ -149,31 +149,28 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
         autoscaler = "aws"
     """
     errors, warnings = problems(tmp_path, text)
-    above = "runners[0].autoscaler"
+    above, of = "runners[0].autoscaler", "(runner 'builders')"
     assert errors == [
         "concurrent: expected an integer, got a string; write such a value",
-        f"{above}.max_instances: (runner 'builders') expected an integer, got a string; write such "
-        "a value",
-        f"{above}.IdleCount: (runner 'builders') unknown key; did you mean 'policy.idle_count'?",
-        f"{above}.policy[0].preemptive_mode: (runner 'builders') expected true or false, got a "
-        "string; write such a value",
-        f"{above}.policy[0].IdleTime: (runner 'builders') unknown key; did you mean 'idle_time'?",
-        f"{above}.extensions.placement: (runner 'builders') invalid enum value 'wide'; write "
-        "'pack' or 'spread'",
-        f"{above}.extensions.group[0].pluginconfig: (runner 'builders') unknown key; did you mean "
+        f"{above}.max_instances: {of} expected an integer, got a string; write such a value",
+        f"{above}.IdleCount: {of} unknown key; did you mean 'policy.idle_count'?",
+        f"{above}.policy[0].preemptive_mode: {of} expected true or false, got a string; write "
+        "such a value",
+        f"{above}.policy[0].IdleTime: {of} unknown key; did you mean 'idle_time'?",
+        f"{above}.extensions.placement: {of} invalid enum value 'wide'; write 'pack' or 'spread'",
+        f"{above}.extensions.group[0].pluginconfig: {of} unknown key; did you mean "
         "'plugin_config'?",
         "runners[1].autoscaler: expected a table, got a string; write such a value",
-        f"{above}.capacity_per_instance: (runner 'builders') 0 is not 1 or more; an instance "
-        "without a slot is of no use",
-        f"{above}.policy[0].periods[0]: (runner 'builders') '0 0 31 2 *' never holds, because no "
-        "such month has such a day; write a day that there is",
-        f"{above}.policy[0].timezone: (runner 'builders') there is no time zone 'Europe/Berlni'; "
-        "did you mean 'Europe/Berlin'?",
-        f"{above}.extensions.group[0].max_instances: (runner 'builders') -1 is not 0 or more; 0 "
-        "means no limit",
-        f"{above}.policy[1].preemptive_mode: (runner 'builders') a task is taken only when a slot "
-        "is free, and with idle_count = 0 none is ever made, for scale_factor needs slots in use "
-        "to begin with; write idle_count = 1 or more, or preemptive_mode = false",
+        f"{above}.capacity_per_instance: {of} 0 is not 1 or more; an instance without a slot is "
+        "of no use",
+        f"{above}.policy[0].periods[0]: {of} '0 0 31 2 *' never holds, because no such month has "
+        "such a day; write a day that there is",
+        f"{above}.policy[0].timezone: {of} there is no time zone 'Europe/Berlni'; did you mean "
+        "'Europe/Berlin'?",
+        f"{above}.extensions.group[0].max_instances: {of} -1 is not 0 or more; 0 means no limit",
+        f"{above}.policy[1].preemptive_mode: {of} a task is taken only when a slot is free, and "
+        "with idle_count = 0 none is ever made, for scale_factor needs slots in use to begin "
+        "with; write idle_count = 1 or more, or preemptive_mode = false",
     ]
     assert warnings == [
         "chek_interval: unknown key, which has no effect here; did you mean 'check_interval'?"
@@ -200,8 +197,10 @@ def test_many_mistakes_are_cut_short(tmp_path: Path) -> None:
         (RUNNER + "[runners.autoscaller]\n", "did you mean 'autoscaler'?"),
         (
             RUNNER.replace("concurrent = 20", "concurrent = 10"),
-            "concurrent: 10 jobs at once are less than the 20 slots of max_instances times "
-            "capacity_per_instance, so that slots stay empty",
+            (
+                "concurrent: 10 jobs at once are less than the 20 slots of max_instances times "
+                "capacity_per_instance, so that slots stay empty"
+            ),
         ),
         (
             RUNNER.replace("concurrent = 20", "concurrent = 30"),
@@ -226,8 +225,10 @@ def test_many_mistakes_are_cut_short(tmp_path: Path) -> None:
         (
             RUNNER
             + '[[runners.autoscaler.policy]]\npreemptive_mode = true\nperiods = ["* 8 * * *"]\n',
-            "policy[0].preemptive_mode: (runner 'builders') while this policy holds, a task is "
-            "taken only when a slot is free",
+            (
+                "policy[0].preemptive_mode: (runner 'builders') while this policy holds, a task is "
+                "taken only when a slot is free"
+            ),
         ),
         (
             RUNNER + "[[runners.autoscaler.policy]]\npreemptive_mode = true\n"
@@ -261,8 +262,10 @@ def test_a_file_without_fault_gets_no_word(tmp_path: Path) -> None:
         ),
         (
             RUNNER + "[[runners.autoscaler.policy]]\npreemptive_mode = true\n",
-            "policy[0].preemptive_mode: (runner 'builders') a task is taken only when a slot is "
-            "free, and with idle_count = 0 none is ever made; write idle_count = 1 or more",
+            (
+                "policy[0].preemptive_mode: (runner 'builders') a task is taken only when a slot is "
+                "free, and with idle_count = 0 none is ever made; write idle_count = 1 or more"
+            ),
         ),
         (
             RUNNER.replace("id = 42", "") + "[runners.autoscaler.state_storage]\nenabled = true\n",
@@ -294,7 +297,7 @@ def test_what_could_never_work_is_an_error(tmp_path: Path, text: str, expected: 
 
 
 def test_a_runner_is_chosen_by_its_name(tmp_path: Path) -> None:
-    """With several autoscalers the name is needed, and a wrong one is answered with the right ones."""
+    """Of several autoscalers one is named, and a wrong name is answered with the right ones."""
     third = runner("c").replace('name = "c"', 'name = "b"', 1)
     file = read(tmp_path, f'{runner("a")}[[runners]]\nname = "none"\n{runner("b")}{third}')
     assert file.runner("a").name == "a"
@@ -330,7 +333,7 @@ def test_a_runner_is_chosen_by_its_name(tmp_path: Path) -> None:
 def test_a_store_is_named_by_what_stays(
     url: str, number: int | None, explicit: str | None, identity: str | None
 ) -> None:
-    """The identity is the explicit one, else of URL and id; never of a name, a token or a password."""
+    """The identity is the explicit one, else of URL and id; never of name, token or password."""
     extensions = ExtensionsConfig(id=explicit)
     found = RunnerConfig(
         name="changes", url=url, id=number, autoscaler=AutoscalerConfig(extensions=extensions)
