@@ -22,10 +22,10 @@ def config() -> None:
     """Check and show a config.toml of GitLab Runner with [runners.autoscaler] tables."""
 
 
-@config.command()
+@config.command("check")
 @_FILE
 @_JSON
-def check(file: Path, *, as_json: bool) -> int:
+def _check(file: Path, *, as_json: bool) -> int:
     """Say all that is wrong with FILE, or will probably hurt; nothing is started.
 
     Exit code: 0 it can be used, 2 it cannot. Warnings go to standard error.
@@ -51,11 +51,11 @@ def check(file: Path, *, as_json: bool) -> int:
     return 0
 
 
-@config.command()
+@config.command("show")
 @_FILE
 @click.option("--runner", metavar="NAME", help="Show this runner only.  [default: all]")
 @_JSON
-def show(file: Path, *, runner: str | None, as_json: bool) -> int:
+def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     """Print the settings that hold, and where each came from; never a secret.
 
     Exit code: 0, or 2 if FILE cannot be used.
@@ -85,8 +85,8 @@ def show(file: Path, *, runner: str | None, as_json: bool) -> int:
     return 0
 
 
-@config.command()
-def schema() -> int:
+@config.command("schema")
+def _schema() -> int:
     """Print the JSON Schema of the file, for editors."""
     from taskscaler.config.schema import config_schema
 
