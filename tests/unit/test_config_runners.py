@@ -377,6 +377,17 @@ def test_where_the_state_is_kept(tmp_path: Path, storage: str, path: str | None)
     assert found == (None if path is None else Path(path))
 
 
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [("", None), ('state_key_file = "key"', "etc/key"), ('state_key_file = "/key"', "/key")],
+)
+def test_where_the_key_is(tmp_path: Path, key: str, path: str | None) -> None:
+    """The key of the store is a file beside the one that names it, or none."""
+    text = runner("a").replace('id = "a"', f'id = "a"\n{key}')
+    found = read(tmp_path, text).runner("a").state_key_path(Path("etc/config.toml"))
+    assert found == (None if path is None else Path(path))
+
+
 def test_without_a_name_for_it_no_state_is_kept() -> None:
     """A runner that nothing names has no store, and one without autoscaler needs none."""
     assert RunnerConfig(autoscaler=AutoscalerConfig()).state_path(Path("c.toml")) is None
