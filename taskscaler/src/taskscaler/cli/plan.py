@@ -15,7 +15,7 @@ from fleeting.config import decode, parse_assignments
 from fleeting.errors import ConfigError
 from fleeting.registry import Registry
 from fleeting.types import ConnectorSettings, Duration
-from taskscaler.config import AutoscalerConfig, PolicyConfig
+from taskscaler.config import AutoscalerConfig
 from taskscaler.jobs import Job, JobRun, OutputMode, check_writable, expand, read_jobs_file
 from taskscaler.jobs.script import command_line
 
@@ -110,7 +110,7 @@ def make_plan(options: Options) -> Plan:
         plugin_config=plugin_config,
         settings=config.settings(),
         connector=config.connector_config.settings(),
-        acquire_timeout=config.instance_acquire_timeout,
+        acquire_timeout=config.acquire_timeout,
         output=OutputMode(options.output),
         report=options.report,
         keep_going=options.keep_going,
@@ -144,7 +144,9 @@ def _merged(config: AutoscalerConfig, options: Options) -> AutoscalerConfig:
     # The settings of one plugin mean nothing to another.
     plugin_config = dict(config.plugin_config) if plugin == (config.plugin or plugin) else {}
     plugin_config |= parse_assignments(options.plugin_config, where="--plugin-config")
-    policy = config.policy[0] if config.policy else PolicyConfig()
+    idle = {"idle_count": options.idle_count, "idle_time": options.idle_time}
+    idle = {name: value for name, value in idle.items() if value is not None}
+    default_policy = replace(config.default_policy(), **idle)
     max_instances = _first(options.max_instances, config.max_instances, DEFAULT_MAX_INSTANCES)
     return replace(
         config,
@@ -157,13 +159,8 @@ def _merged(config: AutoscalerConfig, options: Options) -> AutoscalerConfig:
         update_interval_when_expecting=_first(
             config.update_interval_when_expecting, DEFAULT_EXPECTING_INTERVAL
         ),
-        policy=[
-            replace(
-                policy,
-                idle_count=_first(options.idle_count, policy.idle_count),
-                idle_time=_first(options.idle_time, policy.idle_time),
-            )
-        ],
+        policy=[replace(policy, **idle) for policy in config.policy],
+        extensions=replace(config.extensions, default_policy=default_policy),
     )
 
 
