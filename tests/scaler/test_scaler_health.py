@@ -151,8 +151,7 @@ async def test_a_check_of_the_predecessor_says_nothing_of_the_successor() -> Non
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         await gate.reached()
         group.recreate("i-1")
-        while scaler.capacity().instances["ready"]:
-            await anyio.sleep(1)
+        await group.until(lambda: len(group.calls_of("connect")) == 2)
         while not scaler.capacity().instances["ready"]:
             await anyio.sleep(1)
         gate.open()
