@@ -148,8 +148,14 @@ class Driver:
         return answer
 
     async def rest(self) -> None:
-        """Wait until no task is left."""
+        """Wait until no task is left.
+
+        Raises:
+            ScalerClosed: the scaler ended before.
+        """
         while not self.state.drained:
+            if self._stopped or self.failed:
+                raise ScalerClosed("the scaler ended before all of its tasks had")
             if self._rested.is_set():
                 self._rested = anyio.Event()
             await self._rested.wait()
@@ -211,6 +217,8 @@ class Driver:
         finally:
             for receipt in self._receipts:
                 receipt.done.set()
+            self._stopped = True
+            self._rested.set()
             self.ended.set()
 
     def stop(self) -> None:
