@@ -59,6 +59,10 @@ class Guarded(FakeInstanceGroup):
         """Return how often the provider was asked how to reach an instance."""
         return len(self.calls_of("connect_info"))
 
+    def secrets(self) -> list[str | None]:
+        """Return the password of each connection."""
+        return [one.password for one in self.infos]
+
 
 async def reconnect(scaler: Taskscaler, group: Guarded) -> None:
     """Break the connection to the only instance, and use it again."""
@@ -93,7 +97,7 @@ async def test_expired_credentials_are_fetched_anew_and_their_host_keys_kept() -
         assert group.asked() == 1
         await reconnect(scaler, group)
         assert group.asked() == 2
-    assert group.infos[-1].password == "secret 2"
+    assert group.secrets()[-1] == "secret 2"
     assert group.infos[-1].host_keys == ("ssh-fake 1",)
 
 
@@ -107,7 +111,7 @@ async def test_a_connection_that_fails_makes_the_provider_be_asked_again(error: 
         scaler.acquire("a"),
     ):
         assert group.asked() == 2
-        assert [one.password for one in group.infos] == ["secret 1", "secret 2"]
+        assert group.secrets() == ["secret 1", "secret 2"]
 
 
 async def test_a_restart_uses_what_was_known() -> None:
@@ -126,7 +130,7 @@ async def test_a_restart_uses_what_was_known() -> None:
             assert acquisition.instance == "i-1"
     assert group.asked() == 1
     assert group.infos[-1].host_keys == ("ssh-fake 1",)
-    assert group.infos[-1].password == "secret 1"
+    assert group.secrets()[-1] == "secret 1"
 
 
 async def test_after_a_restart_expired_credentials_are_not_used_but_their_host_keys_are() -> None:
@@ -143,7 +147,7 @@ async def test_after_a_restart_expired_credentials_are_not_used_but_their_host_k
         async with scaler.acquire("b"):
             pass
     assert group.asked() == 2
-    assert group.infos[-1].password == "secret 2"
+    assert group.secrets()[-1] == "secret 2"
     assert group.infos[-1].host_keys == ("ssh-fake 1",)
 
 

@@ -93,7 +93,7 @@ async def test_who_is_left_when_the_time_is_up_is_counted_and_goes_on() -> None:
 
         tasks.start_soon(run, "a")
         await gate.reached()
-        with pytest.raises(DrainTimeout, match="after 30s .* 0 tasks hold .* 1 wait .* and 1 res"):
+        with pytest.raises(DrainTimeout, match=r"after 30s .* 0 tasks hold .* 1 wait .* and 1 res"):
             await scaler.drain(timedelta(seconds=30))
         gate.open()
         scaler.unreserve("b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -18,10 +19,11 @@ from taskscaler._log import describe
 from taskscaler.core.decisions import Decision, Rule
 from taskscaler.errors import AcquireTimeout, AcquisitionLost, Fenced, StoreError
 from taskscaler.storage import MemoryStore
-from taskscaler.storage.abc import Entry, Picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from taskscaler.storage.abc import Entry, Picture
 
 pytestmark = pytest.mark.anyio
 
@@ -153,7 +155,7 @@ async def test_notes_are_written_at_most_once_a_second() -> None:
         await anyio.sleep(3600)
         assert len(store.notes) == before
     times = [time for time, _, _ in store.notes]
-    pauses = [later - one for one, later in zip(times, times[1:], strict=False)]
+    pauses = [later - one for one, later in itertools.pairwise(times)]
     # The last one is written on leaving.
     assert min(pauses[:-1]) > 0.999
     assert len(times) < 20
@@ -163,6 +165,7 @@ async def test_notes_are_written_at_most_once_a_second() -> None:
 async def test_the_picture_shows_who_waits_and_who_holds_what() -> None:
     """The first to be served first, with since when; and after the end there is nobody."""
     group, store = FakeInstanceGroup(), MemoryStore()
+    before = datetime.max.replace(tzinfo=UTC)
     async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
         async with scaler.acquire("holder"), anyio.create_task_group() as tasks:
 
@@ -182,10 +185,11 @@ async def test_the_picture_shows_who_waits_and_who_holds_what() -> None:
             assert [key for key, _ in picture.waiting] == ["first", "second"]
             assert all(since <= picture.at for _, since in picture.waiting)
             assert picture.standing.demand.waiting == 2
+            before = picture.at
     last = (await store.recall()).picture
     assert last is not None
     assert (last.held, last.waiting) == ((), ())
-    assert last.at > picture.at
+    assert last.at > before
 
 
 async def test_a_picture_of_a_crowd_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
