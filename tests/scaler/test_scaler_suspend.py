@@ -317,7 +317,7 @@ async def test_an_instance_that_vanishes_takes_its_suspended_task_with_it() -> N
             with pytest.raises(AcquisitionLost, match="no longer listed") as caught:
                 async with scaler.resume("a"):
                     pytest.fail("nobody may come here")
-        assert caught.value.instance == "i-1"
+            assert caught.value.instance == "i-1"
         assert scaler.suspended() == ()
 
 
