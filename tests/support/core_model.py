@@ -134,7 +134,7 @@ def picture(value: Any, seen: frozenset[int] = frozenset()) -> Any:
     if isinstance(value, list | tuple | deque):
         return [picture(one, seen) for one in cast("list[Any]", value)]
     if isinstance(value, set):
-        return sorted(cast("set[Any]", value))
+        return sorted(cast("set[Any]", value), key=str)
     names = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
     names += list(getattr(value, "__dict__", ()))
     return [(name, picture(getattr(value, name), seen)) for name in names if name != "__weakref__"]
