@@ -102,17 +102,27 @@ class JobRun:
     uploads: tuple[str, ...] = field(default=())
 
 
-def read_jobs_file(path: Path) -> tuple[AutoscalerConfig, list[JobRun]]:
+def read_jobs_file(
+    path: Path, *, autoscaler: bool = True
+) -> tuple[AutoscalerConfig, list[JobRun]]:
     """Read a jobs file, check all of it, and expand it into runs.
+
+    Args:
+        path: of the file.
+        autoscaler: whether it may say where the jobs run.
 
     Raises:
         ConfigError: with a sentence for each thing that is wrong.
     """
     data = read_toml(path)
-    autoscaler: object = data.get("autoscaler")
-    if isinstance(autoscaler, dict):
-        table = cast("dict[str, Any]", autoscaler)
-        _refuse(path, not_honoured(table, "autoscaler."))
+    if "autoscaler" in data and not autoscaler:
+        raise ConfigError(
+            f"{path}: autoscaler: the file that --config names says already where the jobs run; "
+            "remove this table, or leave --config out"
+        )
+    table: object = data.get("autoscaler")
+    if isinstance(table, dict):
+        _refuse(path, not_honoured(cast("dict[str, Any]", table), "autoscaler."))
     file = _decode(data, str(path))
     _refuse(path, out_of_range(file.autoscaler, "autoscaler."))
     _refuse(path, _wrong_jobs(file.jobs))
