@@ -183,7 +183,7 @@ def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, 
     entries = config.groups()
     if len(entries) > 1 and (options.plugin or options.plugin_config):
         raise ConfigError(
-            f"{options.config}: it has {len(entries)} groups, and --plugin and --plugin-config "
+            f"{options.config or options.file}: it has {len(entries)} groups, and --plugin and --plugin-config "
             "cannot say which they mean; change the file instead"
         )
     registry = Registry()
@@ -211,10 +211,9 @@ def _where(options: Options, group: str | None) -> str:
     """Name the place of a plugin's settings in messages."""
     if options.plugin_config:
         return "--plugin-config"
-    if options.config is None:
-        return f"{options.file or '--plugin-config'}: autoscaler.plugin_config"
+    table = "autoscaler" if options.config is None else "runners.autoscaler"
     place = f"extensions.group {group!r}: " if group is not None else ""
-    return f"{options.config}: runners.autoscaler.{place}plugin_config"
+    return f"{options.config or options.file or '--plugin-config'}: {table}.{place}plugin_config"
 
 
 def plan_settings(config: AutoscalerConfig, options: Options) -> Settings:
