@@ -225,7 +225,7 @@ async def test_thousands_of_tasks_leave_no_trace() -> None:
         driver, connections = scaler._driver, scaler._connections
         assert sum(one.tasks for one in scaler.instances()) == 2000
         assert driver.claims == {}
-        assert driver._preparing == {}
+        assert driver._doing == {}
         assert len(connections._lines) == group.size
         assert len(group.connector.connections) == group.size
 
@@ -239,7 +239,7 @@ async def test_thousands_of_tasks_leave_no_trace() -> None:
         await anyio.sleep(60)
         driver, connections = scaler._driver, scaler._connections
         assert len(scaler.instances()) == 100
-        assert (driver.claims, driver._preparing, connections._lines) == ({}, {}, {})
+        assert (driver.claims, driver._doing, connections._lines) == ({}, {}, {})
         assert len(driver._outbox) == 0
     assert group.connector.connections == []
 
