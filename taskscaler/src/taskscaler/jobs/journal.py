@@ -20,7 +20,7 @@ import anyio
 import msgspec
 
 from taskscaler.core.records import JobRecord
-from taskscaler.errors import StoreError
+from taskscaler.errors import ScalerClosed, StoreError
 from taskscaler.jobs.result import JobState
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Commit(Protocol):
     """Makes records durable; the scaler's."""
 
     async def __call__(
-        self, put: Sequence[Record] = (), drop: Sequence[tuple[str, str, str]] = ()
+        self, put: Sequence[Record], drop: Sequence[tuple[str, str, str]] = ()
     ) -> None:
         """Return when all of it is in the store."""
 
@@ -89,8 +89,11 @@ class Journal:
         await self._write((), [_key(run)])
 
     async def _write(self, put: Sequence[Record], drop: Sequence[tuple[str, str, str]]) -> None:
-        with anyio.move_on_after(WRITE_SECONDS, shield=True) as scope:
-            await self._commit(put, drop)
+        try:
+            with anyio.move_on_after(WRITE_SECONDS, shield=True) as scope:
+                await self._commit(put, drop)
+        except ScalerClosed as error:
+            raise StoreError(f"the journal of the jobs could not be written: {error}") from error
         if scope.cancelled_caught:
             raise StoreError(
                 f"the journal of the jobs could not be written within {WRITE_SECONDS:g}s; look at "
