@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from taskscaler._connections import Connections
     from taskscaler._driver import Driver
     from taskscaler.core.effects import Refuse, Revoke
+    from taskscaler.core.groups import Group
+    from taskscaler.core.instances import Instance
 
 __all__ = ("Claim", "Claims")
 
@@ -46,6 +48,7 @@ class Claim:
     Attributes:
         key: the task's.
         resumed: whether it asks for the slot in which it was suspended.
+        instance: the id of the instance of that slot; empty if it is not resumed.
         asked_at: when it asked.
         granted_at: when it got its slot; None if it has not.
         answered: set when the answer is there.
@@ -60,6 +63,7 @@ class Claim:
     def __init__(self, key: str, *, resumed: bool = False) -> None:
         self.key = key
         self.resumed = resumed
+        self.instance = ""
         self.asked_at = datetime.now(UTC)
         self.granted_at: datetime | None = None
         self.answered = anyio.Event()
@@ -189,24 +193,33 @@ class Claims:
     def explain(self, key: str | None) -> str:
         """Return why tasks wait, or what a certain task has; see `Taskscaler.explain`."""
         state = self._driver.state
-        if key is None:
+        tasks = state.tasks
+        if key is None or key in tasks.waiting:
             return explain(state.standing())
-        if (held := state.tasks.held.get(key)) is not None:
-            group, instance = held
-            return f"task {key!r} holds a slot on instance {instance.id} of {group.name}" + (
-                self._since(key)
+        if (held := tasks.held.get(key)) is not None:
+            return f"task {key!r} holds {self._slot(key, *held)}"
+        if (kept := tasks.suspended.get(key)) is not None:
+            group, instance = kept
+            doing = "is to go on in" if key in tasks.resuming else "is suspended, and keeps"
+            suspension = instance.suspended[key]
+            return (
+                f"task {key!r} {doing} slot {suspension.slot} of instance {instance.id} of "
+                f"{group.name} ({instance.life.value}), suspended since {_at(suspension.since)}"
             )
-        if key in state.tasks.reserved:
+        if key in tasks.reserved:
             return f"task {key!r} has a reservation and has not asked for its slot yet"
-        if key not in state.tasks.waiting:
-            return f"task {key!r} is not known: it never asked, or has ended"
-        return explain(state.standing())
+        return f"task {key!r} is not known: it never asked, or has ended"
 
-    def _since(self, key: str) -> str:
+    def _slot(self, key: str, group: Group, instance: Instance) -> str:
         claim = self._driver.claims.get(key)
-        if claim is None or claim.granted_at is None:
-            return ", and is about to be told"
-        return f" since {claim.granted_at:%Y-%m-%d %H:%M:%S} UTC"
+        if claim is None or claim.grant is None or claim.granted_at is None:
+            return (
+                f"a slot on instance {instance.id} of {group.name}, and is told as soon as the "
+                "instance has answered and the store has confirmed it"
+            )
+        since = f"of {group.name} since {_at(claim.granted_at)}"
+        lost = f", and lost it: {claim.lost}" if claim.lost is not None else ""
+        return f"slot {claim.grant.slot} of instance {instance.id} {since}{lost}"
 
     # From asking to the answer.
 
@@ -235,6 +248,8 @@ class Claims:
 
     def _ask(self, claim: Claim) -> None:
         claims, key = self._driver.claims, claim.key
+        if (kept := self._driver.state.tasks.suspended.get(key)) is not None:
+            claim.instance = kept[1].id
         previous, claims[key] = claims.get(key), claim
         try:
             self._driver.post(events.TaskResumed(key) if claim.resumed else events.TaskAsked(key))
@@ -249,14 +264,20 @@ class Claims:
         """Return why there is no slot, having withdrawn the claim."""
         if claim.refusal is not None:
             self._withdraw(claim, "refused")
+            if claim.resumed and not self._driver.state.refusing and not self._driver.failed:
+                return AcquisitionLost(claim.instance, claim.refusal)
             return ScalerClosed(f"task {claim.key!r} got no slot: {claim.refusal}")
-        why = (
-            "one was found, but the store has not confirmed it yet"
-            if self._driver.holds(claim)
-            else self.explain(claim.key)
-        )
+        why = self._why_not_yet(claim)
         self._withdraw(claim, "timed out", why)
         return AcquireTimeout(f"no slot came free within {seconds:g}s: {why}")
+
+    def _why_not_yet(self, claim: Claim) -> str:
+        if not self._driver.holds(claim):
+            return self.explain(claim.key)
+        _, instance = self._driver.state.tasks.held[claim.key]
+        if claim.key in instance.unconfirmed:
+            return f"one was found, but its instance {instance.id} has not answered yet"
+        return "one was found, but the store has not confirmed it yet"
 
     # Giving back.
 
@@ -287,9 +308,13 @@ class Claims:
             driver.post(events.TaskSuspended(key))
         elif key in tasks.held:
             driver.post(events.TaskReleased(key))
-        elif key in tasks.waiting:
+        elif key in tasks.waiting or key in tasks.resuming:
             driver.post(events.TaskCancelled(key))
         return _parting(claim)
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _parting(claim: Claim) -> AcquisitionLost | AcquisitionSuspended | None:

@@ -142,20 +142,14 @@ class Driver:
             self._outbox.append((effect, claim))
         if answer or self.state.finished:
             self._news.set()
-        if not self.busy:
+        if self.state.drained:
             self._rested.set()
         self.history.change()
         return answer
 
-    @property
-    def busy(self) -> bool:
-        """Return whether any task waits, has a reservation, or holds a slot."""
-        tasks = self.state.tasks
-        return bool(tasks.held or tasks.waiting or tasks.reserved)
-
     async def rest(self) -> None:
         """Wait until no task is left."""
-        while self.busy:
+        while not self.state.drained:
             if self._rested.is_set():
                 self._rested = anyio.Event()
             await self._rested.wait()

@@ -119,7 +119,6 @@ class Taskscaler:
         self._epoch = 0
         self._entered = False
         self._open = False
-        self._draining = False
 
     async def __aenter__(self) -> Self:
         if self._entered:
@@ -201,7 +200,7 @@ class Taskscaler:
         self._check_open()
         for effect in self._driver.post(events.TaskReserved(key)):
             if isinstance(effect, effects.Refuse):
-                raise (ScalerClosed if self._state.closing else NoCapacity)(effect.why)
+                raise (ScalerClosed if self._state.refusing else NoCapacity)(effect.why)
 
     def unreserve(self, key: str) -> None:
         """Give a reservation back that no task has used.
@@ -286,7 +285,7 @@ class Taskscaler:
         self._driver.post(events.SuspendedTaskDropped(key))
 
     def suspended(self) -> tuple[SuspendedTask, ...]:
-        """Return the tasks that are suspended."""
+        """Return the tasks that are suspended, the longest suspended first."""
         return summaries.suspended(self._state)
 
     async def drain(self, timeout: timedelta | None = None) -> None:
@@ -303,7 +302,6 @@ class Taskscaler:
             ScalerClosed: the scaler is not open.
         """
         self._check_open()
-        self._draining = True
         self._driver.post(events.DrainAsked())
         seconds = float("inf") if timeout is None else timeout.total_seconds()
         with anyio.move_on_after(seconds):

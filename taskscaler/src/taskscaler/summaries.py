@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from taskscaler.core.instances import Life
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
@@ -106,12 +108,19 @@ def instances(state: ScalerState) -> Iterator[InstanceSummary]:
 
 def removable(state: ScalerState) -> Iterator[InstanceSummary]:
     """Yield the instances that a shutdown was to remove, and has not."""
-    yield from instances(state)
+    for group in state.groups.values():
+        yield from (
+            _summary(group.name, one) for one in group.ours() if one.life is not Life.SUSPENDED
+        )
 
 
 def suspended(state: ScalerState) -> tuple[SuspendedTask, ...]:
-    """Return the tasks that are suspended."""
-    raise NotImplementedError
+    """Return the tasks that are suspended, the longest suspended first."""
+    return tuple(
+        SuspendedTask(key, group.name, instance.id, kept.slot, kept.since)
+        for key, (group, instance) in state.tasks.suspended.items()
+        if (kept := instance.suspended[key])
+    )
 
 
 def _summary(group: str, one: Instance) -> InstanceSummary:
