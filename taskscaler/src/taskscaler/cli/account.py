@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskscaler.core.decisions import Decision
-    from taskscaler.storage import Picture, Remembered, TaskEntry
+    from taskscaler.storage import Picture, Remembered
 
 __all__ = ("find_state", "give_account")
 

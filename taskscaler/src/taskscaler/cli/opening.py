@@ -57,9 +57,7 @@ async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
             connector=one.connector,
         )
         try:
-            group = await stack.enter_async_context(
-                one.provider.open(one.plugin_config, settings)
-            )
+            group = await stack.enter_async_context(one.provider.open(one.plugin_config, settings))
         except FleetingError as error:
             if len(plan.groups) == 1:
                 raise

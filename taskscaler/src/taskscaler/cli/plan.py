@@ -183,8 +183,8 @@ def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, 
     entries = config.groups()
     if len(entries) > 1 and (options.plugin or options.plugin_config):
         raise ConfigError(
-            f"{options.config or options.file}: it has {len(entries)} groups, and --plugin and --plugin-config "
-            "cannot say which they mean; change the file instead"
+            f"{options.config or options.file}: it has {len(entries)} groups, and --plugin and "
+            "--plugin-config cannot say which they mean; change the file instead"
         )
     registry = Registry()
     groups: list[GroupPlan] = []

@@ -38,9 +38,9 @@ from taskscaler.cli.progress import Progress
 from taskscaler.cli.reload import file_changes, reread
 from taskscaler.errors import ScalerClosed, TaskscalerError
 from taskscaler.jobs import (
-    Journal,
     JobRunner,
     JobState,
+    Journal,
     Report,
     clear_journal,
     output_factory,
@@ -50,7 +50,6 @@ from taskscaler.scaler import Taskscaler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
     from pathlib import Path
 
     from fleeting.types import GroupInfo

@@ -100,9 +100,7 @@ class JobRun:
     uploads: tuple[str, ...] = field(default=())
 
 
-def read_jobs_file(
-    path: Path, *, autoscaler: bool = True
-) -> tuple[AutoscalerConfig, list[JobRun]]:
+def read_jobs_file(path: Path, *, autoscaler: bool = True) -> tuple[AutoscalerConfig, list[JobRun]]:
     """Read a jobs file, check all of it, and expand it into runs.
 
     Args:

@@ -142,7 +142,8 @@ class JobRunner:
             await self._observer.resumed(ended)
         await self._lose(lost)
         if not self._keep_going and any(one.state is not JobState.SUCCESS for one in ended):
-            self.cancel(JobState.CANCELED, "a job did not succeed earlier, and --fail-fast is given")
+            reason = "a job did not succeed earlier, and --fail-fast is given"
+            self.cancel(JobState.CANCELED, reason)
 
     async def _lose(self, lost: Sequence[tuple[JobRun, JobResult, str]]) -> None:
         """Settle the runs that were cut off, and tell of each just once, whatever comes."""
