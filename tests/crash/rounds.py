@@ -30,6 +30,7 @@ DEADLINE_SECONDS = 120.0
 STARTED = re.compile(r"^(\S+): started on ")
 ENDED = re.compile(r"^(\S+): (success|failed|system_failure)\b(.*)")
 EARLIER = re.compile(r"^(\d+) jobs? ended in an earlier call")
+SUMMED_UP = re.compile(r"^\d+ jobs: ")
 MOMENTS = ("start-up", "opening", "job start", "job end", "shutdown")
 
 
@@ -82,6 +83,8 @@ class Call:
             self.counts["over"] += 1
         elif found := EARLIER.match(line):
             self.counts["over"] += int(found[1])
+        elif SUMMED_UP.match(line):
+            self.counts["summed up"] += 1
 
     def kill(self) -> None:
         """Kill the manager, and it alone; then take in the rest of what it said."""
@@ -151,9 +154,11 @@ class Campaign:
                 call.listen(lambda _: False)
                 call.process.wait()
             check_announced(jobs, announced, call.ends())
-            if not killed:
+            # Once it is summed up, the journal may be cleared, and another call begins anew.
+            if not killed or call.counts["summed up"]:
                 break
-        self._states += check_set(jobs, calls[-1].process.returncode, announced, calls)
+        code = None if killed else call.process.returncode
+        self._states += check_set(jobs, code, announced, calls)
 
     def _kill(self, call: Call) -> bool:
         """Kill a call at a moment that is drawn; False if it ended by itself before."""
