@@ -119,13 +119,10 @@ def prepared(state: ScalerState, event: events.InstancePrepared, now: Now) -> li
     out = Outbox()
     if instance is not None and instance.life is Life.PREPARING:
         group.prepared(instance, now, out)
-        if instance.suspended:
-            suspension.serve(state, group, instance, now, out)
-        if instance.rule is not None:
-            # It was to go already when it was suspended.
+        suspension.serve(state, group, instance, now, out)
+        # It may have been to go already when it was suspended.
+        if instance.rule is not None and instance.life is Life.READY:
             group.retire(instance, instance.rule, instance.reason, now, out)
-        else:
-            group.rest(instance, now, out)
         state.place(now, out)
         state.wake(now.monotonic, out)
     return out.finish()

@@ -107,9 +107,9 @@ def serve(state: ScalerState, group: Group, instance: Instance, now: Now, out: O
         state.tasks.held[key] = (group, instance)
         group.acquired += 1
         out.add(Grant(key, group.name, instance.id, instance.go_on(key)))
+        out.put(group.record(instance))
     if not instance.suspended:
         group.keeping.pop(instance.id, None)
-    out.put(group.record(instance))
     group.rest(instance, now, out)
 
 
