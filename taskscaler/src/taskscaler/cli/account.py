@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import click
 import msgspec
 
@@ -15,7 +17,7 @@ from fleeting.types import Duration
 from taskscaler.config import read_config
 from taskscaler.core.explain import explain
 from taskscaler.core.records import JobRecord
-from taskscaler.storage.sqlite import is_held, read_records, recall
+from taskscaler.storage.sqlite import read_records, recall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,14 +62,14 @@ class _Account:
     Attributes:
         path: of the file.
         now: when it was read.
-        running: whether a scaler holds it.
+        running: whether a scaler holds it; None if that cannot be known from here.
         remembered: history and picture.
         jobs: that are journaled, by name.
     """
 
     path: Path
     now: datetime
-    running: bool
+    running: bool | None
     remembered: Remembered
     jobs: dict[str, JobRecord]
 
@@ -88,7 +90,7 @@ def give_account(path: Path, key: str | None, *, decisions: int, as_json: bool) 
     Raises:
         StoreError: the file cannot be read.
     """
-    account = anyio.run(_read, path)
+    account = _read(path)
     known = list(_facts(account, key)) if key is not None else []
     if as_json:
         found = _as_json(account, known if key is not None else None, decisions)
@@ -103,12 +105,29 @@ def give_account(path: Path, key: str | None, *, decisions: int, as_json: bool) 
     return 0
 
 
-async def _read(path: Path) -> _Account:
-    running = is_held(path)
-    remembered = await recall(path)
-    records = await read_records(path)
+def _read(path: Path) -> _Account:
+    running = _is_held(path)
+    remembered, records = recall(path), read_records(path)
     jobs = {one.name: one for one in records if isinstance(one, JobRecord)}
     return _Account(path, datetime.now(UTC), running, remembered, jobs)
+
+
+def _is_held(path: Path) -> bool | None:
+    """Return whether the one that holds a state file is alive, without touching its lock."""
+    lock = path.resolve().with_name(f"{path.resolve().name}.lock")
+    try:
+        process, host = lock.read_text(errors="replace").split()
+    except (OSError, ValueError):
+        return False  # Whoever goes in order leaves it empty.
+    if sys.platform == "win32" or host != socket.gethostname() or not process.isdecimal():
+        return None
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # Of another user.
+    return True
 
 
 # What is known of one key.
@@ -119,18 +138,16 @@ def _facts(account: _Account, key: str) -> Iterator[dict[str, Any]]:
     for entry in account.remembered.tasks:
         if _means(key, entry.key):
             yield {"is": "ended", **msgspec.to_builtins(entry, builtin_types=(datetime,))}
+    picture = account.picture
+    for place, (waiting, since) in enumerate(picture.waiting if picture else (), 1):
+        if _means(key, waiting):
+            yield {"is": "waiting", "key": waiting, "since": since, "place": place}
+    for held, group, instance in picture.held if picture else ():
+        if _means(key, held):
+            yield {"is": "running", "key": held, "group": group, "instance": instance}
     job = account.jobs.get(key)
     if job is not None:
         yield {"is": "job", **msgspec.to_builtins(job, builtin_types=(datetime,))}
-    picture = account.picture
-    if picture is None:
-        return
-    for place, (waiting, since) in enumerate(picture.waiting, 1):
-        if _means(key, waiting):
-            yield {"is": "waiting", "key": waiting, "since": since, "place": place}
-    for held, group, instance in picture.held:
-        if _means(key, held):
-            yield {"is": "running", "key": held, "group": group, "instance": instance}
 
 
 def _means(asked: str, key: str) -> bool:
@@ -182,7 +199,8 @@ def _ended_sentence(fact: dict[str, Any]) -> str:
 
 def _told(account: _Account, key: str | None, known: Sequence[dict[str, Any]]) -> Iterator[str]:
     picture = account.picture
-    scaler = "a scaler that is running" if account.running else "a scaler that is not running now"
+    runs = {True: "is running", False: "is not running now", None: "may be running elsewhere"}
+    scaler = f"a scaler that {runs[account.running]}"
     if picture is None:
         yield f"{account.path}: the state of {scaler}, which has not said yet how things stand"
     else:

@@ -36,7 +36,7 @@ async def open_store(state: State | None) -> AsyncGenerator[Store]:
         return
     from taskscaler.storage.sqlite import SqliteStore
 
-    async with SqliteStore(state.path, key_file=state.key_file) as store:
+    async with SqliteStore.open(state.path, key_file=state.key_file) as store:
         yield store
 
 
