@@ -33,6 +33,9 @@ RUNNER = """
 [[runners]]
 name = "crash"
 {autoscaler}
+[runners.autoscaler.extensions]
+id = "crash"
+
 [runners.autoscaler.state_storage]
 keep_instance_with_acquisitions = {keep}
 """

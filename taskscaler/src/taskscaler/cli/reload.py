@@ -11,7 +11,7 @@ loudly. A file with mistakes changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -160,7 +160,7 @@ def _differences(old: Settings | Policy, new: Settings | Policy, prefix: str) ->
     for field in fields(old):
         name = field.name
         before, after = getattr(old, name), getattr(new, name)
-        if isinstance(before, Policy) and is_dataclass(after):
+        if isinstance(before, Policy) and isinstance(after, Policy):
             yield from _differences(before, after, f"{name}.")
         elif name in _NOT_SHOWN and before != after:
             yield _WORDS.get(name, name)

@@ -22,7 +22,6 @@ is taken up by `resume`, before anything runs.
 
 from __future__ import annotations
 
-import functools
 import secrets
 from collections import Counter, deque
 from datetime import UTC, datetime
@@ -94,10 +93,10 @@ class JobRunner:
         self.acquire_timeout: timedelta | None = None
         self.results = [JobResult(run.name) for run in runs]
         self.stopping = False
-        self._queue = deque(zip(runs, self.results, strict=True))
+        self._queue: deque[tuple[JobRun, JobResult]] = deque(zip(runs, self.results, strict=True))
         self._journal: Journal | None = None
         self._workers = self._most_workers = 0
-        self._hire: Callable[[], None] | None = None
+        self._hire: Callable[[], object] | None = None
         self._output = output
         self._observer = observer
         self._keep_going = keep_going
@@ -179,7 +178,7 @@ class JobRunner:
         self.acquire_timeout = acquire_timeout
         try:
             async with anyio.create_task_group() as group:
-                self._hire = functools.partial(group.start_soon, self._work, scaler)
+                self._hire = lambda: group.start_soon(self._work, scaler)
                 self.resize(workers)
         except ExceptionGroup as errors:
             # Of many workers that fail for one reason, one tells it.
