@@ -8,12 +8,15 @@ of keys, what is the matter, and the fix.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
 import tomllib
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
+from types import EllipsisType, UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 from typing_extensions import override
@@ -146,10 +149,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: it is missing, unreadable, not UTF-8 or not TOML; with line and column.
     """
     try:
-        text = path.read_bytes().decode()
-        if _DEEP_KEY.search(text):
-            raise RecursionError
-        return tomllib.loads(text)
+        return _parsed(path.read_bytes().decode())
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; check the path") from None
     except OSError as error:
@@ -165,6 +165,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: tables or lists are nested too deeply; flatten them") from None
     except ValueError:  # Of Python itself, which reads no number of thousands of digits.
         raise ConfigError(f"{path}: a number in it is too long; write a smaller one") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if _DEEP_KEY.search(text):
+        raise RecursionError  # As Python's reader does of other things that are too deep.
+    return tomllib.loads(text)
 
 
 def decode(data: Mapping[str, Any], shape: type[T], *, where: str) -> T:
@@ -204,7 +210,7 @@ def examine(data: Mapping[str, Any], shape: type[T]) -> tuple[T | None, list[Pro
         try:
             return msgspec.convert(sound, shape, dec_hook=_dec_hook), problems
         except msgspec.ValidationError as error:  # Of a check over several keys.
-            problems.append(_reworded(error, ""))
+            problems.append(_reworded(error, "", shape))
     return None, problems
 
 
@@ -287,45 +293,59 @@ def _sound(value: Any, shape: Any, path: str, problems: list[Problem]) -> Any:
     """Return what is right of a value, or `_WRONG`, and add what is wrong with the rest."""
     if isinstance(value, dict):
         table = cast("dict[str, Any]", value)
-        if (member := _member(shape, msgspec.Struct)) is not None:
-            return _sound_struct(table, member, path, problems)
-        if (member := _member(shape, dict)) is not None:
-            of = get_args(member)[1]
-            parts = {
-                key: _sound(item, of, key_path(key, path), problems) for key, item in table.items()
-            }
-            return {key: item for key, item in parts.items() if item is not _WRONG}
-    elif isinstance(value, list) and (member := _member(shape, (list, tuple))) is not None:
-        items = cast("list[Any]", value)
-        of = get_args(member)[0]
-        found = [_sound(item, of, f"{path}[{index}]", problems) for index, item in enumerate(items)]
+        if (struct := _struct(shape)) is not None:
+            return _sound_struct(table, struct, path, problems)
+        if (item := _item(shape, dict)) is not None:
+            parts = {k: _sound(v, item, key_path(k, path), problems) for k, v in table.items()}
+            return {key: part for key, part in parts.items() if part is not _WRONG}
+    elif isinstance(value, list) and (item := _item(shape, list, tuple)) is not None:
+        items = enumerate(cast("list[Any]", value))
+        found = [_sound(v, item, f"{path}[{index}]", problems) for index, v in items]
         # So that those behind keep their numbers.
-        found = [_stand_in(of) if item is _WRONG else item for item in found]
-        return [item for item in found if item is not _WRONG]
+        found = [_stand_in(item) if part is _WRONG else part for part in found]
+        return [part for part in found if part is not _WRONG]
     try:
         msgspec.convert(value, shape, dec_hook=_dec_hook)
     except msgspec.ValidationError as error:
-        problems.append(_reworded(error, path))
+        problems.append(_reworded(error, path, shape))
         return _WRONG
-    return value
+    return cast("Any", value)
 
 
-def _member(shape: Any, kind: Any) -> Any:
-    """Return the shape, or that one of a union, which is of a kind and has parts; else None."""
-    if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
-        return shape if kind is msgspec.Struct else None
-    origin, arguments = get_origin(shape), get_args(shape)
-    if isinstance(origin, type) and kind is not msgspec.Struct and issubclass(origin, kind):
-        return shape
-    if origin in {dict, list, tuple}:
-        return None
-    return next((m for part in arguments if (m := _member(part, kind)) is not None), None)
+@functools.cache
+def _fields(shape: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(shape)
+
+
+def _members(shape: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the one type that it is."""
+    return get_args(shape) if get_origin(shape) in {Union, UnionType} else (shape,)
+
+
+def _struct(shape: Any) -> type[msgspec.Struct] | None:
+    for member in _members(shape):
+        if isinstance(member, type) and issubclass(member, msgspec.Struct):
+            return member
+    return None
+
+
+def _item(shape: Any, *containers: type) -> Any:
+    """Return the type of what is in a container; None if it is none whose items are alike."""
+    for member in _members(shape):
+        match get_origin(member), get_args(member):
+            case container, (item,) | (item, EllipsisType()) if container in containers:
+                return item
+            case container, (_, item) if container is dict and dict in containers:
+                return item
+            case _:
+                pass
+    return None
 
 
 def _sound_struct(
     table: dict[str, Any], shape: type[msgspec.Struct], path: str, problems: list[Problem]
 ) -> Any:
-    fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
+    fields = {field.encode_name: field for field in _fields(shape)}
     parts: dict[str, Any] = {}
     for key, value in table.items():
         if key in fields:
@@ -342,29 +362,29 @@ def _sound_struct(
 
 def _stand_in(shape: Any) -> Any:
     """Return a table without any key where that is something of the shape."""
-    struct = _member(shape, msgspec.Struct)
-    if struct is None or any(field.required for field in msgspec.structs.fields(struct)):
+    struct = _struct(shape)
+    if struct is None or any(field.required for field in _fields(struct)):
         return _WRONG
     return {}
 
 
-def _reworded(error: msgspec.ValidationError, above: str) -> Problem:
+def _reworded(error: msgspec.ValidationError, above: str, shape: Any) -> Problem:
     """Take msgspec's message apart, which names the path of keys last and as `$.a[0].b`."""
     text, separator, below = str(error).rpartition(" - at `$")
     text = text if separator else str(error)
     below = below.rstrip("`") if separator else ""
     text = _TYPES.sub(_in_words, text)
     path = above + below if above else below.removeprefix(".")
-    return Problem(path, f"{text[:1].lower()}{text[1:]}{_fix(text)}")
+    return Problem(path, f"{text[:1].lower()}{text[1:]}{_fix(text, shape)}")
 
 
-def _fix(text: str) -> str:
+def _fix(text: str, shape: Any) -> str:
     """Return what to do about a message of msgspec's own; ours say it themselves."""
-    if text == "Expected a list, got a table":
-        return "; write such a value, or [[ ]] around the name of the table"
-    if text.startswith("Expected"):
-        return "; write such a value"
-    return ""
+    if isinstance(shape, type) and issubclass(shape, Enum) and text.startswith("Invalid enum"):
+        return f"; write {' or '.join(repr(member.value) for member in shape)}"
+    if text == "Expected a list, got a table" and _struct(_item(shape, list)) is not None:
+        return "; write [[ ]] around its name"
+    return "; write such a value" if text.startswith("Expected") else ""
 
 
 def _in_words(types: re.Match[str]) -> str:
@@ -374,13 +394,14 @@ def _in_words(types: re.Match[str]) -> str:
 
 
 def _hint(key: str, shape: type[msgspec.Struct]) -> str:
-    fields = msgspec.structs.fields(shape)
+    fields = _fields(shape)
     known = [field.encode_name for field in fields]
     close = nearest(key, known)
     if close is None or close.lower() != _snake(key):
-        below = [(field.encode_name, _member(field.type, msgspec.Struct)) for field in fields]
+        below = [(field.encode_name, _item(field.type, list) or field.type) for field in fields]
         # Exactly this key may stand one table below.
-        for table, struct in below:
+        for table, shape_below in below:
+            struct = _struct(shape_below)
             if struct is not None and _snake(key) in struct.__struct_encode_fields__:
                 close = f"{table}.{_snake(key)}"
                 break

@@ -29,6 +29,7 @@ from taskscaler.core.settings import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import tzinfo
 
 __all__ = (
     "ZERO_IS_DEFAULT",
@@ -85,6 +86,11 @@ class DefaultPolicyConfig(_Table, frozen=True):
     scale_factor_limit: int = 0
     preemptive_mode: bool | None = None
 
+    @property
+    def preemptive(self) -> bool:
+        """Return whether a reservation needs a slot that is free now, written or not."""
+        return self.idle_count > 0 if self.preemptive_mode is None else self.preemptive_mode
+
     def policy(self) -> Policy:
         """Return the same as the scaler's value."""
         return Policy(
@@ -112,6 +118,14 @@ class PolicyConfig(DefaultPolicyConfig, frozen=True):
         """Return whether one of the periods is every minute there is."""
         return any(period.split() == ALWAYS.split() for period in self.periods)
 
+    def zone(self) -> tzinfo:
+        """Return whose clocks the periods mean.
+
+        Raises:
+            ValueError: there is no such zone.
+        """
+        return find_zone(self.timezone)
+
     def scheduled(self) -> ScheduledPolicy:
         """Return the same as the scaler's value.
 
@@ -119,7 +133,7 @@ class PolicyConfig(DefaultPolicyConfig, frozen=True):
             ValueError: a period or the zone is wrong.
         """
         periods = tuple(compile_period(period) for period in self.periods)
-        return ScheduledPolicy(self.policy(), periods, find_zone(self.timezone))
+        return ScheduledPolicy(self.policy(), periods, self.zone())
 
 
 class ScaleThrottleConfig(_Table, frozen=True):

@@ -45,6 +45,7 @@ def conflicts(file: FileConfig, wrong: Iterable[str]) -> list[Problem]:
             found += _unlike_its_runner(runner, runner.autoscaler, path)
     found += _concurrency(file)
     found += _shared(file)
+    found += _names(file)
     suspect = {_table(path) for path in wrong}
     return [problem for problem in found if _table(problem.path) not in suspect]
 
@@ -101,7 +102,7 @@ def _deadlocks(config: AutoscalerConfig, path: str) -> Iterator[Problem]:
     starved = [
         (place, policy)
         for place, policy in in_force
-        if policy.policy().preemptive and policy.idle_count == 0
+        if policy.preemptive and policy.idle_count == 0
     ]
     adopts = config.extensions.unknown_instances is UnknownInstances.ADOPT
     hopeless = len(starved) == len(in_force) and not adopts
@@ -167,7 +168,8 @@ def _contradictory_times(config: AutoscalerConfig, path: str) -> Iterator[Proble
 
 def _slots(config: AutoscalerConfig) -> int | None:
     """Return how many slots there can be; None if there is no limit."""
-    return (config.max_instances or 0) * config.capacity_per_instance or None
+    slots = (config.max_instances or 0) * config.capacity_per_instance
+    return slots if slots > 0 else None
 
 
 def _incomplete(config: AutoscalerConfig, path: str) -> Iterator[Problem]:
@@ -246,6 +248,20 @@ def _shared(file: FileConfig) -> Iterator[Problem]:
                 f"{path}.extensions.id",
                 f"runners[{owner}] has the same one, {runner.identity()!r}, and so the same "
                 "store; give each its own",
+            )
+
+
+def _names(file: FileConfig) -> Iterator[Problem]:
+    """Find why a runner could not be chosen by its name."""
+    names = Counter(runner.name for runner in file.runners if runner.autoscaler is not None)
+    if not names:
+        yield _warning(
+            "runners", "none has a table [runners.autoscaler], so that nothing is scaled; write one"
+        )
+    for name, times in names.items():
+        if times > 1:
+            yield _warning(
+                "runners", f"{times} with an autoscaler are named {name!r}; give each its own name"
             )
 
 

@@ -124,6 +124,8 @@ def _wrong_times(policy: PolicyConfig, path: str) -> Iterator[Problem]:
             compile_period(period)
         except ValueError as error:
             yield Problem(f"{path}.periods[{index}]", str(error))
+    if policy.always and not policy.timezone:
+        return  # Then nobody asks for this computer's zone, which may be unknown.
     try:
         find_zone(policy.timezone)
     except ValueError as error:

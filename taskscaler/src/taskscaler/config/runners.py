@@ -83,6 +83,10 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             return name
         return f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
+    def shown_url(self) -> str:
+        """Return the URL without the user and password that it may have."""
+        return f"{self.url.partition('://')[0]}://{_address(self.url)}" if self.url else ""
+
     def state_path(self, config_path: Path) -> Path | None:
         """Return the file of its store; None if nothing is to be kept, or nothing names it.
 

@@ -1,0 +1,132 @@
+"""`taskscaler config`: check and show the operator's file, and describe it to an editor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from fleeting.config import Problem
+    from taskscaler.config import RunnerFile
+
+__all__ = ("config",)
+
+_FILE = click.argument("file", type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+@click.group(short_help="Check and show a config.toml.")
+def config() -> None:
+    """Check and show a config.toml of GitLab Runner with [runners.autoscaler] tables."""
+
+
+@config.command()
+@_FILE
+@_JSON
+def check(file: Path, *, as_json: bool) -> int:
+    """Say all that is wrong with FILE, or will probably hurt; nothing is started.
+
+    Exit code: 0 it can be used, 2 it cannot. Warnings go to standard error.
+    """
+    from fleeting.config import Problem
+    from fleeting.errors import ConfigError
+    from fleeting.types import Severity
+    from taskscaler.config import examine_config
+
+    read: RunnerFile | None = None
+    try:
+        read, problems = examine_config(file)
+    except ConfigError as error:
+        problems = [Problem("", text.removeprefix(f"{file}: ")) for text in error.problems]
+    if as_json:
+        _print_json(_checked(file, read, problems))
+    else:
+        _say(file, problems)
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        return 2
+    if read is not None and not as_json:
+        _summarize(read)
+    return 0
+
+
+@config.command()
+@_FILE
+@click.option("--runner", metavar="NAME", help="Show this runner only.  [default: all]")
+@_JSON
+def show(file: Path, *, runner: str | None, as_json: bool) -> int:
+    """Print the settings that hold, and where each came from; never a secret.
+
+    Exit code: 0, or 2 if FILE cannot be used.
+    """
+    from dataclasses import asdict
+
+    from fleeting.config import read_toml
+    from fleeting.errors import ConfigError
+    from taskscaler.config import read_config
+    from taskscaler.config.effective import effective_values, toml_lines
+
+    try:
+        read = read_config(file)
+        chosen = [r for r in read.runners if r.autoscaler is not None]
+        if runner is not None or not chosen:
+            chosen = [read.runner(runner)]
+        tables = read_toml(file)["runners"]
+    except ConfigError as error:
+        return _refuse(error)
+    # By what they are and not by what is in them: two runners may be equal.
+    written = {id(r): table for r, table in zip(read.runners, tables, strict=True)}
+    values = [effective_values(r, written[id(r)], file) for r in chosen]
+    if as_json:
+        _print_json([[asdict(value) for value in found] for found in values])
+        return 0
+    click.echo("\n\n".join("\n".join(toml_lines(found)) for found in values))
+    return 0
+
+
+@config.command()
+def schema() -> int:
+    """Print the JSON Schema of the file, for editors."""
+    from taskscaler.config.schema import config_schema
+
+    _print_json(config_schema())
+    return 0
+
+
+def _refuse(error: Any) -> int:
+    for problem in error.problems:
+        click.echo(f"error: {problem}", err=True)
+    return 2
+
+
+def _say(file: Path, problems: list[Problem]) -> None:
+    for problem in problems:
+        click.echo(f"{problem.severity.value}: {file}: {problem}", err=True)
+
+
+def _summarize(read: RunnerFile) -> None:
+    scaled = [runner for runner in read.runners if runner.autoscaler is not None]
+    names = ", ".join(repr(runner.name) for runner in scaled) or "none"
+    click.echo(f"{read.path}: it can be used; runners with an autoscaler: {names}")
+    if read.ignored:
+        click.echo(f"ignored, because they do not concern scaling: {', '.join(read.ignored)}")
+
+
+def _checked(file: Path, read: RunnerFile | None, problems: list[Problem]) -> dict[str, Any]:
+    runners = read.runners if read is not None else ()
+    return {
+        "file": str(file),
+        "problems": [
+            {"severity": problem.severity.value, "path": problem.path, "text": problem.text}
+            for problem in problems
+        ],
+        "ignored": list(read.ignored) if read is not None else [],
+        "runners": [runner.name for runner in runners if runner.autoscaler is not None],
+    }
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
