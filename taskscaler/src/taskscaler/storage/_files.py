@@ -7,7 +7,6 @@ import socket
 import stat
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskscaler.errors import StoreError, StoreLocked
@@ -19,6 +18,7 @@ else:
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
 __all__ = (
     "beside",

@@ -109,9 +109,9 @@ def unseal(rows: Iterable[Row], sealer: Sealer) -> Iterator[ConnectRecord | tupl
             yield binding
 
 
-def decode_entries(bodies: Iterable[tuple[str]], type: type[T], path: Path) -> tuple[T, ...]:
+def decode_entries(bodies: Iterable[tuple[str]], kind: type[T], path: Path) -> tuple[T, ...]:
     """Return the history that can be read; the rest is for people only, and is left out."""
-    decoder = msgspec.json.Decoder(type)
+    decoder = msgspec.json.Decoder(kind)
     entries: list[T] = []
     unreadable = 0
     for (body,) in bodies:
@@ -145,10 +145,11 @@ def _unreadable(row: Row, path: Path, why: str) -> StoreError:
         f"{column} = '{_quoted(value)}'"
         for column, value in (("kind", kind), ("group_id", group), ("id", id))
     )
+    forget = f"DELETE FROM records WHERE {where}"  # noqa: S608 - a person runs it, or does not
     return StoreError(
         f"the state file {path} holds a record that cannot be read, {kind} {id!r} of {group!r} "
         f"({why}); use the version that wrote it, or forget it with "
-        f'`sqlite3 {shlex.quote(str(path))} "DELETE FROM records WHERE {where}"`'
+        f'`sqlite3 {shlex.quote(str(path))} "{forget}"`'
     )
 
 

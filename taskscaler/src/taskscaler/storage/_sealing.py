@@ -12,13 +12,14 @@ import binascii
 import os
 import secrets
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskscaler.errors import StoreError
 from taskscaler.storage._files import beside, is_private, open_private, sync_directory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 __all__ = ("Sealer", "Unsealable")

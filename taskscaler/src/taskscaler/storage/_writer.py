@@ -17,6 +17,7 @@ event loop be gone without that, the thread notices at its next report and ends.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
@@ -157,10 +158,8 @@ class Writer(Generic[OwnedT]):
             left, self._waiting = self._waiting, []
         for request in left:
             request.error = self._closed_error()
-        try:
+        with contextlib.suppress(anyio.RunFinishedError):
             self._report([*left, self._opening, self._ending])
-        except anyio.RunFinishedError:
-            pass
 
     def _take(self) -> list[Request[Any]]:
         """Return all that waits, when something does; nothing once all is done and closed."""

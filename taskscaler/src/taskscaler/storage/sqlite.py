@@ -97,8 +97,7 @@ class SqliteStore(Store):
             StoreLocked: another scaler that is alive has it open; the message says which.
             StoreError: the file or the key cannot be used, naming it and what to do.
         """
-        # One file has one lock, by whatever name it is called.
-        resolved = Path(os.path.realpath(path))
+        resolved = _resolved(path)
         writer = Writer(
             partial(_opened, resolved, key_file),
             name=f"store {resolved.name}",
@@ -137,7 +136,7 @@ def recall(path: str | os.PathLike[str]) -> Remembered:
     Raises:
         StoreError: there is none, or it cannot be read, naming it and what to do.
     """
-    file = Path(os.path.realpath(path))
+    file = _resolved(path)
     bodies = read(file, _read_history)
     if bodies is None:
         return Remembered(None, (), ())
@@ -158,9 +157,14 @@ def read_records(path: str | os.PathLike[str]) -> tuple[Record, ...]:
     Raises:
         StoreError: there is none, or it cannot be read, naming it and what to do.
     """
-    file = Path(os.path.realpath(path))
+    file = _resolved(path)
     rows = read(file, _read_rows) or ()
     return tuple(decode_record(row, file) for row in rows if row[0] != SEALED)
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    # One file has one lock, by whatever name it is called.
+    return Path(os.path.realpath(path))
 
 
 @contextmanager
