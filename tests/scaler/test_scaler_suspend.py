@@ -14,6 +14,7 @@ from fleeting.errors import ProviderError
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import Capability, State
 from taskscaler import Policy, Settings, Taskscaler
+from taskscaler._claims import Claim
 from taskscaler.errors import (
     AcquireTimeout,
     AcquisitionLost,
@@ -27,6 +28,7 @@ from taskscaler.storage import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from taskscaler.core.effects import Grant
     from taskscaler.core.records import Record
 
 pytestmark = pytest.mark.anyio
@@ -190,24 +192,26 @@ async def test_what_holds_no_slot_cannot_be_suspended_or_resumed() -> None:
         gate.open()
 
 
-async def test_suspending_while_the_slot_is_being_handed_out() -> None:
+async def test_suspending_while_the_slot_is_being_handed_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """In the moment between its grant and its body, a task is suspended without a body."""
     group = suspendable()
-    async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
-        async with anyio.create_task_group() as tasks, scaler.acquire("holder"):
-            entered: list[str] = []
+    deliver = Claim.deliver
 
-            async def run() -> None:
+    def deliver_and_suspend(claim: Claim, effect: Grant) -> None:
+        deliver(claim, effect)
+        if claim.key == "a":
+            assert claim.scope is None, "the body has begun already"
+            claim.suspend()
+
+    async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
+        async with scaler.acquire("holder"):
+            with monkeypatch.context() as patched:
+                patched.setattr(Claim, "deliver", deliver_and_suspend)
                 with pytest.raises(AcquisitionSuspended):
                     async with scaler.acquire("a"):
-                        entered.append("a")
-
-            tasks.start_soon(run)
-            while (claim := scaler._driver.claims.get("a")) is None or claim.grant is None:
-                await checkpoint()
-            assert claim.scope is None, "the body has begun already"
-            await scaler.suspend("a")
-            assert entered == []
+                        pytest.fail("nobody may come here")
             assert [one.key for one in scaler.suspended()] == ["a"]
         async with scaler.resume("a") as acquisition:
             assert acquisition.slot == 1
@@ -315,6 +319,27 @@ async def test_an_instance_that_vanishes_takes_its_suspended_task_with_it() -> N
                     pytest.fail("nobody may come here")
         assert caught.value.instance == "i-1"
         assert scaler.suspended() == ()
+
+
+@pytest.mark.parametrize("how", ["it vanishes", "its time is up"])
+async def test_who_resumes_what_was_lost_long_ago_is_told_why(how: str) -> None:
+    """It is no bug of the caller, who could not know; asked once more, nothing is known of it."""
+    group = suspendable()
+    settings = Settings(policy=LAZY, max_instances=1, suspend_time_to_live=timedelta(hours=1))
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        await suspend(scaler, "a")
+        await until_state(group, State.SUSPENDED)
+        if how == "it vanishes":
+            group.vanish("i-1")
+        while scaler.suspended():
+            await anyio.sleep(60)
+        cause = "no longer listed" if how == "it vanishes" else "not resumed within 1h"
+        with pytest.raises(AcquisitionLost, match=cause):
+            async with scaler.resume("a"):
+                pytest.fail("nobody may come here")
+        with pytest.raises(IllegalEvent):
+            async with scaler.resume("a"):
+                pytest.fail("nobody may come here")
 
 
 async def test_a_task_whose_instance_is_lost_while_it_is_being_suspended() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ async def test_a_failing_watch_is_begun_again_ever_more_slowly() -> None:
         for count in range(2, 11):
             await group.until(lambda count=count: len(group.calls_of("watch")) >= count)  # type: ignore[misc] # mypy knows no lambda with defaults
             times.append(anyio.current_time())
-        pauses = [round(later - one) for one, later in zip(times, times[1:], strict=False)]
+        pauses = [round(later - one) for one, later in itertools.pairwise(times)]
         assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
         group.announce(Notice(acquisition.instance, "maintenance"))
         while not scaler.capacity().instances["draining"]:
@@ -100,7 +101,7 @@ class Wrong(FakeInstanceGroup):
         super().__init__(capabilities=[Capability.WATCH])
         self.watches = 0
 
-    async def watch(self) -> AsyncIterator[Notice]:  # type: ignore[override] # an async generator is one way to write it
+    async def watch(self) -> AsyncIterator[Notice]:
         self.watches += 1
         await checkpoint()
         if self.kind == "raises":

@@ -250,6 +250,8 @@ class Claims:
         claims, key = self._driver.claims, claim.key
         if (kept := self._driver.state.tasks.suspended.get(key)) is not None:
             claim.instance = kept[1].id
+        elif (lost := self._driver.lost.pop(key, None)) is not None and claim.resumed:
+            raise AcquisitionLost(lost.id, lost.cause)
         previous, claims[key] = claims.get(key), claim
         try:
             self._driver.post(events.TaskResumed(key) if claim.resumed else events.TaskAsked(key))

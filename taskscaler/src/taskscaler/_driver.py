@@ -55,6 +55,9 @@ __all__ = ("Driver",)
 # How long a store may take for a commit: a disk that takes longer will not come back.
 COMMIT_SECONDS = 60.0
 
+# How many suspended tasks that lost their slots are remembered.
+LOST = 10_000
+
 
 class Receipt:
     """Who waits for records of its own to be committed.
@@ -86,6 +89,7 @@ class Driver:
     Attributes:
         state: the core; to be read by anyone, to be changed by `post` alone.
         claims: the tasks that ask for a slot or hold one, by key.
+        lost: the newest suspended tasks that lost their slots, by key.
         history: what happened, for people.
         ended: set when nothing will change any more: a shutdown is complete, or
             the machinery has failed.
@@ -101,6 +105,7 @@ class Driver:
     ) -> None:
         self.state = state
         self.claims: dict[str, Claim] = {}
+        self.lost: dict[str, effects.Revoke] = {}
         self.history = History(store, lambda: take_picture(state, self.claims))
         self.ended = anyio.Event()
         self.failed = False
@@ -134,6 +139,8 @@ class Driver:
                 case effects.Grant() | effects.Refuse() | effects.Revoke():
                     # Whose answer it is, is settled now: the key may come back meanwhile.
                     claim = self.claims.get(effect.key)
+                    if claim is None and isinstance(effect, effects.Revoke):
+                        self._lose(effect)
                 case effects.Gone():
                     self._leave(effect.group, effect.id)
                     self._unstore(effect.group, effect.id)
@@ -148,8 +155,14 @@ class Driver:
         return answer
 
     async def rest(self) -> None:
-        """Wait until no task is left."""
+        """Wait until no task is left.
+
+        Raises:
+            ScalerClosed: the scaler ended before.
+        """
         while not self.state.drained:
+            if self._stopped or self.failed:
+                raise ScalerClosed("the scaler ended before all of its tasks had")
             if self._rested.is_set():
                 self._rested = anyio.Event()
             await self._rested.wait()
@@ -211,6 +224,8 @@ class Driver:
         finally:
             for receipt in self._receipts:
                 receipt.done.set()
+            self._stopped = True
+            self._rested.set()
             self.ended.set()
 
     def stop(self) -> None:
@@ -305,6 +320,18 @@ class Driver:
                     whose.commit()
             case effects.Decided():
                 self.history.decided(effect.decision)
+            case _:
+                self._begin(effect, tasks)
+
+    def _lose(self, revoked: effects.Revoke) -> None:
+        """Remember what a suspended task lost: it hears of it when it is to be resumed."""
+        self.lost[revoked.key] = revoked
+        if len(self.lost) > LOST:
+            del self.lost[next(iter(self.lost))]
+
+    def _begin(self, effect: effects.Effect, tasks: anyio.abc.TaskGroup) -> None:
+        """Begin what takes time."""
+        match effect:
             case effects.Prepare():
                 self._leave(effect.group, effect.id)
                 tasks.start_soon(self._prepare, effect, self._approach(effect.group, effect.id))

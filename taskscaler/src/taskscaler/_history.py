@@ -121,11 +121,7 @@ class History:
         self._changed = anyio.Event()
         entries = tuple(self._entries)
         self._entries.clear()
-        picture = self._take_picture()
-        if self._noted is not None and msgspec.structs.replace(picture, at=self._noted.at) == (
-            self._noted
-        ):
-            picture = None
+        picture = self._new_picture()
         if not entries and picture is None:
             return
         try:
@@ -138,7 +134,14 @@ class History:
             self._failing = True
         else:
             self._failing = False
-            self._noted = picture or self._noted
+            self._noted = self._noted if picture is None else picture
+
+    def _new_picture(self) -> Picture | None:
+        """Return how things stand, unless that was noted already."""
+        picture, noted = self._take_picture(), self._noted
+        if noted is not None and msgspec.structs.replace(picture, at=noted.at) == noted:
+            return None
+        return picture
 
     async def _note(self, epoch: int, entries: tuple[Entry, ...], picture: Picture | None) -> None:
         # Half-written it could not be told from unwritten, and would be written twice.

@@ -299,7 +299,7 @@ class Taskscaler:
 
         Raises:
             DrainTimeout: tasks are left; they go on until the `async with` is left.
-            ScalerClosed: the scaler is not open.
+            ScalerClosed: the scaler is not open, or ended with tasks left.
         """
         self._check_open()
         self._driver.post(events.DrainAsked())

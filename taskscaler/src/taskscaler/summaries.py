@@ -116,11 +116,11 @@ def removable(state: ScalerState) -> Iterator[InstanceSummary]:
 
 def suspended(state: ScalerState) -> tuple[SuspendedTask, ...]:
     """Return the tasks that are suspended, the longest suspended first."""
-    return tuple(
-        SuspendedTask(key, group.name, instance.id, kept.slot, kept.since)
-        for key, (group, instance) in state.tasks.suspended.items()
-        if (kept := instance.suspended[key])
-    )
+    tasks: list[SuspendedTask] = []
+    for key, (group, instance) in state.tasks.suspended.items():
+        kept = instance.suspended[key]
+        tasks.append(SuspendedTask(key, group.name, instance.id, kept.slot, kept.since))
+    return tuple(tasks)
 
 
 def _summary(group: str, one: Instance) -> InstanceSummary:
