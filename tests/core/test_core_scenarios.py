@@ -131,7 +131,7 @@ def test_the_next_group_takes_over_when_the_first_has_no_capacity() -> None:
     refusal = Accepted(0, error=OutOfCapacity("none of these today"))
     play.say(events.IncreaseSettled("spot", spot.operation, refusal))
     play.say(events.IncreaseSettled("on-demand", other.operation, Accepted(1)))
-    play.tick()
+    play.tick(1.0)
     assert play.take(effects.Increase, "on-demand").count == 2
     assert "none of these today" in explain(play.state.standing())
 
@@ -255,7 +255,7 @@ def test_settings_that_cannot_change_are_refused_and_the_others_act_at_once() ->
     assert picture(play.state) == before
     play.say(events.IncreaseSettled("g", "op-1", Accepted(1)))
     play.say(events.SettingsChanged(replace(play.state.settings, max_instances=2)))
-    play.tick()
+    play.tick(1.0)
     assert play.take(effects.Increase).count == 1
 
 

@@ -68,6 +68,12 @@ class AgeQueue:
                 heapq.heapreplace(self._entries, (now, number, instance))
         return None
 
+    def drop_first(self) -> Instance:
+        """Take out the instance that `first` returned, and return it; `add` takes it in again."""
+        _, number, instance = heapq.heappop(self._entries)
+        self._queued.discard(number)
+        return instance
+
     def bound(self) -> float | None:
         """Return a time that is not later than that of the first, or None if there is none.
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskscaler.core import scaling, suspension
+from taskscaler.core.demand import target_idle
 from taskscaler.core.effects import Refuse
-from taskscaler.core.explain import refusal
+from taskscaler.core.explain import Lack, refusal
 from taskscaler.core.instances import Life
 from taskscaler.core.outbox import Outbox
 from taskscaler.errors import IllegalEvent
@@ -35,29 +36,51 @@ def reserved(state: ScalerState, event: events.TaskReserved, now: Now) -> list[E
     del now
     if state.refusing:
         return [Refuse(event.key, state.refusing)]
-    if _is_full(state):
-        return [Refuse(event.key, refusal(state.standing(), preemptive=state.preemptive))]
+    lack = _lack(state)
+    if lack is not None:
+        return [Refuse(event.key, refusal(state.standing(), lack))]
     state.tasks.reserved.add(event.key)
     return []
 
 
-def _is_full(state: ScalerState) -> bool:
-    """Return whether a reservation is to be refused."""
-    free = -len(state.tasks.reserved) - len(state.tasks.waiting)
+def _lack(state: ScalerState) -> Lack | None:
+    """Return why a reservation is to be refused; None if it is not."""
+    tasks = state.tasks
+    claimed = len(tasks.reserved) + len(tasks.waiting)
+    free = parting = 0
     for group in state.order:
         free += group.slots.free
-    if free > 0 or state.preemptive:
-        return free <= 0
+        parting += group.parting_slots
+    if state.settings.reservation_throttling and free and _leaves_too_little(state, claimed, free):
+        return Lack.THROTTLED
+    if state.preemptive:
+        # Older reservations may count on the parting ones, but not this one.
+        if free <= claimed or free - parting <= claimed - len(tasks.older):
+            return Lack.NOT_FREE
+        return None
+    if free > claimed:
+        return None
     demand = state.demand()
     potential = scaling.potential(state.order, demand)
-    return potential is not None and free + demand.coming + potential <= 0
+    if potential is not None and free + demand.coming + potential <= claimed:
+        return Lack.NO_CAPACITY
+    return None
+
+
+def _leaves_too_little(state: ScalerState, claimed: int, free: int) -> bool:
+    """Return whether one more reservation would leave too little that can become idle.
+
+    What the policy wants idle cannot go anyway, so it is there to be reserved.
+    """
+    target = target_idle(state.policy, sum(group.acquired for group in state.order))
+    return claimed >= max(target, free - state.settings.capacity_per_instance)
 
 
 def unreserved(state: ScalerState, event: events.TaskUnreserved, now: Now) -> list[Effect]:
     """Forget a reservation."""
     if event.key not in state.tasks.reserved:
         raise IllegalEvent(f"task {event.key!r} has no reservation to give back")
-    state.tasks.reserved.discard(event.key)
+    state.tasks.forget_reservation(event.key)
     out = Outbox()
     state.place(now, out)
     want_leisurely(state, now, out)
@@ -70,7 +93,8 @@ def asked(state: ScalerState, event: events.TaskAsked, now: Now) -> list[Effect]
     promised = key in tasks.reserved
     if not promised and key in tasks:
         raise IllegalEvent(f"task {key!r} asks twice")
-    tasks.reserved.discard(key)
+    # What was kept for its reservation may go now.
+    parts = promised and tasks.forget_reservation(key)
     # While it drains, a promise is kept.
     if state.closing or (state.refusing and not promised):
         return [Refuse(key, state.refusing)]
@@ -79,18 +103,18 @@ def asked(state: ScalerState, event: events.TaskAsked, now: Now) -> list[Effect]
         for group in state.order:
             instance = group.slots.best()
             if instance is not None and state.may_take():
-                return _grant(state, key, group, instance, now)
+                return _grant(state, key, group, instance, now, parts=parts)
     tasks.wait(key)
     return state.want(now.monotonic)
 
 
 def _grant(
-    state: ScalerState, key: str, group: Group, instance: Instance, now: Now
+    state: ScalerState, key: str, group: Group, instance: Instance, now: Now, *, parts: bool
 ) -> list[Effect]:
     out = Outbox()
     state.bind(key, group, instance, now, out)
     out.put(group.record(instance))
-    if state.keeps_idle:
+    if state.keeps_idle or parts:
         state.wake(max(now.monotonic, state.decided_at + LEISURE_SECONDS), out)
     return out.finish()
 
@@ -131,7 +155,7 @@ def want_leisurely(state: ScalerState, now: Now, out: Outbox) -> None:
     """Something is less needed than before: see, without haste, whether it can go."""
     idle_seconds = state.policy.idle_time.total_seconds()
     for group in state.order:
-        since = group.idle.bound()
+        since = float("-inf") if group.parting else group.idle.bound()
         if since is not None:
             at = max(since + idle_seconds, state.decided_at + LEISURE_SECONDS, now.monotonic)
             state.wake(at, out)

@@ -19,11 +19,12 @@ from taskscaler.core.operations import Operation, Operations
 from taskscaler.core.records import InstanceRecord, OperationRecord, TombstoneRecord
 from taskscaler.core.settings import Placement, Settings
 from taskscaler.core.slots import SlotIndex
-from taskscaler.core.throttle import Backoff
+from taskscaler.core.throttle import Backoff, Cooldown
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
+    from fleeting.errors import ProviderError
     from fleeting.types import GroupInfo
     from taskscaler.core.events import Now
     from taskscaler.core.outbox import Outbox
@@ -61,16 +62,23 @@ class Group:
         checks: those that work, as far as is known, by when that was known last.
         acquired: slots in use.
         backoff: the pause after failures to create.
+        cooldown: until when the other groups come first.
+        increased_at: when it was last asked for instances, in monotonic seconds.
         listing_backoff: the pause after failures to list.
         listed: how often the group was listed.
         listing: whether a listing is under way.
+        listing_since: when the newest listing was asked for, in monotonic seconds.
         list_at: when to list next, in monotonic seconds.
         pending: instances that the cloud means to create and has no id for.
+        pending_since: since when that has not become less, in monotonic seconds.
+        parting: idle instances that only older reservations keep, by id, each with its slots.
+        parting_slots: all of those.
         calling: what was asked for and is not answered: the lives whose instances it
             concerns.
         checking: how many outcomes of checks are awaited.
         given_up: ids that were ours and are gone, with their incarnations.
         judge_again: whether the next listing is to judge again what is not ours.
+        stored_trouble: failures in a row, and the ends of both pauses, as they are stored.
     """
 
     def __init__(self, info: GroupInfo, settings: Settings, tasks: Tasks) -> None:
@@ -95,15 +103,23 @@ class Group:
         self.checks = AgeQueue(_checked_at)
         self.acquired = 0
         self.backoff = Backoff()
+        self.cooldown = Cooldown()
+        self.increased_at = float("-inf")
         self.listing_backoff = Backoff()
         self.listed = 0
         self.listing = False
+        self.listing_since = float("inf")
         self.list_at = 0.0
         self.pending = 0
+        self.pending_since = 0.0
+        self.parting: dict[str, int] = {}
+        self.parting_slots = 0
+        self._overdue = 0
         self.calling: set[Life] = set()
         self.checking = 0
         self.given_up: OrderedDict[str, str | None] = OrderedDict()
         self.judge_again = False
+        self.stored_trouble = (0, 0.0, 0.0)
         # Those of a life that somebody goes through one by one.
         self._of_life = {
             Life.CREATING: self.creating,
@@ -124,6 +140,27 @@ class Group:
     def size(self) -> int:
         """Return how many instances count against the limits."""
         return len(self.instances) + self.unseen
+
+    @property
+    def limit(self) -> int | None:
+        """Return the most instances it may have; None if neither it nor the operator says."""
+        limits = (self.max_size, self.settings.group_limits.get(self.name))
+        return min((one for one in limits if one is not None), default=None)
+
+    @property
+    def overdue(self) -> int:
+        """Return how many of the unseen instances should have been seen long ago."""
+        return min(self._overdue, self.unseen)
+
+    def set_overdue(self, count: int) -> None:
+        """Take note of that; what is seen afterwards is not overdue any more."""
+        self._overdue = count
+
+    def hear_pending(self, count: int, now: Now) -> None:
+        """Take note of what the cloud means to create."""
+        if not self.pending or count < self.pending:
+            self.pending_since = now.monotonic
+        self.pending = count
 
     @property
     def coming(self) -> int:
@@ -158,7 +195,7 @@ class Group:
     @property
     def trouble(self) -> str:
         """Return the last failure that was not followed by a success; empty if there is none."""
-        return self.listing_backoff.reason or self.backoff.reason
+        return self.listing_backoff.reason or self.backoff.reason or self.cooldown.reason
 
     def ours(self) -> list[Instance]:
         """Return all instances but the foreign ones."""
@@ -219,6 +256,8 @@ class Group:
     def acquire(self, instance: Instance, key: str) -> int:
         """Give a slot to a task, and return its number. The last use of an instance drains it."""
         before = instance.available
+        if self.parting:
+            self.stay(instance)
         slot = instance.acquire(key)
         self.acquired += 1
         self.slots.moved(instance, before, instance.available)
@@ -268,6 +307,11 @@ class Group:
         out.put(self.record(instance))
         self.rest(instance, now, out)
 
+    def retire_again(self, instance: Instance, now: Now, out: Outbox) -> None:
+        """It has just become ready; it goes on leaving if it was to go before it slept."""
+        if instance.rule is not None and instance.life is Life.READY:
+            self.retire(instance, instance.rule, instance.reason, now, out)
+
     def condemn(self, instance: Instance, rule: Rule, reason: str, now: Now, out: Outbox) -> None:
         """It is to be removed with the next decrease; no task may have a slot on it."""
         instance.rule, instance.reason = rule, reason
@@ -275,8 +319,22 @@ class Group:
         instance.ask_at = now.monotonic
         out.put(self.record(instance))
 
-    def creation_failed(self, reason: str, now: Now, retry_after: timedelta | None = None) -> None:
-        """Something that was to become an instance did not: pause before the next try."""
+    def creation_failed(self, reason: str, now: Now, error: ProviderError | None = None) -> None:
+        """Something that was to become an instance did not: pause before the next try.
+
+        Args:
+            reason: for people.
+            now: when.
+            error: what the cloud said, if it did. Its class decides: what nobody but the
+                operator can mend is not tried again for as long as any pause may last,
+                and a group that has nothing to give is passed over.
+        """
+        retry_after = None
+        if error is not None:
+            retry_after = error.retry_after
+            if not error.retryable:
+                retry_after = max(retry_after or self.settings.backoff, self.settings.backoff_limit)
+            self.cooldown.failed(now.monotonic, error, self.settings.cooldown)
         self.backoff.failed(
             now.monotonic,
             reason,
@@ -284,6 +342,18 @@ class Group:
             limit=self.settings.backoff_limit,
             retry_after=retry_after,
         )
+
+    def part(self) -> None:
+        """Mark the instance that is idle the longest as parting; there must be one."""
+        instance = self.idle.drop_first()
+        self.parting[instance.id] = instance.available
+        self.parting_slots += instance.available
+
+    def stay(self, instance: Instance) -> None:
+        """Let an instance be like any other again, if it was parting."""
+        if instance.id in self.parting:
+            self.parting_slots -= self.parting.pop(instance.id)
+            self.idle.add(instance, len(self.instances))
 
     def revoke(self, instance: Instance, cause: str, out: Outbox) -> None:
         """All tasks on it are lost, the suspended ones too."""
@@ -321,6 +391,8 @@ class Group:
         was = instance.life
         self.step(instance, Trigger.VANISHED)
         del self.instances[instance.id]
+        if self.cooldown.quota:
+            self.cooldown.end()
         if was is Life.FOREIGN:
             return
         self.remember(instance.id, instance.incarnation, out)
@@ -387,6 +459,8 @@ class Group:
     def step(self, instance: Instance, trigger: Trigger) -> None:
         """Move an instance on in its life, and keep all counts right."""
         before, was = instance.available, instance.life
+        if self.parting:
+            self.stay(instance)
         instance.step(trigger)
         life = instance.life
         self.slots.moved(instance, before, instance.available)

@@ -62,6 +62,7 @@ def passed(state: ScalerState, event: events.HealthPassed, now: Now) -> list[Eff
         out.add(Grant(key, group.name, instance.id, instance.tasks[key]))
     instance.unconfirmed.clear()
     if was_sick:
+        group.stay(instance)
         suspension.serve(state, group, instance, now, out)
         state.place(now, out)
         state.wake(now.monotonic, out)
@@ -80,6 +81,7 @@ def failed(state: ScalerState, event: events.HealthFailed, now: Now) -> list[Eff
     before = instance.available
     instance.failures += 1
     group.sick[instance.id] = instance
+    group.stay(instance)
     waiting = list(instance.unconfirmed)
     for key in waiting:
         instance.release(key)

@@ -44,11 +44,11 @@ def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     group.listing_backoff.succeeded(now.monotonic)
     if group.judge_again:
         group.forget_foreign()
-    group.pending = listing.pending
+    group.hear_pending(listing.pending, now)
     for failure in listing.failures:
         for operation in group.operations.fail(1):
             group.store_operation(operation, out)
-        group.creation_failed(str(failure), now, failure.retry_after)
+        group.creation_failed(str(failure), now, failure)
     known, seen = len(group.instances), 0
     for listed in listing.instances:
         instance = group.instances.get(listed.id)

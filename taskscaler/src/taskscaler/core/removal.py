@@ -84,7 +84,7 @@ def age(group: Group, now: Now, out: Outbox) -> None:
     too_old = [one for one in _oldest(group, now) if one.life in _COMES_AND_SERVES]
     leaving = sum(one.rule is Rule.AGE for one in too_old)
     # At most every tenth at a time.
-    room = max(1, len(group.instances) // 10) - leaving
+    room = -(-len(group.instances) // 10) - leaving
     for instance in too_old:
         if room <= 0:
             break

@@ -85,10 +85,12 @@ def increased(state: ScalerState, event: events.IncreaseSettled, now: Now) -> li
     operation = group.operations.settle(event.operation, count, event.accepted.ids)
     group.store_operation(operation, out)
     if error is not None:
-        group.creation_failed(str(error), now, error.retry_after)
+        group.creation_failed(str(error), now, error)
     elif operation.expected < asked:
         reason = f"{operation.expected} of {asked} instances were accepted, without a reason"
         group.creation_failed(reason, now)
+    elif not event.unknown:
+        group.cooldown.end()
     state.expect(group, now, out)
     return out.finish()
 
@@ -120,9 +122,7 @@ def prepared(state: ScalerState, event: events.InstancePrepared, now: Now) -> li
     if instance is not None and instance.life is Life.PREPARING:
         group.prepared(instance, now, out)
         suspension.serve(state, group, instance, now, out)
-        # It may have been to go already when it was suspended.
-        if instance.rule is not None and instance.life is Life.READY:
-            group.retire(instance, instance.rule, instance.reason, now, out)
+        group.retire_again(instance, now, out)
         state.place(now, out)
         state.wake(now.monotonic, out)
     return out.finish()

@@ -12,11 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from fleeting.types import State
+from taskscaler.core import troubles
 from taskscaler.core.decisions import Rule
 from taskscaler.core.instances import Life, Suspension
 from taskscaler.core.operations import Operation
 from taskscaler.core.outbox import Outbox
-from taskscaler.core.records import InstanceRecord, OperationRecord, TombstoneRecord
+from taskscaler.core.records import GroupRecord, InstanceRecord, OperationRecord, TombstoneRecord
 from taskscaler.errors import IllegalEvent
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ("restored",)
 
-R = TypeVar("R", InstanceRecord, OperationRecord, TombstoneRecord)
+R = TypeVar("R", InstanceRecord, OperationRecord, TombstoneRecord, GroupRecord)
 
 
 def restored(state: ScalerState, event: events.RecordsRestored, now: Now) -> list[Effect]:
@@ -49,6 +50,15 @@ def restored(state: ScalerState, event: events.RecordsRestored, now: Now) -> lis
     for stone in sorted(_of_kind(event, TombstoneRecord), key=lambda one: one.at):
         if (group := state.groups.get(stone.group)) is not None:
             group.remember(stone.id, stone.incarnation, out)
+    for trouble in _of_kind(event, GroupRecord):
+        if (group := state.groups.get(trouble.group)) is not None:
+            troubles.recall(group, trouble, now)
+    _find_suspended(state)
+    return out.finish()
+
+
+def _find_suspended(state: ScalerState) -> None:
+    """Name the suspended tasks, the longest suspended first."""
     kept = [
         (suspension.began, key, group, instance)
         for group in state.order
@@ -57,7 +67,6 @@ def restored(state: ScalerState, event: events.RecordsRestored, now: Now) -> lis
     ]
     for _, key, group, instance in sorted(kept, key=lambda one: one[:2]):
         state.tasks.suspended[key] = (group, instance)
-    return out.finish()
 
 
 def _of_kind(event: events.RecordsRestored, kind: type[R]) -> list[R]:

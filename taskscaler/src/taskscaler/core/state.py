@@ -11,6 +11,7 @@ takes the scaling decisions (`growth.py`, `removal.py`, `scaling.py`).
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
 from taskscaler.core import (
@@ -18,18 +19,23 @@ from taskscaler.core import (
     events,
     growth,
     health,
+    parting,
     removal,
     reports,
     restoring,
     scaling,
     suspension,
+    troubles,
 )
-from taskscaler.core.effects import Refuse, WakeAt
+from taskscaler.core.decisions import PASSING
+from taskscaler.core.effects import Decided, Refuse, WakeAt
 from taskscaler.core.explain import Standing
 from taskscaler.core.groups import Group
 from taskscaler.core.instances import Life
 from taskscaler.core.outbox import Outbox
+from taskscaler.core.policy import InForce, in_force
 from taskscaler.core.tasks import Tasks
+from taskscaler.core.throttle import TokenBucket
 from taskscaler.errors import IllegalEvent
 
 if TYPE_CHECKING:
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from fleeting.types import GroupInfo
-    from taskscaler.core.decisions import Decision
+    from taskscaler.core.decisions import Clamp, Decision, Rule
     from taskscaler.core.demand import Demand
     from taskscaler.core.effects import Effect
     from taskscaler.core.events import Event, Now
@@ -45,6 +51,12 @@ if TYPE_CHECKING:
     from taskscaler.core.settings import Settings
 
 __all__ = ("ScalerState",)
+
+# Never is it later than this without a look at the policy.
+UNKNOWN = datetime.min.replace(tzinfo=UTC)
+
+# A wall clock that lags behind is asked again after this time, in seconds.
+LAG_SECONDS = 0.1
 
 
 class ScalerState:
@@ -90,8 +102,10 @@ class ScalerState:
         self._removing = False
         self.untouched = True
         self._wake_at = float("inf")
+        self._held: frozenset[tuple[str, Rule, Clamp | None]] = frozenset()
         self.decided_at = float("-inf")
-        self._read_settings()
+        self.bucket = TokenBucket(settings)
+        self._take(InForce(settings.policy, UNKNOWN, UNKNOWN))
 
     def apply(self, event: Event, now: Now) -> list[Effect]:
         """Take note of what happened, and return what is to be done about it.
@@ -99,9 +113,38 @@ class ScalerState:
         Raises:
             IllegalEvent: it cannot have happened; nothing has changed.
         """
-        effects = self._HANDLERS[type(event)](self, event, now)
+        if self._scheduled and not self._since <= now.wall < self._until:
+            effects = self._look_and_apply(event, now)
+        else:
+            effects = self._HANDLERS[type(event)](self, event, now)
         self.untouched = False
         return effects
+
+    def _look_and_apply(self, event: Event, now: Now) -> list[Effect]:
+        """Find out which policy is in force, and apply the event under that one."""
+        before = InForce(self.policy, self._since, self._until)
+        self._take(in_force(self.settings, now.wall))
+        switched = self.policy != before.policy
+        try:
+            effects = self._HANDLERS[type(event)](self, event, now)
+        except IllegalEvent:
+            self._take(before)
+            raise
+        if switched and not isinstance(event, events.TimePassed):
+            out = Outbox()
+            # Slots that were promised to reservations may be free for everybody now.
+            self.place(now, out)
+            self.wake(now.monotonic, out)
+            effects += out.finish()
+        return effects
+
+    def _take(self, held: InForce) -> None:
+        """Go by a policy from now on."""
+        self.policy, self._since, self._until = held
+        self._scheduled = bool(self.settings.schedule)
+        self.probe_after = self.settings.probe_after.total_seconds()
+        self.preemptive = self.policy.preemptive
+        self.keeps_idle = self.policy.idle_count > 0 or self.policy.scale_factor > 0
 
     def standing(self) -> Standing:
         """Return a summary of where everything stands, for people."""
@@ -188,7 +231,8 @@ class ScalerState:
                 raise IllegalEvent(f"{name} cannot change while the scaler runs; restart it")
         readopt = event.settings.unknown_instances is not self.settings.unknown_instances
         self.settings = event.settings
-        self._read_settings()
+        self.bucket.configure(event.settings, now.monotonic)
+        self._take(in_force(event.settings, now.wall))
         out = Outbox()
         for group in self.order:
             group.settings = event.settings
@@ -199,12 +243,6 @@ class ScalerState:
         self.place(now, out)
         self.wake(now.monotonic, out)
         return out.finish()
-
-    def _read_settings(self) -> None:
-        self.probe_after = self.settings.probe_after.total_seconds()
-        self.policy = self.settings.policy
-        self.preemptive = self.policy.preemptive
-        self.keeps_idle = self.policy.idle_count > 0 or self.policy.scale_factor > 0
 
     def _drain(self, event: events.DrainAsked, now: Now) -> list[Effect]:
         del event, now
@@ -233,21 +271,39 @@ class ScalerState:
             removal.age(group, now, out)
             if self._removing:
                 removal.clear(group, now, out)
+            growth.review(group, now)
+        # A switch of the policy may just have set slots free for those who wait.
         self.place(now, out)
         demand = self.demand()
+        self._wake_at = float("inf")
         if not self.closing:
             removal.shrink(self.order, demand, self.policy, now, out)
-            decisions = growth.grow(self.order, demand, now, out, self._name_operation)
-            self.blocked = tuple(one for one in decisions if one.clamped_by)
-        self._wake_at = suspension.next_expiry(self, now)
+            parting.part(self.order, self.tasks, self.demand(), self.policy, now, out)
+            self._grow(demand, now, out)
+        self._wake_at = min(self._wake_at, suspension.next_expiry(self, now))
         for group in self.order:
             health.check(group, now, out)
             suspension.ask(group, now, out)
+            troubles.keep(group, now, out)
             removal.ask(group, demand, now, out, retry=self.deletion_retry)
             scaling.refresh(group, now, out)
-            self._wake_at = min(self._wake_at, scaling.wake_time(group, demand, self.policy, now))
+            self._wake_at = min(self._wake_at, scaling.wake_time(group, self.policy, now))
         out.add(WakeAt(self._wake_at))
         return out.finish()
+
+    def _grow(self, demand: Demand, now: Now, out: Outbox) -> None:
+        """Grow, and tell what is held back once, not each time that it is."""
+        grown = growth.grow(self.order, demand, self.bucket, now, out, self._name_operation)
+        self.blocked = tuple(one for one in grown.decisions if one.clamped_by)
+        idle = [one for one in self.blocked if not (one.decided or one.clamp in PASSING)]
+        for decision in idle:
+            if decision.kind not in self._held:
+                out.add(Decided(decision))
+        self._held = frozenset(one.kind for one in idle)
+        self._wake_at = grown.again_at
+        if self._scheduled:
+            left = (self._until - now.wall).total_seconds()
+            self._wake_at = min(self._wake_at, now.monotonic + max(left, LAG_SECONDS))
 
     def _name_operation(self) -> str:
         self._operations += 1

@@ -19,16 +19,27 @@ class Tasks:
 
     Attributes:
         reserved: keys with a reservation that is not used yet.
+        older: those of them that were there when instances were last marked as parting.
         waiting: keys that wait for a slot, each with its place in the queue.
         held: keys that hold a slot, or held one on an instance that was lost.
         suspended: keys that are suspended, the longest suspended first.
         resuming: those of them that want to go on.
     """
 
-    __slots__ = ("_last", "_queue", "held", "reserved", "resuming", "suspended", "waiting")
+    __slots__ = (
+        "_last",
+        "_queue",
+        "held",
+        "older",
+        "reserved",
+        "resuming",
+        "suspended",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.reserved: set[str] = set()
+        self.older: set[str] = set()
         self.waiting: dict[str, int] = {}
         self.held: dict[str, tuple[Group, Instance]] = {}
         self.suspended: dict[str, tuple[Group, Instance]] = {}
@@ -46,6 +57,21 @@ class Tasks:
     def __iter__(self) -> Iterator[str]:
         """Return the waiting keys, the first to be served first."""
         return (key for key, place in self._queue if self.waiting.get(key) == place)
+
+    def forget_reservation(self, key: str) -> bool:
+        """Let a reservation go, if there is one; return whether instances part for its end."""
+        self.reserved.discard(key)
+        if key not in self.older:
+            return False
+        self.older.discard(key)
+        return True
+
+    def place(self, key: str) -> int | None:
+        """Return how many tasks are served before and with this one; None if it does not wait."""
+        number = self.waiting.get(key)
+        if number is None:
+            return None
+        return sum(other <= number for other in self.waiting.values())
 
     def wait(self, key: str) -> None:
         """Put a task at the end of the queue."""
