@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fleeting.errors import ConfigError, FleetingError
 from fleeting.types import GroupSettings
+from taskscaler.cli.reached import ReachedGroup
 from taskscaler.errors import TaskscalerError
 from taskscaler.storage import MemoryStore
 
@@ -65,7 +66,8 @@ async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
             if isinstance(error, ConfigError):
                 raise ConfigError(*(f"{where}: {text}" for text in error.problems)) from error
             raise TaskscalerError(f"{where}: {error}") from error
-        groups.append(group)
+        # One group is reached as the scaler is told; of several, each knows by itself.
+        groups.append(group if len(plan.groups) == 1 else ReachedGroup(group, one.connector))
     return groups
 
 

@@ -147,9 +147,8 @@ class _Session:
                     groups = await open_groups(stack, plan)
                     self._groups = [group.info for group in groups]
                     self._plan = plan = with_limits(plan, self._groups)
-                    scaler = Taskscaler(
-                        groups, plan.settings, store=store, connector=plan.groups[0].connector
-                    )
+                    connector = plan.groups[0].connector if len(groups) == 1 else None
+                    scaler = Taskscaler(groups, plan.settings, store=store, connector=connector)
                     self._scaler = await stack.enter_async_context(scaler)
                     if plan.state is not None:
                         await self._runner.resume(Journal(scaler.commit, scaler.restored))
