@@ -100,13 +100,23 @@ class JobRun:
     uploads: tuple[str, ...] = field(default=())
 
 
-def read_jobs_file(path: Path) -> tuple[AutoscalerConfig, list[JobRun]]:
+def read_jobs_file(path: Path, *, autoscaler: bool = True) -> tuple[AutoscalerConfig, list[JobRun]]:
     """Read a jobs file, check all of it, and expand it into runs.
+
+    Args:
+        path: of the file.
+        autoscaler: whether it may say where the jobs run.
 
     Raises:
         ConfigError: with a sentence for each thing that is wrong.
     """
-    file, problems = examine(read_toml(path), JobsFile)
+    data = read_toml(path)
+    if "autoscaler" in data and not autoscaler:
+        raise ConfigError(
+            f"{path}: autoscaler: the file that --config names says already where the jobs run; "
+            "remove this table, or leave --config out"
+        )
+    file, problems = examine(data, JobsFile)
     if file is not None:
         problems += out_of_range(file.autoscaler, "autoscaler")
         problems += conflicts_of(file.autoscaler, "autoscaler")
