@@ -5,10 +5,10 @@ The shell with everything in it runs on asyncio and the real clock; only the clo
 task is a task of anyio inside of `scaler.acquire`. A ticking task notes how late it
 is woken: the lag of the event loop. The phases, each measured by itself:
 
-* `grow`: 60,000 tasks ask at once, and 10,000 instances of one slot come up;
+* `grow`: 60,000 tasks ask, as fast as they can, and 10,000 instances of one slot come up;
 * `hold`: 50,000 wait while 500 tasks a second end and as many come;
-* `leave`: all of them are cancelled at once;
-* `free`: one task after the other gets a slot, and 32 at a time do so in turns;
+* `free`, when all of those have gone: one task after the other gets a slot, then 32
+  at a time do so in turns;
 * `shut down`: all instances are removed.
 
 A slot's way to its task is `hand-out`: in `hold` from the release to the next one
@@ -20,6 +20,7 @@ that waited, in `free` from asking for it while others are free.
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import os
 import random
@@ -33,6 +34,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 from benchmarks._report import report
 
 import taskscaler
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.002
 ENDS_PER_SECOND = 500
 IN_TURNS = 32
+# How many tasks ask in one turn of the event loop.
+AT_ONCE = 100
 
 
 @dataclass
@@ -99,6 +103,7 @@ class Meter:
     def __init__(self) -> None:
         self.phases: list[Phase] = []
         self.now = Phase("")
+        self._ticked = anyio.Event()
 
     @asynccontextmanager
     async def phase(self, name: str) -> AsyncGenerator[Phase]:
@@ -110,8 +115,9 @@ class Meter:
         yield one
         one.seconds = time.perf_counter() - started
         one.rss_mib = rss_mib()
-        # The lag of what has just happened belongs to this phase.
+        # The lag of what has just happened belongs to this phase, what follows to none.
         await self._tick_once()
+        self.now = Phase("")
 
     async def tick(self) -> None:
         """Note how late the event loop wakes a task."""
@@ -119,11 +125,11 @@ class Meter:
             due = time.perf_counter() + TICK_SECONDS
             await anyio.sleep(TICK_SECONDS)
             self.now.lags.append(time.perf_counter() - due)
+            self._ticked.set()
 
     async def _tick_once(self) -> None:
-        ticks = len(self.now.lags)
-        while len(self.now.lags) == ticks:
-            await anyio.sleep(TICK_SECONDS)
+        self._ticked = anyio.Event()
+        await self._ticked.wait()
 
 
 class Load:
@@ -179,13 +185,13 @@ class Load:
             self._meter.now.tasks += 1
 
     async def _hold(self) -> None:
-        end = anyio.Event()
         async with self._scaler.acquire(f"task-{next(self._names)}", timeout=None):
             self._meter.now.tasks += 1
             # Slots are given on in the order in which they come back.
             if self._released:
                 passed = time.perf_counter() - self._released.popleft()
                 self._meter.now.hand_outs.append(passed)
+            end = anyio.Event()
             self._running.append(end)
             await end.wait()
 
@@ -215,14 +221,16 @@ async def measure(instances: int, waiting: int, seconds: float, store: Store) ->
         around.start_soon(meter.tick)
         around.start_soon(load.run)
         async with meter.phase("grow") as grow:
-            load.start(instances + waiting)
-            while grow.tasks < instances:
+            for _ in range(0, instances + waiting, AT_ONCE):
+                load.start(AT_ONCE)
+                await anyio.lowlevel.checkpoint()
+            while grow.tasks < instances:  # noqa: ASYNC110 - nothing tells of the last one
                 await anyio.sleep(0.01)
         async with meter.phase("hold"):
             await _hold(load, seconds)
-        async with meter.phase("leave"):
-            load.scope.cancel()
-            await load.ended.wait()
+        load.scope.cancel()
+        await load.ended.wait()
+        gc.collect()  # What so many cancelled tasks leave behind is not the scaler's.
         async with meter.phase("free, one by one"):
             await load.take_turns(time.perf_counter() + seconds)
         async with meter.phase(f"free, {IN_TURNS} at once"), anyio.create_task_group() as turns:
