@@ -5,11 +5,12 @@ The shell with everything in it runs on asyncio and the real clock; only the clo
 task is a task of anyio inside of `scaler.acquire`. A ticking task notes how late it
 is woken: the lag of the event loop. The phases, each measured by itself:
 
-* `grow`: 60,000 tasks ask, as fast as they can, and 10,000 instances of one slot come up;
+* `come`: 10,000 instances of one slot are created, all at once, and made ready;
+* `ask`: 60,000 tasks ask, as fast as they can, and 10,000 of them get a slot;
 * `hold`: 50,000 wait while 500 tasks a second end and as many come;
 * `free`, when all of those have gone: one task after the other gets a slot, then 32
   at a time do so in turns;
-* `shut down`: all instances are removed.
+* `shut down`: all instances are removed, at once.
 
 A slot's way to its task is `hand-out`: in `hold` from the release to the next one
 that waited, in `free` from asking for it while others are free.
@@ -27,7 +28,7 @@ import random
 import time
 from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from statistics import quantiles
@@ -63,7 +64,7 @@ class Phase:
         lags: by how many seconds the ticking task was late.
         hand_outs: how many seconds each slot was on its way.
         tasks: how many have got a slot.
-        rss_mib: what the process has in memory at the end.
+        rss_mb: what the process has in memory at the end.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Phase:
     lags: list[float] = field(default_factory=list[float])
     hand_outs: list[float] = field(default_factory=list[float])
     tasks: int = 0
-    rss_mib: float = 0.0
+    rss_mb: float = 0.0
 
     def row(self) -> dict[str, object]:
         """Return the figures."""
@@ -79,7 +80,7 @@ class Phase:
         return {
             "phase": self.name,
             "seconds": self.seconds,
-            "RSS MiB": self.rss_mib,
+            "RSS MB": self.rss_mb,
             "lag p50 ms": lag[0],
             "lag p99 ms": lag[1],
             "lag max ms": lag[2],
@@ -114,7 +115,7 @@ class Meter:
         started = time.perf_counter()
         yield one
         one.seconds = time.perf_counter() - started
-        one.rss_mib = rss_mib()
+        one.rss_mb = rss_mb()
         # The lag of what has just happened belongs to this phase, what follows to none.
         await self._tick_once()
         self.now = Phase("")
@@ -196,10 +197,10 @@ class Load:
             await end.wait()
 
 
-def rss_mib() -> float:
+def rss_mb() -> float:
     """Return what this process has in memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE") / 2**20
+    return pages * os.sysconf("SC_PAGESIZE") / 10**6
 
 
 async def measure(instances: int, waiting: int, seconds: float, store: Store) -> list[Phase]:
@@ -208,7 +209,7 @@ async def measure(instances: int, waiting: int, seconds: float, store: Store) ->
     settings = taskscaler.Settings(
         max_instances=instances,
         throttle_limit=float("inf"),
-        policy=taskscaler.Policy(idle_time=timedelta(hours=1)),
+        policy=taskscaler.Policy(idle_count=instances, idle_time=timedelta(hours=1)),
         update_interval=timedelta(seconds=1),
         update_interval_when_expecting=timedelta(seconds=1),
         delete_instances_on_shutdown=True,
@@ -220,11 +221,15 @@ async def measure(instances: int, waiting: int, seconds: float, store: Store) ->
         load = Load(scaler, meter)
         around.start_soon(meter.tick)
         around.start_soon(load.run)
-        async with meter.phase("grow") as grow:
+        async with meter.phase("come"):
+            while scaler.capacity().slots_total < instances:  # noqa: ASYNC110 - nothing tells
+                await anyio.sleep(0.01)
+        scaler.reconfigure(replace(settings, policy=replace(settings.policy, idle_count=0)))
+        async with meter.phase("ask") as ask:
             for _ in range(0, instances + waiting, AT_ONCE):
                 load.start(AT_ONCE)
                 await anyio.lowlevel.checkpoint()
-            while grow.tasks < instances:  # noqa: ASYNC110 - nothing tells of the last one
+            while ask.tasks < instances:  # noqa: ASYNC110 - nothing tells of the last one
                 await anyio.sleep(0.01)
         async with meter.phase("hold"):
             await _hold(load, seconds)
