@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from core_model import Cloud, check_group, picture
 from fleeting.errors import OutOfCapacity, ProviderError, Throttled
-from fleeting.types import Accepted, GroupInfo, State
+from fleeting.types import Accepted, Capability, GroupInfo, State
 from taskscaler.core import effects, events
 from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
 from taskscaler.core.state import ScalerState
@@ -45,6 +45,10 @@ class ScalerMachine(RuleBasedStateMachine):
         preemptive=st.sampled_from([None, True, False]),
         placement=st.sampled_from(Placement),
         sizes=st.lists(st.sampled_from([None, 1, 3]), min_size=1, max_size=2),
+        can_suspend=st.booleans(),
+        probe_after=st.sampled_from([0, 10, 10_000]),
+        max_instance_age=st.sampled_from([0, 0, 900]),
+        remove_unhealthy_with_tasks=st.booleans(),
     )
     def start(
         self,
@@ -56,6 +60,10 @@ class ScalerMachine(RuleBasedStateMachine):
         preemptive: bool | None,  # noqa: FBT001 - Hypothesis passes everything by name
         placement: Placement,
         sizes: list[int | None],
+        can_suspend: bool,  # noqa: FBT001 - the same
+        probe_after: int,
+        max_instance_age: int,
+        remove_unhealthy_with_tasks: bool,  # noqa: FBT001 - the same
     ) -> None:
         policy = Policy(
             idle_count=idle_count,
@@ -72,9 +80,16 @@ class ScalerMachine(RuleBasedStateMachine):
             placement=placement,
             # Long, so that few listings come to pass until something times out.
             update_interval_when_expecting=timedelta(seconds=20),
+            probe_after=timedelta(seconds=probe_after),
+            max_instance_age=timedelta(seconds=max_instance_age),
+            remove_unhealthy_with_tasks=remove_unhealthy_with_tasks,
         )
         self.clouds = {f"g{number}": Cloud(f"g{number}") for number in range(len(sizes))}
-        infos = [GroupInfo(name, size) for name, size in zip(self.clouds, sizes, strict=True)]
+        able = frozenset({Capability.SUSPEND} if can_suspend else ())
+        infos = [
+            GroupInfo(name, size, capabilities=able)
+            for name, size in zip(self.clouds, sizes, strict=True)
+        ]
         self.state = ScalerState(infos, self.settings, name="operation")
         self.seconds = 0.0
         self.wake_at = 0.0
@@ -83,6 +98,8 @@ class ScalerMachine(RuleBasedStateMachine):
         self.reserved: set[str] = set()
         self.waiting: set[str] = set()
         self.slots: dict[str, tuple[str, str, int]] = {}
+        self.suspended: dict[str, tuple[str, str, int]] = {}
+        self.resuming: set[str] = set()
         self.revoked: set[str] = set()
         self.uses: dict[tuple[str, str | None], int] = {}
         self.scaled: list[effects.Effect] = []
@@ -107,6 +124,9 @@ class ScalerMachine(RuleBasedStateMachine):
             case effects.Refuse():
                 self.reserved.discard(effect.key)
                 self.waiting.discard(effect.key)
+                if effect.key in self.resuming:
+                    self.resuming.discard(effect.key)
+                    del self.suspended[effect.key]
             case effects.Revoke():
                 del self.slots[effect.key]
                 self.revoked.add(effect.key)
@@ -122,16 +142,28 @@ class ScalerMachine(RuleBasedStateMachine):
                 assert effect.decisions
                 self.scaled.append(effect)
                 self.todo.append(effect)
-            case effects.List() | effects.Prepare():
+            case effects.List() | effects.Prepare() | effects.CheckHealth():
+                self.todo.append(effect)
+            case effects.Suspend():
+                busy = {(group, id) for group, id, _ in self.slots.values()}
+                assert not busy & {(effect.group, id) for id in effect.ids}, "it is in use"
+                self.todo.append(effect)
+            case effects.Resume():
                 self.todo.append(effect)
             case _:
-                assert isinstance(effect, effects.Persist | effects.Gone)
+                assert isinstance(effect, effects.Persist | effects.Gone | effects.Decided)
 
     def grant(self, grant: effects.Grant) -> None:
+        taken = (grant.group, grant.id, grant.slot)
+        if grant.key in self.resuming:
+            self.resuming.discard(grant.key)
+            assert self.suspended.pop(grant.key) == taken, "it goes on where it stopped"
+            self.slots[grant.key] = taken
+            return
         assert grant.key in self.waiting, "granted without having asked"
         self.waiting.discard(grant.key)
-        taken = (grant.group, grant.id, grant.slot)
         assert taken not in self.slots.values(), "I3: the slot is taken"
+        assert taken not in self.suspended.values(), "I3: the slot is kept"
         assert 0 <= grant.slot < self.settings.capacity_per_instance, "I3"
         self.slots[grant.key] = taken
         instance = self.state.groups[grant.group].instances[grant.id]
@@ -181,21 +213,54 @@ class ScalerMachine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS))
     def cancel(self, key: str) -> None:
+        if key in self.resuming:
+            self.resuming.discard(key)
+            self.apply(events.TaskCancelled(key))
+            assert key in self.state.tasks.suspended, "it stays suspended"
+            return
         if key not in self.waiting:
             self.refuses(events.TaskCancelled(key))
             return
         self.waiting.discard(key)
-        self.apply(events.TaskCancelled(key))
+        # It may have a slot already, and not know of it because the instance is checked.
+        has_slot = key in self.state.tasks.held
+        self.apply(events.TaskReleased(key) if has_slot else events.TaskCancelled(key))
         assert key not in self.state.tasks, "I15"
 
     @rule(key=st.sampled_from(KEYS))
     def release(self, key: str) -> None:
         if key not in self.slots and key not in self.revoked:
-            self.refuses(events.TaskReleased(key))
+            if key not in self.waiting:
+                self.refuses(events.TaskReleased(key))
             return
         self.slots.pop(key, None)
         self.revoked.discard(key)
         self.apply(events.TaskReleased(key))
+
+    @rule(key=st.sampled_from(KEYS))
+    def suspend(self, key: str) -> None:
+        held = self.slots.get(key)
+        if held is None or not self.state.groups[held[0]].can_suspend:
+            self.refuses(events.TaskSuspended(key))
+            return
+        self.suspended[key] = self.slots.pop(key)
+        self.apply(events.TaskSuspended(key))
+
+    @rule(key=st.sampled_from(KEYS))
+    def resume(self, key: str) -> None:
+        if key not in self.suspended or key in self.resuming:
+            self.refuses(events.TaskResumed(key))
+            return
+        self.resuming.add(key)
+        self.apply(events.TaskResumed(key))
+
+    @rule(key=st.sampled_from(KEYS))
+    def drop(self, key: str) -> None:
+        if key not in self.suspended or key in self.resuming:
+            self.refuses(events.SuspendedTaskDropped(key))
+            return
+        del self.suspended[key]
+        self.apply(events.SuspendedTaskDropped(key))
 
     def refuses(self, event: events.Event) -> None:
         before = picture(self.state)
@@ -245,6 +310,13 @@ class ScalerMachine(RuleBasedStateMachine):
                 self.increase(effect, choose(*kinds))
             case effects.Decrease():
                 self.decrease(effect, choose("whole", "whole", "part", "refused", "slow", "lied"))
+            case effects.CheckHealth():
+                # A check ends without a word when its instance is given up.
+                self.check(effect, choose("well", "well", "ill"))
+            case effects.Suspend():
+                self.stop(effect, choose("whole", "slow", "refused"))
+            case effects.Resume():
+                self.start_again(effect, choose("whole", "slow", "refused"))
             case effects.Prepare():
                 if choose("ready", "ready", "failed") == "ready":
                     self.apply(events.InstancePrepared(effect.group, effect.id))
@@ -252,6 +324,30 @@ class ScalerMachine(RuleBasedStateMachine):
                     self.apply(events.PreparationFailed(effect.group, effect.id, "no answer"))
             case _:
                 raise AssertionError(effect)
+
+    def check(self, effect: effects.CheckHealth, kind: str) -> None:
+        if kind == "well":
+            self.apply(events.HealthPassed(effect.group, effect.id))
+        else:
+            self.apply(events.HealthFailed(effect.group, effect.id, "no answer"))
+
+    def stop(self, effect: effects.Suspend, kind: str) -> None:
+        cloud = self.clouds[effect.group]
+        ids = effect.ids if kind != "refused" else ()
+        for id in ids:
+            if id in cloud.members:
+                cloud.turn(id, State.SUSPENDING if kind == "slow" else State.SUSPENDED)
+        error = ProviderError("not now") if kind == "refused" else None
+        self.apply(events.SuspendSettled(effect.group, effect.ids, Accepted(len(ids), ids, error)))
+
+    def start_again(self, effect: effects.Resume, kind: str) -> None:
+        cloud = self.clouds[effect.group]
+        ids = effect.ids if kind != "refused" else ()
+        for id in ids:
+            if id in cloud.members:
+                cloud.turn(id, State.RESUMING if kind == "slow" else State.RUNNING)
+        error = ProviderError("not now") if kind == "refused" else None
+        self.apply(events.ResumeSettled(effect.group, effect.ids, Accepted(len(ids), ids, error)))
 
     def list(self, effect: effects.List, kind: str) -> None:
         cloud = self.clouds[effect.group]
@@ -320,6 +416,7 @@ class ScalerMachine(RuleBasedStateMachine):
                 "fails",
                 "is taken away",
                 "is not understood",
+                "is stopped",
                 "vanishes",
                 "is recreated",
             ]
@@ -342,6 +439,14 @@ class ScalerMachine(RuleBasedStateMachine):
             instance = cloud.vanished.pop()
             cloud.members.setdefault(instance.id, instance)
             cloud.unforeseen = True
+
+    @precondition(lambda self: any(cloud.members for cloud in self.clouds.values()))
+    @rule(data=st.data())
+    def announce(self, data: st.DataObject) -> None:
+        clouds = [cloud for cloud in self.clouds.values() if cloud.members]
+        cloud = data.draw(st.sampled_from(clouds))
+        id = data.draw(st.sampled_from(sorted(cloud.members)))
+        self.apply(events.InterruptionAnnounced(cloud.name, id, "spot"))
 
     @precondition(lambda self: self.slots)
     @rule(data=st.data())
@@ -372,12 +477,24 @@ class ScalerMachine(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         tasks = self.state.tasks
-        assert tasks.reserved == self.reserved, "I8"
-        assert set(tasks.waiting) == self.waiting
-        assert set(tasks) == self.waiting
-        assert set(tasks.held) == set(self.slots) | self.revoked
+        instances = [
+            one for group in self.state.groups.values() for one in group.instances.values()
+        ]
+        # They have a slot already, and do not know.
+        unconfirmed = {key for one in instances for key in one.unconfirmed}
+        # A suspended task is lost with its instance without a word, unless it wants to go on.
+        for key in set(self.suspended) - self.resuming - set(tasks.suspended):
+            group, id, _ = self.suspended.pop(key)
+            known = self.state.groups[group].instances.get(id)
+            assert known is None or key not in known.suspended
+        assert set(tasks.reserved) == self.reserved, "I8"
+        assert set(tasks.waiting) | unconfirmed == self.waiting
+        assert set(tasks) == self.waiting - unconfirmed
+        assert set(tasks.held) == set(self.slots) | self.revoked | unconfirmed
+        assert set(tasks.suspended) == set(self.suspended)
+        assert tasks.resuming == self.resuming
         demand = self.state.standing().demand
-        assert demand.acquired == len(self.slots)
+        assert demand.acquired == len(self.slots) + len(unconfirmed)
         for group in self.state.groups.values():
             check_group(group, self.settings)
 
@@ -392,7 +509,7 @@ class ScalerMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_beside_a_free_slot(self) -> None:
-        if hasattr(self, "state") and self.waiting:
+        if hasattr(self, "state") and self.state.tasks.waiting:
             free = sum(group.slots.free for group in self.state.groups.values())
             assert free <= (len(self.reserved) if self.settings.policy.preemptive else 0)
 
@@ -404,10 +521,12 @@ class ScalerMachine(RuleBasedStateMachine):
         self.settle(rounds=150)
         self.scaled.clear()
         self.settle(rounds=30)
-        assert self.scaled == [], "I6: no churn under constant load"
+        if not self.settings.max_instance_age:
+            assert self.scaled == [], "I6: no churn under constant load"
         self.let_go()
         self.settle(rounds=200)
-        assert all(group.empty for group in self.state.groups.values()), "I5: zero is reached"
+        left = [one for group in self.state.groups.values() for one in group.ours()]
+        assert left == [], "I5: zero is reached"
         self.scaled.clear()
         self.settle(rounds=30)
         assert self.scaled == [], "I5: and kept"
@@ -419,7 +538,12 @@ class ScalerMachine(RuleBasedStateMachine):
             self.cancel(key)
         for key in sorted(set(self.slots) | self.revoked):
             self.release(key)
+        for key in sorted(self.suspended):
+            if key in self.resuming:
+                self.cancel(key)
+            self.drop(key)
         assert not self.state.tasks.held
+        assert not self.state.tasks.suspended
         policy = replace(self.settings.policy, idle_count=0)
         self.settings = replace(self.settings, policy=policy)
         self.apply(events.SettingsChanged(self.settings))
@@ -436,8 +560,10 @@ class ScalerMachine(RuleBasedStateMachine):
             for cloud in self.clouds.values():
                 cloud.name_all()
                 for one in list(cloud.members.values()):
-                    if one.state in (State.CREATING, State.UNKNOWN):
+                    if one.state in (State.CREATING, State.UNKNOWN, State.RESUMING):
                         cloud.turn(one.id, State.RUNNING)
+                    elif one.state is State.SUSPENDING:
+                        cloud.turn(one.id, State.SUSPENDED)
             if seconds is not None:
                 self.seconds += seconds
                 self.apply(events.TimePassed())

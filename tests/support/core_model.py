@@ -67,6 +67,8 @@ class Cloud:
                 self.turn(id, State.FAILED)
             case "is taken away":
                 self.turn(id, State.DELETING)
+            case "is stopped":
+                self.turn(id, State.SUSPENDED)
             case "is not understood":
                 self.turn(id, State.UNKNOWN)
             case "vanishes":
@@ -88,11 +90,25 @@ def check_group(group: Group, settings: Settings) -> None:
     coming = [one for one in instances if one.life in (Life.CREATING, Life.PREPARING)]
     assert group.coming == len(coming) + group.unseen
     live = [one for one in instances if one.life in (Life.READY, Life.DRAINING)]
-    unavailable = sum(one.capacity - len(one.tasks) - one.available for one in live)
+    sick = [one for one in instances if one.life is Life.READY and one.failures]
+    assert group.unhealthy == sum(one.open_slots for one in sick)
+    assert group.suspended == sum(len(one.suspended) for one in instances)
+    unavailable = sum(
+        one.capacity
+        - len(one.tasks)
+        - len(one.suspended)
+        - (one.open_slots if one.life is Life.READY else 0)
+        for one in live
+    )
     assert group.unavailable == unavailable
+    assert group.checking == sum(one.checking for one in instances)
+    assert all(one.failures == 0 or group.sick[one.id] is one for one in instances)
     for one in instances:
         assert len(one.tasks) <= settings.capacity_per_instance, "I3"
-        assert len(set(one.tasks.values())) == len(one.tasks), "I3"
+        slots = [*one.tasks.values(), *(kept.slot for kept in one.suspended.values())]
+        assert len(set(slots)) == len(slots), "I3"
+        assert not one.checking or one.life in (Life.READY, Life.DRAINING)
+        assert not one.suspended or one.life is not Life.REMOVING
         assert not one.tasks or one.life in (Life.READY, Life.DRAINING), "I2"
         assert not settings.max_use_count or one.used <= settings.max_use_count, "I4"
     best = group.slots.best()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskscaler.core import scaling
-from taskscaler.core.effects import Persist, Refuse
+from taskscaler.core import scaling, suspension
+from taskscaler.core.effects import Refuse
 from taskscaler.core.explain import refusal
 from taskscaler.core.instances import Life
 from taskscaler.core.outbox import Outbox
@@ -33,8 +33,8 @@ def reserved(state: ScalerState, event: events.TaskReserved, now: Now) -> list[E
     if event.key in state.tasks:
         raise IllegalEvent(f"task {event.key!r} reserves twice")
     del now
-    if state.closing:
-        return [Refuse(event.key, "the scaler shuts down")]
+    if state.refusing:
+        return [Refuse(event.key, state.refusing)]
     if _is_full(state):
         return [Refuse(event.key, refusal(state.standing(), preemptive=state.preemptive))]
     state.tasks.reserved.add(event.key)
@@ -59,7 +59,7 @@ def unreserved(state: ScalerState, event: events.TaskUnreserved, now: Now) -> li
         raise IllegalEvent(f"task {event.key!r} has no reservation to give back")
     state.tasks.reserved.discard(event.key)
     out = Outbox()
-    state.place(out)
+    state.place(now, out)
     want_leisurely(state, now, out)
     return out.finish()
 
@@ -71,8 +71,9 @@ def asked(state: ScalerState, event: events.TaskAsked, now: Now) -> list[Effect]
     if not promised and key in tasks:
         raise IllegalEvent(f"task {key!r} asks twice")
     tasks.reserved.discard(key)
-    if state.closing:
-        return [Refuse(key, "the scaler shuts down")]
+    # While it drains, a promise is kept.
+    if state.closing or (state.refusing and not promised):
+        return [Refuse(key, state.refusing)]
     # A promise of a free slot comes before the queue; otherwise it is first come first served.
     if (promised and state.preemptive) or not tasks.waiting:
         for group in state.order:
@@ -86,19 +87,23 @@ def asked(state: ScalerState, event: events.TaskAsked, now: Now) -> list[Effect]
 def _grant(
     state: ScalerState, key: str, group: Group, instance: Instance, now: Now
 ) -> list[Effect]:
-    grant = state.bind(key, group, instance)
-    effects: list[Effect] = [Persist((group.record(instance),)), grant]
+    out = Outbox()
+    state.bind(key, group, instance, now, out)
+    out.put(group.record(instance))
     if state.keeps_idle:
-        effects += state.want(max(now.monotonic, state.decided_at + LEISURE_SECONDS))
-    return effects
+        state.wake(max(now.monotonic, state.decided_at + LEISURE_SECONDS), out)
+    return out.finish()
 
 
 def cancelled(state: ScalerState, event: events.TaskCancelled, now: Now) -> list[Effect]:
-    """Take a task out of the queue."""
+    """Take a task out of the queue; one that was to be resumed stays suspended."""
+    out = Outbox()
+    if event.key in state.tasks.resuming:
+        suspension.cancelled(state, event.key, now, out)
+        return out.finish()
     if event.key not in state.tasks.waiting:
         raise IllegalEvent(f"task {event.key!r} does not wait")
     state.tasks.cancel(event.key)
-    out = Outbox()
     want_leisurely(state, now, out)
     return out.finish()
 
@@ -113,12 +118,12 @@ def released(state: ScalerState, event: events.TaskReleased, now: Now) -> list[E
     # Otherwise the instance was lost, and the slot with it.
     if event.key in instance.tasks:
         group.release(instance, event.key, now, out)
-        if instance.life is Life.REMOVING:
-            state.wake(now.monotonic, out)
-        else:
-            out.put(group.record(instance))
-            state.place(out)
+        out.put(group.record(instance))
+        if instance.life in (Life.READY, Life.DRAINING):
+            state.place(now, out)
             want_leisurely(state, now, out)
+        else:
+            state.wake(now.monotonic, out)
     return out.finish()
 
 
@@ -126,7 +131,7 @@ def want_leisurely(state: ScalerState, now: Now, out: Outbox) -> None:
     """Something is less needed than before: see, without haste, whether it can go."""
     idle_seconds = state.policy.idle_time.total_seconds()
     for group in state.order:
-        since = group.idle_since()
+        since = group.idle.bound()
         if since is not None:
             at = max(since + idle_seconds, state.decided_at + LEISURE_SECONDS, now.monotonic)
             state.wake(at, out)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taskscaler.core import health, removal, suspension
 from taskscaler.core.demand import Demand, target_idle
 from taskscaler.core.effects import List
+from taskscaler.core.instances import Life
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,10 +72,15 @@ def wake_time(group: Group, demand: Demand, policy: Policy, now: Now) -> float:
         times.append(next(iter(group.creating.values())).seen_at + creation_seconds)
     if demand.wanted and group.backoff.until > now.monotonic:
         times.append(group.backoff.until)
-    if not group.decreasing:
-        asks = (instance.ask_removal_at for instance in group.removing.values())
+    if Life.REMOVING not in group.calling:
+        asks = (instance.ask_at for instance in group.removing.values())
         times.extend(ask for ask in asks if ask is not None)
-    idle = group.first_idle()
+    times += (
+        health.next_check(group),
+        suspension.next_ask(group, now),
+        removal.next_age(group, now),
+    )
+    idle = group.idle.first()
     if idle is not None:
         expiry = idle.idle_since + policy.idle_time.total_seconds()
         # One that is idle for long enough already stays because it is needed. What ends

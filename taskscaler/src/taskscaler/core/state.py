@@ -13,19 +13,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from taskscaler.core import claims, events, growth, removal, reports, scaling
-from taskscaler.core.effects import Grant, Refuse, WakeAt
+from taskscaler.core import (
+    claims,
+    events,
+    growth,
+    health,
+    removal,
+    reports,
+    restoring,
+    scaling,
+    suspension,
+)
+from taskscaler.core.effects import Refuse, WakeAt
 from taskscaler.core.explain import Standing
 from taskscaler.core.groups import Group
 from taskscaler.core.instances import Life
-from taskscaler.core.operations import Operation
 from taskscaler.core.outbox import Outbox
-from taskscaler.core.records import InstanceRecord, OperationRecord
 from taskscaler.core.tasks import Tasks
 from taskscaler.errors import IllegalEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from fleeting.types import GroupInfo
     from taskscaler.core.decisions import Decision
@@ -58,24 +67,28 @@ class ScalerState:
         groups: by id.
         order: the same groups in order of preference.
         tasks: what they want and have.
-        closing: whether no tasks are taken any more.
+        closing: whether the scaler shuts down.
+        refusing: why no new tasks are taken; empty as long as they are.
+        untouched: whether nothing has happened yet.
+        probe_after: see the settings; in seconds.
         blocked: what the newest decision could not have, group by group.
         decided_at: when the newest decision was taken, in monotonic seconds.
     """
 
     def __init__(self, groups: Sequence[GroupInfo], settings: Settings, *, name: str) -> None:
         self.settings = settings
-        self.groups = {info.id: Group(info.id, info.max_size, settings) for info in groups}
+        self.tasks = Tasks()
+        self.groups = {info.id: Group(info, settings, self.tasks) for info in groups}
         if len(self.groups) != len(groups) or not groups:
             raise IllegalEvent("a scaler needs at least one group, and each of them once")
-        self.tasks = Tasks()
         self.closing = False
+        self.refusing = ""
         self.blocked: tuple[Decision, ...] = ()
         self.order = tuple(self.groups.values())
         self._name = name
         self._operations = 0
         self._removing = False
-        self._untouched = True
+        self.untouched = True
         self._wake_at = float("inf")
         self.decided_at = float("-inf")
         self._read_settings()
@@ -87,7 +100,7 @@ class ScalerState:
             IllegalEvent: it cannot have happened; nothing has changed.
         """
         effects = self._HANDLERS[type(event)](self, event, now)
-        self._untouched = False
+        self.untouched = False
         return effects
 
     def standing(self) -> Standing:
@@ -107,8 +120,20 @@ class ScalerState:
     def finished(self) -> bool:
         """Return whether it is closing and nothing of ours is left that was to be removed."""
         return self.closing and (
-            not self._removing or all(group.empty and not group.decreasing for group in self.order)
+            not self._removing or all(removal.cleared(group) for group in self.order)
         )
+
+    @property
+    def drained(self) -> bool:
+        """Return whether no task waits, is promised a slot or has one; suspended ones aside."""
+        return not (self.tasks.reserved or self.tasks.waiting or self.tasks.held)
+
+    @property
+    def deletion_retry(self) -> timedelta:
+        """Return when to ask again for a removal that had no effect."""
+        if self._removing:
+            return self.settings.shutdown_deletion_interval
+        return self.settings.deletion_retry_interval
 
     # What the handlers share.
 
@@ -127,11 +152,16 @@ class ScalerState:
         except KeyError:
             raise IllegalEvent(f"there is no group {name!r}") from None
 
-    def bind(self, key: str, group: Group, instance: Instance) -> Grant:
+    def expect(self, group: Group, now: Now, out: Outbox) -> None:
+        """The group was changed: look at once, and then at the short interval."""
+        group.list_at = min(group.list_at, max(now.monotonic, group.listing_backoff.until))
+        self.wake(now.monotonic, out)
+
+    def bind(self, key: str, group: Group, instance: Instance, now: Now, out: Outbox) -> None:
         """Give a task its slot: the only place where that happens."""
-        slot = group.acquire(instance, key)
+        group.acquire(instance, key)
         self.tasks.held[key] = (group, instance)
-        return Grant(key, group.name, instance.id, slot)
+        health.confirm(self, key, now, out)
 
     def may_take(self) -> bool:
         """Return whether a task may take a free slot that is not promised to another one."""
@@ -139,34 +169,18 @@ class ScalerState:
             return True
         return sum(group.slots.free for group in self.order) > len(self.tasks.reserved)
 
-    def place(self, out: Outbox) -> None:
+    def place(self, now: Now, out: Outbox) -> None:
         """Give free slots to the tasks that wait, the first come first."""
+        while self.closing and self.tasks.waiting:
+            out.add(Refuse(self.tasks.next(), self.refusing))
         for group in self.order:
             while self.tasks.waiting and (instance := group.slots.best()) is not None:
                 if not self.may_take():
                     return
-                out.add(self.bind(self.tasks.next(), group, instance))
+                self.bind(self.tasks.next(), group, instance, now, out)
                 out.put(group.record(instance))
 
     # The scaler itself.
-
-    def _restored(self, event: events.RecordsRestored, now: Now) -> list[Effect]:
-        if not self._untouched:
-            raise IllegalEvent("records are restored before anything else")
-        out = Outbox()
-        instances = [one for one in event.records if isinstance(one, InstanceRecord)]
-        operations = [one for one in event.records if isinstance(one, OperationRecord)]
-        # The oldest first, whatever the order in which the store has them. The records of
-        # groups that are not driven any more stay in the store.
-        for record in sorted(instances, key=lambda one: one.created_at):
-            if (group := self.groups.get(record.group)) is not None:
-                group.restore(record, now, out)
-        for asked in sorted(operations, key=lambda one: one.asked_at):
-            if (group := self.groups.get(asked.group)) is not None:
-                operation = Operation(asked.id, asked.count, now.monotonic, asked.asked_at)
-                group.operations.add(operation)
-                group.operations.settle(asked.id, None)
-        return out.finish()
 
     def _changed(self, event: events.SettingsChanged, now: Now) -> list[Effect]:
         for name in ("capacity_per_instance", "max_use_count", "placement"):
@@ -182,21 +196,30 @@ class ScalerState:
             # Not before the next listing: until then they count against the limits.
             group.judge_again = group.judge_again or readopt
         # Slots that were promised to reservations may be free for everybody now.
-        self.place(out)
+        self.place(now, out)
         self.wake(now.monotonic, out)
         return out.finish()
 
     def _read_settings(self) -> None:
+        self.probe_after = self.settings.probe_after.total_seconds()
         self.policy = self.settings.policy
         self.preemptive = self.policy.preemptive
         self.keeps_idle = self.policy.idle_count > 0 or self.policy.scale_factor > 0
 
+    def _drain(self, event: events.DrainAsked, now: Now) -> list[Effect]:
+        del event, now
+        self.refusing = self.refusing or "the scaler takes no new tasks, because it is drained"
+        return []
+
     def _shut_down(self, event: events.ShutdownAsked, now: Now) -> list[Effect]:
         self.closing = True
+        self.refusing = "the scaler shuts down"
         self._removing = event.remove
         out = Outbox()
-        while self.tasks.waiting:
-            out.add(Refuse(self.tasks.next(), "the scaler shuts down"))
+        self.place(now, out)
+        for key in sorted(self.tasks.resuming):
+            out.add(Refuse(key, self.refusing))
+        self.tasks.resuming.clear()
         self.wake(now.monotonic, out)
         return out.finish()
 
@@ -204,18 +227,23 @@ class ScalerState:
         del event
         out = Outbox()
         self.decided_at = now.monotonic
+        suspension.expire(self, now, out)
         for group in self.order:
             removal.expire(group, now, out)
+            removal.age(group, now, out)
             if self._removing:
                 removal.clear(group, now, out)
+        self.place(now, out)
         demand = self.demand()
         if not self.closing:
             removal.shrink(self.order, demand, self.policy, now, out)
             decisions = growth.grow(self.order, demand, now, out, self._name_operation)
             self.blocked = tuple(one for one in decisions if one.clamped_by)
-        self._wake_at = float("inf")
+        self._wake_at = suspension.next_expiry(self, now)
         for group in self.order:
-            removal.ask(group, demand, now, out)
+            health.check(group, now, out)
+            suspension.ask(group, now, out)
+            removal.ask(group, demand, now, out, retry=self.deletion_retry)
             scaling.refresh(group, now, out)
             self._wake_at = min(self._wake_at, scaling.wake_time(group, demand, self.policy, now))
         out.add(WakeAt(self._wake_at))
@@ -252,8 +280,17 @@ class ScalerState:
         events.InstancePrepared: reports.prepared,
         events.PreparationFailed: reports.unprepared,
         events.InstanceBroke: reports.broke,
+        events.InterruptionAnnounced: reports.interrupted,
+        events.HealthPassed: health.passed,
+        events.HealthFailed: health.failed,
+        events.TaskSuspended: suspension.suspended,
+        events.TaskResumed: suspension.resumed,
+        events.SuspendedTaskDropped: suspension.dropped,
+        events.SuspendSettled: suspension.suspend_settled,
+        events.ResumeSettled: suspension.resume_settled,
+        events.DrainAsked: _drain,
         events.SettingsChanged: _changed,
-        events.RecordsRestored: _restored,
+        events.RecordsRestored: restoring.restored,
         events.ShutdownAsked: _shut_down,
         events.TimePassed: _time_passed,
     }
