@@ -363,6 +363,8 @@ class Group:
             instance.drop(key)
             if self.tasks.forget_suspended(key):
                 out.add(Refuse(key, f"instance {instance.id} was lost: {cause}"))
+            else:
+                out.add(Revoke(key, instance.id, cause))
         self.keeping.pop(instance.id, None)
         self.slots.moved(instance, before, instance.available)
 
