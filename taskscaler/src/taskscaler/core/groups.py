@@ -119,7 +119,7 @@ class Group:
         self.checking = 0
         self.given_up: OrderedDict[str, str | None] = OrderedDict()
         self.judge_again = False
-        self.stored_trouble = (0, 0.0, 0.0)
+        self.stored_trouble: tuple[int, float, float] = (0, 0.0, 0.0)
         # Those of a life that somebody goes through one by one.
         self._of_life = {
             Life.CREATING: self.creating,
