@@ -472,7 +472,9 @@ class Books(Observer):
         one = self.life.listed.get(place[0], {}).get(place[1])
         seconds = self.settings.creation_timeout.total_seconds()
         since = self.life.first.get(place, now.monotonic)
-        return one is not None and one.state is not State.RUNNING and now.monotonic - since >= seconds
+        return (
+            one is not None and one.state is not State.RUNNING and now.monotonic - since >= seconds
+        )
 
     # The scaler itself.
 
@@ -486,9 +488,7 @@ class Books(Observer):
         if self._passes > RESTLESS + 2 * others:
             raise Broken("rest", f"{self._passes} decisions in one second")
 
-    def _passed(
-        self, now: Now, event: events.TimePassed, answer: Sequence[effects.Effect]
-    ) -> None:
+    def _passed(self, now: Now, event: events.TimePassed, answer: Sequence[effects.Effect]) -> None:
         del event
         for one in answer:
             if isinstance(one, effects.WakeAt) and one.monotonic <= now.monotonic:

@@ -190,7 +190,7 @@ def tasks(plan: Plan, start: datetime) -> Iterator[Arrival]:
         yield replace(
             arrival,
             reserves_seconds=chance.uniform(0, 60) if reserves < plan.reserving else None,
-            leaves=leaves < 0.1,  # noqa: PLR2004 - one in ten
+            leaves=leaves < 0.1,
             patience_seconds=chance.uniform(1, 600) if impatient < plan.impatient else float("inf"),
             pause_seconds=chance.uniform(60, 7200) if pauses < plan.pausing else None,
         )

@@ -77,9 +77,7 @@ class Figures:
     instances: int = 0
 
     def __add__(self, other: Figures) -> Figures:
-        return Figures(
-            *(getattr(self, name) + getattr(other, name) for name in Figures.__slots__)
-        )
+        return Figures(*(getattr(self, name) + getattr(other, name) for name in Figures.__slots__))
 
 
 def play(plan: Plan) -> Figures | Failure:

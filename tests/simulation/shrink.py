@@ -84,5 +84,5 @@ def simpler_habits(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, commit=Delay(0.0))
     if plan.shutdown:
         yield replace(plan, shutdown=False)
-    if plan.per_hour > 0.1:  # noqa: PLR2004 - hardly any
+    if plan.per_hour > 0.1:
         yield replace(plan, per_hour=plan.per_hour / 2)

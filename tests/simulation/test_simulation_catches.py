@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
-from taskscaler.core import claims, events, growth, operations, removal, restoring, state
+from taskscaler.core import claims, events, listings, operations, removal, restoring, scaling
 from taskscaler.core.demand import Demand
-from taskscaler.core.groups import Group
 from taskscaler.core.instances import Instance
 from taskscaler.core.outbox import Outbox
 from taskscaler.core.settings import Policy
@@ -24,6 +24,8 @@ from .shrink import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from taskscaler.core.groups import Group
 
     from .plans import Plan
 
@@ -63,8 +65,6 @@ def count_no_uses(patch: Patch) -> None:
     original = restoring._take_up
 
     def take_up(group: Group, record: Any, *rest: Any) -> None:
-        import msgspec
-
         original(group, msgspec.structs.replace(record, used=0), *rest)
 
     patch.setattr(restoring, "_take_up", take_up)
@@ -77,8 +77,6 @@ def store_nothing(patch: Patch) -> None:
 
 def keep_the_vanished(patch: Patch) -> None:
     """Let it believe in instances that no listing shows."""
-    from taskscaler.core import listings
-
     patch.setattr(listings, "_find_missing", lambda *_: None)
 
 
@@ -89,7 +87,7 @@ def never_pause(patch: Patch) -> None:
 
 def never_rest(patch: Patch) -> None:
     """Let it decide again at once, for ever."""
-    patch.setattr(state.scaling, "wake_time", lambda *arguments: arguments[-1].monotonic)
+    patch.setattr(scaling, "wake_time", lambda *arguments: arguments[-1].monotonic)
 
 
 def never_shrink(patch: Patch) -> None:
@@ -118,7 +116,7 @@ def promise_too_much(patch: Patch) -> None:
     patch.setattr(claims, "_lack", lambda *_: None)
 
 
-SMALL = {"max_instances": 2, "capacity_per_instance": 2}
+SMALL: dict[str, Any] = {"max_instances": 2, "capacity_per_instance": 2}
 BREAKS: dict[Callable[[Patch], None], tuple[set[str], dict[str, Any]]] = {
     ignore_the_limit: ({"I1"}, {"max_instances": 2, "capacity_per_instance": 1}),
     forget_operations: ({"I1"}, {"max_instances": 2, "capacity_per_instance": 1}),
@@ -141,13 +139,13 @@ def plans(changes: dict[str, Any]) -> list[Plan]:
     """Return busy worlds with some settings."""
     worlds: list[Plan] = []
     for number in range(40):
-        plan = draw(f"catch-{number}", 24.0)
+        plan = draw(f"catch-{number}", 12.0)
         settings = replace(plan.settings, **changes)
         worlds.append(
             replace(
                 plan,
                 settings=settings,
-                per_hour=4.0,
+                per_hour=2.0,
                 changes=(),
                 shutdown=False,
                 impatient=0.3,
@@ -191,6 +189,5 @@ def test_failure_is_made_small_and_told(monkeypatch: Patch) -> None:
 
 def test_the_whole_core_passes() -> None:
     """Without a break the same worlds show nothing."""
-    assert growth is not None
     outcomes = [play(plan) for plan in plans(SMALL)[:6]]
     assert [one for one in outcomes if isinstance(one, Failure)] == []

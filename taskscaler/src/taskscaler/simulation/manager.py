@@ -146,7 +146,9 @@ class Manager:
         self._left -= 1.0
         if self._left > 0:
             return False
-        self.end(away_seconds=self._chance.choice((0.0, 5.0, self._chance.uniform(0, AWAY_SECONDS))))
+        self.end(
+            away_seconds=self._chance.choice((0.0, 5.0, self._chance.uniform(0, AWAY_SECONDS)))
+        )
         return True
 
     def end(self, *, away_seconds: float) -> None:

@@ -119,7 +119,9 @@ class Tasks:
 
     manager: Manager
 
-    def __init__(self, clock: Clock, arrivals: Iterator[Arrival], faults: Faults, seed: str) -> None:
+    def __init__(
+        self, clock: Clock, arrivals: Iterator[Arrival], faults: Faults, seed: str
+    ) -> None:
         self.active: dict[str, Task] = {}
         self.waits = array("d")
         self.busy_seconds = 0.0

@@ -67,9 +67,7 @@ class World:
         faults = faults or Faults()
         name = str(seed)
         self.clock = Clock(start, monotonic_seconds)
-        self.clouds = {
-            model.info.id: Cloud(model, self.clock, faults, name) for model in groups
-        }
+        self.clouds = {model.info.id: Cloud(model, self.clock, faults, name) for model in groups}
         self._lines = {id: Line(cloud, self.clock, name) for id, cloud in self.clouds.items()}
         self.tasks = Tasks(self.clock, iter(arrivals), faults, name)
         self.manager = Manager(
