@@ -38,7 +38,8 @@ IDS = 1_000
 
 def instance(number: int) -> InstanceRecord:
     """Return a record like no earlier one."""
-    return InstanceRecord("group", f"i-{number % IDS}", "x", WALL, number, (f"task-{number}",))
+    id = f"i-{number % IDS}"
+    return InstanceRecord("group", id, "x", WALL, number, (f"task-{number}",))
 
 
 def row(
@@ -58,6 +59,7 @@ def row(
 def plain_loop(path: Path, level: str, count: int) -> tuple[list[float], float]:
     """Write one row per transaction, with nothing around it."""
     body = "x" * 220  # as long as a record is
+    upsert = "INSERT OR REPLACE INTO plain VALUES (?, ?)"
     taken: list[float] = []
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -66,10 +68,7 @@ def plain_loop(path: Path, level: str, count: int) -> tuple[list[float], float]:
         started = time.perf_counter()
         for number in range(count):
             begun = time.perf_counter()
-            connection.execute(
-                "INSERT OR REPLACE INTO plain VALUES (?, ?)",
-                (f"i-{number % IDS}", f"{body}{number}"),
-            )
+            connection.execute(upsert, (f"i-{number % IDS}", f"{body}{number}"))
             taken.append(time.perf_counter() - begun)
         return taken, time.perf_counter() - started
 
