@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from core_model import START, Play, picture
@@ -130,7 +131,7 @@ def test_the_next_group_takes_over_when_the_first_has_no_capacity() -> None:
     refusal = Accepted(0, error=OutOfCapacity("none of these today"))
     play.say(events.IncreaseSettled("spot", spot.operation, refusal))
     play.say(events.IncreaseSettled("on-demand", other.operation, Accepted(1)))
-    play.tick()
+    play.tick(1.0)
     assert play.take(effects.Increase, "on-demand").count == 2
     assert "none of these today" in explain(play.state.standing())
 
@@ -254,7 +255,7 @@ def test_settings_that_cannot_change_are_refused_and_the_others_act_at_once() ->
     assert picture(play.state) == before
     play.say(events.IncreaseSettled("g", "op-1", Accepted(1)))
     play.say(events.SettingsChanged(replace(play.state.settings, max_instances=2)))
-    play.tick()
+    play.tick(1.0)
     assert play.take(effects.Increase).count == 1
 
 
@@ -377,13 +378,14 @@ def test_what_a_task_holds_is_stored_as_long_as_it_holds_it() -> None:
     play = Play(Settings(policy=ROOMY))
     play.ready("a")
     play.todo.clear()
-    since = play.group.instances["a"].created_at
+    a = play.group.instances["a"]
+    record = InstanceRecord("g", "a", None, a.created_at, 1, (), ready_at=a.ready_at)
     play.say(events.TaskReleased("task-0"))
-    assert play.take(effects.Persist).put == (InstanceRecord("g", "a", None, since, 1, ()),)
+    assert play.take(effects.Persist).put == (record,)
     play.say(events.TaskAsked("next"))
     persist = play.todo[0]
     assert isinstance(persist, effects.Persist)
-    assert persist.put == (InstanceRecord("g", "a", None, since, 2, ("next",)),)
+    assert persist.put == (msgspec.structs.replace(record, used=2, tasks=("next",)),)
     assert isinstance(play.todo[1], effects.Grant)
 
 

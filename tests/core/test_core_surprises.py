@@ -271,9 +271,9 @@ def test_instances_that_come_and_go_behind_an_idle_one_are_not_remembered() -> N
         for _ in range(group.settings.missed_updates):
             play.say(events.ListingArrived("g", running("stays")))
     assert list(group.instances) == ["stays"]
-    queued = vars(group)["_idle"]
+    queued = object.__getattribute__(group.idle, "_entries")
     assert len(queued) < 200
-    first = group.first_idle()
+    first = group.idle.first()
     assert first is not None
     assert first.id == "stays"
 

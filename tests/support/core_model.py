@@ -67,6 +67,8 @@ class Cloud:
                 self.turn(id, State.FAILED)
             case "is taken away":
                 self.turn(id, State.DELETING)
+            case "is stopped":
+                self.turn(id, State.SUSPENDED)
             case "is not understood":
                 self.turn(id, State.UNKNOWN)
             case "vanishes":
@@ -88,11 +90,25 @@ def check_group(group: Group, settings: Settings) -> None:
     coming = [one for one in instances if one.life in (Life.CREATING, Life.PREPARING)]
     assert group.coming == len(coming) + group.unseen
     live = [one for one in instances if one.life in (Life.READY, Life.DRAINING)]
-    unavailable = sum(one.capacity - len(one.tasks) - one.available for one in live)
+    sick = [one for one in instances if one.life is Life.READY and one.failures]
+    assert group.unhealthy == sum(one.open_slots for one in sick)
+    assert group.suspended == sum(len(one.suspended) for one in instances)
+    unavailable = sum(
+        one.capacity
+        - len(one.tasks)
+        - len(one.suspended)
+        - (one.open_slots if one.life is Life.READY else 0)
+        for one in live
+    )
     assert group.unavailable == unavailable
+    assert group.checking == sum(one.checking for one in instances)
+    assert all(one.failures == 0 or group.sick[one.id] is one for one in instances)
     for one in instances:
         assert len(one.tasks) <= settings.capacity_per_instance, "I3"
-        assert len(set(one.tasks.values())) == len(one.tasks), "I3"
+        slots = [*one.tasks.values(), *(kept.slot for kept in one.suspended.values())]
+        assert len(set(slots)) == len(slots), "I3"
+        assert not one.checking or one.life in (Life.READY, Life.DRAINING)
+        assert not one.suspended or one.life is not Life.REMOVING
         assert not one.tasks or one.life in (Life.READY, Life.DRAINING), "I2"
         assert not settings.max_use_count or one.used <= settings.max_use_count, "I4"
     best = group.slots.best()
@@ -118,7 +134,7 @@ def picture(value: Any, seen: frozenset[int] = frozenset()) -> Any:
     if isinstance(value, list | tuple | deque):
         return [picture(one, seen) for one in cast("list[Any]", value)]
     if isinstance(value, set):
-        return sorted(cast("set[Any]", value))
+        return sorted(cast("set[Any]", value), key=str)
     names = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
     names += list(getattr(value, "__dict__", ()))
     return [(name, picture(getattr(value, name), seen)) for name in names if name != "__weakref__"]
@@ -179,6 +195,10 @@ class Play:
         self.take(effects.List, group)
         self.say(events.ListingArrived(group, Listing(instances, pending)))
         self.tick()
+
+    def life(self, id: str) -> Life:
+        """Return where an instance of the first group is in its life."""
+        return self.group.instances[id].life
 
     def relist(self, *instances: Instance, group: str = "g") -> None:
         """Let a listing arrive at the next time when one is due."""

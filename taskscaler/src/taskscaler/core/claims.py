@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskscaler.core import scaling
-from taskscaler.core.effects import Persist, Refuse
-from taskscaler.core.explain import refusal
+from taskscaler.core import scaling, suspension
+from taskscaler.core.demand import target_idle
+from taskscaler.core.effects import Refuse
+from taskscaler.core.explain import Lack, refusal
 from taskscaler.core.instances import Life
 from taskscaler.core.outbox import Outbox
 from taskscaler.errors import IllegalEvent
@@ -33,33 +34,55 @@ def reserved(state: ScalerState, event: events.TaskReserved, now: Now) -> list[E
     if event.key in state.tasks:
         raise IllegalEvent(f"task {event.key!r} reserves twice")
     del now
-    if state.closing:
-        return [Refuse(event.key, "the scaler shuts down")]
-    if _is_full(state):
-        return [Refuse(event.key, refusal(state.standing(), preemptive=state.preemptive))]
+    if state.refusing:
+        return [Refuse(event.key, state.refusing)]
+    lack = _lack(state)
+    if lack is not None:
+        return [Refuse(event.key, refusal(state.standing(), lack))]
     state.tasks.reserved.add(event.key)
     return []
 
 
-def _is_full(state: ScalerState) -> bool:
-    """Return whether a reservation is to be refused."""
-    free = -len(state.tasks.reserved) - len(state.tasks.waiting)
+def _lack(state: ScalerState) -> Lack | None:
+    """Return why a reservation is to be refused; None if it is not."""
+    tasks = state.tasks
+    claimed = len(tasks.reserved) + len(tasks.waiting)
+    free = parting = 0
     for group in state.order:
         free += group.slots.free
-    if free > 0 or state.preemptive:
-        return free <= 0
+        parting += group.parting_slots
+    if state.settings.reservation_throttling and free and _leaves_too_little(state, claimed, free):
+        return Lack.THROTTLED
+    if state.preemptive:
+        # Older reservations may count on the parting ones, but not this one.
+        if free <= claimed or free - parting <= claimed - len(tasks.older):
+            return Lack.NOT_FREE
+        return None
+    if free > claimed:
+        return None
     demand = state.demand()
     potential = scaling.potential(state.order, demand)
-    return potential is not None and free + demand.coming + potential <= 0
+    if potential is not None and free + demand.coming + potential <= claimed:
+        return Lack.NO_CAPACITY
+    return None
+
+
+def _leaves_too_little(state: ScalerState, claimed: int, free: int) -> bool:
+    """Return whether one more reservation would leave too little that can become idle.
+
+    What the policy wants idle cannot go anyway, so it is there to be reserved.
+    """
+    target = target_idle(state.policy, sum(group.acquired for group in state.order))
+    return claimed >= max(target, free - state.settings.capacity_per_instance)
 
 
 def unreserved(state: ScalerState, event: events.TaskUnreserved, now: Now) -> list[Effect]:
     """Forget a reservation."""
     if event.key not in state.tasks.reserved:
         raise IllegalEvent(f"task {event.key!r} has no reservation to give back")
-    state.tasks.reserved.discard(event.key)
+    state.tasks.forget_reservation(event.key)
     out = Outbox()
-    state.place(out)
+    state.place(now, out)
     want_leisurely(state, now, out)
     return out.finish()
 
@@ -70,35 +93,41 @@ def asked(state: ScalerState, event: events.TaskAsked, now: Now) -> list[Effect]
     promised = key in tasks.reserved
     if not promised and key in tasks:
         raise IllegalEvent(f"task {key!r} asks twice")
-    tasks.reserved.discard(key)
-    if state.closing:
-        return [Refuse(key, "the scaler shuts down")]
+    # What was kept for its reservation may go now.
+    parts = promised and tasks.forget_reservation(key)
+    # While it drains, a promise is kept.
+    if state.closing or (state.refusing and not promised):
+        return [Refuse(key, state.refusing)]
     # A promise of a free slot comes before the queue; otherwise it is first come first served.
     if (promised and state.preemptive) or not tasks.waiting:
         for group in state.order:
             instance = group.slots.best()
             if instance is not None and state.may_take():
-                return _grant(state, key, group, instance, now)
+                return _grant(state, key, group, instance, now, parts=parts)
     tasks.wait(key)
     return state.want(now.monotonic)
 
 
 def _grant(
-    state: ScalerState, key: str, group: Group, instance: Instance, now: Now
+    state: ScalerState, key: str, group: Group, instance: Instance, now: Now, *, parts: bool
 ) -> list[Effect]:
-    grant = state.bind(key, group, instance)
-    effects: list[Effect] = [Persist((group.record(instance),)), grant]
-    if state.keeps_idle:
-        effects += state.want(max(now.monotonic, state.decided_at + LEISURE_SECONDS))
-    return effects
+    out = Outbox()
+    state.bind(key, group, instance, now, out)
+    out.put(group.record(instance))
+    if state.keeps_idle or parts:
+        state.wake(max(now.monotonic, state.decided_at + LEISURE_SECONDS), out)
+    return out.finish()
 
 
 def cancelled(state: ScalerState, event: events.TaskCancelled, now: Now) -> list[Effect]:
-    """Take a task out of the queue."""
+    """Take a task out of the queue; one that was to be resumed stays suspended."""
+    out = Outbox()
+    if event.key in state.tasks.resuming:
+        suspension.cancelled(state, event.key, now, out)
+        return out.finish()
     if event.key not in state.tasks.waiting:
         raise IllegalEvent(f"task {event.key!r} does not wait")
     state.tasks.cancel(event.key)
-    out = Outbox()
     want_leisurely(state, now, out)
     return out.finish()
 
@@ -113,12 +142,12 @@ def released(state: ScalerState, event: events.TaskReleased, now: Now) -> list[E
     # Otherwise the instance was lost, and the slot with it.
     if event.key in instance.tasks:
         group.release(instance, event.key, now, out)
-        if instance.life is Life.REMOVING:
-            state.wake(now.monotonic, out)
-        else:
-            out.put(group.record(instance))
-            state.place(out)
+        out.put(group.record(instance))
+        if instance.life in (Life.READY, Life.DRAINING):
+            state.place(now, out)
             want_leisurely(state, now, out)
+        else:
+            state.wake(now.monotonic, out)
     return out.finish()
 
 
@@ -126,7 +155,7 @@ def want_leisurely(state: ScalerState, now: Now, out: Outbox) -> None:
     """Something is less needed than before: see, without haste, whether it can go."""
     idle_seconds = state.policy.idle_time.total_seconds()
     for group in state.order:
-        since = group.idle_since()
+        since = float("-inf") if group.parting else group.idle.bound()
         if since is not None:
             at = max(since + idle_seconds, state.decided_at + LEISURE_SECONDS, now.monotonic)
             state.wake(at, out)

@@ -9,7 +9,7 @@ import msgspec
 
 from taskscaler.core.demand import Demand
 
-__all__ = ("Decision", "Rule")
+__all__ = ("PASSING", "Clamp", "Decision", "Rule")
 
 
 class Rule(enum.Enum):
@@ -30,6 +30,23 @@ class Rule(enum.Enum):
     SHUTDOWN = "the scaler shuts down"
 
 
+class Clamp(enum.Enum):
+    """What held growth back, for machines; `Decision.clamped_by` says it to people."""
+
+    UNANSWERED = "unanswered"
+    NOT_LISTED = "not listed"
+    PAUSED = "paused"
+    INTERVAL = "interval"
+    OVERDUE = "overdue"
+    MAX_INSTANCES = "max_instances"
+    GROUP_LIMIT = "group limit"
+    THROTTLED = "throttled"
+
+
+# These come with every growth, and are over in a moment by themselves.
+PASSING = (Clamp.UNANSWERED, Clamp.INTERVAL)
+
+
 class Decision(msgspec.Struct, frozen=True):
     """One scaling decision with everything that led to it.
 
@@ -42,6 +59,7 @@ class Decision(msgspec.Struct, frozen=True):
         clamped_by: what made `decided` differ from `wanted`; empty if nothing did.
         demand: the inputs.
         detail: for a removal, which instances and why.
+        clamp: the kind of `clamped_by`; None if nothing did.
     """
 
     at: datetime
@@ -52,3 +70,9 @@ class Decision(msgspec.Struct, frozen=True):
     clamped_by: str
     demand: Demand
     detail: str = ""
+    clamp: Clamp | None = None
+
+    @property
+    def kind(self) -> tuple[str, Rule, Clamp | None]:
+        """Return what it has in common with one that differs in its numbers only."""
+        return self.group, self.rule, self.clamp

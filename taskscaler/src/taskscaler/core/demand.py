@@ -11,6 +11,8 @@ A positive shortfall buys instances; an idle instance may go when the surplus
 is at least its slots. Both cannot hold at once, and what a removal leaves is
 never a shortfall, so nothing is removed only to be bought again. What is coming
 spares a purchase, but replaces nothing that is ready: it may take long, or fail.
+What should have been seen long ago spares no purchase either, except from the
+group that owes it.
 
 A reservation protects capacity but buys none: it may never become a task. Only
 where it was promised a slot that is free at once (preemptive mode), that slot
@@ -41,12 +43,18 @@ class Demand(msgspec.Struct, frozen=True):
         promised: those of them that were promised a slot at once.
         acquired: slots in use.
         free: slots that a task could get now.
-        coming: slots on instances that are not ready yet.
+        coming: slots on instances that are not ready yet, those that are overdue aside.
         unavailable: slots on live instances that no task will get any more.
         target: idle slots that the policy wants.
         slots_per_instance: what one more instance brings.
         instances: in any state, those not seen yet included.
         max_instances: the limit for them; 0 is none.
+        idle_count: what the policy says, in slots.
+        scale_factor: the same, as a factor of the slots in use.
+        scale_factor_limit: the same, in slots.
+        unhealthy: slots on instances that fail their health checks.
+        suspended: slots of tasks that are suspended.
+        overdue: slots on instances that were asked for and should have been seen by now.
     """
 
     waiting: int
@@ -60,6 +68,35 @@ class Demand(msgspec.Struct, frozen=True):
     slots_per_instance: int
     instances: int
     max_instances: int
+    idle_count: int = 0
+    scale_factor: float = 0.0
+    scale_factor_limit: int = 0
+    unhealthy: int = 0
+    suspended: int = 0
+    overdue: int = 0
+
+    @property
+    def inputs(self) -> dict[str, float]:
+        """Return everything that decides, by the names that operators know from GitLab's log."""
+        return {
+            "instance_count": self.instances,
+            "max_instance_count": self.max_instances,
+            "capacity_per_instance": self.slots_per_instance,
+            "acquired": self.acquired,
+            "pending": self.waiting,
+            "reserved": self.reserved,
+            "promised": self.promised,
+            "idle": self.free,
+            "unready": self.coming,
+            "overdue": self.overdue,
+            "unavailable_capacity": self.unavailable,
+            "unhealthy": self.unhealthy,
+            "suspended": self.suspended,
+            "idle_count": self.idle_count,
+            "scale_factor": self.scale_factor,
+            "scale_factor_limit": self.scale_factor_limit,
+            "required": self.wanted,
+        }
 
     @property
     def shortfall(self) -> int:

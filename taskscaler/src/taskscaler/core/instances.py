@@ -3,7 +3,10 @@
     CREATING   asked for by us and listed, but not running yet
     PREPARING  runs; we are finding out whether it can be reached and is ready
     READY      takes tasks
-    DRAINING   takes no further task, because it is used up or failed; some still run
+    DRAINING   takes no further task, because it is to go; some still run
+    SUSPENDING all its tasks are suspended; that it be stopped is to be asked for, or was
+    SUSPENDED  stopped, with all that is on it, until one of its tasks is resumed
+    RESUMING   that it be started again is to be asked for, or was
     REMOVING   nothing of ours runs there; its removal is to be asked for, or was
     FOREIGN    not ours: counted against the limits, otherwise left alone
     GONE       no longer listed, or lost; forgotten
@@ -19,16 +22,18 @@ place that changes a life, and a trigger that the table does not allow is a bug.
 from __future__ import annotations
 
 import enum
+from datetime import datetime
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from fleeting.types import State
     from taskscaler.core.decisions import Rule
 
-__all__ = ("TRANSITIONS", "Instance", "Life", "Trigger")
+__all__ = ("TRANSITIONS", "Instance", "Life", "Suspension", "Trigger")
 
 
 class Life(enum.Enum):
@@ -38,6 +43,9 @@ class Life(enum.Enum):
     PREPARING = "preparing"
     READY = "ready"
     DRAINING = "draining"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"
+    RESUMING = "resuming"
     REMOVING = "removing"
     FOREIGN = "foreign"
     GONE = "gone"
@@ -49,6 +57,9 @@ class Trigger(enum.Enum):
     RUNS = "the cloud says that it runs"
     PREPARED = "it was reached and proved ready"
     RETIRED = "it is to go, and tasks still run on it"
+    STOPS = "its tasks are suspended, and nothing runs on it"
+    STOPPED = "the cloud says that it is suspended"
+    WAKES = "one of its tasks is resumed"
     CONDEMNED = "it is to go, and nothing runs on it"
     VANISHED = "it is no longer listed, or the cloud takes it away"
 
@@ -56,20 +67,41 @@ class Trigger(enum.Enum):
 TRANSITIONS: Mapping[Life, Mapping[Trigger, Life]] = {
     Life.CREATING: {
         Trigger.RUNS: Life.PREPARING,
+        Trigger.STOPPED: Life.SUSPENDED,
         Trigger.CONDEMNED: Life.REMOVING,
         Trigger.VANISHED: Life.GONE,
     },
     Life.PREPARING: {
         Trigger.PREPARED: Life.READY,
+        Trigger.STOPS: Life.SUSPENDING,
         Trigger.CONDEMNED: Life.REMOVING,
         Trigger.VANISHED: Life.GONE,
     },
     Life.READY: {
         Trigger.RETIRED: Life.DRAINING,
+        Trigger.STOPS: Life.SUSPENDING,
         Trigger.CONDEMNED: Life.REMOVING,
         Trigger.VANISHED: Life.GONE,
     },
     Life.DRAINING: {
+        Trigger.STOPS: Life.SUSPENDING,
+        Trigger.CONDEMNED: Life.REMOVING,
+        Trigger.VANISHED: Life.GONE,
+    },
+    Life.SUSPENDING: {
+        Trigger.RUNS: Life.PREPARING,
+        Trigger.STOPPED: Life.SUSPENDED,
+        Trigger.CONDEMNED: Life.REMOVING,
+        Trigger.VANISHED: Life.GONE,
+    },
+    Life.SUSPENDED: {
+        Trigger.RUNS: Life.PREPARING,
+        Trigger.WAKES: Life.RESUMING,
+        Trigger.CONDEMNED: Life.REMOVING,
+        Trigger.VANISHED: Life.GONE,
+    },
+    Life.RESUMING: {
+        Trigger.RUNS: Life.PREPARING,
         Trigger.CONDEMNED: Life.REMOVING,
         Trigger.VANISHED: Life.GONE,
     },
@@ -84,6 +116,20 @@ TRANSITIONS: Mapping[Life, Mapping[Trigger, Life]] = {
 }
 
 
+class Suspension(msgspec.Struct, frozen=True, gc=False):
+    """What is kept of a suspended task.
+
+    Attributes:
+        slot: the number of its slot.
+        since: since when it is suspended.
+        began: the same in monotonic seconds.
+    """
+
+    slot: int
+    since: datetime
+    began: float
+
+
 class Instance:
     """One instance with its slots.
 
@@ -96,7 +142,8 @@ class Instance:
         incarnation: tells it from a later machine of the same id.
         life: changed by `step` alone.
         seen_at: when it was first listed, in monotonic seconds.
-        created_at: the same as wall time.
+        created_at: the same as wall time, or earlier if an earlier life of the scaler saw it.
+        born: the same in monotonic seconds.
         ready_at: when it first became ready, as wall time.
         used: how many tasks were started on it.
         tasks: the keys of the tasks that hold its slots.
@@ -104,20 +151,33 @@ class Instance:
         missed: how many listings in a row were without it.
         rule: why it is to go; None as long as it is not.
         reason: the same in words.
-        ask_removal_at: when to ask (again) for its removal, in monotonic seconds;
-            None while an answer is awaited.
+        suspended: the keys of the tasks that are suspended on it; they keep their slots.
+        proven_at: when it last showed that it works, in monotonic seconds.
+        checked_at: when it was last checked, or proven, in monotonic seconds.
+        checking: whether the outcome of a check is awaited.
+        failures: how many checks in a row have failed; no task gets a slot meanwhile.
+        unconfirmed: the keys of tasks that have a slot but do not know it yet, because
+            the outcome of a check decides.
+        ask_at: when to ask (again) for its removal, suspension or resumption, in
+            monotonic seconds; None while an answer is awaited.
+        asked: how often its removal was asked for.
+        stop_at: not to be suspended before this moment, in monotonic seconds.
         state: what the cloud said last.
         mark: the number of the last listing that had it.
         buckets: in which buckets of the slot index it has an entry, as bits.
-        queued_idle: whether the queue of idle instances has an entry of it.
     """
 
     __slots__ = (
         "_free",
-        "ask_removal_at",
+        "ask_at",
+        "asked",
+        "born",
         "buckets",
         "capacity",
+        "checked_at",
+        "checking",
         "created_at",
+        "failures",
         "group",
         "id",
         "idle_since",
@@ -126,13 +186,16 @@ class Instance:
         "mark",
         "missed",
         "number",
-        "queued_idle",
+        "proven_at",
         "ready_at",
         "reason",
         "rule",
         "seen_at",
         "state",
+        "stop_at",
+        "suspended",
         "tasks",
+        "unconfirmed",
         "used",
         "uses_left",
     )
@@ -168,10 +231,18 @@ class Instance:
         self.missed = 0
         self.rule: Rule | None = None
         self.reason = ""
-        self.ask_removal_at: float | None = None
+        self.born = seen_at
+        self.suspended: dict[str, Suspension] = {}
+        self.proven_at = seen_at
+        self.checked_at = seen_at
+        self.checking = False
+        self.failures = 0
+        self.unconfirmed: dict[str, None] = {}
+        self.ask_at: float | None = None
+        self.asked = 0
+        self.stop_at = 0.0
         self.mark = 0
         self.buckets = 0
-        self.queued_idle = False
         self._free = (1 << capacity) - 1
 
     def step(self, trigger: Trigger) -> None:
@@ -185,10 +256,18 @@ class Instance:
     @property
     def available(self) -> int:
         """Return how many tasks it could take now."""
-        if self.life is not Life.READY:
-            return 0
-        free = self.capacity - len(self.tasks)
+        return self.open_slots if self.life is Life.READY and not self.failures else 0
+
+    @property
+    def open_slots(self) -> int:
+        """Return how many slots nobody has, and may have, whether it works or not."""
+        free = self.capacity - len(self.tasks) - len(self.suspended)
         return free if self.uses_left is None else min(free, self.uses_left)
+
+    @property
+    def vacant(self) -> bool:
+        """Return whether no task runs or is suspended on it."""
+        return not self.tasks and not self.suspended
 
     def acquire(self, key: str) -> int:
         """Give the lowest free slot to a task, and return its number, counted from 0."""
@@ -201,5 +280,26 @@ class Instance:
         return slot
 
     def release(self, key: str) -> None:
-        """Take the slot back from a task."""
+        """Take the slot back from a task. It counts as a use, unless the task did not know yet."""
         self._free |= 1 << self.tasks.pop(key)
+        if key in self.unconfirmed:
+            del self.unconfirmed[key]
+            self.used -= 1
+            if self.uses_left is not None:
+                self.uses_left += 1
+
+    def suspend(self, key: str, suspension: Suspension) -> None:
+        """Let a task stop, or find it stopped by an earlier life; its slot stays taken."""
+        self.tasks.pop(key, None)
+        self.suspended[key] = suspension
+        self._free &= ~(1 << suspension.slot)
+
+    def go_on(self, key: str) -> int:
+        """Let a suspended task run again, and return the number of its slot."""
+        slot = self.suspended.pop(key).slot
+        self.tasks[key] = slot
+        return slot
+
+    def drop(self, key: str) -> None:
+        """Take the slot back from a suspended task."""
+        self._free |= 1 << self.suspended.pop(key).slot

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fleeting.types import Duration, State
+from taskscaler.core import suspension
 from taskscaler.core.decisions import Rule
 from taskscaler.core.instances import Life
 from taskscaler.core.settings import UnknownInstances
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ("digest",)
 
+# An instance that runs is not to be found in these lives. One that is to be suspended may
+# be called running for a while yet.
+_ASLEEP = (Life.CREATING, Life.SUSPENDED, Life.RESUMING)
+
 
 def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     """Bring the group up to date with its listing."""
@@ -39,11 +44,11 @@ def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     group.listing_backoff.succeeded(now.monotonic)
     if group.judge_again:
         group.forget_foreign()
-    group.pending = listing.pending
+    group.hear_pending(listing.pending, now)
     for failure in listing.failures:
         for operation in group.operations.fail(1):
             group.store_operation(operation, out)
-        group.creation_failed(str(failure), now, failure.retry_after)
+        group.creation_failed(str(failure), now, failure)
     known, seen = len(group.instances), 0
     for listed in listing.instances:
         instance = group.instances.get(listed.id)
@@ -65,7 +70,7 @@ def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
     if _same(group.given_up, listed) and not group.operations.has_named(listed.id):
         if group.operations.unanswered:
             return  # The answer may name it; the next listing will have it too.
-        instance = _take_up(group, listed, Life.FOREIGN, now)
+        instance = _take_up(group, listed, Life.FOREIGN, now, out)
         reason = "it came back after it had been given up"
         group.condemn(instance, Rule.UNKNOWN, reason, now, out)
         return
@@ -78,7 +83,7 @@ def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
         if group.settings.unknown_instances is UnknownInstances.ADOPT:
             _ours(group, listed, now, out)
             return
-    instance = _take_up(group, listed, Life.FOREIGN, now)
+    instance = _take_up(group, listed, Life.FOREIGN, now, out)
     remove = group.settings.unknown_instances is UnknownInstances.REMOVE
     if remove and listed.state is not State.DELETING:
         group.condemn(instance, Rule.UNKNOWN, "it is not ours", now, out)
@@ -91,15 +96,17 @@ def _same(given_up: dict[str, str | None], listed: Listed) -> bool:
     return before is None or listed.incarnation is None or before == listed.incarnation
 
 
-def _take_up(group: Group, listed: Listed, life: Life, now: Now) -> Instance:
-    group.given_up.pop(listed.id, None)
+def _take_up(group: Group, listed: Listed, life: Life, now: Now, out: Outbox) -> Instance:
+    if listed.id in group.given_up:
+        del group.given_up[listed.id]
+        out.drop(("tombstone", group.name, listed.id))
     instance = group.add(listed.id, listed.state, listed.incarnation, life, now)
     instance.mark = group.listed
     return instance
 
 
 def _ours(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
-    instance = _take_up(group, listed, Life.CREATING, now)
+    instance = _take_up(group, listed, Life.CREATING, now, out)
     out.put(group.record(instance))
     _observe(group, instance, listed, now, out)
 
@@ -125,19 +132,21 @@ def _observe(group: Group, instance: Instance, listed: Listed, now: Now, out: Ou
     instance.state = listed.state
     if instance.life in (Life.REMOVING, Life.FOREIGN):
         return
-    if listed.state is State.RUNNING:
-        if instance.life is Life.CREATING:
+    match listed.state:
+        case State.RUNNING if instance.life in _ASLEEP:
             group.runs(instance, out)
-    elif listed.state is State.FAILED:
-        cause = listed.reason or "the cloud says that it failed"
-        _came_to_nothing(group, instance, f"failed: {cause}", now)
-        group.revoke(instance, cause, out)
-        group.condemn(instance, Rule.FAILED, cause, now, out)
-    elif listed.state is State.DELETING:
-        cause = listed.reason or "the cloud takes it away"
-        _came_to_nothing(group, instance, f"went before it was ready: {cause}", now)
-        group.revoke(instance, cause, out)
-        group.condemn(instance, Rule.LOST, cause, now, out)
+        case State.FAILED:
+            cause = listed.reason or "the cloud says that it failed"
+            _came_to_nothing(group, instance, f"failed: {cause}", now)
+            group.take_down(instance, Rule.FAILED, cause, now, out)
+        case State.DELETING:
+            cause = listed.reason or "the cloud takes it away"
+            _came_to_nothing(group, instance, f"went before it was ready: {cause}", now)
+            group.take_down(instance, Rule.LOST, cause, now, out)
+        case State.SUSPENDING | State.SUSPENDED:
+            suspension.stopped(group, instance, listed, now, out)
+        case _:
+            pass
 
 
 def _came_to_nothing(group: Group, instance: Instance, what: str, now: Now) -> None:

@@ -68,6 +68,26 @@ class Operations:
         """Return whether the answer to any of them is awaited."""
         return any(not operation.settled for operation in self._open.values())
 
+    @property
+    def newest(self) -> Operation:
+        """Return the one that was asked for last; there must be one."""
+        return next(reversed(self._open.values()))
+
+    def overdue(self, now: float, patience: float) -> int:
+        """Return how many instances were asked for that long ago and have not been seen.
+
+        Args:
+            now: monotonic seconds.
+            patience: seconds.
+        """
+        late = (one for one in self._open.values() if one.asked + patience <= now)
+        return sum(operation.outstanding for operation in late)
+
+    def overdue_at(self, now: float, patience: float) -> float | None:
+        """Return when `overdue` may next grow, in monotonic seconds; None if it will not."""
+        times = (one.asked + patience for one in self._open.values())
+        return next((at for at in times if at > now), None)
+
     def __contains__(self, id: str) -> bool:
         return id in self._open
 

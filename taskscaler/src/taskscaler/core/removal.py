@@ -15,7 +15,8 @@ from taskscaler.core.effects import Decrease
 from taskscaler.core.instances import Life
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from datetime import timedelta
 
     from taskscaler.core.demand import Demand
     from taskscaler.core.events import Now
@@ -24,18 +25,92 @@ if TYPE_CHECKING:
     from taskscaler.core.outbox import Outbox
     from taskscaler.core.settings import Policy
 
-__all__ = ("ask", "clear", "expire", "shrink")
+__all__ = ("age", "ask", "clear", "cleared", "expire", "next_age", "shrink")
+
+# What a shutdown leaves alone, or has dealt with.
+_CLEARED = frozenset({Life.FOREIGN, Life.REMOVING, Life.SUSPENDING, Life.SUSPENDED, Life.RESUMING})
+
+# The lives in which age matters.
+_COMES_AND_SERVES = frozenset({Life.PREPARING, Life.READY, Life.DRAINING, Life.REMOVING})
 
 # How many instances a decision names before it only counts them.
 NAMED = 20
 
 
 def clear(group: Group, now: Now, out: Outbox) -> None:
-    """Condemn every instance of ours, whatever runs there."""
+    """Condemn every instance of ours, whatever runs there; suspended tasks keep theirs."""
     for instance in list(group.instances.values()):
-        if instance.life not in (Life.FOREIGN, Life.REMOVING):
-            group.revoke(instance, "the scaler shuts down", out)
+        if instance.life in _CLEARED:
+            continue
+        group.revoke_running(instance, "the scaler shuts down", out)
+        if instance.suspended:
+            group.rest(instance, now, out)
+        else:
             group.condemn(instance, Rule.SHUTDOWN, "the scaler shuts down", now, out)
+
+
+def cleared(group: Group) -> bool:
+    """Return whether nothing is left to be done so that all of our instances go.
+
+    Suspended ones stay. One that was asked for often enough without effect is given up.
+    """
+    return (
+        not group.unseen
+        and not group.calling
+        and all(
+            one.life in (Life.FOREIGN, Life.SUSPENDED) or _is_hopeless(group, one)
+            for one in group.instances.values()
+        )
+    )
+
+
+def _is_hopeless(group: Group, instance: Instance) -> bool:
+    return (
+        instance.life is Life.REMOVING
+        and instance.state is not State.DELETING
+        and instance.asked > group.settings.shutdown_deletion_retries
+        and instance.ask_at is not None
+    )
+
+
+def age(group: Group, now: Now, out: Outbox) -> None:
+    """Retire instances that are too old, a part of the fleet at a time.
+
+    A fleet that was made together would else be gone together.
+    """
+    limit = group.settings.max_instance_age
+    if not limit:
+        return
+    too_old = [one for one in _oldest(group, now) if one.life in _COMES_AND_SERVES]
+    leaving = sum(one.rule is Rule.AGE for one in too_old)
+    # At most every tenth at a time.
+    room = -(-len(group.instances) // 10) - leaving
+    for instance in too_old:
+        if room <= 0:
+            break
+        if instance.life is Life.READY:
+            reason = f"it is older than {Duration(seconds=limit.total_seconds())}"
+            group.retire(instance, Rule.AGE, reason, now, out)
+            room -= 1
+
+
+def _oldest(group: Group, now: Now) -> Iterator[Instance]:
+    """Return the instances that are older than they may be, the oldest first."""
+    seconds = group.settings.max_instance_age.total_seconds()
+    # They are kept in the order in which they came.
+    return itertools.takewhile(
+        lambda one: one.born + seconds <= now.monotonic, group.instances.values()
+    )
+
+
+def next_age(group: Group, now: Now) -> float:
+    """Return when the next instance will be too old, in monotonic seconds."""
+    seconds = group.settings.max_instance_age.total_seconds()
+    if not seconds:
+        return float("inf")
+    later = (one.born + seconds for one in group.instances.values())
+    # Those that are too old already are leaving, or wait for others to be gone.
+    return next((at for at in later if at > now.monotonic), float("inf"))
 
 
 def expire(group: Group, now: Now, out: Outbox) -> None:
@@ -49,7 +124,7 @@ def expire(group: Group, now: Now, out: Outbox) -> None:
     )
     for instance in list(late):
         reason = f"it did not run within {patience}"
-        group.condemn(instance, Rule.FAILED, reason, now, out)
+        group.take_down(instance, Rule.FAILED, reason, now, out)
         group.creation_failed(f"instance {instance.id} was given up: {reason}", now)
 
 
@@ -69,7 +144,7 @@ def shrink(
     excess = _excess(groups, demand.max_instances)
     idle_seconds = policy.idle_time.total_seconds()
     for group in reversed(groups):
-        while (instance := group.first_idle()) is not None:
+        while (instance := group.idle.first()) is not None:
             if excess > 0 and instance.available <= spare:
                 rule, reason = Rule.LIMIT, f"there are {excess} instances more than max_instances"
             elif (
@@ -94,26 +169,31 @@ def _excess(groups: Sequence[Group], limit: int) -> int:
     return staying - limit
 
 
-def ask(group: Group, demand: Demand, now: Now, out: Outbox) -> None:
-    """Ask for the removals that are due, all in one request."""
-    if group.decreasing:
+def ask(group: Group, demand: Demand, now: Now, out: Outbox, *, retry: timedelta) -> None:
+    """Ask for the removals that are due, all in one request.
+
+    Args:
+        group: where.
+        demand: the inputs of the decisions.
+        now: the moment.
+        out: takes the request.
+        retry: when to look again at one that the cloud is deleting already.
+    """
+    if Life.REMOVING in group.calling:
         return
-    due = [
-        instance
-        for instance in group.removing.values()
-        if instance.ask_removal_at is not None and instance.ask_removal_at <= now.monotonic
-    ]
-    retry = group.settings.deletion_retry_interval.total_seconds()
     chosen: list[Instance] = []
-    for instance in due:
+    for instance in group.removing.values():
+        if instance.ask_at is None or instance.ask_at > now.monotonic:
+            continue
         if instance.state is State.DELETING:
-            instance.ask_removal_at = now.monotonic + retry
+            instance.ask_at = now.monotonic + retry.total_seconds()
         else:
-            instance.ask_removal_at = None
+            instance.ask_at = None
+            instance.asked += 1
             chosen.append(instance)
     if not chosen:
         return
-    group.decreasing = True
+    group.calling.add(Life.REMOVING)
     out.add(
         Decrease(
             group.name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskscaler.core import listings
+from taskscaler.core import listings, suspension
 from taskscaler.core.decisions import Rule
 from taskscaler.core.instances import Life
 from taskscaler.core.outbox import Outbox
@@ -25,6 +25,7 @@ __all__ = (
     "broke",
     "decreased",
     "increased",
+    "interrupted",
     "interval",
     "listed",
     "not_listed",
@@ -40,6 +41,8 @@ def listed(state: ScalerState, event: events.ListingArrived, now: Now) -> list[E
     group.listing = False
     listings.digest(group, event.listing, now, out)
     group.list_at = now.monotonic + interval(state, group)
+    # Tasks whose slots were lost before they knew of them wait again.
+    state.place(now, out)
     state.wake(now.monotonic, out)
     return out.finish()
 
@@ -82,11 +85,13 @@ def increased(state: ScalerState, event: events.IncreaseSettled, now: Now) -> li
     operation = group.operations.settle(event.operation, count, event.accepted.ids)
     group.store_operation(operation, out)
     if error is not None:
-        group.creation_failed(str(error), now, error.retry_after)
+        group.creation_failed(str(error), now, error)
     elif operation.expected < asked:
         reason = f"{operation.expected} of {asked} instances were accepted, without a reason"
         group.creation_failed(reason, now)
-    _expect(state, group, now, out)
+    elif not event.unknown:
+        group.cooldown.end()
+    state.expect(group, now, out)
     return out.finish()
 
 
@@ -94,8 +99,8 @@ def decreased(state: ScalerState, event: events.DecreaseSettled, now: Now) -> li
     """Ask again, later, for what stays."""
     group = state.group(event.group)
     out = Outbox()
-    group.decreasing = False
-    retry_after = state.settings.deletion_retry_interval
+    group.calling.discard(Life.REMOVING)
+    retry_after = state.deletion_retry
     error = event.accepted.error
     if error is not None and error.retry_after is not None:
         # Some clouds say "in zero seconds".
@@ -104,15 +109,9 @@ def decreased(state: ScalerState, event: events.DecreaseSettled, now: Now) -> li
         instance = group.removing.get(id)
         if instance is not None:
             # Also when it was accepted: a removal may turn out to have had no effect.
-            instance.ask_removal_at = now.monotonic + retry_after.total_seconds()
-    _expect(state, group, now, out)
+            instance.ask_at = now.monotonic + retry_after.total_seconds()
+    state.expect(group, now, out)
     return out.finish()
-
-
-def _expect(state: ScalerState, group: Group, now: Now, out: Outbox) -> None:
-    """The group was changed: look at once, and then at the short interval."""
-    group.list_at = min(group.list_at, max(now.monotonic, group.listing_backoff.until))
-    state.wake(now.monotonic, out)
 
 
 def prepared(state: ScalerState, event: events.InstancePrepared, now: Now) -> list[Effect]:
@@ -121,8 +120,10 @@ def prepared(state: ScalerState, event: events.InstancePrepared, now: Now) -> li
     instance = group.instances.get(event.id)
     out = Outbox()
     if instance is not None and instance.life is Life.PREPARING:
-        group.prepared(instance, now)
-        state.place(out)
+        group.prepared(instance, now, out)
+        suspension.serve(state, group, instance, now, out)
+        group.retire_again(instance, now, out)
+        state.place(now, out)
         state.wake(now.monotonic, out)
     return out.finish()
 
@@ -133,7 +134,7 @@ def unprepared(state: ScalerState, event: events.PreparationFailed, now: Now) ->
     instance = group.instances.get(event.id)
     out = Outbox()
     if instance is not None and instance.life is Life.PREPARING:
-        group.condemn(instance, Rule.FAILED, event.reason, now, out)
+        group.take_down(instance, Rule.FAILED, event.reason, now, out)
         reason = f"instance {instance.id} did not become ready: {event.reason}"
         group.creation_failed(reason, now)
         state.wake(now.monotonic, out)
@@ -148,5 +149,21 @@ def broke(state: ScalerState, event: events.InstanceBroke, now: Now) -> list[Eff
     if instance is not None and instance.life is Life.READY:
         group.retire(instance, Rule.FAILED, event.reason, now, out)
         # The cloud may know more, and what it knows may concern other tasks there.
-        _expect(state, group, now, out)
+        state.expect(group, now, out)
+    return out.finish()
+
+
+def interrupted(state: ScalerState, event: events.InterruptionAnnounced, now: Now) -> list[Effect]:
+    """Give an instance that is to be taken away no further task, and replace it early."""
+    group = state.group(event.group)
+    instance = group.instances.get(event.id)
+    out = Outbox()
+    if instance is None:
+        return []
+    if instance.life is Life.READY:
+        group.retire(instance, Rule.INTERRUPTED, event.reason, now, out)
+    elif instance.life in (Life.CREATING, Life.PREPARING) and instance.vacant:
+        group.condemn(instance, Rule.INTERRUPTED, event.reason, now, out)
+    state.place(now, out)
+    state.expect(group, now, out)
     return out.finish()

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taskscaler.core import health, removal, suspension
 from taskscaler.core.demand import Demand, target_idle
 from taskscaler.core.effects import List
+from taskscaler.core.instances import Life
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from taskscaler.core.events import Now
     from taskscaler.core.groups import Group
@@ -21,7 +24,15 @@ if TYPE_CHECKING:
     from taskscaler.core.settings import Policy, Settings
     from taskscaler.core.tasks import Tasks
 
-__all__ = ("add_up", "potential", "refresh", "wake_time")
+__all__ = ("add_up", "patience", "potential", "refresh", "wake_time")
+
+# What takes longer than this part of the time that it may take does not keep others waiting.
+PATIENCE = 0.1
+
+
+def patience(timeout: timedelta) -> float:
+    """Return for how many seconds something with a timeout may hold up what depends on it."""
+    return timeout.total_seconds() * PATIENCE
 
 
 def add_up(groups: Sequence[Group], tasks: Tasks, settings: Settings, policy: Policy) -> Demand:
@@ -30,26 +41,33 @@ def add_up(groups: Sequence[Group], tasks: Tasks, settings: Settings, policy: Po
     per_instance = settings.capacity_per_instance
     if settings.max_use_count:
         per_instance = min(per_instance, settings.max_use_count)
+    overdue = sum(group.overdue for group in groups)
     return Demand(
         waiting=len(tasks.waiting),
         reserved=len(tasks.reserved),
         promised=len(tasks.reserved) if policy.preemptive else 0,
         acquired=acquired,
         free=sum(group.slots.free for group in groups),
-        coming=sum(group.coming for group in groups) * per_instance,
+        coming=(sum(group.coming for group in groups) - overdue) * per_instance,
         unavailable=sum(group.unavailable for group in groups),
         target=target_idle(policy, acquired),
         slots_per_instance=per_instance,
         instances=sum(group.size for group in groups),
         max_instances=settings.max_instances,
+        idle_count=policy.idle_count,
+        scale_factor=policy.scale_factor,
+        scale_factor_limit=policy.scale_factor_limit,
+        unhealthy=sum(group.unhealthy for group in groups),
+        suspended=sum(group.suspended for group in groups),
+        overdue=overdue * per_instance,
     )
 
 
 def potential(groups: Sequence[Group], demand: Demand) -> int | None:
     """Return how many slots could still be added; None if there is no limit."""
     rooms = [demand.room]
-    if all(group.max_size is not None for group in groups):
-        rooms.append(sum(max(0, (group.max_size or 0) - group.size) for group in groups))
+    if all(group.limit is not None for group in groups):
+        rooms.append(sum(max(0, (group.limit or 0) - group.size) for group in groups))
     limits = [room for room in rooms if room is not None]
     return min(limits) * demand.slots_per_instance if limits else None
 
@@ -58,22 +76,29 @@ def refresh(group: Group, now: Now, out: Outbox) -> None:
     """Ask for a listing if one is due."""
     if not group.listing and group.list_at <= now.monotonic:
         group.listing = True
+        group.listing_since = now.monotonic
         out.add(List(group.name, group.settings.operation_timeout.total_seconds()))
 
 
-def wake_time(group: Group, demand: Demand, policy: Policy, now: Now) -> float:
+def wake_time(group: Group, policy: Policy, now: Now) -> float:
     """Return when the group needs the next decision if nothing happens before, in seconds."""
     settings = group.settings
     times = [] if group.listing else [group.list_at]
     creation_seconds = settings.creation_timeout.total_seconds()
     if group.creating:
         times.append(next(iter(group.creating.values())).seen_at + creation_seconds)
-    if demand.wanted and group.backoff.until > now.monotonic:
-        times.append(group.backoff.until)
-    if not group.decreasing:
-        asks = (instance.ask_removal_at for instance in group.removing.values())
+    overdue_at = group.operations.overdue_at(now.monotonic, patience(settings.creation_timeout))
+    if overdue_at is not None:
+        times.append(overdue_at)
+    if Life.REMOVING not in group.calling:
+        asks = (instance.ask_at for instance in group.removing.values())
         times.extend(ask for ask in asks if ask is not None)
-    idle = group.first_idle()
+    times += (
+        health.next_check(group),
+        suspension.next_ask(group, now),
+        removal.next_age(group, now),
+    )
+    idle = group.idle.first()
     if idle is not None:
         expiry = idle.idle_since + policy.idle_time.total_seconds()
         # One that is idle for long enough already stays because it is needed. What ends

@@ -11,24 +11,39 @@ takes the scaling decisions (`growth.py`, `removal.py`, `scaling.py`).
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
-from taskscaler.core import claims, events, growth, removal, reports, scaling
-from taskscaler.core.effects import Grant, Refuse, WakeAt
+from taskscaler.core import (
+    claims,
+    events,
+    growth,
+    health,
+    parting,
+    removal,
+    reports,
+    restoring,
+    scaling,
+    suspension,
+    troubles,
+)
+from taskscaler.core.decisions import PASSING
+from taskscaler.core.effects import Decided, Refuse, WakeAt
 from taskscaler.core.explain import Standing
 from taskscaler.core.groups import Group
 from taskscaler.core.instances import Life
-from taskscaler.core.operations import Operation
 from taskscaler.core.outbox import Outbox
-from taskscaler.core.records import InstanceRecord, OperationRecord
+from taskscaler.core.policy import InForce, in_force
 from taskscaler.core.tasks import Tasks
+from taskscaler.core.throttle import TokenBucket
 from taskscaler.errors import IllegalEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from fleeting.types import GroupInfo
-    from taskscaler.core.decisions import Decision
+    from taskscaler.core.decisions import Clamp, Decision, Rule
     from taskscaler.core.demand import Demand
     from taskscaler.core.effects import Effect
     from taskscaler.core.events import Event, Now
@@ -36,6 +51,12 @@ if TYPE_CHECKING:
     from taskscaler.core.settings import Settings
 
 __all__ = ("ScalerState",)
+
+# Never is it later than this without a look at the policy.
+UNKNOWN = datetime.min.replace(tzinfo=UTC)
+
+# A wall clock that lags behind is asked again after this time, in seconds.
+LAG_SECONDS = 0.1
 
 
 class ScalerState:
@@ -58,27 +79,33 @@ class ScalerState:
         groups: by id.
         order: the same groups in order of preference.
         tasks: what they want and have.
-        closing: whether no tasks are taken any more.
+        closing: whether the scaler shuts down.
+        refusing: why no new tasks are taken; empty as long as they are.
+        untouched: whether nothing has happened yet.
+        probe_after: see the settings; in seconds.
         blocked: what the newest decision could not have, group by group.
         decided_at: when the newest decision was taken, in monotonic seconds.
     """
 
     def __init__(self, groups: Sequence[GroupInfo], settings: Settings, *, name: str) -> None:
         self.settings = settings
-        self.groups = {info.id: Group(info.id, info.max_size, settings) for info in groups}
+        self.tasks = Tasks()
+        self.groups = {info.id: Group(info, settings, self.tasks) for info in groups}
         if len(self.groups) != len(groups) or not groups:
             raise IllegalEvent("a scaler needs at least one group, and each of them once")
-        self.tasks = Tasks()
         self.closing = False
+        self.refusing = ""
         self.blocked: tuple[Decision, ...] = ()
         self.order = tuple(self.groups.values())
         self._name = name
         self._operations = 0
         self._removing = False
-        self._untouched = True
+        self.untouched = True
         self._wake_at = float("inf")
+        self._held: frozenset[tuple[str, Rule, Clamp | None]] = frozenset()
         self.decided_at = float("-inf")
-        self._read_settings()
+        self.bucket = TokenBucket(settings)
+        self._take(InForce(settings.policy, UNKNOWN, UNKNOWN))
 
     def apply(self, event: Event, now: Now) -> list[Effect]:
         """Take note of what happened, and return what is to be done about it.
@@ -86,9 +113,38 @@ class ScalerState:
         Raises:
             IllegalEvent: it cannot have happened; nothing has changed.
         """
-        effects = self._HANDLERS[type(event)](self, event, now)
-        self._untouched = False
+        if self._scheduled and not self._since <= now.wall < self._until:
+            effects = self._look_and_apply(event, now)
+        else:
+            effects = self._HANDLERS[type(event)](self, event, now)
+        self.untouched = False
         return effects
+
+    def _look_and_apply(self, event: Event, now: Now) -> list[Effect]:
+        """Find out which policy is in force, and apply the event under that one."""
+        before = InForce(self.policy, self._since, self._until)
+        self._take(in_force(self.settings, now.wall))
+        switched = self.policy != before.policy
+        try:
+            effects = self._HANDLERS[type(event)](self, event, now)
+        except IllegalEvent:
+            self._take(before)
+            raise
+        if switched and not isinstance(event, events.TimePassed):
+            out = Outbox()
+            # Slots that were promised to reservations may be free for everybody now.
+            self.place(now, out)
+            self.wake(now.monotonic, out)
+            effects += out.finish()
+        return effects
+
+    def _take(self, held: InForce) -> None:
+        """Go by a policy from now on."""
+        self.policy, self._since, self._until = held
+        self._scheduled = bool(self.settings.schedule)
+        self.probe_after = self.settings.probe_after.total_seconds()
+        self.preemptive = self.policy.preemptive
+        self.keeps_idle = self.policy.idle_count > 0 or self.policy.scale_factor > 0
 
     def standing(self) -> Standing:
         """Return a summary of where everything stands, for people."""
@@ -107,8 +163,20 @@ class ScalerState:
     def finished(self) -> bool:
         """Return whether it is closing and nothing of ours is left that was to be removed."""
         return self.closing and (
-            not self._removing or all(group.empty and not group.decreasing for group in self.order)
+            not self._removing or all(removal.cleared(group) for group in self.order)
         )
+
+    @property
+    def drained(self) -> bool:
+        """Return whether no task waits, is promised a slot or has one; suspended ones aside."""
+        return not (self.tasks.reserved or self.tasks.waiting or self.tasks.held)
+
+    @property
+    def deletion_retry(self) -> timedelta:
+        """Return when to ask again for a removal that had no effect."""
+        if self._removing:
+            return self.settings.shutdown_deletion_interval
+        return self.settings.deletion_retry_interval
 
     # What the handlers share.
 
@@ -127,11 +195,16 @@ class ScalerState:
         except KeyError:
             raise IllegalEvent(f"there is no group {name!r}") from None
 
-    def bind(self, key: str, group: Group, instance: Instance) -> Grant:
+    def expect(self, group: Group, now: Now, out: Outbox) -> None:
+        """The group was changed: look at once, and then at the short interval."""
+        group.list_at = min(group.list_at, max(now.monotonic, group.listing_backoff.until))
+        self.wake(now.monotonic, out)
+
+    def bind(self, key: str, group: Group, instance: Instance, now: Now, out: Outbox) -> None:
         """Give a task its slot: the only place where that happens."""
-        slot = group.acquire(instance, key)
+        group.acquire(instance, key)
         self.tasks.held[key] = (group, instance)
-        return Grant(key, group.name, instance.id, slot)
+        health.confirm(self, key, now, out)
 
     def may_take(self) -> bool:
         """Return whether a task may take a free slot that is not promised to another one."""
@@ -139,34 +212,18 @@ class ScalerState:
             return True
         return sum(group.slots.free for group in self.order) > len(self.tasks.reserved)
 
-    def place(self, out: Outbox) -> None:
+    def place(self, now: Now, out: Outbox) -> None:
         """Give free slots to the tasks that wait, the first come first."""
+        while self.closing and self.tasks.waiting:
+            out.add(Refuse(self.tasks.next(), self.refusing))
         for group in self.order:
             while self.tasks.waiting and (instance := group.slots.best()) is not None:
                 if not self.may_take():
                     return
-                out.add(self.bind(self.tasks.next(), group, instance))
+                self.bind(self.tasks.next(), group, instance, now, out)
                 out.put(group.record(instance))
 
     # The scaler itself.
-
-    def _restored(self, event: events.RecordsRestored, now: Now) -> list[Effect]:
-        if not self._untouched:
-            raise IllegalEvent("records are restored before anything else")
-        out = Outbox()
-        instances = [one for one in event.records if isinstance(one, InstanceRecord)]
-        operations = [one for one in event.records if isinstance(one, OperationRecord)]
-        # The oldest first, whatever the order in which the store has them. The records of
-        # groups that are not driven any more stay in the store.
-        for record in sorted(instances, key=lambda one: one.created_at):
-            if (group := self.groups.get(record.group)) is not None:
-                group.restore(record, now, out)
-        for asked in sorted(operations, key=lambda one: one.asked_at):
-            if (group := self.groups.get(asked.group)) is not None:
-                operation = Operation(asked.id, asked.count, now.monotonic, asked.asked_at)
-                group.operations.add(operation)
-                group.operations.settle(asked.id, None)
-        return out.finish()
 
     def _changed(self, event: events.SettingsChanged, now: Now) -> list[Effect]:
         for name in ("capacity_per_instance", "max_use_count", "placement"):
@@ -174,7 +231,8 @@ class ScalerState:
                 raise IllegalEvent(f"{name} cannot change while the scaler runs; restart it")
         readopt = event.settings.unknown_instances is not self.settings.unknown_instances
         self.settings = event.settings
-        self._read_settings()
+        self.bucket.configure(event.settings, now.monotonic)
+        self._take(in_force(event.settings, now.wall))
         out = Outbox()
         for group in self.order:
             group.settings = event.settings
@@ -182,21 +240,24 @@ class ScalerState:
             # Not before the next listing: until then they count against the limits.
             group.judge_again = group.judge_again or readopt
         # Slots that were promised to reservations may be free for everybody now.
-        self.place(out)
+        self.place(now, out)
         self.wake(now.monotonic, out)
         return out.finish()
 
-    def _read_settings(self) -> None:
-        self.policy = self.settings.policy
-        self.preemptive = self.policy.preemptive
-        self.keeps_idle = self.policy.idle_count > 0 or self.policy.scale_factor > 0
+    def _drain(self, event: events.DrainAsked, now: Now) -> list[Effect]:
+        del event, now
+        self.refusing = self.refusing or "the scaler takes no new tasks, because it is drained"
+        return []
 
     def _shut_down(self, event: events.ShutdownAsked, now: Now) -> list[Effect]:
         self.closing = True
+        self.refusing = "the scaler shuts down"
         self._removing = event.remove
         out = Outbox()
-        while self.tasks.waiting:
-            out.add(Refuse(self.tasks.next(), "the scaler shuts down"))
+        self.place(now, out)
+        for key in sorted(self.tasks.resuming):
+            out.add(Refuse(key, self.refusing))
+        self.tasks.resuming.clear()
         self.wake(now.monotonic, out)
         return out.finish()
 
@@ -204,22 +265,45 @@ class ScalerState:
         del event
         out = Outbox()
         self.decided_at = now.monotonic
+        suspension.expire(self, now, out)
         for group in self.order:
             removal.expire(group, now, out)
+            removal.age(group, now, out)
             if self._removing:
                 removal.clear(group, now, out)
+            growth.review(group, now)
+        # A switch of the policy may just have set slots free for those who wait.
+        self.place(now, out)
         demand = self.demand()
+        self._wake_at = float("inf")
         if not self.closing:
             removal.shrink(self.order, demand, self.policy, now, out)
-            decisions = growth.grow(self.order, demand, now, out, self._name_operation)
-            self.blocked = tuple(one for one in decisions if one.clamped_by)
-        self._wake_at = float("inf")
+            parting.part(self.order, self.tasks, self.demand(), self.policy, now, out)
+            self._grow(demand, now, out)
+        self._wake_at = min(self._wake_at, suspension.next_expiry(self, now))
         for group in self.order:
-            removal.ask(group, demand, now, out)
+            health.check(group, now, out)
+            suspension.ask(group, now, out)
+            troubles.keep(group, now, out)
+            removal.ask(group, demand, now, out, retry=self.deletion_retry)
             scaling.refresh(group, now, out)
-            self._wake_at = min(self._wake_at, scaling.wake_time(group, demand, self.policy, now))
+            self._wake_at = min(self._wake_at, scaling.wake_time(group, self.policy, now))
         out.add(WakeAt(self._wake_at))
         return out.finish()
+
+    def _grow(self, demand: Demand, now: Now, out: Outbox) -> None:
+        """Grow, and tell what is held back once, not each time that it is."""
+        grown = growth.grow(self.order, demand, self.bucket, now, out, self._name_operation)
+        self.blocked = tuple(one for one in grown.decisions if one.clamped_by)
+        idle = [one for one in self.blocked if not (one.decided or one.clamp in PASSING)]
+        for decision in idle:
+            if decision.kind not in self._held:
+                out.add(Decided(decision))
+        self._held = frozenset(one.kind for one in idle)
+        self._wake_at = grown.again_at
+        if self._scheduled:
+            left = (self._until - now.wall).total_seconds()
+            self._wake_at = min(self._wake_at, now.monotonic + max(left, LAG_SECONDS))
 
     def _name_operation(self) -> str:
         self._operations += 1
@@ -252,8 +336,17 @@ class ScalerState:
         events.InstancePrepared: reports.prepared,
         events.PreparationFailed: reports.unprepared,
         events.InstanceBroke: reports.broke,
+        events.InterruptionAnnounced: reports.interrupted,
+        events.HealthPassed: health.passed,
+        events.HealthFailed: health.failed,
+        events.TaskSuspended: suspension.suspended,
+        events.TaskResumed: suspension.resumed,
+        events.SuspendedTaskDropped: suspension.dropped,
+        events.SuspendSettled: suspension.suspend_settled,
+        events.ResumeSettled: suspension.resume_settled,
+        events.DrainAsked: _drain,
         events.SettingsChanged: _changed,
-        events.RecordsRestored: _restored,
+        events.RecordsRestored: restoring.restored,
         events.ShutdownAsked: _shut_down,
         events.TimePassed: _time_passed,
     }

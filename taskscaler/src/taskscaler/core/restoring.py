@@ -1,0 +1,110 @@
+"""What an earlier life of the scaler left: taken up before anything else.
+
+Instances come back as if they were being created: whether they are still there,
+and whether they run, the first listings say. Nobody knows what a task did on an
+instance when the scaler ended, so such an instance is removed, unless the
+settings say that it is to be used again. Suspended tasks come back as they were.
+An increase whose outcome was not known may bring all that was asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from fleeting.types import State
+from taskscaler.core import troubles
+from taskscaler.core.decisions import Rule
+from taskscaler.core.instances import Life, Suspension
+from taskscaler.core.operations import Operation
+from taskscaler.core.outbox import Outbox
+from taskscaler.core.records import GroupRecord, InstanceRecord, OperationRecord, TombstoneRecord
+from taskscaler.errors import IllegalEvent
+
+if TYPE_CHECKING:
+    from taskscaler.core import events
+    from taskscaler.core.effects import Effect
+    from taskscaler.core.events import Now
+    from taskscaler.core.groups import Group
+    from taskscaler.core.instances import Instance
+    from taskscaler.core.state import ScalerState
+
+__all__ = ("restored",)
+
+R = TypeVar("R", InstanceRecord, OperationRecord, TombstoneRecord, GroupRecord)
+
+
+def restored(state: ScalerState, event: events.RecordsRestored, now: Now) -> list[Effect]:
+    """Take up all records of the groups that are driven; those of others stay in the store."""
+    if not state.untouched:
+        raise IllegalEvent("records are restored before anything else")
+    out = Outbox()
+    # The oldest first, whatever the order in which the store has them.
+    for record in sorted(_of_kind(event, InstanceRecord), key=lambda one: one.created_at):
+        if (group := state.groups.get(record.group)) is not None:
+            _take_up(group, record, now, out)
+    for asked in sorted(_of_kind(event, OperationRecord), key=lambda one: one.asked_at):
+        if (group := state.groups.get(asked.group)) is not None:
+            operation = Operation(asked.id, asked.count, now.monotonic, asked.asked_at)
+            group.operations.add(operation)
+            group.operations.settle(asked.id, None)
+    for stone in sorted(_of_kind(event, TombstoneRecord), key=lambda one: one.at):
+        if (group := state.groups.get(stone.group)) is not None:
+            group.remember(stone.id, stone.incarnation, out)
+    for trouble in _of_kind(event, GroupRecord):
+        if (group := state.groups.get(trouble.group)) is not None:
+            troubles.recall(group, trouble, now)
+    _find_suspended(state)
+    return out.finish()
+
+
+def _find_suspended(state: ScalerState) -> None:
+    """Name the suspended tasks, the longest suspended first."""
+    kept = [
+        (suspension.began, key, group, instance)
+        for group in state.order
+        for instance in group.keeping.values()
+        for key, suspension in instance.suspended.items()
+    ]
+    for _, key, group, instance in sorted(kept, key=lambda one: one[:2]):
+        state.tasks.suspended[key] = (group, instance)
+
+
+def _of_kind(event: events.RecordsRestored, kind: type[R]) -> list[R]:
+    return [one for one in event.records if isinstance(one, kind)]
+
+
+def _take_up(group: Group, record: InstanceRecord, now: Now, out: Outbox) -> None:
+    instance = group.add(record.id, State.UNKNOWN, record.incarnation, Life.CREATING, now)
+    instance.created_at = record.created_at
+    instance.born = now.monotonic - (now.wall - record.created_at).total_seconds()
+    instance.ready_at = record.ready_at
+    instance.used = record.used
+    if instance.uses_left is not None:
+        instance.uses_left = max(0, instance.uses_left - record.used)
+    for key, slot, since in record.suspended:
+        if slot < instance.capacity:
+            began = now.monotonic - (now.wall - since).total_seconds()
+            instance.suspend(key, Suspension(slot, since, began))
+            group.keeping[instance.id] = instance
+    rule, reason = _why_it_goes(group, instance, record)
+    if rule is None:
+        if record.tasks:
+            out.put(group.record(instance))
+    elif instance.suspended:
+        # It goes when they are done.
+        instance.rule, instance.reason = rule, reason
+        out.put(group.record(instance))
+    else:
+        group.condemn(instance, rule, reason, now, out)
+
+
+def _why_it_goes(
+    group: Group, instance: Instance, record: InstanceRecord
+) -> tuple[Rule | None, str]:
+    if record.tasks and not group.settings.keep_instance_with_acquisitions:
+        return Rule.FAILED, "it ran tasks when the scaler ended"
+    if record.rule is not None:
+        return record.rule, record.reason
+    if instance.uses_left == 0:
+        return Rule.USED_UP, "its use count is reached"
+    return None, ""

@@ -1,0 +1,661 @@
+"""How fast growth goes, in which group, and what holds it back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+
+from core_model import START, Play
+from fleeting.errors import (
+    GroupGone,
+    OutOfCapacity,
+    PermissionDenied,
+    ProviderError,
+    QuotaExceeded,
+    Throttled,
+)
+from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
+from taskscaler.core import effects, events
+from taskscaler.core.decisions import Clamp, Rule
+from taskscaler.core.explain import Standing, describe, explain
+from taskscaler.core.instances import Life
+from taskscaler.core.records import GroupRecord
+from taskscaler.core.settings import Policy, Settings
+from taskscaler.core.throttle import TokenBucket
+
+UNLIMITED = Settings(throttle_limit=math.inf)
+SPOT, ON_DEMAND = GroupInfo("spot"), GroupInfo("on-demand")
+
+
+def ask(play: Play, count: int, prefix: str = "t") -> None:
+    """Let so many tasks wait, then decide."""
+    for number in range(count):
+        play.say(events.TaskAsked(f"{prefix}{number}"))
+    play.tick()
+
+
+def settle(play: Play, group: str = "g", error: ProviderError | None = None) -> int:
+    """Answer the request to a group, wholly or with a refusal; return how many it asked for."""
+    increase = play.take(effects.Increase, group)
+    accepted = Accepted(0 if error else increase.count, error=error)
+    play.say(events.IncreaseSettled(group, increase.operation, accepted))
+    return increase.count
+
+
+def two_groups(settings: Settings | None = None, *groups: GroupInfo) -> Play:
+    """Return a play with two empty groups that are listed."""
+    play = Play(settings or UNLIMITED, *(groups or (SPOT, ON_DEMAND)))
+    play.list(group="spot")
+    play.list(group="on-demand")
+    return play
+
+
+def wake_at(play: Play) -> float:
+    """Return when the core wants to be woken."""
+    return next(one.monotonic for one in reversed(play.todo) if isinstance(one, effects.WakeAt))
+
+
+# The token bucket.
+
+
+@given(
+    limit=st.sampled_from([0.1, 1.0, 3.0, 7.0, 100.0, 1e6]),
+    burst=st.integers(0, 20),
+    wishes=st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(1, 30)), max_size=30),
+    start=st.floats(0.0, 1e7),
+)
+def test_no_window_has_more_than_the_burst_and_what_came_meanwhile(
+    limit: float, burst: int, wishes: list[tuple[float, int]], start: float
+) -> None:
+    """Whoever looks at the requests of any stretch of time finds at most burst + limit * length."""
+    bucket = TokenBucket(Settings(throttle_limit=limit, throttle_burst=burst))
+    now, taken = start, []
+    for pause, wish in wishes:
+        now += pause
+        available = bucket.available(now)
+        assert available is not None
+        assert 0 <= available <= bucket.burst
+        if available == 0:
+            assert bucket.ready_at(1) > now, "who is to wait is told for how long"
+            assert bucket.available(bucket.ready_at(1)) == 1, "and not in vain"
+        count = min(wish, available)
+        bucket.take(count, now)
+        taken.append((now, count))
+    for first in range(len(taken)):
+        for last in range(first, len(taken)):
+            length = taken[last][0] - taken[first][0]
+            total = sum(count for _, count in taken[first : last + 1])
+            assert total <= bucket.burst + limit * length + 1e-3
+
+
+@given(st.integers(1, 20), st.floats(0.01, 1000.0), st.floats(0.0, 1e6))
+def test_a_bucket_that_was_left_alone_is_full(burst: int, limit: float, start: float) -> None:
+    """After burst / limit seconds everything is there again, and never more than that."""
+    bucket = TokenBucket(Settings(throttle_limit=limit, throttle_burst=burst))
+    bucket.take(burst, start)
+    assert bucket.available(start + burst / limit + 1e-6) == burst
+    assert bucket.available(start + 1e9) == burst
+
+
+@pytest.mark.parametrize(
+    ("settings", "burst"),
+    [
+        (Settings(throttle_limit=2.5), 3),
+        (Settings(throttle_limit=0.2), 1),
+        (Settings(throttle_limit=5, max_instances=40), 40),
+        (Settings(throttle_limit=5, max_instances=40, throttle_burst=7), 7),
+    ],
+)
+def test_the_burst_is_the_setting_or_the_limit_of_instances_or_of_the_rate(
+    settings: Settings, burst: int
+) -> None:
+    """Zero is `max_instances`, and without that what comes in one second."""
+    assert TokenBucket(settings).available(0.0) == burst
+
+
+def test_what_was_taken_stays_taken_when_the_settings_change() -> None:
+    """A reload neither fills the bucket nor empties it."""
+    bucket = TokenBucket(Settings(throttle_limit=1, throttle_burst=10))
+    bucket.take(4, 100.0)
+    bucket.configure(Settings(throttle_limit=2, throttle_burst=20), 100.0)
+    assert bucket.available(100.0) == 16
+    bucket.configure(Settings(throttle_limit=2, throttle_burst=3), 100.0)
+    assert bucket.available(100.0) == 0
+    assert bucket.ready_at(1) == pytest.approx(100.5)
+    bucket.configure(UNLIMITED, 100.0)
+    assert bucket.available(100.0) is None
+    bucket.take(1000, 100.0)
+    bucket.configure(Settings(throttle_limit=2, throttle_burst=3), 101.0)
+    assert bucket.available(101.0) == 3
+
+
+def test_a_large_demand_gets_its_burst_at_once_and_the_rest_as_tokens_come() -> None:
+    """With a burst of three and one per second, five instances take until the second second."""
+    settings = Settings(throttle_limit=1, throttle_burst=3, increase_interval=timedelta(0))
+    play = Play(settings)
+    play.list()
+    ask(play, 5)
+    increase = play.take(effects.Increase)
+    assert (increase.count, increase.decision.clamp) == (3, Clamp.THROTTLED)
+    assert "1 new instances per second" in increase.decision.clamped_by
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(3)))
+    play.tick()
+    assert not play.has(effects.Increase)
+    assert wake_at(play) == 1.0
+    for second in (1.0, 2.0):
+        play.tick(second - play.seconds)
+        assert settle(play) == 1
+    play.tick(1.0)
+    assert not play.has(effects.Increase)
+
+
+def test_the_bucket_is_shared_by_all_groups() -> None:
+    """What the first group takes is not there for the second."""
+    settings = Settings(throttle_limit=0.01, throttle_burst=3)
+    play = two_groups(settings, GroupInfo("spot", 2), ON_DEMAND)
+    ask(play, 4)
+    assert play.take(effects.Increase, "spot").count == 2
+    other = play.take(effects.Increase, "on-demand")
+    assert (other.count, other.decision.clamp) == (1, Clamp.THROTTLED)
+
+
+@profile(deadline=None, max_examples=30)
+@given(
+    limit=st.sampled_from([0.3, 1.0, 7.0]),
+    arrivals=st.lists(st.floats(0.0, 20.0), min_size=1, max_size=30),
+    interval=st.sampled_from([0.0, 1.0, 3.7]),
+)
+def test_requests_keep_the_interval_and_the_rate_and_everybody_is_served(
+    limit: float, arrivals: list[float], interval: float
+) -> None:
+    """Woken only when it wants to be, it asks for all in the end, and never too fast."""
+    settings = Settings(
+        throttle_limit=limit, throttle_burst=2, increase_interval=timedelta(seconds=interval)
+    )
+    play = Play(settings)
+    play.list()
+    asked: list[tuple[float, int]] = []
+    todo = sorted(arrivals)
+    for _ in range(1000):
+        if todo and todo[0] <= wake_at(play):
+            play.seconds = max(play.seconds, todo.pop(0))
+            play.say(events.TaskAsked(f"t{len(todo)}"))
+        elif not todo and sum(count for _, count in asked) == len(arrivals):
+            break
+        else:
+            play.seconds = max(play.seconds, wake_at(play))
+            play.tick()
+            assert wake_at(play) > play.seconds
+        if play.has(effects.Increase):
+            asked.append((play.seconds, settle(play)))
+    assert sum(count for _, count in asked) == len(arrivals)
+    assert all(earlier + interval <= later for (earlier, _), (later, _) in pairwise(asked))
+    for first in range(len(asked)):
+        total = sum(count for _, count in asked[first:])
+        assert total <= 2 + limit * (asked[-1][0] - asked[first][0]) + 1e-6
+
+
+def test_what_comes_within_the_interval_is_asked_for_together() -> None:
+    """The first task is served at once, the nine that follow by one request a second later."""
+    play = Play()
+    play.list()
+    ask(play, 1, "first")
+    assert settle(play) == 1
+    for number in range(9):
+        play.say(events.TaskAsked(f"t{number}"), after=0.1)
+        play.tick()
+    assert not play.has(effects.Increase)
+    assert wake_at(play) == 1.0
+    play.tick(1.0 - play.seconds)
+    assert settle(play) == 9
+
+
+# Errors by class.
+
+
+def test_a_group_without_capacity_is_passed_over_for_its_cooldown_and_then_preferred_again() -> (
+    None
+):
+    """The next one gets the rest at once; after the cooldown the order of preference holds."""
+    play = two_groups()
+    ask(play, 2)
+    assert settle(play, "spot", OutOfCapacity("none left")) == 2
+    play.tick()
+    assert settle(play, "on-demand") == 2
+    ask(play, 2, "later")
+    play.tick(299.0)
+    assert settle(play, "on-demand") == 2
+    assert "none left" in play.state.standing().troubles["spot"]
+    play.tick(1.0)
+    ask(play, 2, "latest")
+    assert settle(play, "spot") == 2
+
+
+def test_only_when_nothing_else_is_to_be_had_is_it_asked_again_before() -> None:
+    """The other group is full, so the ordinary pauses decide, and no cooldown."""
+    play = two_groups(UNLIMITED, SPOT, GroupInfo("on-demand", 1))
+    ask(play, 3)
+    settle(play, "spot", OutOfCapacity("none left"))
+    play.tick()
+    assert settle(play, "on-demand") == 1
+    play.tick()
+    assert not play.has(effects.Increase)
+    assert wake_at(play) == 1.0
+    play.tick(1.0)
+    assert settle(play, "spot", OutOfCapacity("still none left")) == 2
+    play.tick(2.0)
+    assert settle(play, "spot") == 2
+    assert play.state.groups["spot"].cooldown.until == 0.0, "a success clears"
+
+
+def test_the_other_group_failing_too_does_not_make_the_first_wait_longer() -> None:
+    """Both are passed over, so both are tried again as their pauses end."""
+    play = two_groups()
+    ask(play, 1)
+    settle(play, "spot", OutOfCapacity("none left"))
+    play.tick()
+    settle(play, "on-demand", OutOfCapacity("none left here either"))
+    play.tick(1.0)
+    assert settle(play, "spot", OutOfCapacity("none left")) == 1
+    play.tick()
+    assert settle(play, "on-demand") == 1
+
+
+def test_a_cooldown_for_the_quota_ends_when_an_instance_of_the_group_is_gone() -> None:
+    """What it gave back to the account can be had again; that is not so for capacity."""
+    for error, preferred in (
+        (QuotaExceeded("8 of 8 used"), "spot"),
+        (OutOfCapacity("none left"), "on-demand"),
+    ):
+        play = two_groups()
+        ask(play, 1)
+        settle(play, "spot")
+        play.relist(Instance("a", State.RUNNING), group="spot")
+        play.say(events.InstancePrepared("spot", "a"))
+        ask(play, 1, "next")
+        settle(play, "spot", error)
+        play.tick()
+        settle(play, "on-demand")
+        play.relist(Instance("b", State.RUNNING), group="on-demand")
+        play.say(events.InstancePrepared("on-demand", "b"))
+        play.relist(group="spot")
+        play.relist(group="spot")
+        assert not play.state.groups["spot"].instances
+        play.tick(10.0)
+        ask(play, 1, "last")
+        assert play.take(effects.Increase).group == preferred
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionDenied("the key has expired"), GroupGone("no such group")]
+)
+def test_what_only_the_operator_can_mend_is_not_tried_again_and_again(
+    error: ProviderError,
+) -> None:
+    """The group pauses for as long as any pause may last; the next one serves at once."""
+    play = two_groups()
+    ask(play, 1)
+    settle(play, "spot", error)
+    play.tick()
+    assert settle(play, "on-demand") == 1
+    assert play.state.groups["spot"].backoff.until == 300.0
+    alone = Play()
+    alone.list()
+    ask(alone, 1)
+    settle(alone, error=error)
+    alone.tick()
+    assert str(error) in explain(alone.state.standing())
+    assert wake_at(alone) == 300.0
+    alone.tick(299.0)
+    assert not alone.has(effects.Increase)
+    alone.tick(1.0)
+    assert alone.has(effects.Increase)
+
+
+def test_a_throttled_group_waits_as_told_or_else_longer_each_time() -> None:
+    """With no word from the cloud the pause doubles; with one it is what the cloud says."""
+    play = Play(UNLIMITED)
+    play.list()
+    ask(play, 1)
+    for pause in (1.0, 2.0, 4.0):
+        settle(play, error=Throttled("slow down"))
+        play.tick()
+        assert play.group.backoff.until == play.seconds + pause
+        assert play.state.blocked[0].clamp is Clamp.PAUSED
+        play.tick(pause)
+    settle(play, error=Throttled("slow down", retry_after=timedelta(seconds=77)))
+    assert play.group.backoff.until == play.seconds + 77.0
+    assert play.group.cooldown.until == 0.0
+
+
+def test_failures_that_a_listing_reports_have_their_class_too() -> None:
+    """A cloud that accepts everything and then has nothing to give is passed over as well."""
+    play = two_groups()
+    ask(play, 1)
+    settle(play, "spot")
+    play.tick(2.0)
+    play.take(effects.List, "spot")
+    play.say(events.ListingArrived("spot", Listing(failures=(OutOfCapacity("none left"),))))
+    play.tick(60.0)
+    assert play.take(effects.Increase).group == "on-demand"
+
+
+# What does not come must not keep others waiting.
+
+
+def test_a_lost_reply_delays_the_next_group_by_a_tenth_of_the_creation_timeout() -> None:
+    """After a minute the second group is asked for the same, the first not for twice as many."""
+    play = two_groups(replace(UNLIMITED, max_instances=5))
+    ask(play, 2)
+    increase = play.take(effects.Increase, "spot")
+    lost = Accepted(0, error=ProviderError("no answer"))
+    play.say(events.IncreaseSettled("spot", increase.operation, lost, unknown=True))
+    play.tick(59.0)
+    assert not play.has(effects.Increase)
+    assert wake_at(play) == 60.0
+    play.tick(1.0)
+    assert play.take(effects.Increase).group == "on-demand"
+    (first,) = play.state.blocked
+    assert (first.group, first.clamp, first.decided) == ("spot", Clamp.OVERDUE, 0)
+    assert "2 instances, asked for more than 1m ago" in first.clamped_by
+    demand = play.state.standing().demand
+    assert (demand.overdue, demand.instances) == (2, 4), "the limit counts them all the while"
+
+
+def test_what_is_overdue_is_not_asked_of_its_group_a_second_time() -> None:
+    """A single group is only asked for what came later, and nothing exceeds what is needed."""
+    play = Play(UNLIMITED)
+    play.list()
+    ask(play, 2)
+    settle(play)
+    play.tick(60.0)
+    assert not play.has(effects.Increase)
+    ask(play, 3, "more")
+    assert settle(play) == 3
+    assert "2 overdue" in explain(play.state.standing())
+    play.take(effects.List)
+    play.say(events.ListingArrived("g", Listing(tuple(map(_creating, "abcde")))))
+    play.tick(1.0)
+    assert play.state.standing().demand.overdue == 0
+    assert not play.has(effects.Increase)
+
+
+def _creating(id: str) -> Instance:
+    return Instance(id, State.CREATING)
+
+
+def test_a_cloud_that_means_to_create_for_ever_does_not_hold_the_next_group_off() -> None:
+    """What was pending when the scaler came is counted, and after a minute not waited for."""
+    play = Play(UNLIMITED, SPOT, ON_DEMAND)
+    play.list(group="spot", pending=2)
+    play.list(group="on-demand")
+    ask(play, 2)
+    assert not play.has(effects.Increase)
+    play.tick(60.0)
+    play.list(group="spot", pending=2)
+    assert settle(play, "on-demand") == 2
+    while not any(isinstance(one, effects.List) and one.group == "spot" for one in play.todo):
+        play.tick(1.0)
+    play.list(group="spot", pending=1)
+    assert play.state.standing().demand.overdue == 0, "it is getting on"
+
+
+def test_a_request_without_an_answer_holds_the_rest_off_for_some_seconds_only() -> None:
+    """What it asked for may come, but the tasks that came later need not wait for that."""
+    play = two_groups()
+    ask(play, 1)
+    hanging = play.take(effects.Increase, "spot")
+    ask(play, 1, "later")
+    assert not play.has(effects.Increase)
+    assert wake_at(play) == 6.0
+    play.tick(6.0)
+    assert settle(play, "on-demand") == 1
+    play.say(events.IncreaseSettled("spot", hanging.operation, Accepted(1)))
+    play.tick(1.0)
+    assert not play.has(effects.Increase)
+
+
+def test_a_first_listing_that_hangs_holds_the_next_group_off_for_some_seconds_only() -> None:
+    """Nobody waits out the whole timeout of a call to a group that may be dead."""
+    play = Play(UNLIMITED, SPOT, ON_DEMAND)
+    play.list(group="on-demand")
+    ask(play, 1)
+    assert not play.has(effects.Increase)
+    assert wake_at(play) == 6.0
+    play.tick(6.0)
+    assert settle(play, "on-demand") == 1
+
+
+def test_an_answer_that_was_lost_is_no_success() -> None:
+    """It ends no cooldown, whatever became of the request."""
+    play = two_groups(UNLIMITED, SPOT, GroupInfo("on-demand", 0))
+    ask(play, 1)
+    settle(play, "spot", OutOfCapacity("none left"))
+    play.tick(1.0)
+    increase = play.take(effects.Increase, "spot")
+    lost = events.IncreaseSettled("spot", increase.operation, Accepted(0), unknown=True)
+    play.say(lost)
+    assert play.state.groups["spot"].cooldown.reason == "none left"
+
+
+# Limits.
+
+
+def test_the_limit_of_a_group_is_the_smaller_of_its_own_and_the_operators() -> None:
+    """What is beyond it goes to the next group, and `max_instances` is over all of them."""
+    limits = {"spot": 2, "on-demand": 9}
+    settings = replace(UNLIMITED, group_limits=limits, max_instances=6)
+    play = two_groups(settings, GroupInfo("spot", 5), GroupInfo("on-demand", 3))
+    ask(play, 10)
+    spot, other = play.take(effects.Increase, "spot"), play.take(effects.Increase, "on-demand")
+    assert (spot.count, spot.decision.clamp) == (2, Clamp.GROUP_LIMIT)
+    assert (other.count, other.decision.clamp) == (3, Clamp.GROUP_LIMIT)
+    both = two_groups(replace(settings, group_limits={"spot": 2}), SPOT, ON_DEMAND)
+    ask(both, 10)
+    assert both.take(effects.Increase, "spot").count == 2
+    last = both.take(effects.Increase, "on-demand")
+    assert (last.count, last.decision.clamp) == (4, Clamp.MAX_INSTANCES)
+
+
+def test_reservations_know_the_operators_limit_of_a_group() -> None:
+    """Two instances of one slot are two reservations, whatever the group could have."""
+    play = Play(Settings(group_limits={"g": 2}), GroupInfo("g", 5))
+    play.list()
+    answers = [play.say(events.TaskReserved(key)) for key in "abc"]
+    assert [bool(answer) for answer in answers] == [False, False, True]
+
+
+# What is recorded.
+
+
+def held_back(play: Play) -> list[tuple[str, Clamp | None]]:
+    """Return what was told to be held back, and forget that it was told."""
+    told = [one.decision for one in play.todo if isinstance(one, effects.Decided)]
+    play.todo = [one for one in play.todo if not isinstance(one, effects.Decided)]
+    return [(one.group, one.clamp) for one in told]
+
+
+def test_what_is_held_back_is_told_once_and_not_with_every_second_of_it() -> None:
+    """A pause has other seconds left each time, and is the same pause all the while."""
+    play = Play(UNLIMITED)
+    play.list()
+    assert held_back(play) == []
+    ask(play, 1)
+    assert held_back(play) == [], "an answer that is awaited for a moment is no news"
+    settle(play, error=Throttled("slow down", retry_after=timedelta(seconds=50)))
+    play.tick()
+    assert held_back(play) == [("g", Clamp.PAUSED)]
+    for _ in range(10):
+        play.tick(1.0)
+    assert held_back(play) == []
+    play.say(events.SettingsChanged(replace(UNLIMITED, group_limits={"g": 0})))
+    play.tick(40.0)
+    assert held_back(play) == [("g", Clamp.GROUP_LIMIT)]
+    play.say(events.TaskCancelled("t0"))
+    play.tick()
+    ask(play, 1, "again")
+    assert held_back(play) == [("g", Clamp.GROUP_LIMIT)], "it had ended meanwhile"
+
+
+def test_a_decision_carries_every_input_of_the_formula() -> None:
+    """By the names that operators know, in one line."""
+    policy = Policy(idle_count=2, scale_factor=0.5, scale_factor_limit=4, preemptive_mode=False)
+    play = Play(Settings(capacity_per_instance=2, max_instances=7, policy=policy))
+    play.say(events.TaskReserved("r"))
+    ask(play, 3)
+    play.list()
+    decision = play.take(effects.Increase).decision
+    assert decision.demand.inputs == {
+        "instance_count": 0,
+        "max_instance_count": 7,
+        "capacity_per_instance": 2,
+        "acquired": 0,
+        "pending": 3,
+        "reserved": 1,
+        "promised": 0,
+        "idle": 0,
+        "unready": 0,
+        "overdue": 0,
+        "unavailable_capacity": 0,
+        "unhealthy": 0,
+        "suspended": 0,
+        "idle_count": 2,
+        "scale_factor": 0.5,
+        "scale_factor_limit": 4,
+        "required": 3,
+    }
+    line = describe(decision)
+    assert line.startswith("g: +3 instances because tasks wait for slots (instance_count=0 ")
+    assert "scale_factor=0.5 " in line
+    held = replace_limit(play)
+    assert "g: no instances of +" in held
+    assert ", held back by max_instances (" in held
+
+
+def replace_limit(play: Play) -> str:
+    """Lower the limit to one instance, and return the line of the decision that follows."""
+    settings = replace(play.state.settings, max_instances=1)
+    play.say(events.SettingsChanged(settings))
+    play.say(events.IncreaseSettled("g", "op-1", Accepted(3)))
+    ask(play, 5, "more")
+    play.tick(1.0)
+    (decision,) = play.state.blocked
+    assert decision.rule is Rule.TASKS_WAIT
+    return describe(decision)
+
+
+# One task.
+
+
+def test_a_task_is_told_its_place_and_what_is_coming() -> None:
+    """One sentence with numbers for one task, whatever has become of it."""
+    play = Play(Settings(capacity_per_instance=2, max_instances=1))
+    play.list()
+    ask(play, 4)
+    play.tick(90.0)
+    standing, tasks = play.state.standing(), play.state.tasks
+    play.say(events.TaskCancelled("t0"))
+    assert [tasks.place(f"t{number}") for number in range(4)] == [None, 1, 2, 3]
+    assert explain(standing, key="t3", place=4, waiting_seconds=90.2) == (
+        "task 't3' has waited for 1m30s for a slot as number 4 of 4 in the queue, and nothing is "
+        "coming: 0 slots in use, 0 free, 0 coming, 2 overdue; 1 of at most 1 instances; "
+        "g: held back by an earlier request is not answered yet"
+    )
+    settle(play)
+    ask(play, 0)
+    coming = replace_coming(play)
+    assert "as number 2 of 3 in the queue, and one of the slots that are coming" in explain(
+        coming, key="t2", place=2
+    )
+    assert "the slots that are coming serve the first 2:" in explain(coming, key="t3", place=3)
+
+
+def replace_coming(play: Play) -> Standing:
+    """Let what was asked for be seen, and return where that leaves everybody."""
+    play.take(effects.List)
+    play.say(events.ListingArrived("g", Listing((_creating("a"),))))
+    play.tick()
+    assert play.group.lives[Life.CREATING] == 1
+    return play.state.standing()
+
+
+def test_a_task_that_does_not_wait_is_told_so() -> None:
+    """It holds a slot, has a reservation only, or is not known at all."""
+    standing = Play().state.standing()
+    assert explain(standing, key="x", holds="slot 0 of 'a' in 'g'") == (
+        "task 'x' does not wait: it holds slot 0 of 'a' in 'g'"
+    )
+    assert "has a reservation and has not asked" in explain(standing, key="x", reserved=True)
+    assert explain(standing, key="x").startswith("task 'x' neither waits nor holds a slot")
+
+
+# What a restart must not forget.
+
+
+def stored(play: Play) -> GroupRecord | None:
+    """Return the record of the group that is stored last."""
+    found: GroupRecord | None = None
+    for one in play.todo:
+        if isinstance(one, effects.Persist):
+            found = next((put for put in one.put if isinstance(put, GroupRecord)), found)
+            found = None if ("group", "g", "") in one.drop else found
+    return found
+
+
+def test_pauses_and_cooldowns_outlast_a_restart_and_not_their_time() -> None:
+    """A scaler that is restarted all the time does not try all the time."""
+    play = Play(UNLIMITED)
+    play.list()
+    ask(play, 1)
+    settle(play, error=OutOfCapacity("none left"))
+    play.tick(1.0)
+    settle(play, error=OutOfCapacity("none left"))
+    play.tick()
+    record = stored(play)
+    assert record == GroupRecord(
+        "g",
+        2,
+        START + timedelta(seconds=3),
+        START + timedelta(seconds=301),
+        "none left",
+    )
+    again = Play(UNLIMITED, records=(record, replace_group(record)))
+    assert (again.group.backoff.failures, again.group.backoff.until) == (2, 3.0)
+    assert (again.group.cooldown.until, again.group.cooldown.reason) == (300.0, "none left")
+    assert stored(again) is None, "what is as it was stored is not stored again"
+    again.list()
+    ask(again, 1)
+    assert not again.has(effects.Increase)
+    again.tick(3.0)
+    settle(again)
+    again.relist(Instance("a", State.RUNNING))
+    again.say(events.InstancePrepared("g", "a"))
+    again.tick()
+    assert stored(again) is None
+    assert any(
+        ("group", "g", "") in one.drop for one in again.todo if isinstance(one, effects.Persist)
+    )
+
+
+def replace_group(record: GroupRecord) -> GroupRecord:
+    """Return the record of a group that is not driven any more."""
+    return GroupRecord("elsewhere", 9, record.paused_until, record.passed_over_until, "gone")
+
+
+def test_a_wall_clock_that_jumped_back_makes_no_pause_for_ever() -> None:
+    """What is stored for next year is waited for as long as the longest pause."""
+    late = START + timedelta(days=365)
+    play = Play(UNLIMITED, records=(GroupRecord("g", 1, late, late, "no"),))
+    assert play.group.backoff.until == 300.0
+    assert play.group.cooldown.until == 300.0
+    early = START - timedelta(days=1)
+    over = Play(UNLIMITED, records=(GroupRecord("g", 1, early, early, "no"),))
+    assert over.group.backoff.until == 0.0
+    assert over.group.cooldown.reason == ""

@@ -1,0 +1,239 @@
+"""Checks of instances: before a slot is handed out, and from time to time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from core_model import Play
+from fleeting.types import Accepted, GroupInfo, Instance, State
+from taskscaler.core import effects, events
+from taskscaler.core.decisions import Rule
+from taskscaler.core.health import CHECKS_AT_ONCE
+from taskscaler.core.instances import Life
+from taskscaler.core.settings import Policy, Settings
+
+ROOMY = Policy(idle_time=timedelta(hours=10))
+QUIET = timedelta(0)
+
+
+def settings(**changes: object) -> Settings:
+    """Return settings under which idle instances stay, and nothing is checked by the clock."""
+    values = {"policy": ROOMY, "heartbeat_interval": QUIET, "capacity_per_instance": 2} | changes
+    return Settings(**values)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - of many types
+
+
+def idle(play: Play, *ids: str) -> None:
+    """Get ready instances that nobody uses."""
+    play.ready(*ids)
+    for number in range(len(ids) * play.state.settings.capacity_per_instance):
+        play.say(events.TaskReleased(f"task-{number}"))
+    play.todo.clear()
+
+
+def test_a_slot_on_an_instance_that_proved_itself_lately_is_handed_out_at_once() -> None:
+    """Within `probe_after` of a task's end there is nothing to wait for."""
+    play = Play(settings())
+    idle(play, "a")
+    play.say(events.TaskAsked("next"), after=9.9)
+    assert play.take(effects.Grant).key == "next"
+    assert not play.has(effects.CheckHealth)
+
+
+def test_a_slot_behind_a_silent_connection_is_handed_out_when_the_check_has_passed() -> None:
+    """One check serves all tasks that wait for it, in their order, and asks no cloud."""
+    play = Play(settings())
+    idle(play, "a")
+    play.say(events.TaskAsked("first"), after=10.0)
+    play.say(events.TaskAsked("second"))
+    assert not play.has(effects.Grant)
+    check = play.take(effects.CheckHealth)
+    assert (check.group, check.id, check.timeout_seconds, check.cloud) == ("g", "a", 10.0, False)
+    answer = play.say(events.HealthPassed("g", "a"), after=3.0)
+    grants = [one for one in answer if isinstance(one, effects.Grant)]
+    assert [(one.key, one.slot) for one in grants] == [("first", 0), ("second", 1)]
+    play.say(events.TaskReleased("first"))
+    play.say(events.TaskAsked("third"), after=9.0)
+    assert play.state.tasks.held["third"]
+    assert not play.has(effects.CheckHealth), "it proved itself 9 seconds ago"
+
+
+def test_always_checked_is_a_setting() -> None:
+    """With a `probe_after` of nothing each task waits for a check."""
+    play = Play(settings(probe_after=timedelta(0), capacity_per_instance=1))
+    play.ready("a")
+    play.take(effects.CheckHealth)
+    play.say(events.HealthPassed("g", "a"))
+    assert play.take(effects.Grant).key == "task-0"
+    play.say(events.TaskReleased("task-0"))
+    play.say(events.TaskAsked("next"))
+    assert play.take(effects.CheckHealth).id == "a"
+
+
+def test_a_failed_check_sends_the_tasks_back_to_the_front_of_the_queue() -> None:
+    """They keep their order, the instance counts no use, and gets no task until it is well."""
+    play = Play(settings(max_use_count=9, max_instances=1))
+    idle(play, "a")
+    for key in ("first", "second", "third"):
+        play.say(events.TaskAsked(key), after=20.0)
+    play.say(events.HealthFailed("g", "a", "no answer"))
+    instance = play.group.instances["a"]
+    assert list(play.state.tasks) == ["first", "second", "third"]
+    assert (instance.used, instance.uses_left, instance.available) == (2, 7, 0)
+    demand = play.state.standing().demand
+    assert (demand.free, play.group.unhealthy, demand.unavailable) == (0, 2, 0)
+    play.todo.clear()
+    play.tick(10.0)
+    assert play.take(effects.CheckHealth).cloud, "the next one asks the cloud, too"
+    answer = play.say(events.HealthPassed("g", "a"))
+    assert [one.key for one in answer if isinstance(one, effects.Grant)] == ["first", "second"]
+    assert instance.failures == 0
+    assert play.group.unhealthy == 0
+
+
+def test_an_instance_that_keeps_failing_is_replaced() -> None:
+    """The third failure in a row condemns it; a task that waits gets another instance before."""
+    play = Play(settings(capacity_per_instance=1))
+    idle(play, "a")
+    play.say(events.TaskAsked("next"), after=60.0)
+    play.say(events.HealthFailed("g", "a", "no answer"))
+    play.tick()
+    assert play.take(effects.Increase).count == 1, "unhealthy capacity is none"
+    for _ in range(2):
+        play.tick(10.0)
+        play.say(events.HealthFailed("g", "a", "no answer"))
+    play.tick()
+    decrease = play.take(effects.Decrease)
+    assert decrease.ids == ("a",)
+    assert decrease.decisions[0].rule is Rule.UNHEALTHY
+    assert "failed 3 checks in a row, the last: no answer" in decrease.decisions[0].detail
+    assert play.group.sick == {}
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_tasks_on_an_instance_that_keeps_failing_run_on_unless_the_operator_says_else(
+    remove: bool,  # noqa: FBT001 - pytest passes it by name
+) -> None:
+    """It takes no further task in either case."""
+    play = Play(
+        settings(
+            failure_threshold=1,
+            heartbeat_interval=timedelta(minutes=1),
+            remove_unhealthy_with_tasks=remove,
+        )
+    )
+    play.ready("a")
+    play.tick(60.0)
+    assert play.take(effects.CheckHealth).cloud
+    play.say(events.HealthFailed("g", "a", "dead"))
+    instance = play.group.instances["a"]
+    assert play.has(effects.Revoke) is remove
+    assert instance.life is (Life.REMOVING if remove else Life.DRAINING)
+    play.say(events.TaskReleased("task-0"))
+    play.say(events.TaskReleased("task-1"))
+    assert instance.life is Life.REMOVING
+
+
+def test_a_last_use_that_fell_through_lets_the_instance_go() -> None:
+    """It was to go after the task that never came to it."""
+    play = Play(settings(capacity_per_instance=1, max_use_count=2))
+    idle(play, "a")
+    play.say(events.TaskAsked("last"), after=60.0)
+    assert play.life("a") is Life.DRAINING
+    play.say(events.HealthFailed("g", "a", "no answer"))
+    assert play.life("a") is Life.REMOVING
+    assert list(play.state.tasks) == ["last"]
+
+
+def test_a_task_that_gives_up_during_the_check_leaves_nothing_behind() -> None:
+    """The slot is free, the use is not counted, and the check ends in nothing."""
+    play = Play(settings())
+    idle(play, "a")
+    play.say(events.TaskAsked("next"), after=60.0)
+    play.say(events.TaskReleased("next"))
+    assert play.group.instances["a"].used == 2
+    assert not any(
+        isinstance(one, effects.Grant) for one in play.say(events.HealthPassed("g", "a"))
+    )
+    assert play.state.drained
+
+
+def test_an_instance_that_vanishes_during_the_check_sends_its_tasks_back() -> None:
+    """They never knew their slot, so they lost nothing; nobody is told, and they wait on."""
+    play = Play(settings(missed_updates=1))
+    idle(play, "a")
+    play.say(events.TaskAsked("next"), after=60.0)
+    play.tick()
+    play.take(effects.CheckHealth)
+    play.list()
+    assert not play.has(effects.Revoke)
+    assert list(play.state.tasks) == ["next"]
+    assert play.group.checking == 0
+    assert play.say(events.HealthPassed("g", "a")) == [], "a late answer means nothing"
+    assert play.say(events.HealthFailed("g", "a", "late")) == []
+
+
+def test_every_instance_is_heard_of_in_time() -> None:
+    """One that nothing was heard of for the interval is checked; one that was used is not."""
+    play = Play(settings(heartbeat_interval=timedelta(minutes=5)))
+    idle(play, "a", "b")
+    play.say(events.TaskAsked("busy"), after=5.0)
+    play.say(events.TaskReleased("busy"), after=100.0)
+    play.tick(200.0)
+    assert play.take(effects.CheckHealth).id == "b"
+    play.say(events.HealthPassed("g", "b"))
+    play.tick(99.0)
+    assert not play.has(effects.CheckHealth)
+    play.tick(1.0)
+    assert play.take(effects.CheckHealth).id == "a"
+
+
+def test_a_large_fleet_is_not_checked_all_at_once() -> None:
+    """So many checks are under way at a time; each that ends makes room for the next."""
+    play = Play(settings(capacity_per_instance=1, heartbeat_interval=timedelta(minutes=1)))
+    ids = [f"i-{number}" for number in range(CHECKS_AT_ONCE + 2)]
+    idle(play, *ids)
+    play.tick(60.0)
+    checks = [one for one in play.todo if isinstance(one, effects.CheckHealth)]
+    assert len(checks) == CHECKS_AT_ONCE
+    play.todo.clear()
+    play.say(events.HealthPassed("g", checks[0].id))
+    assert play.take(effects.WakeAt).monotonic == play.seconds
+    play.tick()
+    assert play.take(effects.CheckHealth).id not in {one.id for one in checks}
+
+
+def test_an_announced_interruption_ends_the_placing_and_begins_the_replacement() -> None:
+    """A task that runs there goes on; an idle instance goes; a new one does not even begin."""
+    play = Play(settings())
+    idle(play, "busy", "idle")
+    wants_two = Policy(idle_count=2, idle_time=timedelta(hours=1))
+    play.say(events.SettingsChanged(settings(policy=wants_two)))
+    play.say(events.TaskAsked("task"))
+    play.say(events.InterruptionAnnounced("g", "busy", "spot"))
+    play.say(events.InterruptionAnnounced("g", "idle", "spot"))
+    play.say(events.InterruptionAnnounced("g", "nobody", "spot"))
+    lives = {one.id: one.life for one in play.group.instances.values()}
+    assert lives == {"busy": Life.DRAINING, "idle": Life.REMOVING}
+    play.tick()
+    assert play.take(effects.Increase).count == 1, "two idle slots are wanted, on one instance"
+    decrease = play.take(effects.Decrease)
+    assert (decrease.ids, decrease.decisions[0].rule) == (("idle",), Rule.INTERRUPTED)
+    play.say(events.TaskReleased("task"))
+    assert play.life("busy") is Life.REMOVING
+
+
+def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
+    """It would not serve anybody."""
+    play = Play(settings(), GroupInfo("g"))
+    play.list()
+    play.say(events.TaskAsked("task"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(increase.count)))
+    play.relist(Instance("a", State.CREATING))
+    play.say(events.InterruptionAnnounced("g", "a", "spot"))
+    assert play.life("a") is Life.REMOVING
+    play.say(events.InterruptionAnnounced("g", "a", "again"))
+    assert play.group.instances["a"].reason == "spot"

@@ -1,0 +1,235 @@
+"""How instances go: by age, at a shutdown, after a drain; and what a restart finds of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from core_model import START, Play
+from fleeting.errors import Throttled
+from fleeting.types import Accepted, Instance, Listing, State
+from taskscaler.core import effects, events
+from taskscaler.core.decisions import Rule
+from taskscaler.core.instances import Life
+from taskscaler.core.records import (
+    ConnectRecord,
+    GroupRecord,
+    InstanceRecord,
+    JobRecord,
+    OperationRecord,
+    Record,
+    TombstoneRecord,
+)
+from taskscaler.core.settings import Policy, Settings, UnknownInstances
+
+ROOMY = Policy(idle_time=timedelta(hours=10))
+HOUR = timedelta(hours=1)
+
+
+def settings(**changes: object) -> Settings:
+    """Return settings under which idle instances stay, and nothing is checked."""
+    values = {
+        "policy": ROOMY,
+        "heartbeat_interval": timedelta(0),
+        "update_interval": timedelta(days=1),
+    } | changes
+    return Settings(**values)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - of many types
+
+
+# Age.
+
+
+def test_an_old_instance_is_retired_and_its_task_goes_on() -> None:
+    """It gets no further task, and goes when the last one has ended."""
+    play = Play(settings(max_instance_age=HOUR))
+    play.ready("a")
+    play.todo.clear()
+    born = play.group.instances["a"].born
+    play.tick(born + 3599.0 - play.seconds)
+    assert play.life("a") is Life.READY
+    assert play.take(effects.WakeAt).monotonic == born + 3600.0
+    play.tick(1.0)
+    assert play.life("a") is Life.DRAINING
+    play.say(events.TaskReleased("task-0"))
+    play.tick()
+    decrease = play.take(effects.Decrease)
+    assert decrease.decisions[0].rule is Rule.AGE
+    assert "older than 1h" in decrease.decisions[0].detail
+
+
+def test_a_fleet_of_one_age_is_replaced_a_part_at_a_time() -> None:
+    """Every tenth goes; the next when one of them is gone."""
+    play = Play(settings(max_instance_age=HOUR, missed_updates=1))
+    ids = [f"i-{number}" for number in range(20)]
+    play.ready(*ids)
+    for number in range(20):
+        play.say(events.TaskReleased(f"task-{number}"))
+    play.todo.clear()
+    play.tick(3601.0)
+    assert play.take(effects.Decrease).ids == ("i-0", "i-1")
+    play.tick()
+    play.say(events.DecreaseSettled("g", ("i-0", "i-1"), Accepted(2, ("i-0", "i-1"))))
+    play.tick()
+    play.todo.clear()
+    left = [Instance(id, State.RUNNING) for id in ids[1:]]
+    play.say(events.ListingArrived("g", Listing(tuple(left))))
+    play.tick()
+    assert play.take(effects.Decrease).ids == ("i-2",)
+
+
+def test_without_a_maximum_age_nobody_is_too_old() -> None:
+    """A year is no reason by itself."""
+    play = Play(settings(policy=Policy(idle_time=timedelta(days=1000))))
+    play.ready("a")
+    play.say(events.TaskReleased("task-0"))
+    play.todo.clear()
+    play.tick(365 * 86400.0)
+    assert play.life("a") is Life.READY
+
+
+def test_age_counts_from_before_a_restart() -> None:
+    """An instance that an earlier life of the scaler made is as old as it is."""
+    record = InstanceRecord("g", "a", None, START - timedelta(minutes=59), 0, (), ready_at=START)
+    play = Play(settings(max_instance_age=HOUR), records=[record])
+    play.list(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    play.tick(59.0)
+    assert play.life("a") is Life.READY
+    play.tick(1.0)
+    assert play.life("a") is Life.REMOVING
+
+
+# Shutdown and drain.
+
+
+def test_a_shutdown_asks_a_limited_number_of_times() -> None:
+    """An instance that stays in spite of all requests is given up, and the scaler can end."""
+    play = Play(settings(shutdown_deletion_retries=2, missed_updates=1))
+    play.ready("a")
+    play.say(events.TaskReleased("task-0"))
+    play.say(events.ShutdownAsked(remove=True))
+    for _ in range(3):
+        assert not play.state.finished
+        play.tick(10.0)
+        assert play.take(effects.Decrease).ids == ("a",)
+        play.say(events.DecreaseSettled("g", ("a",), Accepted(0, error=Throttled("busy"))))
+    assert play.state.finished
+
+
+def test_a_shutdown_waits_for_an_instance_that_is_being_deleted() -> None:
+    """The cloud is at it; how long that may take is the shutdown's own deadline."""
+    play = Play(settings(shutdown_deletion_retries=0, missed_updates=1))
+    play.ready("a")
+    play.say(events.TaskReleased("task-0"))
+    play.say(events.ShutdownAsked(remove=True))
+    play.tick()
+    play.take(effects.Decrease)
+    play.say(events.DecreaseSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.DELETING))
+    assert not play.state.finished
+    play.relist()
+    assert play.state.finished
+
+
+def test_a_drain_serves_those_who_came_in_time() -> None:
+    """Who waits or was promised a slot gets it; nobody else does; then nothing is left."""
+    play = Play(settings(capacity_per_instance=2, max_instances=1))
+    play.list()
+    play.say(events.TaskAsked("waits"))
+    play.say(events.TaskReserved("promised"))
+    play.say(events.DrainAsked())
+    why = "the scaler takes no new tasks, because it is drained"
+    assert play.say(events.TaskAsked("late")) == [effects.Refuse("late", why)]
+    assert play.say(events.TaskReserved("late")) == [effects.Refuse("late", why)]
+    play.say(events.DrainAsked())
+    play.tick()
+    play.grow("a")
+    assert play.take(effects.Grant).key == "waits"
+    play.say(events.TaskAsked("promised"))
+    assert play.take(effects.Grant).key == "promised"
+    play.say(events.TaskReleased("waits"))
+    assert not play.state.drained
+    play.say(events.TaskReleased("promised"))
+    assert play.state.drained
+
+
+def test_a_task_whose_slot_falls_through_during_the_shutdown_is_refused() -> None:
+    """It would wait for ever."""
+    play = Play(settings(probe_after=timedelta(0)))
+    play.ready("a")
+    play.say(events.HealthPassed("g", "a"))
+    play.say(events.TaskReleased("task-0"))
+    play.say(events.TaskAsked("next"))
+    play.say(events.ShutdownAsked(remove=True))
+    play.tick()
+    assert play.take(effects.Refuse).key == "next"
+    assert play.state.drained
+
+
+# Restart.
+
+
+def test_an_instance_that_ran_tasks_is_used_again_if_the_operator_says_so() -> None:
+    """Its use count goes on, its old tasks are forgotten, and no command is run on it again."""
+    record = InstanceRecord("g", "a", None, START, 2, ("ran",), ready_at=START)
+    kept = settings(
+        keep_instance_with_acquisitions=True, max_use_count=3, instance_ready_command="prepare"
+    )
+    play = Play(kept, records=[record])
+    (persist,) = [one for one in play.todo if isinstance(one, effects.Persist)]
+    assert persist.put == (InstanceRecord("g", "a", None, START, 2, (), ready_at=START),)
+    play.list(Instance("a", State.RUNNING))
+    assert play.take(effects.Prepare).command == ""
+    play.say(events.InstancePrepared("g", "a"))
+    play.say(events.TaskAsked("last"))
+    assert play.take(effects.Grant).id == "a"
+    assert play.life("a") is Life.DRAINING, "that was its third use"
+
+
+def test_an_instance_that_was_never_ready_is_prepared_with_the_command() -> None:
+    """The scaler ended before it had proved itself."""
+    record = InstanceRecord("g", "a", None, START, 0, ())
+    play = Play(settings(instance_ready_command="prepare"), records=[record])
+    play.list(Instance("a", State.RUNNING))
+    assert play.take(effects.Prepare).command == "prepare"
+
+
+def test_an_instance_that_was_given_up_before_a_restart_is_still_ours() -> None:
+    """It comes back, and is removed rather than taken for somebody else's."""
+    stones = [TombstoneRecord("g", "a", "1", START), TombstoneRecord("other", "b", None, START)]
+    play = Play(settings(unknown_instances=UnknownInstances.IGNORE), records=stones)
+    play.list(Instance("a", State.RUNNING, incarnation="1"))
+    assert play.take(effects.Decrease).ids == ("a",)
+    dropped = [key for one in play.todo if isinstance(one, effects.Persist) for key in one.drop]
+    assert ("tombstone", "g", "a") in dropped
+
+
+def test_only_what_may_come_back_is_remembered() -> None:
+    """An instance that was listed as being deleted is not stored as given up."""
+    play = Play(settings(missed_updates=1))
+    play.ready("a", "b")
+    play.todo.clear()
+    play.say(events.ListingArrived("g", Listing((Instance("b", State.DELETING),))))
+    play.say(events.ListingArrived("g", Listing()))
+    stored = [record for one in play.todo if isinstance(one, effects.Persist) for record in one.put]
+    stones = [one.id for one in stored if isinstance(one, TombstoneRecord)]
+    assert stones == ["a"]
+
+
+def test_records_of_others_are_left_alone() -> None:
+    """Those of groups that are not driven, and those that are not of the core."""
+    records: list[Record] = [
+        InstanceRecord("other", "a", None, START, 0, ()),
+        OperationRecord("other", "op", 1, START),
+        GroupRecord("other", 1, START, START, "full"),
+        JobRecord("job", "digest", "running", 1),
+    ]
+    play = Play(settings(), records=records)
+    assert play.group.instances == {}
+    assert not any(isinstance(one, effects.Persist) for one in play.todo)
+    assert [one.key for one in records] == [
+        ("instance", "other", "a"),
+        ("operation", "other", "op"),
+        ("group", "other", ""),
+        ("job", "", "job"),
+    ]
+    assert ConnectRecord("g", "a", None, None).key == ("connect", "g", "a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - only its key matters

@@ -1,0 +1,399 @@
+"""Tasks that stop for now, and the instances that sleep for them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from core_model import START, Play
+from fleeting.errors import ProviderError
+from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
+from taskscaler.core import effects, events, removal
+from taskscaler.core.decisions import Rule
+from taskscaler.core.instances import Life
+from taskscaler.core.records import InstanceRecord
+from taskscaler.core.settings import Policy, Settings
+from taskscaler.errors import IllegalEvent
+
+ROOMY = Policy(idle_time=timedelta(hours=10))
+ABLE = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))
+REFUSED = Accepted(0, error=ProviderError("not now"))
+
+
+def start(*, capacity: int = 1, **changes: object) -> Play:
+    """Return a core with one ready instance `a`, whose slots `task-0`, `task-1` ... hold."""
+    values = {
+        "capacity_per_instance": capacity,
+        "policy": ROOMY,
+        "heartbeat_interval": timedelta(0),
+        "missed_updates": 1,
+    } | changes
+    play = Play(Settings(**values), ABLE)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - of many types
+    play.ready("a")
+    play.todo.clear()
+    return play
+
+
+def asleep(**changes: object) -> Play:
+    """Return a core whose only instance `a` is suspended, because of `task-0`."""
+    play = start(**changes)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - of many types
+    play.say(events.TaskSuspended("task-0"))
+    play.tick()
+    suspend = play.take(effects.Suspend)
+    assert suspend.ids == ("a",)
+    play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.SUSPENDED))
+    assert life(play) is Life.SUSPENDED
+    play.todo.clear()
+    return play
+
+
+def life(play: Play) -> Life:
+    """Return the life of the instance `a`."""
+    return play.group.instances["a"].life
+
+
+def test_the_instance_sleeps_when_nobody_runs_on_it_any_more() -> None:
+    """As long as another task runs there it goes on, and its free slots are offered."""
+    play = start(capacity=3)
+    play.say(events.TaskSuspended("task-0"))
+    play.say(events.TaskReleased("task-1"))
+    play.tick()
+    assert not play.has(effects.Suspend)
+    demand = play.state.standing().demand
+    assert (demand.acquired, demand.free, demand.unavailable) == (1, 1, 0)
+    assert play.group.suspended == 1
+    play.say(events.TaskAsked("other"))
+    assert play.take(effects.Grant).slot == 1, "the suspended task keeps slot 0"
+    play.say(events.TaskReleased("other"))
+    play.say(events.TaskReleased("task-2"))
+    play.tick()
+    assert play.take(effects.Suspend).ids == ("a",)
+    assert play.state.standing().demand.free == 0
+
+
+def test_a_suspended_instance_counts_against_the_limit_and_is_not_idle() -> None:
+    """It stays for as long as its task, whatever the policy says of idle instances."""
+    play = asleep(max_instances=1, policy=Policy())
+    play.say(events.TaskAsked("other"))
+    play.tick(3600.0)
+    assert not play.has(effects.Increase)
+    assert not play.has(effects.Decrease)
+    (blocked,) = play.state.blocked
+    assert blocked.clamped_by == "max_instances"
+
+
+def test_a_suspended_group_is_listed_at_the_slow_interval() -> None:
+    """Nothing is expected of it."""
+    play = asleep()
+    assert play.group.list_at - play.seconds == pytest.approx(60.0)
+
+
+def test_a_resumed_task_goes_on_in_its_slot() -> None:
+    """The instance is started, proved ready without the operator's command, and counts no use."""
+    play = asleep(instance_ready_command="prepare it")
+    play.say(events.TaskResumed("task-0"), after=5.0)
+    play.tick()
+    assert play.take(effects.Resume).ids == ("a",)
+    play.say(events.ResumeSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.RESUMING))
+    play.relist(Instance("a", State.RUNNING))
+    assert play.take(effects.Prepare).command == ""
+    play.say(events.InstancePrepared("g", "a"))
+    grant = play.take(effects.Grant)
+    assert (grant.key, grant.id, grant.slot) == ("task-0", "a", 0)
+    assert play.group.instances["a"].used == 1
+    play.say(events.TaskReleased("task-0"))
+    assert play.state.drained
+    assert play.group.keeping == {}
+    assert play.group.idle.first() is play.group.instances["a"]
+
+
+def test_a_task_is_resumed_at_once_where_its_instance_runs() -> None:
+    """Another task kept it awake."""
+    play = start(capacity=2)
+    play.say(events.TaskSuspended("task-1"))
+    play.say(events.TaskResumed("task-1"))
+    assert play.take(effects.Grant).slot == 1
+    assert not play.state.tasks.suspended
+
+
+def test_a_task_that_is_resumed_while_its_instance_goes_to_sleep_waits_until_it_sleeps() -> None:
+    """No cloud goes from suspending to resuming."""
+    play = start()
+    play.say(events.TaskSuspended("task-0"))
+    play.tick()
+    play.say(events.TaskResumed("task-0"))
+    play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.SUSPENDING))
+    assert not play.has(effects.Resume)
+    play.relist(Instance("a", State.SUSPENDED))
+    assert play.take(effects.Resume).ids == ("a",)
+
+
+def test_a_task_that_gives_up_being_resumed_stays_suspended() -> None:
+    """The instance comes up, finds nobody to serve, and is suspended again."""
+    play = asleep()
+    play.say(events.TaskResumed("task-0"))
+    play.tick()
+    play.say(events.TaskCancelled("task-0"))
+    assert list(play.state.tasks.suspended) == ["task-0"]
+    play.say(events.ResumeSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    assert not play.has(effects.Grant)
+    assert life(play) is Life.SUSPENDING
+
+
+def test_a_refused_suspension_lets_the_instance_serve_on_until_the_next_try() -> None:
+    """Its free slots would else be lost, and it is paid for anyway."""
+    play = start(capacity=2)
+    play.say(events.TaskSuspended("task-0"))
+    play.say(events.TaskReleased("task-1"))
+    play.tick()
+    play.take(effects.Suspend)
+    play.say(events.SuspendSettled("g", ("a",), REFUSED))
+    play.say(events.InstancePrepared("g", "a"))
+    assert life(play) is Life.READY
+    assert play.state.standing().demand.free == 1
+    play.tick(59.0)
+    assert not play.has(effects.Suspend)
+    assert play.state.standing().demand.free == 1
+    play.tick(1.0)
+    assert play.take(effects.Suspend).ids == ("a",)
+
+
+def test_a_suspension_or_resumption_without_effect_is_asked_for_again() -> None:
+    """After the interval for removals without effect."""
+    play = start()
+    play.say(events.TaskSuspended("task-0"))
+    play.tick()
+    play.take(effects.Suspend)
+    play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
+    play.say(events.SuspendSettled("g", ("nobody",), REFUSED))
+    play.tick(59.0)
+    assert not play.has(effects.Suspend)
+    play.tick(1.0)
+    play.take(effects.Suspend)
+    play = asleep()
+    play.say(events.TaskResumed("task-0"))
+    play.tick()
+    play.take(effects.Resume)
+    play.tick(100.0)
+    assert not play.has(effects.Resume), "the first answer is awaited"
+    play.say(events.ResumeSettled("g", ("a", "nobody"), REFUSED))
+    play.tick(59.0)
+    assert not play.has(effects.Resume)
+    play.tick(1.0)
+    play.take(effects.Resume)
+
+
+def test_a_task_that_nobody_resumes_loses_its_slot_in_time() -> None:
+    """Its instance goes with the last of them."""
+    play = asleep(suspend_time_to_live=timedelta(hours=1))
+    until = 3600.0 - (play.seconds - play.group.instances["a"].suspended["task-0"].began)
+    play.tick(until - 1.0)
+    assert play.take(effects.WakeAt).monotonic <= play.seconds + 60.0
+    assert not play.has(effects.Decrease)
+    play.tick(1.0)
+    decrease = play.take(effects.Decrease)
+    assert (decrease.ids, decrease.decisions[0].rule) == (("a",), Rule.EXPIRED)
+    assert "not resumed within 1h" in decrease.decisions[0].detail
+    with pytest.raises(IllegalEvent, match="not suspended"):
+        play.say(events.TaskResumed("task-0"))
+
+
+def test_a_task_that_is_being_resumed_does_not_expire() -> None:
+    """It came in time; how long its instance takes is not its fault."""
+    play = asleep(suspend_time_to_live=timedelta(hours=1), update_interval=timedelta(days=1))
+    play.say(events.TaskResumed("task-0"))
+    play.tick(7200.0)
+    assert not play.has(effects.Decrease)
+    assert play.has(effects.Resume)
+
+
+def test_a_suspended_task_can_be_given_up() -> None:
+    """The slot is free where the instance runs, and the instance goes where it sleeps."""
+    play = asleep()
+    play.say(events.SuspendedTaskDropped("task-0"))
+    play.tick()
+    assert play.take(effects.Decrease).ids == ("a",)
+    play = start(capacity=2)
+    play.say(events.TaskSuspended("task-0"))
+    play.say(events.TaskAsked("other"))
+    play.say(events.SuspendedTaskDropped("task-0"))
+    assert play.take(effects.Grant).slot == 0, "whoever waited has it"
+
+
+def test_a_task_whose_instance_is_lost_is_told_when_it_wants_to_go_on() -> None:
+    """One that waits to be resumed is refused; another finds out when it asks."""
+    play = asleep()
+    play.say(events.TaskResumed("task-0"))
+    play.tick()
+    play.relist()
+    refuse = play.take(effects.Refuse)
+    assert refuse.key == "task-0"
+    assert "instance a was lost" in refuse.why
+    assert "task-0" not in play.state.tasks
+
+
+def test_an_instance_that_does_not_become_ready_again_is_lost() -> None:
+    """What was on it cannot be reached."""
+    play = asleep()
+    play.say(events.TaskResumed("task-0"))
+    play.tick()
+    play.say(events.ResumeSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.PreparationFailed("g", "a", "no answer"))
+    assert "no answer" in play.take(effects.Refuse).why
+    assert life(play) is Life.REMOVING
+
+
+def test_an_instance_that_somebody_else_stops_is_of_no_use() -> None:
+    """Its running tasks are lost; only for suspended ones it is kept."""
+    play = start()
+    play.relist(Instance("a", State.SUSPENDED))
+    assert play.take(effects.Revoke).key == "task-0"
+    assert play.group.instances["a"].rule is Rule.LOST
+    play = start(capacity=2)
+    play.say(events.TaskSuspended("task-0"))
+    play.relist(Instance("a", State.SUSPENDED))
+    assert play.take(effects.Revoke).key == "task-1"
+    assert life(play) is Life.SUSPENDED
+
+
+def test_an_instance_that_somebody_else_starts_is_put_to_sleep_again() -> None:
+    """Nobody would use it otherwise."""
+    play = asleep()
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    assert life(play) is Life.SUSPENDING
+
+
+def test_an_instance_that_is_to_go_sleeps_first() -> None:
+    """It is used up; it goes when its suspended task is done."""
+    play = asleep(max_use_count=1)
+    assert play.group.instances["a"].rule is Rule.USED_UP
+    play.say(events.TaskResumed("task-0"))
+    play.tick()
+    play.say(events.ResumeSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    assert life(play) is Life.DRAINING
+    play.say(events.TaskReleased("task-0"))
+    assert life(play) is Life.REMOVING
+
+
+def test_a_resumed_task_waits_until_its_instance_is_well() -> None:
+    """It cannot go on anywhere else."""
+    play = start(capacity=2, heartbeat_interval=timedelta(minutes=1))
+    play.say(events.TaskSuspended("task-0"))
+    play.tick(60.0)
+    play.say(events.HealthFailed("g", "a", "no answer"))
+    play.say(events.TaskResumed("task-0"))
+    assert not play.has(effects.Grant)
+    play.tick(10.0)
+    play.say(events.HealthPassed("g", "a"))
+    assert play.take(effects.Grant).key == "task-0"
+
+
+def test_a_shutdown_leaves_suspended_instances_alone() -> None:
+    """Those that still run are suspended, and then nothing is left to be done."""
+    play = start(capacity=2)
+    play.say(events.TaskSuspended("task-0"))
+    play.say(events.ShutdownAsked(remove=True))
+    play.tick()
+    assert play.take(effects.Revoke).key == "task-1"
+    assert play.take(effects.Suspend).ids == ("a",)
+    assert not play.state.finished
+    play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.SUSPENDED))
+    assert not play.has(effects.Decrease)
+    end = play.state.standing()
+    assert end.lives["suspended"] == 1
+    assert removal.cleared(play.group)
+
+
+def test_a_shutdown_refuses_who_waits_to_be_resumed() -> None:
+    """The task stays suspended, and can be resumed in the scaler's next life."""
+    play = asleep()
+    play.say(events.TaskResumed("task-0"))
+    play.say(events.ShutdownAsked(remove=True))
+    assert play.take(effects.Refuse).key == "task-0"
+    with pytest.raises(IllegalEvent):
+        play.say(events.TaskCancelled("task-0"))
+    assert play.say(events.TaskResumed("task-0")) == [
+        effects.Refuse("task-0", "the scaler shuts down")
+    ]
+
+
+def test_suspended_tasks_outlive_the_scaler() -> None:
+    """They keep their slots, their age, and their instance, whether it sleeps or not."""
+    play = asleep()
+    (record,) = [play.group.record(one) for one in play.group.instances.values()]
+    kept = (("task-0", 0, play.group.instances["a"].suspended["task-0"].since),)
+    assert record.suspended == kept
+    settings = play.state.settings
+    later = Play(settings, ABLE, records=[record])
+    assert life(later) is Life.CREATING
+    later.list(Instance("a", State.SUSPENDED))
+    assert life(later) is Life.SUSPENDED
+    later.say(events.TaskResumed("task-0"))
+    later.tick()
+    assert later.take(effects.Resume).ids == ("a",)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_instance_with_suspended_and_lost_tasks_stays_for_the_suspended_ones(
+    keep: bool,  # noqa: FBT001 - pytest passes it by name
+) -> None:
+    """New tasks get it only if the operator trusts it."""
+    record = InstanceRecord(
+        "g", "a", None, START, 2, ("ran",), ready_at=START, suspended=(("task-0", 1, START),)
+    )
+    settings = Settings(capacity_per_instance=2, keep_instance_with_acquisitions=keep)
+    play = Play(settings, ABLE, records=[record])
+    play.list(Instance("a", State.RUNNING))
+    play.say(events.TaskResumed("task-0"))
+    play.say(events.InstancePrepared("g", "a"))
+    assert play.take(effects.Grant).slot == 1
+    assert life(play) is (Life.READY if keep else Life.DRAINING)
+
+
+def test_a_slot_that_no_longer_exists_is_not_restored() -> None:
+    """The operator made the instances smaller meanwhile."""
+    kept = (("task-0", 1, START),)
+    record = InstanceRecord("g", "a", None, START, 2, (), suspended=kept)
+    play = Play(Settings(capacity_per_instance=1), ABLE, records=[record])
+    assert play.state.tasks.suspended == {}
+
+
+def test_what_cannot_be_suspended_or_resumed_is_refused() -> None:
+    """A task without a slot, one in another group, one that nobody knows, and one twice."""
+    play = Play(Settings(policy=ROOMY))
+    play.ready("a")
+    for event in (
+        events.TaskSuspended("task-0"),
+        events.TaskSuspended("nobody"),
+        events.TaskResumed("task-0"),
+        events.SuspendedTaskDropped("task-0"),
+    ):
+        with pytest.raises(IllegalEvent):
+            play.say(event)
+    play = asleep()
+    play.say(events.TaskResumed("task-0"))
+    for event in (events.TaskResumed("task-0"), events.SuspendedTaskDropped("task-0")):
+        with pytest.raises(IllegalEvent):
+            play.say(event)
+    with pytest.raises(IllegalEvent, match="asks twice"):
+        play.say(events.TaskAsked("task-0"))
+
+
+def test_a_record_with_a_suspended_task_survives_its_encoding() -> None:
+    """Times and slots come back as they were."""
+    kept = (("task-0", 1, START),)
+    record = InstanceRecord("g", "a", None, START, 2, (), Rule.AGE, "old", START, kept)
+    encoded = msgspec.json.encode(record)
+    assert msgspec.json.decode(encoded, type=InstanceRecord) == record
