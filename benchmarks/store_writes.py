@@ -5,7 +5,8 @@ Alone, one task commits after the other; together, many wait at the same time, a
 when many jobs begin and end. A note adds an ended task to the history. Beside it stands a
 plain loop over `sqlite3` in one thread that writes one row to the same disk in each
 transaction, flushed and not: what one process can get from this disk without any of the
-rest. The ratio is that to the plain loop which is flushed likewise.
+rest. The ratio is that to the plain loop which is flushed likewise. All of them take turns,
+because a disk that others use, too, is ten times slower in one second than in the next.
 
     python -m benchmarks.store_writes [--commits N] [--together N] [--directory DIR]
 """
@@ -20,7 +21,6 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 from benchmarks._report import report
@@ -29,49 +29,42 @@ from taskscaler.core.records import InstanceRecord
 from taskscaler.storage import TaskEntry
 from taskscaler.storage.sqlite import SqliteStore
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
 IDS = 1_000
+ROUNDS = 10
+FLUSHED = "sqlite3 in a loop, flushed"
+LAZY = "sqlite3 in a loop, not flushed"
+NOTES = "notes, alone"
+# What is not flushed is compared with what is not, either.
+PLAIN = {LAZY: LAZY, NOTES: LAZY}
 
 
 def instance(number: int) -> InstanceRecord:
     """Return a record like no earlier one."""
-    return InstanceRecord("group", f"i-{number % IDS}", "x", WALL, number, (f"task-{number}",))
+    id = f"i-{number % IDS}"
+    return InstanceRecord("group", id, "x", WALL, number, (f"task-{number}",))
 
 
-def row(
-    name: str, taken: Sequence[float], seconds: float, plain: float | None
-) -> dict[str, object]:
-    """Return the figures of one way of writing."""
-    rate = len(taken) / seconds
-    return {
-        "what": name,
-        "writes/s": rate,
-        "p50 ms": statistics.median(taken) * 1000,
-        "p99 ms": statistics.quantiles(taken, n=100)[98] * 1000,
-        "ratio to plain": rate / plain if plain else 1.0,
-    }
+def plain_table(path: Path, level: str) -> sqlite3.Connection:
+    """Return a new table with one level of flushing."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {level}")
+    connection.execute("CREATE TABLE plain (id TEXT PRIMARY KEY, body TEXT) WITHOUT ROWID")
+    return connection
 
 
-def plain_loop(path: Path, level: str, count: int) -> tuple[list[float], float]:
+def plain_loop(connection: sqlite3.Connection, count: int) -> tuple[list[float], float]:
     """Write one row per transaction, with nothing around it."""
     body = "x" * 220  # as long as a record is
+    upsert = "INSERT OR REPLACE INTO plain VALUES (?, ?)"
     taken: list[float] = []
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {level}")
-        connection.execute("CREATE TABLE plain (id TEXT PRIMARY KEY, body TEXT) WITHOUT ROWID")
-        started = time.perf_counter()
-        for number in range(count):
-            begun = time.perf_counter()
-            connection.execute(
-                "INSERT OR REPLACE INTO plain VALUES (?, ?)",
-                (f"i-{number % IDS}", f"{body}{number}"),
-            )
-            taken.append(time.perf_counter() - begun)
-        return taken, time.perf_counter() - started
+    started = time.perf_counter()
+    for number in range(count):
+        begun = time.perf_counter()
+        connection.execute(upsert, (f"i-{number % IDS}", f"{body}{number}"))
+        taken.append(time.perf_counter() - begun)
+    return taken, time.perf_counter() - started
 
 
 async def alone(store: SqliteStore, epoch: int, count: int) -> tuple[list[float], float]:
@@ -118,19 +111,38 @@ async def notes(store: SqliteStore, epoch: int, count: int) -> tuple[list[float]
 
 async def measure(directory: Path, commits: int, tasks: int) -> list[dict[str, object]]:
     """Return the figures of every way of writing."""
-    flushed, seconds = plain_loop(directory / "flushed", "FULL", commits)
-    full = len(flushed) / seconds
-    rows = [row("sqlite3 in a loop, flushed", flushed, seconds, None)]
-    lazy, seconds = plain_loop(directory / "lazy", "NORMAL", commits)
-    normal = len(lazy) / seconds
-    rows.append(row("sqlite3 in a loop, not flushed", lazy, seconds, None))
-    async with SqliteStore.open(directory / "state") as store:
-        epoch = (await store.load()).epoch
-        rows.append(row("commits, alone", *await alone(store, epoch, commits), full))
-        many = await together(store, epoch, commits * 10, tasks)
-        rows.append(row(f"commits, {tasks:,} together", *many, full))
-        rows.append(row("notes, alone", *await notes(store, epoch, commits), normal))
-    return rows
+    found: dict[str, tuple[list[float], list[float]]] = {}
+
+    def add(name: str, taken: list[float], seconds: float) -> None:
+        all_taken, all_seconds = found.setdefault(name, ([], []))
+        all_taken += taken
+        all_seconds.append(seconds)
+
+    part = commits // ROUNDS
+    with (
+        closing(plain_table(directory / "flushed", "FULL")) as flushed,
+        closing(plain_table(directory / "lazy", "NORMAL")) as lazy,
+    ):
+        async with SqliteStore.open(directory / "state") as store:
+            epoch = (await store.load()).epoch
+            for _ in range(ROUNDS):
+                add(FLUSHED, *plain_loop(flushed, part))
+                add("commits, alone", *await alone(store, epoch, part))
+                many = await together(store, epoch, part * 10, tasks)
+                add(f"commits, {tasks:,} together", *many)
+                add(LAZY, *plain_loop(lazy, part))
+                add(NOTES, *await notes(store, epoch, part))
+    rates = {name: len(taken) / sum(seconds) for name, (taken, seconds) in found.items()}
+    return [
+        {
+            "what": name,
+            "writes/s": rates[name],
+            "p50 ms": statistics.median(taken) * 1000,
+            "p99 ms": statistics.quantiles(taken, n=100)[98] * 1000,
+            "ratio to plain": rates[name] / rates[PLAIN.get(name, FLUSHED)],
+        }
+        for name, (taken, _) in found.items()
+    ]
 
 
 def main() -> None:

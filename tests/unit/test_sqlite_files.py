@@ -285,7 +285,8 @@ async def test_a_place_without_write_ahead_log_is_refused(
     connect = sqlite3.connect
 
     def without_shared_memory(address: str, **options: Any) -> sqlite3.Connection:
-        return connect(f"{address}&vfs=unix-none", **options)
+        connection: sqlite3.Connection = connect(f"{address}&vfs=unix-none", **options)
+        return connection
 
     monkeypatch.setattr(sqlite3, "connect", without_shared_memory)
     assert "local disk" in await refusal(tmp_path / "state")

@@ -141,7 +141,7 @@ async def test_a_cancelled_commit_holds_nobody_up(tmp_path: Path) -> None:
 
 
 async def test_closing_writes_what_waits(tmp_path: Path) -> None:
-    """Leaving waits for every commit that was asked for, and refuses those that come later."""
+    """Leaving waits until every commit that was asked for is done."""
     go_on = threading.Event()
 
     async def release() -> None:
@@ -158,6 +158,13 @@ async def test_closing_writes_what_waits(tmp_path: Path) -> None:
             await anyio.wait_all_tasks_blocked()
             group.start_soon(release)
         assert len(read_records(tmp_path / "state")) == 100
+
+
+async def test_a_closed_store_refuses(tmp_path: Path) -> None:
+    """What is asked for after the end raises, and does not wait for ever."""
+    async with SqliteStore.open(tmp_path / "state") as opened:
+        store = opened
+        epoch = (await store.load()).epoch
     for refused in (store.load(), store.commit(epoch, (), ()), store.note(epoch, ())):
         with pytest.raises(StoreError, match="is closed"):
             await refused

@@ -37,8 +37,8 @@ IMMUTABLE = "immutable=1"
 MENDING = {
     sqlite3.SQLITE_NOTADB: "it is no SQLite database; name another file, or move this one away",
     sqlite3.SQLITE_CORRUPT: (
-        "it is damaged; restore it from a copy, or move it away together with its -wal and begin "
-        "anew: instances are then looked for in the listings of their groups"
+        "it is damaged; restore it from a copy, or move it away together with its -wal and -shm, "
+        "begin anew, and look in the cloud for instances that are left"
     ),
     sqlite3.SQLITE_FULL: "the disk is full; free some space and start again",
     sqlite3.SQLITE_READONLY: "it is read-only for this user; change its owner or mode",
