@@ -66,9 +66,7 @@ def test_unknown_key_is_exit_code_1(taskscaler: Command, state: str) -> None:
         (["--config", "missing.toml"], "missing.toml: there is no such file"),
     ],
 )
-def test_wrong_words_are_one_sentence(
-    taskscaler: Command, words: list[str], expected: str
-) -> None:
+def test_wrong_words_are_one_sentence(taskscaler: Command, words: list[str], expected: str) -> None:
     """What is not there, or is no state, is exit code 2."""
     (taskscaler.folder / "text").write_text("this is no database, and long enough to say so" * 99)
     done = taskscaler.run("explain", *words)

@@ -50,11 +50,15 @@ def write_config(
     path = taskscaler.folder / "config.toml"
     root = taskscaler.folder / "root"
     path.write_text(
-        CONFIG.format(
-            most=most, capacity=capacity, delete=delete, extensions=extensions, root=root
-        )
+        CONFIG.format(most=most, capacity=capacity, delete=delete, extensions=extensions, root=root)
     )
     return path
+
+
+def until_gate(taskscaler: Command, before: str = "") -> tuple[str, ...]:
+    """Return the words of a job that runs until there is a file named `gate`."""
+    gate = taskscaler.folder / "gate"
+    return ("sh", "-c", f"{before}until [ -e {gate} ]; do sleep 0.05; done")
 
 
 def read_until(process: subprocess.Popen[bytes], text: bytes) -> None:
@@ -121,33 +125,29 @@ def test_group_that_cannot_be_opened_is_named(taskscaler: Command) -> None:
     assert taskscaler.states() == {"command": "canceled"}
 
 
-def test_changed_file_takes_effect_at_once(
-    taskscaler: Command, config: Path, fifo: Path
-) -> None:
+def test_changed_file_takes_effect_at_once(taskscaler: Command, config: Path) -> None:
     """More instances are used by the jobs that wait; what cannot change is said, and stays."""
     write_config(taskscaler, most=1)
-    words = ("--config", config, "--count", "2", "--", "sh", "-c", f"cat {fifo}")
+    words = ("--config", config, "--count", "2", "--", *until_gate(taskscaler))
     process = taskscaler.start(*words)
     read_until(process, b"command#1: started")
     write_config(taskscaler, most=2, capacity=3)
     read_until(process, b"was read again: max_instances 1 -> 2")
     read_until(process, b"stays as it was: capacity_per_instance")
     read_until(process, b"command#2: started")
-    with fifo.open("w"):
-        pass
+    (taskscaler.folder / "gate").touch()
     assert process.wait() == 0
     assert set(taskscaler.states().values()) == {"success"}
 
 
-def test_broken_file_changes_nothing(taskscaler: Command, config: Path, fifo: Path) -> None:
+def test_broken_file_changes_nothing(taskscaler: Command, config: Path) -> None:
     """What is wrong with a changed file is told, and the jobs go on."""
-    process = taskscaler.start("--config", config, "--", "sh", "-c", f"cat {fifo}")
+    process = taskscaler.start("--config", config, "--", *until_gate(taskscaler))
     read_until(process, b"command: started")
     config.write_text("[[runners]\n")
     read_until(process, b"the old settings stay in force")
     read_until(process, b"this is not TOML")
-    with fifo.open("w"):
-        pass
+    (taskscaler.folder / "gate").touch()
     assert process.wait() == 0
 
 
@@ -161,9 +161,7 @@ def test_broken_file_changes_nothing(taskscaler: Command, config: Path, fifo: Pa
     ],
 )
 @pytest.mark.usefixtures("config")
-def test_wrong_words_about_the_file(
-    taskscaler: Command, words: list[str], expected: str
-) -> None:
+def test_wrong_words_about_the_file(taskscaler: Command, words: list[str], expected: str) -> None:
     """Whatever does not fit together is one sentence, and nothing is started."""
     taskscaler.file('[autoscaler]\n[[jobs]]\nname = "a"\nscript = ["true"]\n')
     done = taskscaler.run_jobs(*words)
@@ -184,9 +182,9 @@ def test_runner_without_identity_has_no_state(taskscaler: Command) -> None:
     assert state.exists()
 
 
-def test_second_run_on_one_state_is_refused(taskscaler: Command, fifo: Path) -> None:
+def test_second_run_on_one_state_is_refused(taskscaler: Command) -> None:
     """The one that came first is named, and goes on undisturbed; so it is while it is explained."""
-    words = ("--state", "s.sqlite", "--", "sh", "-c", f"cat {fifo}")
+    words = ("--state", "s.sqlite", "--", *until_gate(taskscaler))
     process = taskscaler.start(*words)
     read_until(process, b"command: started")
     done = taskscaler.run("run", *words)
@@ -195,19 +193,17 @@ def test_second_run_on_one_state_is_refused(taskscaler: Command, fifo: Path) -> 
     told = taskscaler.run("explain", "--state", "s.sqlite")
     assert told.returncode == 0
     assert "a scaler that is running" in told.stdout
-    with fifo.open("w"):
-        pass
+    (taskscaler.folder / "gate").touch()
     assert process.wait() == 0
     assert taskscaler.states() == {"command": "success"}
 
 
-def test_third_interrupt_leaves_at_once(taskscaler: Command, fifo: Path) -> None:
+def test_third_interrupt_leaves_at_once(taskscaler: Command) -> None:
     """Who does not even wait for the removal is told what is left, and finds it later."""
     words = ["--plugin-config", f"root={taskscaler.folder}/root"]
     words += ["--plugin-config", "persistent=true", "--state", "s.sqlite"]
     # It does not end by being asked to, which takes the runner some seconds.
-    script = f"trap '' TERM; cat {fifo}; cat {fifo}"
-    process = taskscaler.start(*words, "--", "sh", "-c", script)
+    process = taskscaler.start(*words, "--", *until_gate(taskscaler, "trap '' TERM; "))
     read_until(process, b"command: started")
     process.send_signal(signal.SIGINT)
     read_until(process, b"no more jobs are started")
@@ -218,5 +214,6 @@ def test_third_interrupt_leaves_at_once(taskscaler: Command, fifo: Path) -> None
     assert process.wait() == 130
     summary = json.loads(taskscaler.report.read_text())["summary"]
     assert (summary["canceled"], summary["exit_code"]) == (1, 130)
-    assert taskscaler.run("run", *words, "--", "true").returncode == 0
+    done = taskscaler.run("run", *words, "--", "true")
+    assert done.returncode == 0, done.stderr
     assert not (taskscaler.folder / "root/instances").exists()

@@ -30,7 +30,7 @@ __all__ = ("find_state", "give_account")
 
 # A longer list is for --json.
 _TASKS_SHOWN = 20
-_COLUMNS = 100
+_COLUMNS = 250
 
 
 def find_state(state: Path | None, config: Path | None, runner: str | None) -> Path:
@@ -238,24 +238,25 @@ def _print_decisions(decisions: Sequence[Decision]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    # In a file or a pipe nobody wants to have it cut to a terminal's width.
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    # In a file or a pipe nobody wants to have it folded to the width of a terminal.
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console = Console(highlight=False, markup=False, width=max(_COLUMNS, console.width))
+        console = Console(highlight=False, markup=False, width=_COLUMNS)
     table = Table("at", "group", "rule", "decided", "inputs", box=box.SIMPLE, pad_edge=False)
+    table.columns[0].no_wrap = True
     for one in decisions:
         decided = f"{one.decided:+d}"
         if one.decided != one.wanted:
             decided += f" of {one.wanted:+d}: {one.clamped_by}"
         rule = f"{one.rule.value}: {one.detail}" if one.detail else one.rule.value
         table.add_row(_clock(one.at), one.group, rule, decided, _inputs(one))
-    console.print("newest decisions, the oldest of them first:")
+    console.print("newest decisions, the oldest of them first; inputs that are not told are 0:")
     console.print(table)
 
 
 def _inputs(decision: Decision) -> str:
-    values = msgspec.to_builtins(decision.demand)
-    return " ".join(f"{name}={value}" for name, value in values.items())
+    values: dict[str, object] = msgspec.to_builtins(decision.demand)
+    return " ".join(f"{name}={value}" for name, value in values.items() if value)
 
 
 # What a program reads.
