@@ -283,11 +283,6 @@ class ScalerMachine(Player, RuleBasedStateMachine):
         ]
         # They have a slot already, and do not know.
         unconfirmed = {key for one in instances for key in one.unconfirmed}
-        # A suspended task is lost with its instance without a word, unless it wants to go on.
-        for key in set(self.suspended) - self.resuming - set(tasks.suspended):
-            name, id, _ = self.suspended.pop(key)
-            known = self.state.groups[name].instances.get(id)
-            assert known is None or key not in known.suspended
         assert set(tasks.reserved) == self.reserved, "I8"
         assert set(tasks.waiting) | unconfirmed == self.waiting
         assert set(tasks) == self.waiting - unconfirmed

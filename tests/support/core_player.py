@@ -79,8 +79,7 @@ class Player:
             case effects.Refuse():
                 self.refused(effect.key)
             case effects.Revoke():
-                del self.slots[effect.key]
-                self.revoked.add(effect.key)
+                self.lost(effect.key)
             case effects.WakeAt():
                 self.wake_at = effect.monotonic
             case effects.Increase():
@@ -101,6 +100,14 @@ class Player:
         if key in self.resuming:
             self.resuming.discard(key)
             del self.suspended[key]
+
+    def lost(self, key: str) -> None:
+        if key in self.suspended:
+            # It has nothing to give back.
+            del self.suspended[key]
+        else:
+            del self.slots[key]
+            self.revoked.add(key)
 
     def check_unused(self, group: str, ids: Sequence[str]) -> None:
         busy = {(group, id) for group, id, _ in self.slots.values()}
