@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     import subprocess
+    from pathlib import Path
 
     from cli_command import Command
 
@@ -128,7 +128,7 @@ def test_group_that_cannot_be_opened_is_named(taskscaler: Command) -> None:
 def test_changed_file_takes_effect_at_once(taskscaler: Command, config: Path) -> None:
     """More instances are used by the jobs that wait; what cannot change is said, and stays."""
     write_config(taskscaler, most=1)
-    words = ("--config", config, "--count", "2", "--", *until_gate(taskscaler))
+    words = ("--config", str(config), "--count", "2", "--", *until_gate(taskscaler))
     process = taskscaler.start(*words)
     read_until(process, b"command#1: started")
     write_config(taskscaler, most=2, capacity=3)

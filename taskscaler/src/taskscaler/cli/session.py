@@ -1,11 +1,12 @@
 """One run of `taskscaler run`, from the opening of the groups to the exit code.
 
-Theory of operation. Five tasks run beside the jobs and end with them: one hears
+Theory of operation. Some tasks run beside the jobs and end with them: one hears
 signals, one waits for the run's time to be up, one draws the status line, one
 says from time to time why nothing runs, one reads the operator's file again when
-it has changed. They do not touch the jobs themselves, but ask the runner to
-`stop` or `cancel`; before the groups are open there is nothing to finish, so
-they cancel the opening. Whatever happens, leaving the scaler removes the
+it has changed, one drains the scaler once no more jobs are to be started. They do
+not touch the jobs themselves, but ask the runner to `stop` or `cancel`; before
+the groups are open there is nothing to finish, so they cancel the opening.
+Whatever happens, leaving the scaler removes the
 instances (or, if the operator says so, leaves them to the next run), then the
 report is written, then the exit code follows from the results.
 
@@ -24,7 +25,7 @@ import errno
 import os
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,8 @@ class _Session:
         self._groups: list[GroupInfo] = []
         self._scaler: Taskscaler | None = None
         self._opening = anyio.CancelScope()
+        self._opened = anyio.Event()
+        self._draining = anyio.Event()
         self._interrupted = False
         self._ending = False
         self._over = False
@@ -124,6 +127,7 @@ class _Session:
                 beside.start_soon(self._draw_status)
                 beside.start_soon(self._say_why)
                 beside.start_soon(self._watch_file)
+                beside.start_soon(self._drain)
                 if store is not None:
                     await self._run_jobs(store)
                 beside.cancel_scope.cancel()
@@ -150,10 +154,13 @@ class _Session:
                     connector = plan.groups[0].connector if len(groups) == 1 else None
                     scaler = Taskscaler(groups, plan.settings, store=store, connector=connector)
                     self._scaler = await stack.enter_async_context(scaler)
+                    self._opened.set()
                     if plan.state is not None:
                         await self._runner.resume(Journal(scaler.commit, scaler.restored))
                     await self._runner.run(
-                        scaler, workers=self._workers(), acquire_timeout=plan.acquire_timeout
+                        scaler,
+                        workers=self._workers(),
+                        acquire_timeout=self._plan.acquire_timeout,
                     )
                     self._over = not self._interrupted
         except ConfigError as error:
@@ -197,6 +204,7 @@ class _Session:
                 await self._leave(number)
         elif number is signal.SIGINT and not again and running:
             self._runner.stop(reason)
+            self._draining.set()
             await self._console.say(
                 f"interrupted: no more jobs are started; waiting for {running} that run "
                 "(Ctrl-C again cancels them)"
@@ -209,6 +217,13 @@ class _Session:
             await self._console.say(
                 f"{reason}: {what} are {does}, please wait (Ctrl-C again does not)"
             )
+
+    async def _drain(self) -> None:
+        """Once no more jobs are started, let the scaler make nothing ready for them either."""
+        await self._draining.wait()
+        if self._scaler is not None:
+            with suppress(ScalerClosed):
+                await self._scaler.drain()
 
     async def _leave(self, number: signal.Signals) -> None:
         """Wait for nothing any more: tell what is left, write the report, and be gone."""
@@ -272,6 +287,8 @@ class _Session:
         if self._plan.options is None or self._plan.options.config is None:
             return
         path = self._plan.options.config
+        # What changes until then is found by the first look.
+        await self._opened.wait()
         async for _ in file_changes(path):
             try:
                 found = await reread(self._plan)
@@ -287,15 +304,14 @@ class _Session:
 
     async def _take_over(self, path: Path, found: Reread) -> None:
         """Put what a changed file says in force."""
-        self._plan = found.plan
+        self._plan = with_limits(found.plan, self._groups)
         if self._scaler is not None:
-            self._plan = with_limits(found.plan, self._groups)
             try:
                 self._scaler.reconfigure(self._plan.settings)
             except ScalerClosed:
                 return  # It is too late for any setting.
-            self._runner.acquire_timeout = self._plan.acquire_timeout
-            self._runner.resize(self._workers())
+        self._runner.acquire_timeout = self._plan.acquire_timeout
+        self._runner.resize(self._workers())
         what = "; ".join(found.changes) or "nothing changes for this run"
         await self._console.say(f"{path} was read again: {what}")
         for warning in found.warnings:
