@@ -8,69 +8,30 @@ The numbers I1 to I15 name the invariants; `docs/simulation.md` has them in word
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fleeting.types import Instance, State
+from fleeting.types import State
 from taskscaler.core import effects, events
 from taskscaler.core.decisions import Rule
 from taskscaler.core.records import InstanceRecord
-from taskscaler.core.settings import Settings, UnknownInstances
+from taskscaler.core.settings import UnknownInstances
 from taskscaler.simulation import Observer
+
+from .life import Broken, Life, Pace, Place, Streak, incarnation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fleeting.types import Instance
     from taskscaler.core.events import Now
+    from taskscaler.core.settings import Settings
     from taskscaler.simulation import World
     from taskscaler.simulation.cloud import Cloud
 
-__all__ = ("Books", "Broken")
-
-Place = tuple[str, str]
+__all__ = ("Books",)
 
 # How many of the newest events are kept for a report.
 HISTORY = 400
-
-# Decisions in one second, besides one for each other event, before it is a busy loop.
-RESTLESS = 25
-
-
-class Broken(Exception):
-    """An invariant does not hold.
-
-    Attributes:
-        invariant: which one.
-        what: what was seen instead.
-    """
-
-    def __init__(self, invariant: str, what: str) -> None:
-        self.invariant = invariant
-        self.what = what
-        super().__init__(f"{invariant}: {what}")
-
-
-@dataclass
-class Life:
-    """What is known of one life of the manager; it is forgotten with it."""
-
-    began: float = 0.0
-    reserved: set[str] = field(default_factory=set[str])
-    waiting: set[str] = field(default_factory=set[str])
-    held: dict[str, tuple[str, str, int]] = field(default_factory=dict[str, tuple[str, str, int]])
-    revoked: set[str] = field(default_factory=set[str])
-    kept: dict[str, tuple[str, str, int]] = field(default_factory=dict[str, tuple[str, str, int]])
-    delivered: set[str] = field(default_factory=set[str])
-    resumed: set[str] = field(default_factory=set[str])
-    taken: dict[Place, dict[int, str]] = field(default_factory=dict[Place, dict[int, str]])
-    ready: dict[Place, float] = field(default_factory=dict[Place, float])
-    leaving: set[Place] = field(default_factory=set[Place])
-    sick: set[Place] = field(default_factory=set[Place])
-    doomed: set[Place] = field(default_factory=set[Place])
-    listed: dict[str, dict[str, Instance]] = field(default_factory=dict[str, dict[str, Instance]])
-    first: dict[Place, float] = field(default_factory=dict[Place, float])
-    missing: dict[Place, int] = field(default_factory=dict[Place, int])
-    closing: bool = False
 
 
 class Books(Observer):
@@ -96,12 +57,9 @@ class Books(Observer):
         self._granted: dict[tuple[str, str, str | None], int] = {}
         self._tainted: set[tuple[str, str, str | None]] = set()
         self._idle_seconds = settings.policy.idle_time.total_seconds()
-        self._second = 0
-        self._passes = 0
-        self._told_before = 0
+        self._pace = Pace()
         self._told = 0
-        # For each group: increases since something was last ready, failures among them, since when.
-        self._streaks: dict[str, list[float]] = {}
+        self._streaks: dict[str, Streak] = {}
         self._asked = 0
 
     # What is seen.
@@ -138,9 +96,10 @@ class Books(Observer):
             record = records.get(("instance", effect.group, effect.id))
             if not isinstance(record, InstanceRecord) or effect.key not in record.tasks:
                 raise Broken("I11", f"{effect.key} got a slot that the store knows nothing of")
-        elif isinstance(effect, effects.Increase):
-            if ("operation", effect.group, effect.operation) not in records:
-                raise Broken("I11", f"{effect.operation} is asked for before it is stored")
+        elif isinstance(effect, effects.Increase) and (
+            ("operation", effect.group, effect.operation) not in records
+        ):
+            raise Broken("I11", f"{effect.operation} is asked for before it is stored")
 
     def ended(self, now: Now) -> None:
         life, self.life = self.life, Life(began=now.monotonic)
@@ -398,7 +357,8 @@ class Books(Observer):
         if most is not None and self._foreseen(cloud) + increase.count > most:
             there = self._foreseen(cloud)
             raise Broken("I1", f"{increase.count} more than {there} in {increase.group}")
-        self._count_failures(now, increase.group)
+        streak = self._streaks.setdefault(increase.group, Streak(now.monotonic, self._asked))
+        streak.grew(now.monotonic, self._asked, self.settings)
 
     def _foreseen(self, cloud: Cloud) -> int:
         """Return how many instances there are or will be that the core can know of."""
@@ -411,27 +371,18 @@ class Books(Observer):
         )
         return cloud.size - surprises
 
-    def _count_failures(self, now: Now, group: str) -> None:
-        streak = self._streaks.setdefault(group, [0.0, now.monotonic, self._asked])
-        streak[0] += 1
-        settings = self.settings
-        hours = now.monotonic - streak[1]
-        allowed = 40 + 2 * (self._asked - streak[2]) + 2 * hours / pause(settings)
-        if streak[0] > allowed:
-            raise Broken("I9", f"{streak[0]:g} increases in {hours:g}s, and nothing became ready")
-
     def _decrease(self, now: Now, decrease: effects.Decrease) -> None:
         self.scalings += 1
-        rules = {rule for one in decrease.decisions if (rule := one.rule)}
+        rules = {one.rule for one in decrease.decisions}
         if not decrease.ids or not rules:
             raise Broken("I2", f"a removal of nothing, or for nothing: {decrease}")
         for id in decrease.ids:
             place = (decrease.group, id)
             if self._is_busy(place):
                 raise Broken("I2", f"{place} is removed, and tasks run there")
-            if place in self.life.taken and not self._is_lost(*place):
-                if Rule.EXPIRED not in rules:
-                    raise Broken("I2", f"{place} is removed, and suspended tasks are there")
+            is_kept = place in self.life.taken and Rule.EXPIRED not in rules
+            if is_kept and not self._is_lost(*place) and not self._is_late(place, now):
+                raise Broken("I2", f"{place} is removed, and suspended tasks are there")
             self._drop(place)
             self.life.leaving.add(place)
             if not any(self._is_reason(rule, now, *place) for rule in rules):
@@ -448,24 +399,25 @@ class Books(Observer):
         member = cloud.members.get(id)
         # What an earlier life has decided, it had its reasons for.
         lost = self._is_lost(group, id) or place in self.life.doomed
-        match rule:
-            case Rule.IDLE:
-                since = self.life.ready.get(place)
-                return since is None or now.monotonic - since >= self._idle_seconds - 1e-6
-            case Rule.USED_UP:
-                used = self._granted.get((*place, incarnation(self.life, *place)), 0)
-                return lost or used >= self.settings.max_use_count > 0
-            case Rule.FAILED:
-                return lost or self._is_late(place, now)
-            case Rule.UNKNOWN:
-                remove = self.settings.unknown_instances is UnknownInstances.REMOVE
-                return lost or remove or member is None or not member.ours
-            case Rule.LOST | Rule.UNHEALTHY | Rule.INTERRUPTED:
-                return lost
-            case Rule.SHUTDOWN:
-                return self.life.closing
-            case _:
-                return True
+        if rule is Rule.IDLE:
+            since = self.life.ready.get(place)
+            return since is None or now.monotonic - since >= self._idle_seconds - 1e-6
+        reasons = {
+            Rule.USED_UP: self._is_used_up(place),
+            Rule.FAILED: self._is_late(place, now),
+            Rule.UNKNOWN: self.settings.unknown_instances is UnknownInstances.REMOVE
+            or member is None
+            or not member.ours,
+            Rule.SHUTDOWN: self.life.closing,
+            Rule.LOST: False,
+            Rule.UNHEALTHY: False,
+            Rule.INTERRUPTED: False,
+        }
+        return lost or reasons.get(rule, True)
+
+    def _is_used_up(self, place: Place) -> bool:
+        used = self._granted.get((*place, incarnation(self.life, *place)), 0)
+        return used >= self.settings.max_use_count > 0
 
     def _is_late(self, place: Place, now: Now) -> bool:
         """Return whether it was listed for too long, and is still, as one that does not run."""
@@ -480,13 +432,7 @@ class Books(Observer):
 
     def _pass(self, now: Now, event: events.TimePassed) -> None:
         del event
-        second = int(now.monotonic)
-        if second != self._second:
-            self._second, self._passes, self._told_before = second, 0, self._told
-        others = self._told - self._told_before - self._passes
-        self._passes += 1
-        if self._passes > RESTLESS + 2 * others:
-            raise Broken("rest", f"{self._passes} decisions in one second")
+        self._pace.decided(now.monotonic, self._told)
 
     def _passed(self, now: Now, event: events.TimePassed, answer: Sequence[effects.Effect]) -> None:
         del event
@@ -513,17 +459,6 @@ class Books(Observer):
     def _close(self, now: Now, event: events.ShutdownAsked) -> None:
         del now, event
         self.life.closing = True
-
-
-def incarnation(life: Life, group: str, id: str) -> str | None:
-    """Return which machine stood behind an id when its group was listed last."""
-    one = life.listed.get(group, {}).get(id)
-    return None if one is None else one.incarnation
-
-
-def pause(settings: Settings) -> float:
-    """Return the longest pause after failures, in seconds."""
-    return settings.backoff_limit.total_seconds()
 
 
 _EVENTS: Mapping[type[events.Event], Callable[[Any, Any, Any], None]] = {

@@ -27,6 +27,7 @@ FREQUENCIES = {
     **dict.fromkeys(("vanish", "come_back", "recreate", "fail", "interrupt"), (0.05, 1.0)),
     **dict.fromkeys(("add", "outage", "jump"), (0.01, 0.2)),
 }
+INSTANT = Delay(0.0)
 # Listings that lie look like instances that are gone, where one listing is enough for that.
 LIES = ("stale", "incomplete")
 
@@ -63,7 +64,7 @@ class Plan:
     impatient: float = 0.0
     pausing: float = 0.0
     changes: tuple[tuple[float, Settings], ...] = ()
-    commit: Delay = Delay(0.0)
+    commit: Delay = INSTANT
     monotonic_seconds: float = 0.0
     shutdown: bool = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -57,20 +57,21 @@ def brief(value: Any) -> str:
     match value:
         case Listing():
             pending = f" +{value.pending} pending" if value.pending else ""
-            return "[" + " ".join(map(brief, value.instances)) + pending + "]"
+            text = "[" + " ".join(map(brief, value.instances)) + pending + "]"
         case Instance():
-            return f"{value.id}/{value.incarnation}:{value.state.value}"
+            text = f"{value.id}/{value.incarnation}:{value.state.value}"
         case Accepted():
             error = f" ({value.error})" if value.error else ""
-            return f"{value.count} {' '.join(value.ids)}{error}"
+            text = f"{value.count} {' '.join(value.ids)}{error}"
         case Decision():
-            return f"<{value.rule.value} {value.decided:+d} {value.clamped_by}{value.detail}>"
+            text = f"<{value.rule.value} {value.decided:+d} {value.clamped_by}{value.detail}>"
         case Settings():
-            return "..."
+            text = "..."
         case tuple():
-            return "(" + ", ".join(map(brief, value)) + ")"
+            text = "(" + ", ".join(map(brief, cast("tuple[Any, ...]", value))) + ")"
         case msgspec.Struct():
             shown = (getattr(value, name) for name in value.__struct_fields__)
-            return f"{type(value).__name__} " + " ".join(map(brief, shown))
+            text = f"{type(value).__name__} " + " ".join(map(brief, shown))
         case _:
-            return str(value)
+            text = str(value)
+    return text

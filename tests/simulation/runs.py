@@ -12,7 +12,8 @@ from taskscaler.errors import IllegalEvent
 from taskscaler.simulation import Faults, World
 from taskscaler.simulation.world import START
 
-from .books import Books, Broken
+from .books import Books
+from .life import Broken
 from .plans import Plan, tasks
 
 if TYPE_CHECKING:

@@ -77,9 +77,14 @@ def simpler_habits(plan: Plan) -> Iterator[Plan]:
     """Yield worlds in which tasks and operator do less."""
     for at in range(len(plan.changes)):
         yield replace(plan, changes=plan.changes[:at] + plan.changes[at + 1 :])
-    for name in ("reserving", "impatient", "pausing", "monotonic_seconds"):
-        if getattr(plan, name):
-            yield replace(plan, **{name: 0.0})
+    for change in (
+        replace(plan, reserving=0.0),
+        replace(plan, impatient=0.0),
+        replace(plan, pausing=0.0),
+        replace(plan, monotonic_seconds=0.0),
+    ):
+        if change != plan:
+            yield change
     if plan.commit.median_seconds:
         yield replace(plan, commit=Delay(0.0))
     if plan.shutdown:

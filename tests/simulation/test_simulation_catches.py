@@ -25,6 +25,7 @@ from .shrink import shrink
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from taskscaler.core.effects import Effect
     from taskscaler.core.groups import Group
 
     from .plans import Plan
@@ -32,20 +33,29 @@ if TYPE_CHECKING:
 Patch = pytest.MonkeyPatch
 
 
+def always(answer: object) -> Callable[..., Any]:
+    """Return what takes anything and answers always the same."""
+
+    def give(*_: object, **__: object) -> object:
+        return answer
+
+    return give
+
+
 def ignore_the_limit(patch: Patch) -> None:
     """Let it forget `max_instances`."""
-    patch.setattr(Demand, "room", property(lambda _: None))
+    patch.setattr(Demand, "room", property(always(None)))
 
 
 def forget_operations(patch: Patch) -> None:
     """Let it ask again although it does not know what came of the last request."""
-    patch.setattr(operations.Operations, "outstanding", property(lambda _: 0))
-    patch.setattr(operations.Operations, "unanswered", property(lambda _: False))
+    patch.setattr(operations.Operations, "outstanding", property(always(0)))
+    patch.setattr(operations.Operations, "unanswered", property(always(answer=False)))
 
 
 def remove_busy_ones(patch: Patch) -> None:
     """Let it take idle for what is busy."""
-    patch.setattr(Instance, "vacant", property(lambda _: True))
+    patch.setattr(Instance, "vacant", property(always(answer=True)))
 
 
 def hand_slots_out_twice(patch: Patch) -> None:
@@ -57,7 +67,11 @@ def hand_slots_out_twice(patch: Patch) -> None:
         return 0
 
     patch.setattr(Instance, "acquire", acquire)
-    patch.setattr(Instance, "release", lambda self, key: self.tasks.pop(key))
+
+    def release(self: Instance, key: str) -> None:
+        del self.tasks[key]
+
+    patch.setattr(Instance, "release", release)
 
 
 def count_no_uses(patch: Patch) -> None:
@@ -72,48 +86,61 @@ def count_no_uses(patch: Patch) -> None:
 
 def store_nothing(patch: Patch) -> None:
     """Let it act before anything is stored."""
-    patch.setattr(Outbox, "finish", lambda self: self._effects)
+
+    def finish(self: Outbox) -> list[Effect]:
+        return self._effects
+
+    patch.setattr(Outbox, "finish", finish)
 
 
 def keep_the_vanished(patch: Patch) -> None:
     """Let it believe in instances that no listing shows."""
-    patch.setattr(listings, "_find_missing", lambda *_: None)
+    patch.setattr(listings, "_find_missing", always(None))
 
 
 def never_pause(patch: Patch) -> None:
     """Let it try again at once after a failure."""
-    patch.setattr(Backoff, "failed", lambda *_, **__: None)
+    patch.setattr(Backoff, "failed", always(None))
 
 
 def never_rest(patch: Patch) -> None:
     """Let it decide again at once, for ever."""
-    patch.setattr(scaling, "wake_time", lambda *arguments: arguments[-1].monotonic)
+
+    def wake_time(*arguments: Any) -> float:
+        moment: float = arguments[-1].monotonic
+        return moment
+
+    patch.setattr(scaling, "wake_time", wake_time)
 
 
 def never_shrink(patch: Patch) -> None:
     """Let it keep what nobody needs."""
-    patch.setattr(removal, "shrink", lambda *_: None)
+    patch.setattr(removal, "shrink", always(None))
 
 
 def never_serve(patch: Patch) -> None:
     """Let tasks wait beside free slots."""
-    patch.setattr(ScalerState, "place", lambda *_: None)
+    patch.setattr(ScalerState, "place", always(None))
 
 
 def churn(patch: Patch) -> None:
     """Let it remove what the policy wants to be there."""
-    patch.setattr(Demand, "surplus", property(lambda self: self.free))
+
+    def surplus(self: Demand) -> int:
+        return self.free
+
+    patch.setattr(Demand, "surplus", property(surplus))
 
 
 def remember_cancelled(patch: Patch) -> None:
     """Let a task that gave up stay in the queue."""
-    handlers = {**ScalerState._HANDLERS, events.TaskCancelled: lambda *_: []}
+    handlers: dict[Any, Any] = {**ScalerState._HANDLERS, events.TaskCancelled: always([])}
     patch.setattr(ScalerState, "_HANDLERS", handlers)
 
 
 def promise_too_much(patch: Patch) -> None:
     """Let a reservation be accepted whatever there is."""
-    patch.setattr(claims, "_lack", lambda *_: None)
+    patch.setattr(claims, "_lack", always(None))
 
 
 SMALL: dict[str, Any] = {"max_instances": 2, "capacity_per_instance": 2}

@@ -65,6 +65,7 @@ class Manager:
         lines: Mapping[str, Line],
         settings: Settings,
         tasks: Tasks,
+        *,
         commit: Delay,
         faults: Faults,
         seed: str,

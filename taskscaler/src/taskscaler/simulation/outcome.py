@@ -64,7 +64,7 @@ class Outcome:
         Raises:
             ValueError: it is no percentile.
         """
-        if not 0 <= percentile <= 100:  # noqa: PLR2004 - per cent
+        if not 0 <= percentile <= 100:
             raise ValueError(f"a percentile is from 0 to 100, not {percentile}")
         if not self.waits:
             return 0.0

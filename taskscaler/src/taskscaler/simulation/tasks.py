@@ -114,7 +114,7 @@ class Tasks:
         done: how many have run to their end.
         cancelled: how many gave up by themselves.
         refused: how many times a task was refused.
-        lost: how many times a task lost its slot with the instance or the manager.
+        lost_slots: how many times a task lost its slot with the instance or the manager.
     """
 
     manager: Manager

@@ -45,9 +45,9 @@ class Arrival:
 
 def working_hours(at: datetime) -> float:
     """Return how busy a moment is, on average 1: by day more than by night or at weekends."""
-    if at.weekday() >= 5:  # noqa: PLR2004 - Saturday
+    if at.weekday() >= 5:
         return 0.3
-    return 2.6 if 8 <= at.hour < 18 else 0.37  # noqa: PLR2004 - hours of the day
+    return 2.6 if 8 <= at.hour < 18 else 0.37
 
 
 def arrivals(

@@ -71,7 +71,14 @@ class World:
         self._lines = {id: Line(cloud, self.clock, name) for id, cloud in self.clouds.items()}
         self.tasks = Tasks(self.clock, iter(arrivals), faults, name)
         self.manager = Manager(
-            self.clock, self._lines, settings, self.tasks, commit, faults, name, observers
+            self.clock,
+            self._lines,
+            settings,
+            self.tasks,
+            commit=commit,
+            faults=faults,
+            seed=name,
+            observers=observers,
         )
         self.tasks.manager = self.manager
         self._zero = monotonic_seconds
@@ -115,7 +122,7 @@ class World:
             line.out_until = self.clock.seconds + dice.chance.uniform(60.0, 3600.0)
         else:
             member = self.clouds[id].happen(kind, dice.chance)
-            if member is not None and kind == "interrupt" and dice.chance.random() < 0.5:  # noqa: PLR2004 - one in two
+            if member is not None and kind == "interrupt" and dice.chance.random() < 0.5:
                 deadline = self.clock.now.wall + timedelta(seconds=30)
                 notice = events.InterruptionAnnounced(id, member.id, "it is reclaimed", deadline)
                 self.manager.post(notice)
