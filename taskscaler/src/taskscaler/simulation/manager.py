@@ -187,8 +187,9 @@ class Manager:
     def _stored(self, batch: list[tuple[effects.Effect, Claim | None]], life: int) -> None:
         if self.lives == life and self.state is not None:
             self._finish(batch)
-            if self.state is not None:
-                self._flush()
+        # What was finished may have ended this life.
+        if self.lives == life and self.state is not None:
+            self._flush()
 
     def _finish(self, batch: list[tuple[effects.Effect, Claim | None]]) -> None:
         self._store(self._storing)

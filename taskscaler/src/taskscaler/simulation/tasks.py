@@ -77,7 +77,7 @@ class Task:
         self.begun = 0.0
         self.left_seconds = arrival.runs_seconds
         self.paused = False
-        self.place = ("", "")
+        self.place: tuple[str, str] = ("", "")
 
 
 class Claim:
