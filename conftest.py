@@ -93,11 +93,29 @@ def matches(printed: list[str], expected: list[str]) -> bool:
 
 def read_toml(example: Example) -> None:
     """Read a block; one that a comment gives a name becomes a file for the blocks after it."""
-    tomllib.loads(example.parsed)
+    data = tomllib.loads(example.parsed)
+    if "runners" in data:
+        check_config(example.parsed, whole=isinstance(data["runners"], list))
     before = example.document.text[: example.region.start]
     if name := FILE_NAME.search(before):
         path: Path = example.namespace["folder"] / name[1]
         path.write_text(example.parsed)
+
+
+def check_config(text: str, *, whole: bool) -> None:
+    """Read a block as the operator's file, or as a part of the only runner of one."""
+    # Not above: what is imported there is not seen by the measurement of coverage.
+    from fleeting.types import Severity
+    from taskscaler.config import examine_config
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "config.toml")
+        path.write_text(text if whole else f"[[runners]]\n{text}")
+        _, problems = examine_config(path)
+    errors = [str(problem) for problem in problems if problem.severity is Severity.ERROR]
+    # A part may leave to another what it is not about.
+    elsewhere = () if whole else ("runners[0].autoscaler.plugin:",)
+    assert [error for error in errors if not error.startswith(elsewhere)] == []
 
 
 def open_page(namespace: dict[str, Any]) -> None:

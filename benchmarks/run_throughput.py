@@ -38,7 +38,7 @@ from fleeting.types import ConnectInfo
 from taskscaler.jobs import Job, JobRunner, JobState, OutputMode, expand, output_factory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from benchmarks._sshd import SshServer
 
@@ -107,6 +107,9 @@ class Nobody:
         """Do nothing."""
 
     async def finished(self, result: JobResult, /) -> None:
+        """Do nothing."""
+
+    async def resumed(self, results: Sequence[JobResult], /) -> None:
         """Do nothing."""
 
 

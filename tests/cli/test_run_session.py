@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fleeting.testing import FakeConfig, FakeProvider
 from fleeting.types import ConnectorSettings
 from taskscaler import Settings
-from taskscaler.cli.plan import Plan
+from taskscaler.cli.plan import GroupPlan, Plan
 from taskscaler.cli.session import run_session
 from taskscaler.jobs import Job, OutputMode, expand
 
@@ -26,14 +26,19 @@ def test_a_run_that_waits_says_why(
     provider = FakeProvider()
     plan = Plan(
         runs=expand([Job(name="job", script=["true"], count=2)], tmp_path, where="test"),
-        provider=provider,
-        plugin_config=FakeConfig(boot_updates=None),
+        groups=(
+            GroupPlan(
+                name="1",
+                provider=provider,
+                plugin_config=FakeConfig(boot_updates=None),
+                connector=ConnectorSettings(),
+            ),
+        ),
         settings=Settings(
             max_instances=1,
             update_interval_when_expecting=timedelta(seconds=0.02),
             delete_instances_on_shutdown=True,
         ),
-        connector=ConnectorSettings(),
         acquire_timeout=timedelta(minutes=1),
         output=OutputMode.PREFIX,
         report=None,

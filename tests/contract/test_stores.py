@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import anyio
+import anyio.lowlevel
 import pytest
 
-from taskscaler.core.records import InstanceRecord, OperationRecord
+from fleeting.types import ConnectInfo, Duration
+from taskscaler.core.decisions import Decision, Rule
+from taskscaler.core.demand import Demand
+from taskscaler.core.explain import Standing
+from taskscaler.core.records import (
+    ConnectRecord,
+    GroupRecord,
+    InstanceRecord,
+    JobRecord,
+    OperationRecord,
+    TombstoneRecord,
+)
 from taskscaler.errors import Fenced, StoreError
-from taskscaler.storage import MemoryStore, Store
+from taskscaler.storage import MemoryStore, Picture, Store, TaskEntry
+from taskscaler.storage.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from taskscaler.core.records import Record
 
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 7, 14, 12, 30, 15, 123456, tzinfo=UTC)
 
-# How each store is made. Add a store here, and it is held to everything below.
-STORES: dict[str, Callable[[], Store]] = {"memory": MemoryStore}
+
+@asynccontextmanager
+async def memory(_: Path) -> AsyncGenerator[Store]:
+    """Open a store that lives as long as the test."""
+    yield MemoryStore()
+
+
+@asynccontextmanager
+async def sqlite(directory: Path) -> AsyncGenerator[Store]:
+    """Open a store in a file."""
+    async with SqliteStore.open(directory / "state") as store:
+        yield store
+
+
+# How each store is opened. Add a store here, and it is held to everything below.
+STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Store]]] = {
+    "memory": memory,
+    "sqlite": sqlite,
+}
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -29,9 +65,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest) -> Store:
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str
+) -> AsyncGenerator[Store]:
     """Return an empty store."""
-    return STORES[request.param]()
+    del anyio_backend  # Asked for so that it is opened on that loop.
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
 
 
 def instance(
@@ -46,6 +86,51 @@ def operation(id: str, count: int = 1, *, group: str = "cloud/group") -> Operati
     return OperationRecord(group, id, count, NOW)
 
 
+def task(key: str) -> TaskEntry:
+    """Return what became of a task."""
+    return TaskEntry(key, NOW, NOW, NOW + timedelta(minutes=1), "cloud/group", "i-1", "lost", "why")
+
+
+def decision(number: int) -> Decision:
+    """Return a decision that differs from others by its number."""
+    demand = Demand(number, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8)
+    return Decision(NOW, "cloud/group", Rule.TASKS_WAIT, number, 0, "max_instances", demand, "ü")
+
+
+def picture(waiting: int) -> Picture:
+    """Return a picture in which so many tasks wait."""
+    standing = Standing(decision(waiting).demand, {"ready": 1}, (decision(1),), {"g": "down"})
+    return Picture(NOW, standing, (("a", NOW),), (("b", "cloud/group", "i-1"),))
+
+
+# One of each kind, with every field filled.
+EVERY_KIND: tuple[Record, ...] = (
+    InstanceRecord("g", "i", "n", NOW, 3, ("a", "ü b"), Rule.AGE, "too old", NOW, (("s", 1, NOW),)),
+    operation("op", 7),
+    TombstoneRecord("g", "t", None, NOW),
+    GroupRecord("g", 3, NOW, NOW + timedelta(seconds=1), "out of capacity"),
+    ConnectRecord(
+        "g",
+        "i",
+        "n",
+        ConnectInfo(
+            *("i", "ssh", "10.0.0.1", "host", 2222, "linux", "amd64", "user", "key", "password"),
+            host_keys=("ssh-ed25519 AAAA",),
+            expires=NOW,
+            keepalive=Duration(seconds=30),
+            timeout=timedelta(days=1, microseconds=1),
+            use_external_address=True,
+        ),
+    ),
+    JobRecord(
+        *("build", "sha", "failed", 2, 1, "KILL", "lost", "g", "i", 3),
+        started_at=NOW,
+        finished_at=NOW,
+        warnings=("slow",),
+    ),
+)
+
+
 async def test_a_new_store_is_empty(store: Store) -> None:
     """The first holder finds nothing."""
     loaded = await store.load()
@@ -57,6 +142,21 @@ async def test_what_was_committed_is_loaded(store: Store) -> None:
     records = (instance("i-1", used=3, tasks=("a", "ü b")), operation("op", 7))
     await store.commit((await store.load()).epoch, records, ())
     assert set((await store.load()).records) == set(records)
+
+
+@pytest.mark.parametrize("record", EVERY_KIND, ids=lambda record: record.key[0])
+async def test_every_kind_of_record_is_kept(store: Store, record: Record) -> None:
+    """Each field of each kind of record comes back as it was."""
+    await store.commit((await store.load()).epoch, [record], ())
+    assert (await store.load()).records == (record,)
+
+
+async def test_records_are_dropped_whatever_their_kind(store: Store) -> None:
+    """Each kind is forgotten by its key."""
+    epoch = (await store.load()).epoch
+    await store.commit(epoch, EVERY_KIND, ())
+    await store.commit(epoch, (), [record.key for record in EVERY_KIND])
+    assert (await store.load()).records == ()
 
 
 async def test_an_instance_without_incarnation_is_kept_as_such(store: Store) -> None:
@@ -151,3 +251,121 @@ async def test_what_was_loaded_does_not_change(store: Store) -> None:
     loaded = await store.load()
     await store.commit(loaded.epoch, [instance("i-2")], [instance("i-1").key])
     assert loaded.records == (instance("i-1"),)
+
+
+async def test_commits_that_come_together_are_all_there(store: Store) -> None:
+    """Many tasks may commit at once; each finds its own done when it goes on."""
+    epoch = (await store.load()).epoch
+    async with anyio.create_task_group() as group:
+        for number in range(200):
+            group.start_soon(store.commit, epoch, [instance(f"i-{number}")], ())
+    assert set((await store.load()).records) == {instance(f"i-{number}") for number in range(200)}
+
+
+async def test_one_task_sees_its_commits_in_order(store: Store) -> None:
+    """The newest of several commits to one key wins, also among those of others."""
+    epoch = (await store.load()).epoch
+
+    async def count(id: str) -> None:
+        for used in range(20):
+            await store.commit(epoch, [instance(id, used=used)], ())
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(count, f"i-{number}")
+    assert set((await store.load()).records) == {instance(f"i-{n}", used=19) for n in range(5)}
+
+
+async def test_the_fenced_one_does_not_hurt_the_others(store: Store) -> None:
+    """A commit of a former holder fails alone, whatever is committed at the same time."""
+    old = (await store.load()).epoch
+    new = (await store.load()).epoch
+
+    async def late(number: int) -> None:
+        with pytest.raises(Fenced):
+            await store.commit(old, [instance(f"old-{number}")], ())
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(store.commit, new, [instance(f"new-{number}")], ())
+            group.start_soon(late, number)
+    assert {record.key[2] for record in (await store.load()).records} == {
+        f"new-{number}" for number in range(20)
+    }
+
+
+async def test_a_cancelled_commit_is_whole_or_nothing(store: Store) -> None:
+    """Cancelled while it waits, a commit has written all of its records or none."""
+    epoch = (await store.load()).epoch
+    async with anyio.create_task_group() as group:
+        for number in range(50):
+            pair = [instance(f"{number}-a"), instance(f"{number}-b")]
+            group.start_soon(store.commit, epoch, pair, ())
+        await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    ids = [record.key[2] for record in (await store.load()).records]
+    halves = [{id for id in ids if id.startswith(f"{number}-")} for number in range(50)]
+    assert {len(half) for half in halves} <= {0, 2}
+    await store.commit(epoch + 1, [instance("after")], ())
+
+
+async def test_a_new_store_remembers_nothing(store: Store) -> None:
+    """Before the first note there is no picture and no history."""
+    await store.load()
+    remembered = await store.recall()
+    assert (remembered.picture, remembered.decisions, remembered.tasks) == (None, (), ())
+
+
+async def test_notes_are_recalled_in_order(store: Store) -> None:
+    """Decisions and tasks come back as they were, each kind with its oldest first."""
+    epoch = (await store.load()).epoch
+    await store.note(epoch, [decision(1), task("a"), decision(2)])
+    await store.note(epoch, [task("b")])
+    remembered = await store.recall()
+    assert remembered.decisions == (decision(1), decision(2))
+    assert remembered.tasks == (task("a"), task("b"))
+
+
+async def test_the_picture_is_replaced(store: Store) -> None:
+    """The newest picture is the only one, and a note without one leaves it."""
+    epoch = (await store.load()).epoch
+    await store.note(epoch, (), picture(1))
+    await store.note(epoch, (), picture(2))
+    await store.note(epoch, [task("a")])
+    assert (await store.recall()).picture == picture(2)
+
+
+async def test_history_survives_its_holder(store: Store) -> None:
+    """What the former holder noted is there for the next one, which adds to it."""
+    await store.note((await store.load()).epoch, [task("a")], picture(1))
+    await store.note((await store.load()).epoch, [task("b")])
+    remembered = await store.recall()
+    assert (remembered.picture, remembered.tasks) == (picture(1), (task("a"), task("b")))
+
+
+async def test_notes_are_no_records(store: Store) -> None:
+    """A history does not come back as records, and records are no history."""
+    epoch = (await store.load()).epoch
+    await store.commit(epoch, [instance("i-1")], ())
+    await store.note(epoch, [task("a"), decision(1)], picture(1))
+    assert (await store.load()).records == (instance("i-1"),)
+
+
+async def test_notes_of_the_former_holder_are_refused(store: Store) -> None:
+    """After another load, a note under the old epoch raises and writes nothing."""
+    old = (await store.load()).epoch
+    await store.load()
+    with pytest.raises(Fenced):
+        await store.note(old, [task("a")], picture(1))
+    remembered = await store.recall()
+    assert (remembered.picture, remembered.tasks) == (None, ())
+
+
+async def test_the_newest_history_is_kept(store: Store) -> None:
+    """Too long a history loses its oldest entries and nothing else."""
+    epoch = (await store.load()).epoch
+    for start in range(0, 12_000, 3_000):
+        await store.note(epoch, [decision(start + number) for number in range(3_000)])
+    decisions = (await store.recall()).decisions
+    assert 0 < len(decisions) < 12_000
+    assert decisions == tuple(decision(n) for n in range(12_000 - len(decisions), 12_000))

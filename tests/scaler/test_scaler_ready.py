@@ -149,7 +149,7 @@ async def test_a_hanging_preparation_is_given_up() -> None:
     group = FakeInstanceGroup()
     gate = Gate()
     group.script("connect", Reply(before=gate))
-    settings = Settings(instance_ready_timeout=timedelta(seconds=90), policy=LAZY)
+    settings = Settings(instance_ready_timeout=timedelta(seconds=60), policy=LAZY)
     async with (
         Taskscaler([group], settings, connect=group.connect) as scaler,
         scaler.acquire("a") as acquisition,

@@ -21,7 +21,7 @@ STUBBORN = Reply(error=ProviderError("not now"))
 
 
 async def test_what_cannot_be_removed_is_named() -> None:
-    """When removals never work, leaving ends at `shutdown_timeout` and names what is left."""
+    """When removals never work, leaving ends after the retries and names what is left."""
     group = FakeInstanceGroup()
     group.always("decrease", STUBBORN)
     before = 0.0
@@ -30,7 +30,8 @@ async def test_what_cannot_be_removed_is_named() -> None:
             async with scaler.acquire("a"):
                 pass
             before = anyio.current_time()
-    assert anyio.current_time() - before == pytest.approx(120)
+    assert anyio.current_time() - before < 120
+    assert len(group.calls_of("decrease")) == 1 + CLEAN.shutdown_deletion_retries
     assert caught.value.instances == ("fake/group/i-1",)
     assert group.connector.connections == []
 
@@ -225,7 +226,7 @@ async def test_thousands_of_tasks_leave_no_trace() -> None:
         driver, connections = scaler._driver, scaler._connections
         assert sum(one.tasks for one in scaler.instances()) == 2000
         assert driver.claims == {}
-        assert driver._preparing == {}
+        assert driver._doing == {}
         assert len(connections._lines) == group.size
         assert len(group.connector.connections) == group.size
 
@@ -239,7 +240,7 @@ async def test_thousands_of_tasks_leave_no_trace() -> None:
         await anyio.sleep(60)
         driver, connections = scaler._driver, scaler._connections
         assert len(scaler.instances()) == 100
-        assert (driver.claims, driver._preparing, connections._lines) == ({}, {}, {})
+        assert (driver.claims, driver._doing, connections._lines) == ({}, {}, {})
         assert len(driver._outbox) == 0
     assert group.connector.connections == []
 

@@ -136,7 +136,12 @@ async def test_a_timeout_while_the_store_is_slow_gives_the_slot_back() -> None:
 async def test_a_slot_that_is_lost_before_it_is_handed_out_is_never_entered() -> None:
     """When the instance fails while the store is slow, the task is told on entering."""
     group, store = FakeInstanceGroup(), GatedStore()
-    settings = Settings(capacity_per_instance=2, policy=Policy(idle_count=2), max_instances=1)
+    settings = Settings(
+        capacity_per_instance=2,
+        policy=Policy(idle_count=2),
+        max_instances=1,
+        probe_after=timedelta(days=1),
+    )
     ends: dict[str, BaseException] = {}
 
     async def run(key: str) -> None:

@@ -91,19 +91,19 @@ def main() -> int:
         if isinstance(outcome, Failure):
             small = shrink(outcome, play)
             last_events = 400 if options.verbose else 60
-            print(f"\n{tell(small, seed=outcome.plan.seed, last=last_events)}")  # noqa: T201 - the report
+            print(f"\n{tell(small, seed=outcome.plan.seed, last=last_events)}")
             return 1
         total += outcome
         seconds = time.perf_counter() - started
         line = f"{total.fault_hours:,.0f} fault-hours in {seconds:,.0f}s, {total.worlds} worlds"
-        print(f"\r{line}", end="", file=sys.stderr, flush=True)  # noqa: T201 - how far it is
+        print(f"\r{line}", end="", file=sys.stderr, flush=True)
     figures = summary(total, time.perf_counter() - started)
-    print(file=sys.stderr)  # noqa: T201 - ends that line
+    print(file=sys.stderr)
     if options.json:
-        print(json.dumps(figures))  # noqa: T201 - what was asked for
+        print(json.dumps(figures))
     else:
         for name, value in figures.items():
-            print(f"{name.replace('_', ' ')}: {value:,}")  # noqa: T201 - the report
+            print(f"{name.replace('_', ' ')}: {value:,}")
     return 0
 
 

@@ -196,6 +196,10 @@ class Play:
         self.say(events.ListingArrived(group, Listing(instances, pending)))
         self.tick()
 
+    def life(self, id: str) -> Life:
+        """Return where an instance of the first group is in its life."""
+        return self.group.instances[id].life
+
     def relist(self, *instances: Instance, group: str = "g") -> None:
         """Let a listing arrive at the next time when one is due."""
         while not any(isinstance(one, effects.List) and one.group == group for one in self.todo):

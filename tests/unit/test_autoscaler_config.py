@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from fleeting.config import decode
-from taskscaler.config import AutoscalerConfig, not_honoured, out_of_range
-from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
+from fleeting.types import ConnectorSettings, Severity
+from taskscaler.config import AutoscalerConfig, compile_period, conflicts_of, out_of_range
+from taskscaler.core.settings import (
+    Placement,
+    Policy,
+    ScheduledPolicy,
+    Settings,
+    UnknownInstances,
+)
 
 # Every key that is honoured, each with another value than its default.
 WHOLE_TABLE: dict[str, Any] = {
@@ -21,9 +31,14 @@ WHOLE_TABLE: dict[str, Any] = {
     "update_interval": "2m",
     "update_interval_when_expecting": "500ms",
     "deletion_retry_interval": "3m",
+    "shutdown_deletion_interval": "14s",
+    "shutdown_deletion_retries": 15,
+    "failure_threshold": 16,
+    "reservation_throttling": True,
     "policy": [
         {
-            "periods": ["* * * * *"],
+            "periods": ["* 8-17 * * 1-5", "* 9-12 * * 6"],
+            "timezone": "Europe/Berlin",
             "idle_count": 5,
             "idle_time": "20m0s",
             "scale_factor": 1.5,
@@ -31,6 +46,8 @@ WHOLE_TABLE: dict[str, Any] = {
             "preemptive_mode": False,
         }
     ],
+    "scale_throttle": {"limit": 17, "burst": 18},
+    "state_storage": {"keep_instance_with_acquisitions": True},
     "extensions": {
         "placement": "spread",
         "unknown_instances": "adopt",
@@ -39,10 +56,33 @@ WHOLE_TABLE: dict[str, Any] = {
         "missed_updates": 9,
         "backoff": "10s",
         "backoff_limit": "11m",
+        "cooldown": "19m",
         "operation_timeout": "12s",
         "shutdown_timeout": "13s",
+        "increase_interval": "20s",
+        "heartbeat_interval": "21m",
+        "probe_after": "22s",
+        "probe_timeout": "23s",
+        "remove_unhealthy_with_tasks": True,
+        "max_instance_age": "24h",
+        "suspend_time_to_live": "25h",
+        "default_policy": {"idle_count": 1, "idle_time": "26m"},
     },
 }
+
+
+NO_PERIODS: list[str] = []
+
+
+def read(table: dict[str, Any]) -> AutoscalerConfig:
+    """Decode a table."""
+    return decode(table, AutoscalerConfig, where="test")
+
+
+def problems(table: dict[str, Any]) -> list[str]:
+    """Return all that is said about a table that can be decoded."""
+    config = read(table)
+    return [str(found) for found in (*out_of_range(config, "a"), *conflicts_of(config, "a"))]
 
 
 def test_empty_table_means_the_defaults() -> None:
@@ -52,17 +92,21 @@ def test_empty_table_means_the_defaults() -> None:
 
 def test_every_key_reaches_the_scaler() -> None:
     """A table with every key becomes settings in which every value is another than by default."""
-    assert list(not_honoured(WHOLE_TABLE, "")) == []
-    config = decode(WHOLE_TABLE, AutoscalerConfig, where="test")
-    assert list(out_of_range(config, "")) == []
-    settings = config.settings()
+    assert problems(WHOLE_TABLE) == []
+    settings = read(WHOLE_TABLE).settings({"aws/eu": 27})
+    day = Policy(5, timedelta(minutes=20), 1.5, 6, preemptive_mode=False)
+    periods = (compile_period("* 8-17 * * 1-5"), compile_period("* 9-12 * * 6"))
     assert settings == Settings(
         capacity_per_instance=2,
         max_instances=3,
         max_use_count=4,
-        policy=Policy(5, timedelta(minutes=20), 1.5, 6, preemptive_mode=False),
+        group_limits={"aws/eu": 27},
+        policy=Policy(1, timedelta(minutes=26)),
+        schedule=(ScheduledPolicy(day, periods, ZoneInfo("Europe/Berlin")),),
         placement=Placement.SPREAD,
+        reservation_throttling=True,
         unknown_instances=UnknownInstances.ADOPT,
+        keep_instance_with_acquisitions=True,
         instance_ready_command="cloud-init status --wait",
         instance_ready_timeout=timedelta(minutes=8),
         update_interval=timedelta(minutes=2),
@@ -70,10 +114,23 @@ def test_every_key_reaches_the_scaler() -> None:
         creation_timeout=timedelta(minutes=7),
         deletion_retry_interval=timedelta(minutes=3),
         missed_updates=9,
+        throttle_limit=17.0,
+        throttle_burst=18,
+        increase_interval=timedelta(seconds=20),
         backoff=timedelta(seconds=10),
         backoff_limit=timedelta(minutes=11),
+        cooldown=timedelta(minutes=19),
         operation_timeout=timedelta(seconds=12),
+        heartbeat_interval=timedelta(minutes=21),
+        probe_after=timedelta(seconds=22),
+        probe_timeout=timedelta(seconds=23),
+        failure_threshold=16,
+        remove_unhealthy_with_tasks=True,
+        max_instance_age=timedelta(hours=24),
+        suspend_time_to_live=timedelta(hours=25),
         delete_instances_on_shutdown=True,
+        shutdown_deletion_interval=timedelta(seconds=14),
+        shutdown_deletion_retries=15,
         shutdown_timeout=timedelta(seconds=13),
     )
     default = Settings()
@@ -83,48 +140,221 @@ def test_every_key_reaches_the_scaler() -> None:
     assert names == []
 
 
-@pytest.mark.parametrize(
-    ("table", "expected"),
-    [
-        ({"scale_throttle": {"limit": 1}}, "a.scale_throttle: GitLab's autoscaler has this key"),
-        ({"state_storage": {"enabled": True}}, "a.state_storage: GitLab's autoscaler has this key"),
-        (
-            {"policy": [{"idle_count": 1}, {"idle_count": 2}]},
-            "a.policy: 2 entries, but this version honours one only",
-        ),
-        ({"policy": [{"timezone": "UTC"}]}, "a.policy[0].timezone: a policy that holds at some"),
-        ({"policy": [{"periods": ["0 8 * * *"]}]}, "a.policy[0].periods: a policy that holds at"),
-    ],
-)
-def test_keys_of_gitlab_that_mean_nothing_yet_are_refused(
-    table: dict[str, Any], expected: str
-) -> None:
-    """A key that GitLab knows is not called unknown, and never silently ignored."""
-    (problem,) = not_honoured(table, "a.")
-    assert problem.startswith(expected)
+def test_zero_is_how_gitlab_writes_nothing() -> None:
+    """Where GitLab takes zero for its default, so does this, and complains about none of it."""
+    table = {
+        "max_instances": 0,
+        "instance_acquire_timeout": "0s",
+        "update_interval": "0",
+        "update_interval_when_expecting": "0",
+        "deletion_retry_interval": "0s",
+        "shutdown_deletion_interval": "0s",
+        "shutdown_deletion_retries": 0,
+        "failure_threshold": 0,
+        "scale_throttle": {"limit": 0, "burst": 0},
+        "connector_config": {"protocol_port": 0, "keepalive": "0s", "timeout": "0s"},
+    }
+    assert problems(table) == []
+    config = read(table)
+    assert config.settings() == Settings()
+    assert config.acquire_timeout == timedelta(minutes=15)
+    assert config.groups()[0].connector == ConnectorSettings()
+
+
+@pytest.mark.parametrize(("limit", "rate"), [(0, 100.0), (-1, math.inf), (3, 3.0)])
+def test_the_limit_of_the_throttle(limit: int, rate: float) -> None:
+    """Zero is the default, -1 no limit at all, any other number means itself."""
+    assert read({"scale_throttle": {"limit": limit}}).settings().throttle_limit == rate
+
+
+def test_between_policies_instances_are_kept_for_a_while() -> None:
+    """If there are policies and none holds, what is idle stays for 5 minutes."""
+    settings = read({"policy": [{"periods": ["* 8 * * *"], "idle_count": 3}]}).settings()
+    assert settings.policy == Policy(idle_time=timedelta(minutes=5))
+    assert [entry.policy.idle_count for entry in settings.schedule] == [3]
+
+
+def test_a_policy_that_always_holds_is_the_default() -> None:
+    """What stands before such a policy can never hold; what stands behind it may."""
+    table = {
+        "policy": [
+            {"periods": ["* 8 * * *"], "idle_count": 1},
+            {"periods": ["* 9 * * *", " *  * * * * "], "idle_count": 2},
+            {"periods": ["* 10 * * *"], "idle_count": 3},
+        ],
+        "extensions": {"default_policy": {"idle_count": 4}},
+    }
+    settings = read(table).settings()
+    assert settings.policy.idle_count == 2
+    assert [entry.policy.idle_count for entry in settings.schedule] == [3]
+
+
+def test_groups_inherit_key_by_key() -> None:
+    """A group has what it does not say itself from the autoscaler, if it has the same plugin."""
+    config = read(
+        {
+            "plugin": "aws",
+            "plugin_config": {"region": "eu", "name": "a"},
+            "connector_config": {"username": "me", "use_external_addr": True, "timeout": "1m"},
+            "extensions": {
+                "group": [
+                    {"name": "spot", "plugin_config": {"name": "b"}, "max_instances": 7},
+                    {"connector_config": {"username": "you", "use_external_addr": False}},
+                    {"plugin": "azure", "plugin_config": {"name": "c"}},
+                ]
+            },
+        }
+    )
+    groups = config.groups()
+    assert [(group.name, group.plugin, group.max_instances) for group in groups] == [
+        ("spot", "aws", 7),
+        ("2", "aws", 0),
+        ("3", "azure", 0),
+    ]
+    assert [group.plugin_config for group in groups] == [
+        {"region": "eu", "name": "b"},
+        {"region": "eu", "name": "a"},
+        {"name": "c"},
+    ]
+    timeout = timedelta(minutes=1)
+    assert [group.connector for group in groups] == [
+        ConnectorSettings(username="me", use_external_addr=True, timeout=timeout),
+        ConnectorSettings(username="you", timeout=timeout),
+        ConnectorSettings(username="me", use_external_addr=True, timeout=timeout),
+    ]
+
+
+def test_the_plain_case_is_one_group() -> None:
+    """Without a list of groups, the autoscaler's own plugin is the only group."""
+    config = read({"plugin": "aws", "plugin_config": {"name": "a"}})
+    (group,) = config.groups()
+    assert (group.plugin, group.plugin_config) == ("aws", {"name": "a"})
 
 
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
         ({"capacity_per_instance": 0}, "a.capacity_per_instance: 0 is not 1 or more"),
+        ({"capacity_per_instance": 10**7}, "a.capacity_per_instance: 10000000 is more than 1000"),
         ({"max_instances": -1}, "a.max_instances: -1 is not 0 or more"),
         ({"max_use_count": -1}, "a.max_use_count: -1 is not 0 or more"),
-        ({"update_interval": "0"}, "a.update_interval: '0s' is too short"),
+        ({"update_interval": "-1s"}, "a.update_interval: '-1s' is too short"),
+        ({"failure_threshold": -1}, "a.failure_threshold: -1 is not 0 or more"),
+        ({"shutdown_deletion_retries": -1}, "a.shutdown_deletion_retries: -1 is not 0 or more"),
+        ({"scale_throttle": {"limit": -2}}, "a.scale_throttle.limit: -2 is not -1 or more"),
+        ({"scale_throttle": {"burst": -1}}, "a.scale_throttle.burst: -1 is not 0 or more"),
         ({"policy": [{"idle_count": -1}]}, "a.policy[0].idle_count: -1 is not 0 or more"),
         ({"policy": [{"idle_time": "-1s"}]}, "a.policy[0].idle_time: '-1s' is too short"),
         ({"policy": [{"scale_factor": float("nan")}]}, "a.policy[0].scale_factor: nan is not 0"),
+        (
+            {"policy": [{"periods": NO_PERIODS}]},
+            "a.policy[0].periods: a policy without a period never",
+        ),
+        ({"policy": [{"periods": ["* * *"]}]}, "a.policy[0].periods[0]: '* * *' has 3 fields"),
+        ({"policy": [{"timezone": "X"}]}, "a.policy[0].timezone: there is no time zone 'X'"),
         ({"extensions": {"missed_updates": 0}}, "a.extensions.missed_updates: 0 is not 1"),
-        ({"connector_config": {"protocol_port": 0}}, "a.connector_config.protocol_port: 0 is no"),
+        ({"extensions": {"backoff": "0s"}}, "a.extensions.backoff: '0s' is too short"),
+        ({"extensions": {"cooldown": "-1s"}}, "a.extensions.cooldown: '-1s' is too short"),
+        ({"extensions": {"id": "../x"}}, "a.extensions.id: '../x' is no name for a store"),
+        ({"extensions": {"id": ".."}}, "a.extensions.id: '..' is no name for a store"),
+        (
+            {"extensions": {"default_policy": {"idle_count": -1}}},
+            "a.extensions.default_policy.idle_count: -1 is not 0",
+        ),
+        (
+            {"extensions": {"group": [{"max_instances": -1}]}},
+            "a.extensions.group[0].max_instances: -1 is not 0",
+        ),
+        ({"connector_config": {"protocol_port": 65536}}, "a.connector_config.protocol_port: 65536"),
+        ({"vm_isolation": {"enabled": True}}, "a.vm_isolation.enabled: virtual machines on the"),
     ],
 )
-def test_numbers_that_cannot_be_meant_are_refused(table: dict[str, Any], expected: str) -> None:
-    """Each number is held against its range, and the sentence names its key."""
-    (problem,) = out_of_range(decode(table, AutoscalerConfig, where="test"), "a.")
-    assert problem.startswith(expected)
+def test_values_that_cannot_be_meant_are_refused(table: dict[str, Any], expected: str) -> None:
+    """Each value is held against its range, and the sentence names its key."""
+    (problem,) = out_of_range(read(table), "a")
+    assert str(problem).startswith(expected)
+    assert problem.severity is Severity.ERROR
+
+
+ALWAYS: dict[str, Any] = {"idle_count": 1}
+DAY: dict[str, Any] = {"periods": ["* 8 * * *"], "timezone": "UTC", "idle_count": 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (
+            {"policy": [{**DAY, "idle_count": 5, "scale_factor": 1, "scale_factor_limit": 3}]},
+            "a.policy[0].scale_factor_limit: 3 is below idle_count = 5, which wins",
+        ),
+        (
+            {"policy": [{**DAY, "scale_factor_limit": 3}]},
+            "a.policy[0].scale_factor_limit: it limits nothing",
+        ),
+        (
+            {"max_instances": 2, "capacity_per_instance": 2, "policy": [{**DAY, "idle_count": 5}]},
+            "a.policy[0].idle_count: 5 free slots are more than the 4 of max_instances = 2 with",
+        ),
+        (
+            {"max_instances": 2, "extensions": {"default_policy": {"idle_count": 3}}},
+            "a.extensions.default_policy.idle_count: 3 free slots are more than the 2",
+        ),
+        (
+            {"policy": [DAY, ALWAYS]},
+            "a.policy[0].periods: it never holds, because policy[1] holds at all times",
+        ),
+        (
+            {"policy": [ALWAYS], "extensions": {"default_policy": {}}},
+            "a.extensions.default_policy: it never holds, because policy[0] holds",
+        ),
+        (
+            {"extensions": {"backoff": "10m"}},
+            "a.extensions.backoff: '10m' is longer than backoff_limit = '5m'",
+        ),
+        (
+            {"update_interval": "1s"},
+            "a.update_interval_when_expecting: '2s' is longer than update_interval = '1s'",
+        ),
+    ],
+)
+def test_what_will_surprise_is_a_warning(table: dict[str, Any], expected: str) -> None:
+    """What works, but not as it reads, is said with its numbers and does not stop anybody."""
+    assert list(out_of_range(read(table), "a")) == []
+    (problem,) = conflicts_of(read(table), "a")
+    assert str(problem).startswith(expected)
+    assert problem.severity is Severity.WARNING
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        (
+            [{"plugin_config": {"name": "x"}}, {"plugin_config": {"name": "x"}}],
+            "a.extensions.group[1].plugin_config: it is the same group as that of extensions.group",
+        ),
+        (
+            [{"name": "2", "plugin_config": {"name": "x"}}, {"plugin_config": {"name": "y"}}],
+            "a.extensions.group: 2 groups are named '2'",
+        ),
+    ],
+)
+def test_groups_differ(groups: list[dict[str, Any]], expected: str) -> None:
+    """A group that is named twice, or two of one name, are refused."""
+    (problem,) = conflicts_of(read({"plugin": "aws", "extensions": {"group": groups}}), "a")
+    assert str(problem).startswith(expected)
+    assert problem.severity is Severity.ERROR
 
 
 def test_secrets_are_not_shown() -> None:
     """What a plugin is configured with does not get into a log by accident."""
-    config = decode({"plugin_config": {"token": "s3cret"}}, AutoscalerConfig, where="test")
-    assert "s3cret" not in repr(config)
+    group = {"plugin_config": {"token": "s3cret"}, "connector_config": {"password": "s3cret"}}
+    config = read({**group, "extensions": {"group": [group]}})
+    shown = repr(config) + repr(config.extensions) + repr(config.groups())
+    assert "s3cret" not in shown
+    assert "AutoscalerConfig" in shown
+
+
+def test_paths_are_read() -> None:
+    """The folder of the stores and the file of the key are paths."""
+    config = read({"state_storage": {"dir": "/x"}, "extensions": {"state_key_file": "/y"}})
+    assert (config.state_storage.dir, config.extensions.state_key_file) == (Path("/x"), Path("/y"))

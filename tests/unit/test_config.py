@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import enum
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from fleeting.config import ConnectorConfig, GroupConfig, decode, parse_assignments, read_toml
+from fleeting.config import (
+    ConnectorConfig,
+    GroupConfig,
+    decode,
+    examine,
+    nearest,
+    parse_assignments,
+    read_toml,
+)
 from fleeting.errors import ConfigError
 from fleeting.types import Duration
 
@@ -127,6 +136,123 @@ def test_wrong_value(data: dict[str, object], problem: str) -> None:
     assert _problems(data) == (problem,)
 
 
+def test_everything_wrong_is_told_at_once() -> None:
+    """Unknown keys, wrong values and missing keys come out together, in the order of the file."""
+    data: dict[str, object] = {
+        "wiat": 1,
+        "wait": "soon",
+        "parts": [{"size": "x"}, 3, {"sise": 1}],
+        "either": {"size": "y"},
+        "group": {"connector_config": {"os": 1, "arch": 2}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        decode(data, _Whole, where="a.toml")
+    assert [
+        problem.removeprefix("a.toml: ").split(":")[0] for problem in caught.value.problems
+    ] == [
+        "wiat",
+        "wait",
+        "parts[0].size",
+        "parts[1]",
+        "parts[2].sise",
+        "either.size",
+        "group.connector_config.os",
+        "group.connector_config.arch",
+        "the key 'needed' is missing; add it",
+    ]
+
+
+def test_what_is_right_is_kept() -> None:
+    """What could be read is there, too, and what is behind a mistake keeps its place."""
+    data: dict[str, object] = {
+        "needed": "yes",
+        "wait": "soon",
+        "parts": ["x", {"size": "y"}, {"size": 3}],
+    }
+    whole, problems = examine(data, _Whole)
+    assert whole == _Whole(needed="yes", parts=(_Part(), _Part(), _Part(3)))
+    assert [problem.path for problem in problems] == ["wait", "parts[0]", "parts[1].size"]
+    assert examine({"needed": 1}, _Whole)[0] is None
+
+
+class _Jobs(msgspec.Struct):
+    named: dict[str, _Part] = {}
+    pairs: tuple[int, str] = (0, "")
+    jobs: list[_Whole] = []
+
+
+def test_tables_by_name_and_fixed_tuples_are_examined() -> None:
+    """Each entry of a table is looked at; an entry that cannot be stood in for is left out."""
+    data = {
+        "named": {"a b": {"size": "x"}, "c": {"size": 1}},
+        "pairs": [1, 2],
+        "jobs": [{}, {"needed": "x"}],
+    }
+    found, problems = examine(data, _Jobs)
+    assert found == _Jobs(named={"a b": _Part(), "c": _Part(1)}, jobs=[_Whole("x")])
+    assert [str(problem) for problem in problems] == [
+        'named."a b".size: expected an integer, got a string; write such a value',
+        "pairs[1]: expected a string, got an integer; write such a value",
+        "jobs[0]: the key 'needed' is missing; add it",
+    ]
+
+
+class _Range(msgspec.Struct):
+    low: int = 0
+    high: int = 0
+    other: int = 0
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low is above high; swap them")
+
+
+def test_a_check_over_several_keys_is_told_with_the_rest() -> None:
+    """What a struct itself refuses is one more problem."""
+    found, problems = examine({"low": 2, "high": 1, "other": "x"}, _Range)
+    assert found is None
+    assert [str(problem) for problem in problems] == [
+        "other: expected an integer, got a string; write such a value",
+        "low is above high; swap them",
+    ]
+
+
+class _Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class _Choice(msgspec.Struct, forbid_unknown_fields=True):
+    colour: _Colour = _Colour.RED
+    parts: list[_Part] = []
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ({"colour": "green"}, "colour: invalid enum value 'green'; write 'red' or 'blue'"),
+        ({"parts": {}}, "parts: expected a list, got a table; write [[ ]] around its name"),
+        ({"Size": 1}, "Size: unknown key; did you mean 'parts.size'?"),
+        ({"Colour": 1}, "Colour: unknown key; did you mean 'colour'?"),
+        ({"a\nb": 1}, '"a\\nb": unknown key; known keys: colour, parts'),
+        ({"a" * 200: 1}, f'"{"a" * 100}": unknown key; known keys: colour, parts'),
+    ],
+)
+def test_the_fix_fits_the_key(data: dict[str, object], problem: str) -> None:
+    """The words that there are, how a list of tables is written, where a key belongs."""
+    assert [str(found) for found in examine(data, _Choice)[1]] == [problem]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("IdleCount", "idle_count"), ("idle-count", "idle_count"), ("idlecuont", "idle_count")],
+)
+def test_the_nearest_word(word: str, meant: str) -> None:
+    """Words of other notations and slips are recognized."""
+    assert nearest(word, ["idle_time", "idle_count", "max_use_count"]) == meant
+    assert nearest("zzz", ["idle_time"]) is None
+
+
 def test_missing_key() -> None:
     """A key that must be there is named."""
     with pytest.raises(ConfigError, match=r"^a.toml: the key 'needed' is missing; add it$"):
@@ -183,6 +309,8 @@ def test_no_assignment(pair: str) -> None:
     [
         ("a = " + "[" * 10_000, "nested too deeply"),
         ("a = " + "9" * 5_000, "a number in it is too long"),
+        (".".join(["a"] * 100_000) + " = 1", "nested too deeply"),
+        ("[" + " . ".join(['"a b"', "'c'"] * 50_000) + "]", "nested too deeply"),
     ],
 )
 def test_what_python_cannot_read_is_wrong_input(tmp_path: Path, text: str, expected: str) -> None:
@@ -191,6 +319,14 @@ def test_what_python_cannot_read_is_wrong_input(tmp_path: Path, text: str, expec
     path.write_text(text)
     with pytest.raises(ConfigError, match=expected):
         read_toml(path)
+
+
+def test_text_with_many_dots_is_no_deep_key(tmp_path: Path) -> None:
+    """What looks like a long chain of keys inside of a value does not count until it is one."""
+    path = tmp_path / "a.toml"
+    text = ".".join(["a"] * 99) + ' = "' + "a. " * 90 + '.........."'
+    path.write_text(text)
+    assert "a" in read_toml(path)
 
 
 @pytest.mark.parametrize("key_path", ["", "a\0b"])

@@ -18,7 +18,7 @@ from taskscaler.jobs import Job, JobResult, JobRunner, JobState, OutputMode, Str
 from taskscaler.jobs.output import output_factory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
     from fleeting.testing import Command
@@ -100,6 +100,10 @@ class World:
     async def finished(self, result: JobResult) -> None:
         """Hear that a state is final."""
         assert result.state.is_final
+
+    async def resumed(self, results: Sequence[JobResult]) -> None:
+        """Hear of an earlier life, of which there is none."""
+        raise AssertionError(results)
 
 
 @pytest.fixture

@@ -94,7 +94,14 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         (job() + job(), "jobs: 2 jobs are named 'a'"),
         ("[autoscaler]\nmax_instance = 1\n" + job(), "did you mean 'max_instances'?"),
         ("[autoscaler]\nmax_instances = -1\n" + job(), "autoscaler.max_instances: -1 is not 0"),
-        ("[autoscaler.scale_throttle]\n" + job(), "autoscaler.scale_throttle: GitLab's"),
+        (
+            "[autoscaler.scale_throttle]\nlimit = -2\n" + job(),
+            "autoscaler.scale_throttle.limit: -2 is not -1 or more",
+        ),
+        (
+            "[autoscaler.vm_isolation]\nenabled = true\n" + job(),
+            "autoscaler.vm_isolation.enabled: virtual machines on the instances are not supported",
+        ),
         ("[job]\n" + job(), "job: unknown key; did you mean 'jobs'?"),
     ],
 )

@@ -299,7 +299,14 @@ class Connection(ABC):
 
     Also an async context manager that closes itself. After the connection broke,
     every method raises `ConnectionLost`; a new one must be made.
+
+    Attributes:
+        host_keys: what the instance has shown to prove who it is, in OpenSSH format;
+            empty where the protocol has nothing of the kind. Given back as
+            `ConnectInfo.host_keys`, it makes sure that it is the same machine.
     """
+
+    host_keys: tuple[str, ...] = ()
 
     @property
     @abstractmethod

@@ -8,20 +8,36 @@ of keys, what is the matter, and the fix.
 from __future__ import annotations
 
 import difflib
+import functools
+import json
 import re
 import tomllib
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from types import EllipsisType, UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
+from typing_extensions import override
 
 from fleeting.errors import ConfigError
-from fleeting.types import ConnectorSettings, Duration
+from fleeting.types import ConnectorSettings, Duration, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ("ConnectorConfig", "GroupConfig", "decode", "parse_assignments", "read_toml")
+__all__ = (
+    "ConnectorConfig",
+    "GroupConfig",
+    "Problem",
+    "decode",
+    "examine",
+    "key_path",
+    "nearest",
+    "parse_assignments",
+    "read_toml",
+)
 
 T = TypeVar("T")
 
@@ -35,7 +51,35 @@ _WORDS = {
     "str": "a string",
 }
 _TYPES = re.compile(r"`(\w+(?: \| \w+)*)`")
-_MISSING = re.compile(r"Object missing required field `(.+?)`")
+_WRONG = object()
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_KEY_SHOWN = 100
+# To look for what was meant takes long; nobody reads so many of them.
+_SUGGESTIONS = 50
+# Python's reader takes quadratic time for these, and nobody nests anything so deeply.
+_KEY_PARTS = 100
+_DEEP_KEY = re.compile(
+    rf"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_KEY_PARTS}}}"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with something that an operator wrote, or could be better.
+
+    Attributes:
+        path: of the keys, such as `policy[1].idle_time`; empty for the whole.
+        text: what is the matter and what to do, in one sentence.
+        severity: an `ERROR` stops, a `WARNING` does not.
+    """
+
+    path: str
+    text: str
+    severity: Severity = Severity.ERROR
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
 
 
 class ConnectorConfig(
@@ -64,10 +108,10 @@ class ConnectorConfig(
     username: str | None = None
     password: str | None = None
     key_path: Path | None = None
-    use_static_credentials: bool = False
+    use_static_credentials: bool | None = None
     keepalive: Duration | None = None
     timeout: Duration | None = None
-    use_external_addr: bool = False
+    use_external_addr: bool | None = None
 
     def __repr__(self) -> str:
         """Show no password."""
@@ -75,7 +119,9 @@ class ConnectorConfig(
 
     def settings(self) -> ConnectorSettings:
         """Return the same as the value that `ConnectInfo.with_settings` takes."""
-        return ConnectorSettings(**{name: getattr(self, name) for name in self.__struct_fields__})
+        written = {name: getattr(self, name) for name in self.__struct_fields__}
+        # GitLab writes nothing as zero, too.
+        return ConnectorSettings(**{name: value for name, value in written.items() if value})
 
 
 class GroupConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,7 +149,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: it is missing, unreadable, not UTF-8 or not TOML; with line and column.
     """
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        return _parsed(path.read_bytes().decode())
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; check the path") from None
     except OSError as error:
@@ -121,6 +167,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: a number in it is too long; write a smaller one") from None
 
 
+def _parsed(text: str) -> dict[str, Any]:
+    if _DEEP_KEY.search(text):
+        raise RecursionError  # As Python's reader does of other things that are too deep.
+    return tomllib.loads(text)
+
+
 def decode(data: Mapping[str, Any], shape: type[T], *, where: str) -> T:
     """Turn a table into a struct, or say everything that is wrong with it.
 
@@ -130,15 +182,60 @@ def decode(data: Mapping[str, Any], shape: type[T], *, where: str) -> T:
         where: names the table in messages, such as `jobs.toml` or `--plugin-config`.
 
     Raises:
-        ConfigError: with one problem for each unknown key, or for the first wrong value.
+        ConfigError: with one problem for each unknown key, missing key and wrong value.
     """
-    problems = [f"{where}: {problem}" for problem in _unknown_keys(data, shape, "")]
-    if problems:
-        raise ConfigError(*problems)
+    found, problems = examine(data, shape)
+    if found is None or problems:
+        raise ConfigError(*(f"{where}: {problem}" for problem in problems))
+    return found
+
+
+def examine(data: Mapping[str, Any], shape: type[T]) -> tuple[T | None, list[Problem]]:
+    """Turn what is right of a table into a struct, and say what is wrong with the rest.
+
+    Args:
+        data: the table.
+        shape: a `msgspec.Struct`; may contain `Duration` and `Path`.
+
+    Returns:
+        The struct, in which what was wrong has its default; None if a key without a
+        default is wrong or missing. And the problems, in the order of the file.
+    """
     try:
-        return msgspec.convert(data, shape, dec_hook=_dec_hook)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_reworded(error)}") from None
+        return msgspec.convert(data, shape, dec_hook=_dec_hook), []
+    except msgspec.ValidationError:
+        problems: list[Problem] = []
+        sound = _sound(data, shape, "", problems)
+    if sound is not _WRONG:
+        try:
+            return msgspec.convert(sound, shape, dec_hook=_dec_hook), problems
+        except msgspec.ValidationError as error:  # Of a check over several keys.
+            problems.append(_reworded(error, "", shape))
+    return None, problems
+
+
+def key_path(key: str, above: str = "") -> str:
+    """Return the path of a key, which is quoted and cut short where that is needed.
+
+    Args:
+        key: as it stands in its table.
+        above: the path of that table; empty for the whole.
+    """
+    shown = key if _BARE_KEY.fullmatch(key) else json.dumps(key[:_KEY_SHOWN], ensure_ascii=False)
+    return f"{above}.{shown}" if above else shown
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that was probably meant, such as `idle_count` for `IdleCount`."""
+    folded = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(_snake(word), folded, n=1)
+    return folded[close[0]] if close else None
+
+
+def _snake(word: str) -> str:
+    """Return `idle_count` for `IdleCount` and `idle-count`."""
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word[:_KEY_SHOWN])
+    return parts.lower().replace("-", "_")
 
 
 def parse_assignments(pairs: Sequence[str], *, where: str) -> dict[str, Any]:
@@ -192,24 +289,102 @@ def _dec_hook(shape: type[Any], value: Any) -> Any:
     raise NotImplementedError(f"no way to read a {shape.__name__}")
 
 
-def _reworded(error: msgspec.ValidationError) -> str:
-    """Put the path of keys, which msgspec names last and as `$.a[0].b`, in front."""
-    text, separator, path = str(error).rpartition(" - at `$")
+def _sound(value: Any, shape: Any, path: str, problems: list[Problem]) -> Any:
+    """Return what is right of a value, or `_WRONG`, and add what is wrong with the rest."""
+    if isinstance(value, dict):
+        table = cast("dict[str, Any]", value)
+        if (struct := _struct(shape)) is not None:
+            return _sound_struct(table, struct, path, problems)
+        if (item := _item(shape, dict)) is not None:
+            parts = {k: _sound(v, item, key_path(k, path), problems) for k, v in table.items()}
+            return {key: part for key, part in parts.items() if part is not _WRONG}
+    elif isinstance(value, list) and (item := _item(shape, list, tuple)) is not None:
+        items = enumerate(cast("list[Any]", value))
+        found = [_sound(v, item, f"{path}[{index}]", problems) for index, v in items]
+        # So that those behind keep their numbers.
+        found = [_stand_in(item) if part is _WRONG else part for part in found]
+        return [part for part in found if part is not _WRONG]
+    try:
+        msgspec.convert(value, shape, dec_hook=_dec_hook)
+    except msgspec.ValidationError as error:
+        problems.append(_reworded(error, path, shape))
+        return _WRONG
+    return cast("Any", value)
+
+
+@functools.cache
+def _fields(shape: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(shape)
+
+
+def _members(shape: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the one type that it is."""
+    return get_args(shape) if get_origin(shape) in {Union, UnionType} else (shape,)
+
+
+def _struct(shape: Any) -> type[msgspec.Struct] | None:
+    for member in _members(shape):
+        if isinstance(member, type) and issubclass(member, msgspec.Struct):
+            return member
+    return None
+
+
+def _item(shape: Any, *containers: type) -> Any:
+    """Return the type of what is in a container; None if it is none whose items are alike."""
+    for member in _members(shape):
+        match get_origin(member), get_args(member):
+            case container, (item,) | (item, EllipsisType()) if container in containers:
+                return item
+            case container, (_, item) if container is dict and dict in containers:
+                return item
+            case _:
+                pass
+    return None
+
+
+def _sound_struct(
+    table: dict[str, Any], shape: type[msgspec.Struct], path: str, problems: list[Problem]
+) -> Any:
+    fields = {field.encode_name: field for field in _fields(shape)}
+    parts: dict[str, Any] = {}
+    for key, value in table.items():
+        if key in fields:
+            parts[key] = _sound(value, fields[key].type, key_path(key, path), problems)
+        elif shape.__struct_config__.forbid_unknown_fields:
+            hint = _hint(key, shape) if len(problems) < _SUGGESTIONS else ""
+            problems.append(Problem(key_path(key, path), f"unknown key{hint}"))
+    missing = [key for key, field in fields.items() if field.required and key not in parts]
+    problems += [Problem(path, f"the key {key!r} is missing; add it") for key in missing]
+    if any(field.required and parts.get(key) is _WRONG for key, field in fields.items()):
+        return _WRONG
+    return _WRONG if missing else {k: v for k, v in parts.items() if v is not _WRONG}
+
+
+def _stand_in(shape: Any) -> Any:
+    """Return a table without any key where that is something of the shape."""
+    struct = _struct(shape)
+    if struct is None or any(field.required for field in _fields(struct)):
+        return _WRONG
+    return {}
+
+
+def _reworded(error: msgspec.ValidationError, above: str, shape: Any) -> Problem:
+    """Take msgspec's message apart, which names the path of keys last and as `$.a[0].b`."""
+    text, separator, below = str(error).rpartition(" - at `$")
     text = text if separator else str(error)
-    if missing := _MISSING.match(text):
-        text = f"The key {missing[1]!r} is missing; add it"
+    below = below.rstrip("`") if separator else ""
     text = _TYPES.sub(_in_words, text)
-    if not separator:
-        return f"{text[:1].lower()}{text[1:]}{_fix(text)}"
-    place = path.rstrip("`").removeprefix(".") or "the table"
-    return f"{place}: {text[:1].lower()}{text[1:]}{_fix(text)}"
+    path = above + below if above else below.removeprefix(".")
+    return Problem(path, f"{text[:1].lower()}{text[1:]}{_fix(text, shape)}")
 
 
-def _fix(text: str) -> str:
+def _fix(text: str, shape: Any) -> str:
     """Return what to do about a message of msgspec's own; ours say it themselves."""
-    if text.startswith("Expected"):
-        return "; write such a value"
-    return ""
+    if isinstance(shape, type) and issubclass(shape, Enum) and text.startswith("Invalid enum"):
+        return f"; write {' or '.join(repr(member.value) for member in shape)}"
+    if text == "Expected a list, got a table" and _struct(_item(shape, list)) is not None:
+        return "; write [[ ]] around its name"
+    return "; write such a value" if text.startswith("Expected") else ""
 
 
 def _in_words(types: re.Match[str]) -> str:
@@ -218,25 +393,16 @@ def _in_words(types: re.Match[str]) -> str:
     return " or ".join(_WORDS.get(name, f"`{name}`") for name in names)
 
 
-def _unknown_keys(data: Any, shape: Any, path: str) -> Iterator[str]:
-    """Find the keys that no struct has, at every depth, each with the nearest that exists."""
-    info = shape if isinstance(shape, msgspec.inspect.Type) else msgspec.inspect.type_info(shape)
-    if isinstance(info, msgspec.inspect.StructType) and isinstance(data, dict):
-        fields = {field.encode_name: field for field in info.fields}
-        for key, value in cast("dict[str, Any]", data).items():
-            if key in fields:
-                yield from _unknown_keys(value, fields[key].type, f"{path}{key}.")
-            elif info.forbid_unknown_fields:
-                yield f"{path}{key}: unknown key{_nearest(key, list(fields))}"
-    elif isinstance(info, msgspec.inspect.CollectionType) and isinstance(data, list):
-        for index, value in enumerate(cast("list[Any]", data)):
-            yield from _unknown_keys(value, info.item_type, f"{path.rstrip('.')}[{index}].")
-    elif isinstance(info, msgspec.inspect.UnionType):
-        for member in info.types:
-            if isinstance(member, msgspec.inspect.StructType | msgspec.inspect.CollectionType):
-                yield from _unknown_keys(data, member, path)
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(sorted(known))}"
+def _hint(key: str, shape: type[msgspec.Struct]) -> str:
+    fields = _fields(shape)
+    known = [field.encode_name for field in fields]
+    close = nearest(key, known)
+    if close is None or close.lower() != _snake(key):
+        below = [(field.encode_name, _item(field.type, list) or field.type) for field in fields]
+        # Exactly this key may stand one table below.
+        for table, shape_below in below:
+            struct = _struct(shape_below)
+            if struct is not None and _snake(key) in struct.__struct_encode_fields__:
+                close = f"{table}.{_snake(key)}"
+                break
+    return f"; did you mean {close!r}?" if close else f"; known keys: {', '.join(sorted(known))}"

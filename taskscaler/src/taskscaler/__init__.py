@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from taskscaler.acquisition import Acquisition
     from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
     from taskscaler.scaler import Taskscaler
-    from taskscaler.summaries import Capacity, InstanceSummary
+    from taskscaler.summaries import Capacity, InstanceSummary, SuspendedTask
 
 __all__ = (
     "Acquisition",
@@ -18,6 +18,7 @@ __all__ = (
     "Placement",
     "Policy",
     "Settings",
+    "SuspendedTask",
     "Taskscaler",
     "UnknownInstances",
     "__version__",
@@ -29,6 +30,7 @@ _HOMES = {
     "Acquisition": "taskscaler.acquisition",
     "Capacity": "taskscaler.summaries",
     "InstanceSummary": "taskscaler.summaries",
+    "SuspendedTask": "taskscaler.summaries",
     "Taskscaler": "taskscaler.scaler",
     "Placement": "taskscaler.core.settings",
     "Policy": "taskscaler.core.settings",

@@ -17,17 +17,19 @@ from fleeting.errors import (
     ConnectionLost,
     FleetingError,
     InstanceUnhealthy,
+    NotSupported,
     OutcomeUnknown,
     ProviderError,
     Unreachable,
 )
-from fleeting.types import Accepted, Instance, Listing, State
+from fleeting.types import Accepted, ConnectInfo, Instance, Listing, State
 from taskscaler.core import effects, events
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from fleeting.abc import InstanceGroup
+    from fleeting.abc import Connection, InstanceGroup
+    from fleeting.types import Completed
     from taskscaler._connections import Connections
 
 logger = logging.getLogger("taskscaler")
@@ -39,6 +41,9 @@ RETRY_SECONDS = 1.0
 
 # How much of a ready command's last words to repeat.
 QUOTED_CHARACTERS = 300
+
+# What every shell of every system can do.
+PROBE = "exit 0"
 
 
 async def list_group(group: InstanceGroup, effect: effects.List) -> events.Event:
@@ -69,13 +74,114 @@ async def increase(group: InstanceGroup, effect: effects.Increase) -> events.Eve
 
 async def decrease(group: InstanceGroup, effect: effects.Decrease) -> events.Event:
     """Carry out a `Decrease`."""
-    try:
-        accepted = await _call(
-            lambda: group.decrease(effect.ids), Accepted, effect.timeout_seconds, "a decrease"
-        )
-    except ProviderError as error:
-        accepted = Accepted(0, error=error)
+    accepted = await _accepted(
+        lambda: group.decrease(effect.ids), effect.timeout_seconds, "a decrease"
+    )
     return events.DecreaseSettled(effect.group, effect.ids, accepted)
+
+
+async def suspend(group: InstanceGroup, effect: effects.Suspend) -> events.Event:
+    """Carry out a `Suspend`."""
+    accepted = await _accepted(
+        lambda: group.suspend(effect.ids), effect.timeout_seconds, "a suspension"
+    )
+    return events.SuspendSettled(effect.group, effect.ids, accepted)
+
+
+async def resume(group: InstanceGroup, effect: effects.Resume) -> events.Event:
+    """Carry out a `Resume`."""
+    accepted = await _accepted(
+        lambda: group.resume(effect.ids), effect.timeout_seconds, "a resumption"
+    )
+    return events.ResumeSettled(effect.group, effect.ids, accepted)
+
+
+async def _accepted(
+    call: Callable[[], Awaitable[Accepted]], timeout_seconds: float, noun: str
+) -> Accepted:
+    """Return what became of a request that is asked for again if it failed."""
+    try:
+        return await _call(call, Accepted, timeout_seconds, noun)
+    except ProviderError as error:
+        return Accepted(0, error=error)
+
+
+async def connect_info(group: InstanceGroup, id: str, timeout_seconds: float) -> ConnectInfo:
+    """Ask how to reach an instance.
+
+    Raises:
+        FleetingError: whatever went wrong.
+    """
+    return await _call(
+        lambda: group.connect_info(id),
+        ConnectInfo,
+        timeout_seconds,
+        f"the way to instance {id}",
+        FleetingError,
+    )
+
+
+async def check_health(
+    group: InstanceGroup, connections: Connections, effect: effects.CheckHealth
+) -> events.Event:
+    """Carry out a `CheckHealth`: the instance must answer, and its cloud not deny that it works.
+
+    A cloud that does not answer says nothing about the instance.
+    """
+    deadline = anyio.current_time() + effect.timeout_seconds
+    reason: str | None = f"it did not answer within {effect.timeout_seconds:g}s"
+    with anyio.CancelScope(deadline=deadline):
+        reason = await _guarded(lambda: _why_silent(group, connections, effect))
+    if reason is None and effect.cloud:
+        with anyio.CancelScope(deadline=deadline):
+            reason = await _guarded(lambda: _why_denied(group, effect.id))
+    if reason is None:
+        return events.HealthPassed(effect.group, effect.id)
+    return events.HealthFailed(effect.group, effect.id, reason)
+
+
+async def _why_silent(
+    group: InstanceGroup, connections: Connections, effect: effects.CheckHealth
+) -> str | None:
+    """Return why an instance does not answer, or None if it does."""
+    connection = await connections.get(group, effect.id, effect.timeout_seconds)
+    try:
+        return await _why_idle(connection)
+    except ConnectionLost:
+        # Which was only found out by using it; that it can be made anew is what counts.
+        connection = await connections.get(group, effect.id, effect.timeout_seconds)
+        return await _why_idle(connection)
+
+
+async def _why_idle(connection: Connection) -> str | None:
+    try:
+        completed = await connection.run(PROBE)
+    except NotSupported:
+        return None if connection.is_open else "its connection broke"
+    return None if completed.succeeded else f"`{PROBE}` {_ended(completed)} there"
+
+
+async def _why_denied(group: InstanceGroup, id: str) -> str | None:
+    """Return why its cloud says that an instance does not work, or None if it does not say so."""
+    try:
+        await group.heartbeat(id)
+    except ProviderError as error:
+        logger.debug("whether instance %s works is not known: %s", id, error)
+    return None
+
+
+async def _guarded(ask: Callable[[], Awaitable[str | None]]) -> str | None:
+    """Return the reason that something gives, and the words of whatever it raises instead."""
+    try:
+        return await ask()
+    except FleetingError as error:
+        return str(error)
+    except Exception as error:
+        logger.exception("a health check raised what it must not")
+        return f"a bug in a plugin: {_words(error)}"
+    except anyio.get_cancelled_exc_class():
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        return "its check was cancelled inside a plugin, by a bug"
 
 
 async def prepare(
@@ -116,31 +222,42 @@ async def _prove_ready(
     group: InstanceGroup, connections: Connections, effect: effects.Prepare
 ) -> str | None:
     """Return why the instance is not ready, or None if it is."""
-    connection = await connections.get(group, effect.id)
+    connection = await connections.get(group, effect.id, effect.timeout_seconds)
     if not effect.command:
         return None
     completed = await connection.run(effect.command)
     if completed.succeeded:
         return None
     words = (completed.stderr or completed.stdout).decode(errors="replace").strip()
-    ended = f"by signal {completed.signal}" if completed.signal else f"with {completed.status}"
     said = f": {words[-QUOTED_CHARACTERS:]}" if words else ""
-    return f"the instance_ready_command ended {ended}{said}"
+    return f"the instance_ready_command {_ended(completed)}{said}"
+
+
+def _ended(completed: Completed) -> str:
+    return (
+        f"ended by signal {completed.signal}"
+        if completed.signal
+        else (f"ended with {completed.status}")
+    )
 
 
 async def _call(
-    call: Callable[[], Awaitable[T]], kind: type[T], timeout_seconds: float, noun: str
+    call: Callable[[], Awaitable[T]],
+    kind: type[T],
+    timeout_seconds: float,
+    noun: str,
+    legal: type[FleetingError] = ProviderError,
 ) -> T:
     """Await one call of a provider.
 
     Raises:
-        ProviderError: whatever went wrong.
+        FleetingError: of the class that is legal; everything else becomes `OutcomeUnknown`.
     """
     with anyio.move_on_after(timeout_seconds):
         try:
             answer = await call()
             _check_kind(answer, kind)
-        except ProviderError:
+        except legal:
             raise
         except Exception as error:
             logger.exception("%s raised what it must not", noun)
@@ -174,6 +291,8 @@ def _check_kind(answer: object, kind: type) -> None:
                 and _are(answer.ids, str)
                 and (answer.error is None or _are((answer.error,), ProviderError))
             )
+        case ConnectInfo():
+            right = answer.expires is None or answer.expires.tzinfo is not None
         case _:
             right = True
     if not right:

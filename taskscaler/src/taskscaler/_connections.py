@@ -4,7 +4,8 @@ A line is what there is to one instance: its connection, and a lock that lets on
 task at a time make it while the others wait for the result. To close a line is
 final. Who is about to connect through it at that moment closes what comes of
 it, so that no connection outlives its instance; a later machine of the same id
-gets another line.
+gets another line. What the next line to the same machine can use again, its
+address, credentials and host keys, is in the contacts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from fleeting.errors import ConfigError, InstanceGone
+from fleeting.errors import ConfigError, ConnectorError, InstanceGone, Unreachable
+from taskscaler import _calls
+from taskscaler._contacts import Contacts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +31,11 @@ logger = logging.getLogger("taskscaler")
 
 # How long closing one connection may take.
 CLOSE_SECONDS = 5.0
+
+# How long a connector may take that was given no time, and how much longer than its time it
+# is waited for: what it has to say for itself is better than that it said nothing.
+CONNECT_SECONDS = 60.0
+GRACE_SECONDS = 10.0
 
 
 class Line:
@@ -78,19 +86,30 @@ class Line:
 
 
 class Connections:
-    """The connections of a scaler, by group and instance."""
+    """The connections of a scaler, by group and instance.
+
+    Attributes:
+        contacts: what is known of the ways to the instances.
+    """
 
     def __init__(
         self,
         connect: Callable[[ConnectInfo], Awaitable[Connection]],
         settings: ConnectorSettings,
     ) -> None:
+        self.contacts = Contacts()
         self._connect = connect
         self._settings = settings
         self._lines: dict[tuple[str, str], Line] = {}
 
-    async def get(self, group: InstanceGroup, id: str) -> Connection:
+    async def get(self, group: InstanceGroup, id: str, answer_seconds: float) -> Connection:
         """Return the connection to an instance, made anew if there is none that works.
+
+        Args:
+            group: its group.
+            id: its id there.
+            answer_seconds: how long the provider may take to say how to reach it; the
+                connector gets its own time on top of that.
 
         Raises:
             FleetingError: it cannot be made.
@@ -104,28 +123,56 @@ class Connections:
             if (connection := line.working) is not None:
                 return connection
             await line.hang_up()
-            return await self._dial(line, group, id)
+            return await self._dial(line, group, id, answer_seconds)
 
-    async def _dial(self, line: Line, group: InstanceGroup, id: str) -> Connection:
+    async def _dial(
+        self, line: Line, group: InstanceGroup, id: str, answer_seconds: float
+    ) -> Connection:
         line.check(id)
-        info = await group.connect_info(id)
+        info = self.contacts.find(group.info.id, id)
+        if info is None:
+            info = await _calls.connect_info(group, id, answer_seconds)
+            line.check(id)
+            info = self.contacts.keep(group.info.id, id, info)
         try:
-            info = info.with_settings(self._settings)
-        except OSError as error:
-            raise ConfigError(f"the key file for instance {id} cannot be read: {error}") from error
-        except UnicodeError:
-            # What it says would show a part of the key.
-            raise ConfigError(
-                f"the key file for instance {id}, {self._settings.key_path}, is no text; "
-                "convert the key to OpenSSH or PEM format"
-            ) from None
-        line.connection = connection = await self._connect(info)
+            line.connection = connection = await self._open(self._complete(info))
+        except ConnectorError:
+            # An address or a credential may have changed.
+            if not line.closed:
+                self.contacts.doubt(group.info.id, id)
+            raise
         try:
             line.check(id)
         except InstanceGone:
             await line.hang_up()
             raise
+        self.contacts.see(group.info.id, id, connection.host_keys)
         return connection
+
+    def _complete(self, info: ConnectInfo) -> ConnectInfo:
+        """Return it with what the operator said."""
+        try:
+            return info.with_settings(self._settings)
+        except OSError as error:
+            raise ConfigError(
+                f"the key file for instance {info.id} cannot be read: {error}"
+            ) from error
+        except UnicodeError:
+            # What it says would show a part of the key.
+            raise ConfigError(
+                f"the key file for instance {info.id}, {self._settings.key_path}, is no text; "
+                "convert the key to OpenSSH or PEM format"
+            ) from None
+
+    async def _open(self, info: ConnectInfo) -> Connection:
+        """Connect, with a deadline for connectors that do not keep their own."""
+        seconds = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
+        with anyio.move_on_after(seconds + GRACE_SECONDS):
+            return await self._connect(info)
+        raise Unreachable(
+            f"no connection to instance {info.id} within {seconds + GRACE_SECONDS:g}s, "
+            f"and no word from the connector {info.protocol!r} why"
+        )
 
     def take(self, group: str, id: str) -> Line | None:
         """Let nobody use the line to an instance any more; return it, to be closed."""

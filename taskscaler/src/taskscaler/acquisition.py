@@ -67,7 +67,11 @@ class Acquisition:
         """
         self._check()
         try:
-            connection = await self._connections.get(self._instance_group, self.instance)
+            connection = await self._connections.get(
+                self._instance_group,
+                self.instance,
+                self._driver.state.settings.operation_timeout.total_seconds(),
+            )
         except (ConnectorError, InstanceError) as error:
             if not isinstance(error, NotSupported):
                 self._tell(str(error))

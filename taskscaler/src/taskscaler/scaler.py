@@ -1,21 +1,21 @@
 """Taskscaler: what a user sees, around the driver of the core.
 
-A task that asks for a slot is a claim. Its answer comes from the driver, in its
-own time; the claim is given back in whatever way the task ends, and that does
-not await, so a cancellation at any point leaves nothing behind.
+A task that asks for a slot is a claim (`_claims.py`). Its answer comes from the
+driver, in its own time; the claim is given back in whatever way the task ends,
+and that does not await, so a cancellation at any point leaves nothing behind.
 
 The body of the `async with` and the driver are tasks of one group, so that a
 failing driver cancels the body. On leaving, the core is asked to shut down and
 the driver goes on until nothing is left, with a deadline; then, in this order,
-the driver ends, those who still claim a slot from elsewhere are told, and all
-connections are closed.
+the driver ends, those who still claim a slot from elsewhere are told, what has
+happened is noted, and all connections are closed.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -23,40 +23,52 @@ import anyio
 
 import fleeting
 from fleeting.types import ConnectorSettings
-from taskscaler._claims import Claim
+from taskscaler import summaries
+from taskscaler._claims import Claim, Claims
 from taskscaler._connections import Connections
-from taskscaler._driver import Driver
-from taskscaler.acquisition import Acquisition
-from taskscaler.core import effects, events
-from taskscaler.core.explain import explain
+from taskscaler._driver import Driver, only
+from taskscaler.core import effects, events, records
 from taskscaler.core.settings import Settings
 from taskscaler.core.state import ScalerState
 from taskscaler.errors import (
-    AcquireTimeout,
     AcquisitionLost,
+    DrainTimeout,
     IllegalEvent,
     InstancesLeft,
     NoCapacity,
     ScalerClosed,
+    StoreError,
 )
 from taskscaler.storage import MemoryStore
-from taskscaler.summaries import Capacity, InstanceSummary
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Self
 
     from fleeting.abc import Connection, InstanceGroup
     from fleeting.types import ConnectInfo
+    from taskscaler.acquisition import Acquisition
     from taskscaler.core.decisions import Decision
+    from taskscaler.core.records import Record
     from taskscaler.storage import Store
+    from taskscaler.summaries import Capacity, InstanceSummary, SuspendedTask
 
 __all__ = ("Taskscaler",)
 
 logger = logging.getLogger("taskscaler")
 
 DEFAULT_ACQUIRE_TIMEOUT = timedelta(minutes=15)
+
+# Kinds of records that are the core's own, and those that are the shell's.
+CORES = (
+    records.InstanceRecord,
+    records.OperationRecord,
+    records.TombstoneRecord,
+    records.GroupRecord,
+)
+SHELLS = (records.ConnectRecord,)
 
 
 class Taskscaler:
@@ -101,7 +113,10 @@ class Taskscaler:
         self._store = store or MemoryStore()
         self._connections = Connections(connect, connector or ConnectorSettings())
         self._driver = Driver(self._state, self._groups, self._store, self._connections)
+        self._claims = Claims(self._driver, self._groups, self._connections)
         self._stack = AsyncExitStack()
+        self._restored: tuple[Record, ...] = ()
+        self._epoch = 0
         self._entered = False
         self._open = False
 
@@ -110,8 +125,9 @@ class Taskscaler:
             raise IllegalEvent("a scaler is entered only once; make another one")
         self._entered = True
         loaded = await self._store.load()
-        self._driver.post(events.RecordsRestored(loaded.records))
-        self._driver.post(events.TimePassed())
+        self._epoch = loaded.epoch
+        self._restored = tuple(one for one in loaded.records if not isinstance(one, CORES + SHELLS))
+        self._driver.restore(loaded.records)
         tasks = await self._stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(self._driver.run, loaded.epoch)
         self._open = True
@@ -133,7 +149,7 @@ class Taskscaler:
             await self._stack.__aexit__(exc_type, exc_value, traceback)
         except BaseExceptionGroup as errors:
             # The body's own exception goes on as it is, and the driver's comes out alone.
-            error = errors.exceptions[0] if len(errors.exceptions) == 1 else errors
+            error = _cause(errors, failed=self._driver.failed)
             if error is not exc_value:
                 raise error from error.__cause__
         finally:
@@ -144,20 +160,28 @@ class Taskscaler:
     async def _shut_down(self) -> InstancesLeft | None:
         """Let the core finish; return what could not be removed."""
         settings = self._state.settings
+        begun = anyio.current_time()
         with anyio.CancelScope(shield=True):
             self._driver.post(events.ShutdownAsked(settings.delete_instances_on_shutdown))
             with anyio.move_on_after(settings.shutdown_timeout.total_seconds()):
                 await self._driver.ended.wait()
-        if self._state.finished or self._driver.failed:
+        if self._driver.failed or not settings.delete_instances_on_shutdown:
             return None
-        ids = [f"{one.group}/{one.id}" for one in self.instances() if one.removed_at is None]
+        ids = [f"{one.group}/{one.id}" for one in summaries.removable(self._state)]
         expected = sum(group.unseen for group in self._state.groups.values())
-        return InstancesLeft(ids, expected, settings.shutdown_timeout)
+        if not ids and not expected:
+            return None
+        return InstancesLeft(ids, expected, timedelta(seconds=anyio.current_time() - begun))
 
     async def _close(self) -> None:
         self._open = False
-        self._driver.abandon_claims("the scaler was closed")
+        self._claims.abandon("the scaler was closed")
         with anyio.CancelScope(shield=True):
+            if not self._driver.failed:
+                try:
+                    await self._driver.history.write(self._epoch)
+                except StoreError as error:
+                    logger.warning("the last of the history is missing: %s", error)
             await self._connections.aclose()
 
     # What a user can do.
@@ -176,7 +200,7 @@ class Taskscaler:
         self._check_open()
         for effect in self._driver.post(events.TaskReserved(key)):
             if isinstance(effect, effects.Refuse):
-                raise (ScalerClosed if self._state.closing else NoCapacity)(effect.why)
+                raise (ScalerClosed if self._state.refusing else NoCapacity)(effect.why)
 
     def unreserve(self, key: str) -> None:
         """Give a reservation back that no task has used.
@@ -186,10 +210,9 @@ class Taskscaler:
         """
         self._driver.post(events.TaskUnreserved(key))
 
-    @asynccontextmanager
-    async def acquire(
+    def acquire(
         self, key: str, *, timeout: timedelta | None = DEFAULT_ACQUIRE_TIMEOUT
-    ) -> AsyncGenerator[Acquisition]:
+    ) -> AbstractAsyncContextManager[Acquisition]:
         """Return a context manager in which the task holds a slot on a ready instance.
 
         If the instance is lost, the body is cancelled. A cancellation while waiting
@@ -203,60 +226,139 @@ class Taskscaler:
             AcquireTimeout: on entering, no slot came free in time; the message says why.
             ScalerClosed: on entering, the scaler takes no more tasks.
             AcquisitionLost: the instance was lost; the body did not end by itself.
+            AcquisitionSuspended: the task was suspended; `resume` it to go on.
             IllegalEvent: on entering, the key is in use.
         """
-        claim = Claim(key)
-        acquisition = await self._wait_for_slot(claim, timeout)
-        scope = claim.scope = anyio.CancelScope()
-        try:
-            with scope:
-                yield acquisition
-        except Exception as error:
-            # What fails because the instance is lost is told as what it is.
-            if claim.lost is None:
-                raise
-            raise AcquisitionLost(acquisition.instance, claim.lost) from error
-        finally:
-            self._give_back(claim)
-        if scope.cancelled_caught:
-            raise AcquisitionLost(acquisition.instance, claim.lost or "it was given up")
+        self._check_open()
+        return self._claims.hold(Claim(key), timeout)
+
+    async def suspend(self, key: str) -> None:
+        """Let a task stop for now: its body is cancelled, its slot and its instance are kept.
+
+        Its `acquire` raises `AcquisitionSuspended`, also if the body ended by itself
+        meanwhile. The instance is stopped when no task runs on it any more. Returns
+        when the body has ended and the store knows. When cancelled, the task is
+        suspended all the same. Called from the body itself, it does not return.
+
+        Args:
+            key: of a task that holds a slot.
+
+        Raises:
+            NotSuspendable: its group cannot; nothing has changed.
+            AcquisitionLost: its instance was lost before its body had ended.
+            IllegalEvent: it holds no slot.
+            ScalerClosed: the scaler is not open.
+        """
+        self._check_open()
+        await self._claims.suspend(key)
+
+    def resume(
+        self, key: str, *, timeout: timedelta | None = DEFAULT_ACQUIRE_TIMEOUT
+    ) -> AbstractAsyncContextManager[Acquisition]:
+        """Return a context manager in which a suspended task holds its slot again.
+
+        Entering waits until the instance runs and is ready. A cancellation or a
+        timeout then leaves the task suspended, to be resumed another time.
+
+        Args:
+            key: of a suspended task; also of an earlier life of the scaler.
+            timeout: how long to wait; None waits for ever.
+
+        Raises:
+            AcquireTimeout: on entering, it was not ready in time; the message says why.
+            ScalerClosed: on entering, the scaler takes no more tasks; it stays suspended.
+            AcquisitionLost: the instance, and with it what was suspended there, is gone.
+            AcquisitionSuspended: the task was suspended again.
+            IllegalEvent: on entering, no task of that key is suspended.
+        """
+        self._check_open()
+        return self._claims.hold(Claim(key, resumed=True), timeout)
+
+    def release(self, key: str) -> None:
+        """Give up a suspended task for good, and its slot.
+
+        Raises:
+            IllegalEvent: no task of that key is suspended, or it is being resumed.
+            ScalerClosed: the scaler is not open.
+        """
+        self._check_open()
+        self._driver.post(events.SuspendedTaskDropped(key))
+
+    def suspended(self) -> tuple[SuspendedTask, ...]:
+        """Return the tasks that are suspended, the longest suspended first."""
+        return summaries.suspended(self._state)
+
+    async def drain(self, timeout: timedelta | None = None) -> None:
+        """Take no new tasks, and wait until none is left; suspended ones stay suspended.
+
+        Tasks that wait, have a reservation or run go on. That no new ones are taken
+        cannot be undone, and is not by a cancellation. Idempotent.
+
+        Args:
+            timeout: how long to wait; None waits for ever.
+
+        Raises:
+            DrainTimeout: tasks are left; they go on until the `async with` is left.
+            ScalerClosed: the scaler is not open, or ended with tasks left.
+        """
+        self._check_open()
+        self._driver.post(events.DrainAsked())
+        seconds = float("inf") if timeout is None else timeout.total_seconds()
+        with anyio.move_on_after(seconds):
+            await self._driver.rest()
+            return
+        tasks = self._state.tasks
+        raise DrainTimeout(
+            f"after {seconds:g}s of draining, {len(tasks.held)} tasks hold a slot, "
+            f"{len(tasks.waiting)} wait for one and {len(tasks.reserved)} reservations are not "
+            "given back; they go on"
+        )
+
+    async def commit(
+        self, put: Sequence[Record], drop: Sequence[tuple[str, str, str]] = ()
+    ) -> None:
+        """Commit records that are not the scaler's own, such as those of jobs.
+
+        They are written together with the scaler's. Returns when they are durable.
+        When cancelled, they may or may not have been written, but not by half.
+
+        Args:
+            put: records, each replacing the one of its key.
+            drop: keys to forget.
+
+        Raises:
+            IllegalEvent: a record is the scaler's own.
+            ScalerClosed: the scaler is not open, or ended before they were written.
+        """
+        self._check_open()
+        if any(isinstance(one, CORES + SHELLS) for one in put):
+            raise IllegalEvent("instances and groups are recorded by the scaler itself")
+        await self._driver.commit(put, drop)
+
+    @property
+    def restored(self) -> tuple[Record, ...]:
+        """Return what the store held on entering that is not the scaler's own."""
+        return self._restored
 
     def capacity(self) -> Capacity:
         """Return how much there is of everything now."""
-        standing = self._state.standing()
-        demand = standing.demand
-        return Capacity(
-            instances=standing.lives,
-            slots_used=demand.acquired,
-            slots_total=demand.acquired + demand.free + demand.unavailable,
-            waiting=demand.waiting,
-            reserved=demand.reserved,
-        )
+        return summaries.capacity(self._state)
 
     def instances(self) -> tuple[InstanceSummary, ...]:
         """Return all instances of this scaler, the bygone ones first."""
-        live = (
-            InstanceSummary(
-                one.id,
-                one.group,
-                one.created_at,
-                one.ready_at,
-                None,
-                one.reason or None,
-                one.used,
-            )
-            for group in self._state.groups.values()
-            for one in group.ours()
-        )
-        return (*self._driver.history, *live)
+        return (*self._driver.history.instances, *summaries.instances(self._state))
 
     def decisions(self) -> tuple[Decision, ...]:
         """Return the newest scaling decisions, the oldest of them first."""
-        return tuple(self._driver.decisions)
+        return tuple(self._driver.history.decisions)
 
-    def explain(self) -> str:
-        """Return in one sentence, with numbers, why tasks are waiting now."""
-        return explain(self._state.standing())
+    def explain(self, key: str | None = None) -> str:
+        """Return in one sentence, with numbers, why tasks are waiting now.
+
+        Args:
+            key: of a task, to be told what it has or why it waits; None asks for all.
+        """
+        return self._claims.explain(key)
 
     def reconfigure(self, settings: Settings) -> None:
         """Put other settings in force, at once and without touching any task.
@@ -269,65 +371,17 @@ class Taskscaler:
         self._check_open()
         self._driver.post(events.SettingsChanged(settings))
 
-    # Claims.
-
     def _check_open(self) -> None:
         if not self._open:
             raise ScalerClosed("the scaler is not open; use it inside its `async with`")
 
-    async def _wait_for_slot(self, claim: Claim, timeout: timedelta | None) -> Acquisition:
-        self._check_open()
-        self._ask(claim)
-        seconds = float("inf") if timeout is None else timeout.total_seconds()
-        try:
-            with anyio.move_on_after(seconds):
-                await claim.answered.wait()
-        except BaseException:
-            self._give_back(claim)
-            raise
-        grant = claim.grant
-        if grant is None:
-            why = self._why_no_slot(claim)
-            self._give_back(claim)
-            if claim.refusal is not None:
-                raise ScalerClosed(f"task {claim.key!r} got no slot: {why}")
-            raise AcquireTimeout(f"no slot came free within {seconds:g}s: {why}")
-        if claim.lost is not None:
-            self._give_back(claim)
-            raise AcquisitionLost(grant.id, claim.lost)
-        return Acquisition(
-            claim,
-            grant,
-            driver=self._driver,
-            group=self._groups[grant.group],
-            connections=self._connections,
-        )
 
-    def _ask(self, claim: Claim) -> None:
-        claims, key = self._driver.claims, claim.key
-        previous, claims[key] = claims.get(key), claim
-        try:
-            self._driver.post(events.TaskAsked(key))
-        except BaseException:
-            # Refused: the key belongs to another task.
-            del claims[key]
-            if previous is not None:
-                claims[key] = previous
-            raise
+def _cause(errors: BaseExceptionGroup[BaseException], *, failed: bool) -> BaseException:
+    """Return what is to come out of the block.
 
-    def _why_no_slot(self, claim: Claim) -> str:
-        if claim.refusal is not None:
-            return claim.refusal
-        if self._driver.holds(claim):
-            return "one was found, but the store has not confirmed it yet"
-        return self.explain()
-
-    def _give_back(self, claim: Claim) -> None:
-        """End a claim, whatever has become of it; the core knows. Idempotent."""
-        if self._driver.claims.get(claim.key) is not claim:
-            return
-        del self._driver.claims[claim.key]
-        if claim.key in self._state.tasks.waiting:
-            self._driver.post(events.TaskCancelled(claim.key))
-        elif claim.key in self._state.tasks.held:
-            self._driver.post(events.TaskReleased(claim.key))
+    When the machinery has failed, that its tasks were told so is a consequence.
+    """
+    if failed:
+        _, others = errors.split((AcquisitionLost, ScalerClosed))
+        return errors if others is None else only(others)
+    return errors.exceptions[0] if len(errors.exceptions) == 1 else errors

@@ -5,11 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from taskscaler.core.instances import Life
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-__all__ = ("Capacity", "InstanceSummary")
+    from taskscaler.core.instances import Instance
+    from taskscaler.core.state import ScalerState
+
+__all__ = (
+    "Capacity",
+    "InstanceSummary",
+    "SuspendedTask",
+    "capacity",
+    "instances",
+    "removable",
+    "suspended",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +66,64 @@ class InstanceSummary:
     removed_at: datetime | None
     removal_reason: str | None
     tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendedTask:
+    """A task that was suspended and can be resumed.
+
+    Attributes:
+        key: the task's.
+        group: the id of the group of its instance.
+        instance: the id of its instance.
+        slot: the number of the slot that is kept for it.
+        since: when it was suspended.
+    """
+
+    key: str
+    group: str
+    instance: str
+    slot: int
+    since: datetime
+
+
+def capacity(state: ScalerState) -> Capacity:
+    """Return how much there is of everything now."""
+    standing = state.standing()
+    demand = standing.demand
+    return Capacity(
+        instances=standing.lives,
+        slots_used=demand.acquired,
+        slots_total=demand.acquired + demand.free + demand.unavailable,
+        waiting=demand.waiting,
+        reserved=demand.reserved,
+    )
+
+
+def instances(state: ScalerState) -> Iterator[InstanceSummary]:
+    """Yield the instances of a scaler that are there."""
+    for group in state.groups.values():
+        yield from (_summary(group.name, one) for one in group.ours())
+
+
+def removable(state: ScalerState) -> Iterator[InstanceSummary]:
+    """Yield the instances that a shutdown was to remove, and has not."""
+    for group in state.groups.values():
+        yield from (
+            _summary(group.name, one) for one in group.ours() if one.life is not Life.SUSPENDED
+        )
+
+
+def suspended(state: ScalerState) -> tuple[SuspendedTask, ...]:
+    """Return the tasks that are suspended, the longest suspended first."""
+    tasks: list[SuspendedTask] = []
+    for key, (group, instance) in state.tasks.suspended.items():
+        kept = instance.suspended[key]
+        tasks.append(SuspendedTask(key, group.name, instance.id, kept.slot, kept.since))
+    return tuple(tasks)
+
+
+def _summary(group: str, one: Instance) -> InstanceSummary:
+    return InstanceSummary(
+        one.id, group, one.created_at, one.ready_at, None, one.reason or None, one.used
+    )

@@ -75,7 +75,10 @@ async def log_in(
         raise _mismatch(watcher) from error
     except (*FOREIGN, ValueError) as error:
         raise translate(error, f"no connection to {where}") from error
-    return SSHConnection(connection, watcher), _public_text(watcher.shown)
+    shown = _public_text(watcher.shown)
+    logged_in = SSHConnection(connection, watcher)
+    logged_in.host_keys = (shown,)
+    return logged_in, shown
 
 
 def _public_text(key: asyncssh.SSHKey | None) -> str:

@@ -11,6 +11,8 @@ import sys
 import click
 
 from taskscaler import __version__
+from taskscaler.cli.config import config
+from taskscaler.cli.explain import explain
 from taskscaler.cli.run import run
 
 __all__ = ("main",)
@@ -28,6 +30,8 @@ def _command_group() -> None:
     """Keep as many instances as the jobs need, and give each job a slot on one."""
 
 
+_command_group.add_command(config)
+_command_group.add_command(explain)
 _command_group.add_command(run)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from fleeting.types import Duration
@@ -66,6 +67,16 @@ class Progress:
         for warning in result.warnings:
             await self._console.say(f"{result.name}: warning: {warning}")
 
+    async def resumed(self, results: Sequence[JobResult]) -> None:
+        """Hear of the runs that ended in an earlier life."""
+        states = Counter(result.state for result in results)
+        told = ", ".join(f"{states[state]} {state.value}" for state in JobState if states[state])
+        verb = "is" if len(results) == 1 else "are"
+        await self._console.say(
+            f"{_plural(len(results), 'job')} ended in an earlier call and {verb} not run again: "
+            f"{told}"
+        )
+
     async def draw(self, capacity: Capacity, counts: Mapping[JobState, int]) -> None:
         """Draw the status line."""
         states = ", ".join(
@@ -92,8 +103,10 @@ class Progress:
         states = [
             f"{totals[state.value]} {state.value}" for state in JobState if totals.get(state.value)
         ]
+        earlier = sum(result.earlier for result in report.results)
+        before = f" ({earlier} of them in an earlier call)" if earlier else ""
         await self._console.say(
-            f"{_plural(len(report.results), 'job')}: {', '.join(states)}; "
+            f"{_plural(len(report.results), 'job')}: {', '.join(states)}{before}; "
             f"{_plural(len(report.instances), 'instance')}; {_seconds(totals['seconds'])}"
         )
 

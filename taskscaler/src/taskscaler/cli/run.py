@@ -74,6 +74,19 @@ def _option(name: str, least: int, text: str, most: int | None = None) -> Callab
 
 @click.command(cls=_RunCommand, short_help="Run jobs, or one command, on autoscaled instances.")
 @click.argument("file", nargs=-1, type=click.Path(path_type=Path), callback=_one_file)
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A config.toml that says where the jobs run; read again when it changes.",
+)
+@click.option("--runner", metavar="NAME", help="Which of its runners.  [default: the only one]")
+@click.option(
+    "--state",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Keep there what must survive a crash; then the same command goes on.",
+)
 @click.option("--plugin", metavar="NAME", help="Where instances come from.  [default: local]")
 @click.option(
     "--plugin-config",
@@ -126,10 +139,13 @@ def run(ctx: click.Context, /, **options: Any) -> int:
       taskscaler run --count 20 --capacity-per-instance 4 -- sh -c 'make test'
       taskscaler run --report report.json --timeout 30m jobs.toml
       taskscaler run --plugin aws --plugin-config name=builders jobs.toml
+      taskscaler run --state night.sqlite jobs.toml
+      taskscaler run --config config.toml --runner builders jobs.toml
 
     Exit code: 0 all jobs succeeded, 1 some did not, 2 the input was wrong, 3 the
     infrastructure failed, 130 interrupted. The first Ctrl-C starts no more jobs and
     lets those finish that run, the second cancels them; both remove the instances.
+    One more does not wait for that.
     A duration D is written like 90s, 20m or 1h30m.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
     from fleeting.errors import ConfigError, PluginError

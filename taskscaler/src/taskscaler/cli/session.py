@@ -1,37 +1,62 @@
-"""One run of `taskscaler run`, from the opening of the group to the exit code.
+"""One run of `taskscaler run`, from the opening of the groups to the exit code.
 
-Theory of operation. Four tasks run beside the jobs and end with them: one hears
+Theory of operation. Some tasks run beside the jobs and end with them: one hears
 signals, one waits for the run's time to be up, one draws the status line, one
-says from time to time why nothing runs.
-They do not touch the jobs themselves, but ask the runner to `stop` or `cancel`;
-before the group is open there is nothing to finish, so they cancel the opening.
-Whatever happens, leaving the scaler removes the instances, then the report is
-written, then the exit code follows from the results.
+says from time to time why nothing runs, one reads the operator's file again when
+it has changed, one drains the scaler once no more jobs are to be started. They do
+not touch the jobs themselves, but ask the runner to `stop` or `cancel`; before
+the groups are open there is nothing to finish, so they cancel the opening.
+Whatever happens, leaving the scaler removes the
+instances (or, if the operator says so, leaves them to the next run), then the
+report is written, then the exit code follows from the results.
+
+A signal goes one step further each time: finish what runs, end it, and at last
+wait no longer for the instances to go. The last step leaves everything as it is
+and ends the process, because whatever still hangs then has had its chance.
+
+With a state file, the jobs are journaled in it. A run that came to its end
+clears its journal, but not before the report is written: a crash between the
+two only means that the next call reports the same once more.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
 from fleeting.errors import ConfigError, FleetingError
-from fleeting.types import Duration, GroupSettings
+from fleeting.types import Duration
 from taskscaler.cli.console import Console
+from taskscaler.cli.opening import open_groups, open_store, with_limits
 from taskscaler.cli.progress import Progress
-from taskscaler.errors import TaskscalerError
-from taskscaler.jobs import JobRunner, JobState, Report, output_factory, write_report
+from taskscaler.cli.reload import file_changes, reread
+from taskscaler.errors import ScalerClosed, TaskscalerError
+from taskscaler.jobs import (
+    JobRunner,
+    JobState,
+    Journal,
+    Report,
+    clear_journal,
+    output_factory,
+    write_report,
+)
 from taskscaler.scaler import Taskscaler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from fleeting.types import GroupInfo
     from taskscaler.cli.plan import Plan
+    from taskscaler.cli.reload import Reread
+    from taskscaler.storage import Store
 
 __all__ = ("exit_code", "run_session")
 
@@ -80,50 +105,80 @@ class _Session:
             keep_going=plan.keep_going,
         )
         self._started_at = datetime.now(UTC)
+        self._groups: list[GroupInfo] = []
         self._scaler: Taskscaler | None = None
         self._opening = anyio.CancelScope()
+        self._opened = anyio.Event()
+        self._draining = anyio.Event()
         self._interrupted = False
+        self._ending = False
+        self._over = False
         self._wrong_input = False
         self._error: str | None = None
 
     async def run(self) -> int:
-        async with anyio.create_task_group() as beside:
-            await beside.start(self._hear_signals)
-            beside.start_soon(self._watch_time)
-            beside.start_soon(self._draw_status)
-            beside.start_soon(self._say_why)
-            await self._run_jobs()
-            beside.cancel_scope.cancel()
-        return await self._conclude()
+        for warning in self._plan.warnings:
+            await self._console.say(f"warning: {warning}")
+        async with AsyncExitStack() as stack:
+            store = await self._open_store(stack)
+            async with anyio.create_task_group() as beside:
+                await beside.start(self._hear_signals)
+                beside.start_soon(self._watch_time)
+                beside.start_soon(self._draw_status)
+                beside.start_soon(self._say_why)
+                beside.start_soon(self._watch_file)
+                beside.start_soon(self._drain)
+                if store is not None:
+                    await self._run_jobs(store)
+                beside.cancel_scope.cancel()
+            code = await self._conclude()
+            if store is not None and self._over and self._plan.state is not None:
+                code = await self._clear_journal(store, code)
+            return code
 
-    async def _run_jobs(self) -> None:
+    async def _open_store(self, stack: AsyncExitStack) -> Store | None:
+        try:
+            return await stack.enter_async_context(open_store(self._plan.state))
+        except TaskscalerError as error:
+            self._error = str(error)
+            return None
+
+    async def _run_jobs(self, store: Store) -> None:
         plan = self._plan
-        settings = GroupSettings(
-            maximum=plan.settings.max_instances or None, connector=plan.connector
-        )
         try:
             with self._opening:
-                async with (
-                    plan.provider.open(plan.plugin_config, settings) as group,
-                    Taskscaler([group], plan.settings, connector=plan.connector) as self._scaler,
-                ):
+                async with AsyncExitStack() as stack:
+                    groups = await open_groups(stack, plan)
+                    self._groups = [group.info for group in groups]
+                    self._plan = plan = with_limits(plan, self._groups)
+                    connector = plan.groups[0].connector if len(groups) == 1 else None
+                    scaler = Taskscaler(groups, plan.settings, store=store, connector=connector)
+                    self._scaler = await stack.enter_async_context(scaler)
+                    self._opened.set()
+                    if plan.state is not None:
+                        await self._runner.resume(Journal(scaler.commit, scaler.restored))
                     await self._runner.run(
-                        self._scaler,
-                        workers=self._workers(group.info),
-                        acquire_timeout=plan.acquire_timeout,
+                        scaler,
+                        workers=self._workers(),
+                        acquire_timeout=self._plan.acquire_timeout,
                     )
+                    self._over = not self._interrupted
         except ConfigError as error:
             self._wrong_input, self._error = True, "; ".join(error.problems)
         except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
 
-    def _workers(self, group: GroupInfo) -> int:
-        """Return how many slots there can be at once, or how many runs there are."""
-        limits = [self._plan.settings.max_instances or None, group.max_size]
-        known = [limit for limit in limits if limit is not None]
-        if not known:
-            return len(self._plan.runs)
-        return max(1, min(known) * self._plan.settings.capacity_per_instance)
+    def _workers(self) -> int:
+        """Return how many jobs can run at once, or how many runs there are."""
+        settings = self._plan.settings
+        sizes = [
+            min((size for size in (group.max_size, plan.max_instances or None) if size), default=0)
+            for group, plan in zip(self._groups, self._plan.groups, strict=True)
+        ]
+        limits = [settings.max_instances, sum(sizes) if all(sizes) else 0]
+        slots = min((limit for limit in limits if limit), default=0)
+        known = [slots * settings.capacity_per_instance, self._plan.most_jobs]
+        return min((limit for limit in known if limit), default=len(self._plan.runs))
 
     # What runs beside the jobs.
 
@@ -143,18 +198,46 @@ class _Session:
         self._give_up_opening()
         running = self._runner.counts[JobState.RUNNING]
         reason = f"interrupted by {number.name}"
-        if number is signal.SIGINT and not again and running:
+        if self._ending:
+            # A terminal that goes away may say so more than once.
+            if number is not signal.SIGHUP:
+                await self._leave(number)
+        elif number is signal.SIGINT and not again and running:
             self._runner.stop(reason)
+            self._draining.set()
             await self._console.say(
                 f"interrupted: no more jobs are started; waiting for {running} that run "
                 "(Ctrl-C again cancels them)"
             )
-        elif running:
-            self._runner.cancel(JobState.CANCELED, reason)
-            await self._console.say(f"{reason}: the jobs are cancelled and the instances removed")
         else:
+            self._ending = True
             self._runner.cancel(JobState.CANCELED, reason)
-            await self._console.say(f"{reason}: the instances are removed, please wait")
+            what = "the jobs are cancelled and the instances" if running else "the instances"
+            does = "removed" if self._plan.settings.delete_instances_on_shutdown else "kept"
+            await self._console.say(
+                f"{reason}: {what} are {does}, please wait (Ctrl-C again does not)"
+            )
+
+    async def _drain(self) -> None:
+        """Once no more jobs are started, let the scaler make nothing ready for them either."""
+        await self._draining.wait()
+        if self._scaler is not None:
+            with suppress(ScalerClosed):
+                await self._scaler.drain()
+
+    async def _leave(self, number: signal.Signals) -> None:
+        """Wait for nothing any more: tell what is left, write the report, and be gone."""
+        self._error = f"interrupted by {number.name} again, without waiting for the end"
+        left = self._left()
+        if left:
+            self._error += f"; instances are left that may cost money: {', '.join(left)}"
+        code = await self._conclude()
+        # Some call hangs, and the interpreter would wait for its thread.
+        os._exit(code)
+
+    def _left(self) -> list[str]:
+        instances = self._scaler.instances() if self._scaler is not None else ()
+        return [f"{one.group}/{one.id}" for one in instances if one.removed_at is None]
 
     def _give_up_opening(self) -> None:
         if self._scaler is None:
@@ -200,7 +283,54 @@ class _Session:
                 await self._console.say(f"still waiting: {self._scaler.explain()}")
                 pause *= 2
 
+    async def _watch_file(self) -> None:
+        if self._plan.options is None or self._plan.options.config is None:
+            return
+        path = self._plan.options.config
+        # What changes until then is found by the first look.
+        await self._opened.wait()
+        async for _ in file_changes(path):
+            try:
+                found = await reread(self._plan)
+            except ConfigError as error:
+                await self._console.say(
+                    f"{path} was changed and is wrong; the old settings stay in force"
+                )
+                for problem in error.problems:
+                    await self._console.say(f"error: {problem}")
+            else:
+                if found is not None:
+                    await self._take_over(path, found)
+
+    async def _take_over(self, path: Path, found: Reread) -> None:
+        """Put what a changed file says in force."""
+        self._plan = with_limits(found.plan, self._groups)
+        if self._scaler is not None:
+            try:
+                self._scaler.reconfigure(self._plan.settings)
+            except ScalerClosed:
+                return  # It is too late for any setting.
+        self._runner.acquire_timeout = self._plan.acquire_timeout
+        self._runner.resize(self._workers())
+        what = "; ".join(found.changes) or "nothing changes for this run"
+        await self._console.say(f"{path} was read again: {what}")
+        for warning in found.warnings:
+            await self._console.say(f"warning: {warning}")
+        if found.kept:
+            await self._console.say(
+                f"warning: {path}: this takes effect only when the command is started anew, and "
+                f"stays as it was: {', '.join(found.kept)}"
+            )
+
     # How it ends.
+
+    async def _clear_journal(self, store: Store, code: int) -> int:
+        try:
+            await clear_journal(store, self._plan.runs)
+        except TaskscalerError as error:
+            await self._console.say(f"error: the journal of the jobs is not cleared: {error}")
+            return code or 3
+        return code
 
     async def _conclude(self) -> int:
         await self._console.clear_status()
@@ -230,7 +360,18 @@ class _Session:
         code = await self._write(report)
         if not self._wrong_input:
             await self._progress.summary(report)
+        await self._tell_kept()
         return code
+
+    async def _tell_kept(self) -> None:
+        """Say what goes on without us, because the operator wants it so."""
+        left = self._left()
+        if not left or self._error is not None or self._plan.settings.delete_instances_on_shutdown:
+            return
+        state = self._plan.state
+        finds = f"finds them through {state.path}" if state else "does not know them: add --state"
+        stay = "1 instance stays" if len(left) == 1 else f"{len(left)} instances stay"
+        await self._console.say(f"{stay}, as the file says; the next run {finds}")
 
     async def _write(self, report: Report) -> int:
         path = self._plan.report

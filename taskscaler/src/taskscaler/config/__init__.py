@@ -1,13 +1,46 @@
-"""What an operator writes: `[autoscaler]`, with the keys of GitLab's `[runners.autoscaler]`."""
+"""What an operator writes: `config.toml` of GitLab Runner, and our own settings in it."""
 
 from __future__ import annotations
 
 from taskscaler.config.autoscaler import (
     AutoscalerConfig,
+    DefaultPolicyConfig,
     ExtensionsConfig,
+    GroupConfigEntry,
+    GroupEntryConfig,
     PolicyConfig,
-    not_honoured,
-    out_of_range,
+    ScaleThrottleConfig,
+    StateStorageConfig,
+    VmIsolationConfig,
+)
+from taskscaler.config.combinations import conflicts_of
+from taskscaler.config.periods import compile_period, find_zone
+from taskscaler.config.ranges import out_of_range
+from taskscaler.config.runners import (
+    RunnerConfig,
+    RunnerFile,
+    config_error,
+    examine_config,
+    read_config,
 )
 
-__all__ = ("AutoscalerConfig", "ExtensionsConfig", "PolicyConfig", "not_honoured", "out_of_range")
+__all__ = (
+    "AutoscalerConfig",
+    "DefaultPolicyConfig",
+    "ExtensionsConfig",
+    "GroupConfigEntry",
+    "GroupEntryConfig",
+    "PolicyConfig",
+    "RunnerConfig",
+    "RunnerFile",
+    "ScaleThrottleConfig",
+    "StateStorageConfig",
+    "VmIsolationConfig",
+    "compile_period",
+    "config_error",
+    "conflicts_of",
+    "examine_config",
+    "find_zone",
+    "out_of_range",
+    "read_config",
+)

@@ -1,64 +1,77 @@
 """The autoscaler table: GitLab's keys as they are, ours below `extensions`.
 
-Who reads a file with such a table first asks `not_honoured`, so that known keys
-of GitLab which mean nothing here yet are refused as such, then decodes it into
-these frozen structs with `fleeting.config.decode`, and last asks `out_of_range`.
-Nothing is ever silently ignored.
+These structs say what a file may hold; `taskscaler.config.ranges` what its
+numbers may be, and `taskscaler.config.combinations` what does not go together.
+Where GitLab takes zero for "not written", so does this.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import asdict, replace
 
-from fleeting.config import GroupConfig
-from fleeting.types import Duration
-from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
+from fleeting.config import ConnectorConfig, GroupConfig
+from fleeting.types import ConnectorSettings, Duration
+from taskscaler.config.periods import ALWAYS, compile_period, find_zone
+from taskscaler.core.settings import (
+    Placement,
+    Policy,
+    ScheduledPolicy,
+    Settings,
+    UnknownInstances,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from datetime import tzinfo
 
-__all__ = ("AutoscalerConfig", "ExtensionsConfig", "PolicyConfig", "not_honoured", "out_of_range")
+__all__ = (
+    "ZERO_IS_DEFAULT",
+    "AutoscalerConfig",
+    "DefaultPolicyConfig",
+    "ExtensionsConfig",
+    "GroupConfigEntry",
+    "GroupEntryConfig",
+    "PolicyConfig",
+    "ScaleThrottleConfig",
+    "StateStorageConfig",
+    "VmIsolationConfig",
+)
 
 _DEFAULTS = Settings()
-
-# GitLab's keys that have a meaning there and none here yet.
-_LATER_KEYS = frozenset(
-    {
-        "failure_threshold",
-        "instance_creation_time_buckets",
-        "instance_deletion_time_buckets",
-        "instance_is_running_time_buckets",
-        "instance_life_duration_buckets",
-        "instance_operation_time_buckets",
-        "instance_readiness_time_buckets",
-        "log_external_ip",
-        "log_internal_ip",
-        "reservation_throttling",
-        "scale_throttle",
-        "shutdown_deletion_interval",
-        "shutdown_deletion_retries",
-        "state_storage",
-        "vm_isolation",
-    }
+_ACQUIRE_TIMEOUT = Duration(minutes=15)
+_NO_LIMIT = -1
+# GitLab writes nothing as zero.
+ZERO_IS_DEFAULT = (
+    "deletion_retry_interval",
+    "failure_threshold",
+    "shutdown_deletion_interval",
+    "shutdown_deletion_retries",
+    "update_interval",
+    "update_interval_when_expecting",
 )
-_ALWAYS = "* * * * *"
 
 
 def _duration(value: timedelta) -> Duration:
     return Duration(seconds=value.total_seconds())
 
 
-class PolicyConfig(
+class _Table(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
 ):
-    """`[[autoscaler.policy]]`: how much capacity to keep beyond what is in use.
+    """A table of which every key is known."""
+
+
+class DefaultPolicyConfig(_Table, frozen=True):
+    """`[extensions.default_policy]`: what holds when no policy does.
 
     Attributes:
-        periods: when the policy holds; this version knows "always" only.
         idle_count: free slots, not instances, to keep at any time.
         idle_time: how long an instance may be unused before it may be removed.
         scale_factor: further free slots, as a factor of the slots in use.
@@ -67,12 +80,16 @@ class PolicyConfig(
             default just when `idle_count` is above 0.
     """
 
-    periods: list[str] = msgspec.field(default_factory=lambda: [_ALWAYS])
     idle_count: int = 0
     idle_time: Duration = Duration(0)
     scale_factor: float = 0.0
     scale_factor_limit: int = 0
     preemptive_mode: bool | None = None
+
+    @property
+    def preemptive(self) -> bool:
+        """Return whether a reservation needs a slot that is free now, written or not."""
+        return self.idle_count > 0 if self.preemptive_mode is None else self.preemptive_mode
 
     def policy(self) -> Policy:
         """Return the same as the scaler's value."""
@@ -85,12 +102,121 @@ class PolicyConfig(
         )
 
 
-class ExtensionsConfig(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
-):
-    """`[autoscaler.extensions]`: what GitLab has no key for.
+class PolicyConfig(DefaultPolicyConfig, frozen=True):
+    """`[[policy]]`: how much capacity to keep beyond what is in use, and when.
 
     Attributes:
+        periods: cron expressions; the policy holds in any of these ranges of time.
+        timezone: whose clocks the periods mean; by default those of this computer.
+    """
+
+    periods: list[str] = msgspec.field(default_factory=lambda: [ALWAYS])
+    timezone: str = ""
+
+    @property
+    def always(self) -> bool:
+        """Return whether one of the periods is every minute there is."""
+        return any(period.split() == ALWAYS.split() for period in self.periods)
+
+    def zone(self) -> tzinfo:
+        """Return whose clocks the periods mean.
+
+        Raises:
+            ValueError: there is no such zone.
+        """
+        return find_zone(self.timezone)
+
+    def scheduled(self) -> ScheduledPolicy:
+        """Return the same as the scaler's value.
+
+        Raises:
+            ValueError: a period or the zone is wrong.
+        """
+        periods = tuple(compile_period(period) for period in self.periods)
+        return ScheduledPolicy(self.policy(), periods, self.zone())
+
+
+class ScaleThrottleConfig(_Table, frozen=True):
+    """`[scale_throttle]`: how fast instances may be created.
+
+    Attributes:
+        limit: instances per second in the long run; 0 is the default of 100, -1 no limit.
+        burst: instances at once after a quiet time; 0 is `max_instances`, or `limit`
+            where that is no limit.
+    """
+
+    limit: int = 0
+    burst: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Return the instances per second; infinity is no limit."""
+        if self.limit == _NO_LIMIT:
+            return math.inf
+        return float(self.limit) if self.limit else _DEFAULTS.throttle_limit
+
+
+class StateStorageConfig(_Table, frozen=True):
+    """`[state_storage]`: what survives the end of the scaler.
+
+    Attributes:
+        enabled: whether anything does; by default yes.
+        dir: the folder of the stores; by default `.taskscaler` beside the file.
+        keep_instance_with_acquisitions: whether an instance on which tasks ran when
+            the scaler ended is used again.
+    """
+
+    enabled: bool | None = None
+    dir: Path | None = None
+    keep_instance_with_acquisitions: bool = False
+
+
+class VmIsolationConfig(_Table, frozen=True):
+    """`[vm_isolation]`: accepted as long as it is not enabled.
+
+    Attributes:
+        enabled: whether tasks run in virtual machines on the instances; not supported.
+        nesting_host: not used.
+        nesting_config: not used.
+        image: not used.
+        connector_config: not used.
+    """
+
+    enabled: bool = False
+    nesting_host: str = ""
+    nesting_config: dict[str, Any] = {}
+    image: str = ""
+    connector_config: ConnectorConfig = ConnectorConfig()
+
+
+class GroupEntryConfig(_Table, frozen=True):
+    """`[[extensions.group]]`: one of several groups, the preferred first.
+
+    Attributes:
+        name: for messages; by default the number of the entry.
+        plugin: the name of an installed plugin; by default that of the autoscaler.
+        plugin_config: keys that differ from those of the autoscaler, if that has the
+            same plugin; else all keys.
+        connector_config: keys that differ from those of the autoscaler.
+        max_instances: the most instances of this group; 0 is no limit of its own.
+    """
+
+    name: str = ""
+    plugin: str = ""
+    plugin_config: dict[str, Any] = {}
+    connector_config: ConnectorConfig = ConnectorConfig()
+    max_instances: int = 0
+
+    def __repr__(self) -> str:
+        """Show nothing of `plugin_config`, which may hold secrets."""
+        return f"GroupEntryConfig(name={self.name!r}, plugin={self.plugin!r}, ...)"
+
+
+class ExtensionsConfig(_Table, frozen=True):
+    """`[extensions]`: what GitLab has no key for.
+
+    Attributes:
+        id: names the store of the state; by default the URL and the id of the runner do.
         placement: `pack` fills the fullest instance first, `spread` the emptiest.
         unknown_instances: `ignore`, `adopt` or `remove` what we did not ask for.
         creation_timeout: when an instance that is still being created is given up.
@@ -98,10 +224,25 @@ class ExtensionsConfig(
         missed_updates: after how many listings without it an instance is gone.
         backoff: the pause after a first failure to create; doubled with each further one.
         backoff_limit: the longest such pause.
+        cooldown: how long a group without capacity is passed over, if there is another.
         operation_timeout: how long one call of a provider may take.
         shutdown_timeout: how long the removal of the instances at the end may take.
+        increase_interval: the least time between two requests to grow of one group.
+        heartbeat_interval: how often a quiet instance is checked; 0 is never.
+        probe_after: a connection that was quiet for so long is probed before a task
+            gets a slot behind it; 0 is always.
+        probe_timeout: how long one check of an instance may take.
+        remove_unhealthy_with_tasks: whether an unhealthy instance is removed although
+            tasks run on it.
+        max_instance_age: an instance older than this is replaced; 0 is no limit.
+        suspend_time_to_live: a task that is suspended for longer loses its slot.
+        default_policy: what holds when no policy does.
+        state_key_file: the key that seals secrets in the store; by default one is made
+            beside it.
+        group: several groups, the preferred first.
     """
 
+    id: str | None = None
     placement: Placement = _DEFAULTS.placement
     unknown_instances: UnknownInstances = _DEFAULTS.unknown_instances
     creation_timeout: Duration = _duration(_DEFAULTS.creation_timeout)
@@ -109,8 +250,44 @@ class ExtensionsConfig(
     missed_updates: int = _DEFAULTS.missed_updates
     backoff: Duration = _duration(_DEFAULTS.backoff)
     backoff_limit: Duration = _duration(_DEFAULTS.backoff_limit)
+    cooldown: Duration = _duration(_DEFAULTS.cooldown)
     operation_timeout: Duration = _duration(_DEFAULTS.operation_timeout)
     shutdown_timeout: Duration = _duration(_DEFAULTS.shutdown_timeout)
+    increase_interval: Duration = _duration(_DEFAULTS.increase_interval)
+    heartbeat_interval: Duration = _duration(_DEFAULTS.heartbeat_interval)
+    probe_after: Duration = _duration(_DEFAULTS.probe_after)
+    probe_timeout: Duration = _duration(_DEFAULTS.probe_timeout)
+    remove_unhealthy_with_tasks: bool = _DEFAULTS.remove_unhealthy_with_tasks
+    max_instance_age: Duration = _duration(_DEFAULTS.max_instance_age)
+    suspend_time_to_live: Duration = _duration(_DEFAULTS.suspend_time_to_live)
+    default_policy: DefaultPolicyConfig | None = None
+    state_key_file: Path | None = None
+    group: list[GroupEntryConfig] = []
+
+
+# Those that the scaler knows by the same name.
+_OF_EXTENSIONS = tuple(
+    name for name in ExtensionsConfig.__struct_fields__ if name in Settings.__slots__
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupConfigEntry:
+    """A group to open, with all that it inherits.
+
+    Attributes:
+        name: for messages, unique among the groups of an autoscaler.
+        plugin: the name of a plugin; empty if the file names none.
+        plugin_config: what to open the group with; may hold secrets.
+        connector: how to reach its instances, where the operator knows better.
+        max_instances: the most instances of this group; 0 is no limit of its own.
+    """
+
+    name: str
+    plugin: str
+    plugin_config: Mapping[str, Any] = field(repr=False)
+    connector: ConnectorSettings
+    max_instances: int = 0
 
 
 class AutoscalerConfig(
@@ -120,7 +297,7 @@ class AutoscalerConfig(
 
     Attributes:
         capacity_per_instance: slots on each instance.
-        max_instances: over all states; 0 is no limit.
+        max_instances: over all groups and states; 0 is no limit.
         max_use_count: tasks that an instance may run in its life; 0 is no limit.
         delete_instances_on_shutdown: whether the end of the scaler is that of its instances.
         instance_ready_command: run on each new instance; must succeed before it gets tasks.
@@ -128,7 +305,23 @@ class AutoscalerConfig(
         update_interval: how often the group is listed when nothing is expected of it.
         update_interval_when_expecting: how often when something is.
         deletion_retry_interval: when to ask again for a removal that had no effect.
-        policy: at most one entry in this version.
+        shutdown_deletion_interval: the pause between two such requests at the end.
+        shutdown_deletion_retries: how many times to ask again at the end.
+        failure_threshold: after how many failed checks in a row an instance is replaced.
+        reservation_throttling: whether one instance's worth of idle capacity is kept
+            from being reserved.
+        log_internal_ip: not used yet.
+        log_external_ip: not used yet.
+        instance_operation_time_buckets: not used yet.
+        instance_creation_time_buckets: not used yet.
+        instance_is_running_time_buckets: not used yet.
+        instance_deletion_time_buckets: not used yet.
+        instance_readiness_time_buckets: not used yet.
+        instance_life_duration_buckets: not used yet.
+        policy: how much capacity to keep, and when; the last that holds wins.
+        scale_throttle: how fast instances may be created.
+        state_storage: what survives the end of the scaler.
+        vm_isolation: accepted as long as it is not enabled.
         extensions: what GitLab has no key for.
     """
 
@@ -137,127 +330,109 @@ class AutoscalerConfig(
     max_use_count: int = 0
     delete_instances_on_shutdown: bool | None = None
     instance_ready_command: str = ""
-    instance_acquire_timeout: Duration = Duration(minutes=15)
-    update_interval: Duration = _duration(_DEFAULTS.update_interval)
+    instance_acquire_timeout: Duration = _ACQUIRE_TIMEOUT
+    update_interval: Duration = Duration(0)
     update_interval_when_expecting: Duration | None = None
-    deletion_retry_interval: Duration = _duration(_DEFAULTS.deletion_retry_interval)
+    deletion_retry_interval: Duration = Duration(0)
+    shutdown_deletion_interval: Duration = Duration(0)
+    shutdown_deletion_retries: int = 0
+    failure_threshold: int = 0
+    reservation_throttling: bool | None = None
+    log_internal_ip: bool = False
+    log_external_ip: bool = False
+    instance_operation_time_buckets: list[float] | None = None
+    instance_creation_time_buckets: list[float] | None = None
+    instance_is_running_time_buckets: list[float] | None = None
+    instance_deletion_time_buckets: list[float] | None = None
+    instance_readiness_time_buckets: list[float] | None = None
+    instance_life_duration_buckets: list[float] | None = None
     policy: list[PolicyConfig] = []  # noqa: RUF012 -- msgspec copies it
+    scale_throttle: ScaleThrottleConfig = ScaleThrottleConfig()
+    state_storage: StateStorageConfig = StateStorageConfig()
+    vm_isolation: VmIsolationConfig = VmIsolationConfig()
     extensions: ExtensionsConfig = ExtensionsConfig()
 
     def __repr__(self) -> str:
         """Show nothing of `plugin_config`, which may hold secrets."""
         return f"AutoscalerConfig(plugin={self.plugin!r}, ...)"
 
-    def settings(self) -> Settings:
-        """Return the same as the scaler's value, with GitLab's default for what was not written."""
-        expecting = self.update_interval_when_expecting
-        extensions = self.extensions
+    @property
+    def acquire_timeout(self) -> timedelta:
+        """Return how long a task waits for a slot, with the default for zero."""
+        return self.instance_acquire_timeout or _ACQUIRE_TIMEOUT
+
+    def effective(self, name: str) -> Any:
+        """Return a value of `ZERO_IS_DEFAULT`, with the default for zero."""
+        default = getattr(_DEFAULTS, name)
+        default = _duration(default) if isinstance(default, timedelta) else default
+        return getattr(self, name) or default
+
+    def groups(self) -> tuple[GroupConfigEntry, ...]:
+        """Return the groups to open, the preferred first: one, unless the file has a list."""
+        if not self.extensions.group:
+            connector = self.connector_config.settings()
+            return (GroupConfigEntry("1", self.plugin, self.plugin_config, connector),)
+        return tuple(
+            self._inherited(entry, number) for number, entry in enumerate(self.extensions.group, 1)
+        )
+
+    def _inherited(self, entry: GroupEntryConfig, number: int) -> GroupConfigEntry:
+        plugin = entry.plugin or self.plugin
+        # The settings of one plugin mean nothing to another.
+        above = self.plugin_config if plugin == self.plugin else {}
+        written = asdict(entry.connector_config).items()
+        own = {name: value for name, value in written if value is not None}
+        return GroupConfigEntry(
+            name=entry.name or str(number),
+            plugin=plugin,
+            plugin_config={**above, **entry.plugin_config},
+            connector=replace(self.connector_config, **own).settings(),
+            max_instances=entry.max_instances,
+        )
+
+    def settings(self, group_limits: Mapping[str, int] | None = None) -> Settings:
+        """Return the same as the scaler's value, with the default for what was not written.
+
+        Args:
+            group_limits: the most instances of a group, by the id that it has when it is open.
+
+        Raises:
+            ValueError: something of the table is wrong that `ConfigError` would have
+                told whoever had asked before.
+        """
+        default, schedule = self._policies()
         return Settings(
             capacity_per_instance=self.capacity_per_instance,
             max_instances=self.max_instances or 0,
             max_use_count=self.max_use_count,
-            policy=self.policy[0].policy() if self.policy else Policy(),
-            placement=extensions.placement,
-            unknown_instances=extensions.unknown_instances,
+            group_limits=dict(group_limits or {}),
+            policy=default,
+            schedule=schedule,
+            reservation_throttling=bool(self.reservation_throttling),
+            keep_instance_with_acquisitions=self.state_storage.keep_instance_with_acquisitions,
             instance_ready_command=self.instance_ready_command,
-            instance_ready_timeout=extensions.instance_ready_timeout,
-            update_interval=self.update_interval,
-            update_interval_when_expecting=(
-                _DEFAULTS.update_interval_when_expecting if expecting is None else expecting
-            ),
-            creation_timeout=extensions.creation_timeout,
-            deletion_retry_interval=self.deletion_retry_interval,
-            missed_updates=extensions.missed_updates,
-            backoff=extensions.backoff,
-            backoff_limit=extensions.backoff_limit,
-            operation_timeout=extensions.operation_timeout,
+            throttle_limit=self.scale_throttle.rate,
+            throttle_burst=self.scale_throttle.burst,
             delete_instances_on_shutdown=bool(self.delete_instances_on_shutdown),
-            shutdown_timeout=extensions.shutdown_timeout,
+            **{name: self.effective(name) for name in ZERO_IS_DEFAULT},
+            **{name: getattr(self.extensions, name) for name in _OF_EXTENSIONS},
         )
 
+    def default_policy(self) -> DefaultPolicyConfig:
+        """Return what holds when no policy does."""
+        if self.extensions.default_policy is not None:
+            return self.extensions.default_policy
+        return _BETWEEN_POLICIES if self.policy else DefaultPolicyConfig()
 
-def not_honoured(table: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Find the keys that GitLab's autoscaler honours and this version does not, yet.
-
-    Args:
-        table: as it stands in the file.
-        path: of the table, for the messages; ends with a dot.
-    """
-    for key in table:
-        if key in _LATER_KEYS:
-            yield (
-                f"{path}{key}: GitLab's autoscaler has this key, but this version does not honour "
-                "it yet; remove it"
-            )
-    policies = table.get("policy")
-    if not isinstance(policies, list):
-        return
-    entries = cast("list[Any]", policies)
-    if len(entries) > 1:
-        yield f"{path}policy: {len(entries)} entries, but this version honours one only; keep one"
-    for index, entry in enumerate(entries):
-        if isinstance(entry, dict):
-            yield from _not_always(cast("dict[str, Any]", entry), f"{path}policy[{index}].")
+    def _policies(self) -> tuple[Policy, tuple[ScheduledPolicy, ...]]:
+        """Return what holds when nothing else does, and what else may hold."""
+        always = [index for index, policy in enumerate(self.policy) if policy.always]
+        if not always:
+            return self.default_policy().policy(), tuple(p.scheduled() for p in self.policy)
+        # The last that always holds hides what stands before it.
+        last = always[-1]
+        return self.policy[last].policy(), tuple(p.scheduled() for p in self.policy[last + 1 :])
 
 
-def _not_always(policy: Mapping[str, Any], path: str) -> Iterator[str]:
-    reason = (
-        "a policy that holds at some times only is not honoured by this version yet; "
-        f'remove the key, or write periods = ["{_ALWAYS}"]'
-    )
-    if "timezone" in policy:
-        yield f"{path}timezone: {reason}"
-    if policy.get("periods", [_ALWAYS]) != [_ALWAYS]:
-        yield f"{path}periods: {reason}"
-
-
-# The least that each key may be, and what to know about it.
-_LEAST = {
-    "capacity_per_instance": (1, "an instance without a slot is of no use"),
-    "max_instances": (0, "0 means no limit"),
-    "max_use_count": (0, "0 means no limit"),
-    "idle_count": (0, "0 keeps no free slot"),
-    "scale_factor": (0, "0 keeps no further free slot"),
-    "scale_factor_limit": (0, "0 means no limit"),
-    "missed_updates": (1, "1 takes the first listing without an instance as proof"),
-}
-# The most: tables as long as this are kept for each group, and a slip must not fill the memory.
-_MOST = {"capacity_per_instance": 1_000_000}
-# This may be nothing at all; any other length of time must be longer.
-_MAY_BE_ZERO = frozenset({"idle_time"})
-
-
-def out_of_range(config: msgspec.Struct, path: str) -> Iterator[str]:
-    """Find the numbers and lengths of time that cannot be meant, at every depth.
-
-    Args:
-        config: an `AutoscalerConfig` or a part of one.
-        path: of its table, for the messages; ends with a dot.
-    """
-    for name in config.__struct_fields__:
-        value = getattr(config, name)
-        if isinstance(value, msgspec.Struct):
-            yield from out_of_range(value, f"{path}{name}.")
-        elif isinstance(value, list):
-            for index, item in enumerate(cast("list[Any]", value)):
-                if isinstance(item, msgspec.Struct):
-                    yield from out_of_range(item, f"{path}{name}[{index}].")
-        elif problem := _problem(name, value):
-            yield f"{path}{name}: {problem}"
-
-
-def _problem(name: str, value: object) -> str | None:
-    if isinstance(value, timedelta):
-        shortest = timedelta(0)
-        if value < shortest or (value == shortest and name not in _MAY_BE_ZERO):
-            return f'{str(value)!r} is too short; write for instance "10s"'
-    elif name == "protocol_port" and isinstance(value, int):
-        if not 0 < value < 65536:  # noqa: PLR2004 -- the range of ports
-            return f"{value} is no port; ports go from 1 to 65535"
-    elif name in _LEAST and isinstance(value, int | float):
-        least, hint = _LEAST[name]
-        if not least <= value < math.inf:
-            return f"{value} is not {least} or more; {hint}"
-        if value > _MOST.get(name, math.inf):
-            return f"{value} is more than {_MOST[name]}; write a smaller number"
-    return None
+# A gap between the periods of two policies must not end instances that are needed again soon.
+_BETWEEN_POLICIES = DefaultPolicyConfig(idle_time=Duration(minutes=5))

@@ -132,7 +132,7 @@ class Refuse(Effect, frozen=True, gc=False):
 
 
 class Revoke(Effect, frozen=True, gc=False):
-    """A task lost its slot with the instance; it still has to say that it is released."""
+    """A task lost its slot with the instance; unless it was suspended, it still has to release."""
 
     key: str
     id: str

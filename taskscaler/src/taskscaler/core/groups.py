@@ -121,7 +121,7 @@ class Group:
         self.checking = 0
         self.given_up: OrderedDict[str, str | None] = OrderedDict()
         self.judge_again = False
-        self.stored_trouble = (0, 0.0, 0.0)
+        self.stored_trouble: tuple[int, float, float] = (0, 0.0, 0.0)
         # Those of a life that somebody goes through one by one.
         self._of_life = {
             Life.CREATING: self.creating,
@@ -365,6 +365,8 @@ class Group:
             instance.drop(key)
             if self.tasks.forget_suspended(key):
                 out.add(Refuse(key, f"instance {instance.id} was lost: {cause}"))
+            else:
+                out.add(Revoke(key, instance.id, cause))
         self.keeping.pop(instance.id, None)
         self.slots.moved(instance, before, instance.available)
 

@@ -148,14 +148,18 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, tag="job"):
     Attributes:
         name: the run's, unique in its file.
         digest: of everything that defines the job; another one is another job.
-        state: `running`, or how it ended, in the words of a report.
+        state: in the words of a report: `waiting` for another attempt, `running`, or how
+            it ended.
         attempts: how many were begun.
         status: its exit status; None if it has none.
         signal: what ended it; None if nothing did.
         reason: for people; empty for the ordinary.
-        instance: where it ran last, with the group's id before it; empty if nowhere.
+        group: the id of the group of `instance`; empty without one.
+        instance: the id of that where it ran last; empty if nowhere.
+        slot: the one on the instance; None without one.
         started_at: when its last attempt began.
         finished_at: when it ended; None as long as it runs.
+        warnings: what went wrong without changing the state.
     """
 
     name: str
@@ -165,9 +169,12 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, tag="job"):
     status: int | None = None
     signal: str | None = None
     reason: str = ""
+    group: str = ""
     instance: str = ""
+    slot: int | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:

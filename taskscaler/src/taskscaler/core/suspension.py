@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fleeting.types import Duration, State
 from taskscaler.core.decisions import Rule
-from taskscaler.core.effects import Grant, Refuse, Resume, Suspend
+from taskscaler.core.effects import Grant, Refuse, Resume, Revoke, Suspend
 from taskscaler.core.instances import Life, Suspension, Trigger
 from taskscaler.core.outbox import Outbox
 from taskscaler.errors import IllegalEvent
@@ -132,7 +132,9 @@ def expire(state: ScalerState, now: Now, out: Outbox) -> None:
             break  # The others are suspended since a later time.
         if key not in state.tasks.resuming:
             age = Duration(seconds=time_to_live.total_seconds())
-            _drop(state, key, f"its tasks were not resumed within {age}", now, out)
+            reason = f"its tasks were not resumed within {age}"
+            _drop(state, key, reason, now, out)
+            out.add(Revoke(key, instance.id, reason))
 
 
 def next_expiry(state: ScalerState, now: Now) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taskscaler.jobs.executor import Executor, JobStreams, Outcome
 from taskscaler.jobs.file import Download, Job, JobRun, JobsFile, check_job, expand, read_jobs_file
+from taskscaler.jobs.journal import Journal, clear_journal
 from taskscaler.jobs.output import JobOutput, OutputMode, Stream, Writer, output_factory
 from taskscaler.jobs.report import Report, check_writable, write_report
 from taskscaler.jobs.result import JobResult, JobState, describe_exit
@@ -20,6 +21,7 @@ __all__ = (
     "JobState",
     "JobStreams",
     "JobsFile",
+    "Journal",
     "Observer",
     "Outcome",
     "OutputMode",
@@ -28,6 +30,7 @@ __all__ = (
     "Writer",
     "check_job",
     "check_writable",
+    "clear_journal",
     "describe_exit",
     "expand",
     "output_factory",

@@ -9,24 +9,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from fleeting.config import decode, read_toml
+from fleeting.config import Problem, examine, read_toml
 from fleeting.errors import ConfigError
-from fleeting.types import Duration
-from taskscaler.config import AutoscalerConfig, not_honoured, out_of_range
+from fleeting.types import Duration, Severity
+from taskscaler.config import AutoscalerConfig, config_error, conflicts_of, out_of_range
 from taskscaler.jobs.files import find_uploads, readable, unsafe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ("Download", "Job", "JobRun", "JobsFile", "check_job", "expand", "read_jobs_file")
 
-# More would scroll the first ones away, and one mistake often causes many.
-PROBLEMS_SHOWN = 20
 # A folder is named like the run, and file systems take names of 255 bytes.
 NAME_LENGTH = 200
 # Each run takes a few hundred bytes from its beginning to the report.
@@ -102,20 +100,31 @@ class JobRun:
     uploads: tuple[str, ...] = field(default=())
 
 
-def read_jobs_file(path: Path) -> tuple[AutoscalerConfig, list[JobRun]]:
+def read_jobs_file(path: Path, *, autoscaler: bool = True) -> tuple[AutoscalerConfig, list[JobRun]]:
     """Read a jobs file, check all of it, and expand it into runs.
+
+    Args:
+        path: of the file.
+        autoscaler: whether it may say where the jobs run.
 
     Raises:
         ConfigError: with a sentence for each thing that is wrong.
     """
     data = read_toml(path)
-    autoscaler: object = data.get("autoscaler")
-    if isinstance(autoscaler, dict):
-        table = cast("dict[str, Any]", autoscaler)
-        _refuse(path, not_honoured(table, "autoscaler."))
-    file = _decode(data, str(path))
-    _refuse(path, out_of_range(file.autoscaler, "autoscaler."))
-    _refuse(path, _wrong_jobs(file.jobs))
+    if "autoscaler" in data and not autoscaler:
+        raise ConfigError(
+            f"{path}: autoscaler: the file that --config names says already where the jobs run; "
+            "remove this table, or leave --config out"
+        )
+    file, problems = examine(data, JobsFile)
+    if file is not None:
+        problems += out_of_range(file.autoscaler, "autoscaler")
+        problems += conflicts_of(file.autoscaler, "autoscaler")
+    if file is not None and not any(problem.path.startswith("jobs") for problem in problems):
+        problems += _wrong_jobs(file.jobs)
+    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    if file is None or errors:
+        raise config_error(path, errors)
     return file.autoscaler, expand(file.jobs, path.parent, where=str(path))
 
 
@@ -137,15 +146,16 @@ def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
             "command can have; lower the count"
         )
     runs: list[JobRun] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     for index, job in enumerate(jobs):
         uploads, missing = find_uploads(folder, job.upload)
-        problems += [f"jobs[{index}].upload: {problem}" for problem in missing]
+        problems += [Problem(f"jobs[{index}].upload", problem) for problem in missing]
         if job.stdin is not None and (problem := readable(folder / job.stdin)):
-            problems.append(f"jobs[{index}].stdin: {problem}")
+            problems.append(Problem(f"jobs[{index}].stdin", problem))
         names = [job.name] if job.count == 1 else [f"{job.name}#{n + 1}" for n in range(job.count)]
         runs += [JobRun(name, job, folder, uploads) for name in names]
-    _refuse(where, problems)
+    if problems:
+        raise config_error(where, problems)
     return runs
 
 
@@ -196,49 +206,13 @@ def _wrong_paths(job: Job) -> Iterator[str]:
             yield f"download: {entry.to!r} cannot be the name of a folder; write another"
 
 
-def _wrong_jobs(jobs: Sequence[Job]) -> Iterator[str]:
+def _wrong_jobs(jobs: Sequence[Job]) -> Iterator[Problem]:
     if not jobs:
-        yield "there are no jobs in it; write at least one [[jobs]] table with a name and a script"
+        text = "there are no jobs in it; write at least one [[jobs]] table with a name and a script"
+        yield Problem("", text)
     for index, job in enumerate(jobs):
         for problem in check_job(job):
-            yield f"jobs[{index}].{problem}"
+            yield Problem("", f"jobs[{index}].{problem}")
     for name, times in Counter(job.name for job in jobs).items():
         if times > 1:
-            yield f"jobs: {times} jobs are named {name!r}; give each a name of its own"
-
-
-def _decode(data: Mapping[str, Any], where: str) -> JobsFile:
-    try:
-        return decode(data, JobsFile, where=where)
-    except ConfigError as error:
-        jobs: object = data.get("jobs")
-        if not isinstance(jobs, list):
-            raise
-        # It stops at the first wrong value; so that one try shows all, each job is tried alone.
-        problems = list(error.problems)
-        for index, job in enumerate(cast("list[Any]", jobs)):
-            if isinstance(job, dict):
-                problems += _problems_of(cast("dict[str, Any]", job), index, where)
-        raise ConfigError(*_limited(list(dict.fromkeys(problems)))) from None
-
-
-def _problems_of(job: Mapping[str, Any], index: int, where: str) -> list[str]:
-    try:
-        decode({"jobs": [job]}, JobsFile, where=where)
-    except ConfigError as error:
-        alone, there = f"{where}: jobs[0]", f"{where}: jobs[{index}]"
-        return [problem.replace(alone, there, 1) for problem in error.problems]
-    return []
-
-
-def _refuse(where: object, problems: Iterator[str] | list[str]) -> None:
-    found = [f"{where}: {problem}" for problem in problems]
-    if found:
-        raise ConfigError(*_limited(found))
-
-
-def _limited(problems: list[str]) -> list[str]:
-    more = len(problems) - PROBLEMS_SHOWN
-    if more <= 0:
-        return problems
-    return [*problems[:PROBLEMS_SHOWN], f"and {more} more like these"]
+            yield Problem("jobs", f"{times} jobs are named {name!r}; give each a name of its own")

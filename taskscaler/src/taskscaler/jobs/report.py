@@ -72,6 +72,8 @@ def _job(result: JobResult) -> dict[str, Any]:
         "exit_code": result.exit_code,
         "signal": result.signal,
         "attempts": result.attempts,
+        "earlier": result.earlier,
+        "group": result.group,
         "instance": result.instance,
         "slot": result.slot,
         "queued_at": result.queued_at,

@@ -6,8 +6,12 @@ import enum
 import signal as signals
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-__all__ = ("JobResult", "JobState", "describe_exit")
+if TYPE_CHECKING:
+    from taskscaler.core.records import JobRecord
+
+__all__ = ("JobResult", "JobState", "describe_exit", "restored")
 
 # A shell whose command was ended by signal N exits with 128 + N itself.
 _SHELL_SIGNAL_BASE = 128
@@ -45,12 +49,15 @@ class JobResult:
         exit_code: of the script; None if it did not end by itself.
         signal: what ended the script, without `SIG`; None if nothing did.
         attempts: how often it got a slot.
+        group: the id of the group of `instance`.
         instance: where the last attempt ran.
         slot: on that instance.
         queued_at: when it began to wait.
         started_at: when its last attempt got a slot.
         finished_at: when its state became final.
         warnings: what went wrong without changing the state.
+        earlier: whether its last attempt was that of an earlier call of the command, so that
+            this one only tells of it.
     """
 
     name: str
@@ -59,17 +66,24 @@ class JobResult:
     exit_code: int | None = None
     signal: str | None = None
     attempts: int = 0
+    group: str | None = None
     instance: str | None = None
     slot: int | None = None
     queued_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_at: datetime | None = None
     finished_at: datetime | None = None
     warnings: list[str] = field(default_factory=list[str])
+    earlier: bool = False
 
     @property
     def wait_seconds(self) -> float | None:
-        """Return how long it waited until its last attempt; None if it never got a slot."""
-        return (self.started_at - self.queued_at).total_seconds() if self.started_at else None
+        """Return how long it waited until its last attempt; None if it never got a slot.
+
+        That of an earlier call is not known.
+        """
+        if self.started_at is None or self.earlier:
+            return None
+        return (self.started_at - self.queued_at).total_seconds()
 
     @property
     def run_seconds(self) -> float | None:
@@ -81,6 +95,20 @@ class JobResult:
     def finish(self, state: JobState, reason: str | None = None) -> None:
         """Make the state final, now."""
         self.state, self.reason, self.finished_at = state, reason, datetime.now(UTC)
+
+
+def restored(result: JobResult, record: JobRecord) -> None:
+    """Put into a result what an earlier call of the command wrote down."""
+    result.state = JobState(record.state)
+    result.reason = record.reason or None
+    result.exit_code, result.signal = record.status, record.signal
+    result.attempts = record.attempts
+    result.group, result.instance = record.group or None, record.instance or None
+    result.slot = record.slot
+    if result.state is not JobState.WAITING:
+        # That of an attempt which was spoilt says nothing about the wait for the next.
+        result.started_at, result.finished_at = record.started_at, record.finished_at
+    result.warnings = list(record.warnings)
 
 
 def describe_exit(status: int | None, signal: str | None) -> str:

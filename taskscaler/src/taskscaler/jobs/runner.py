@@ -12,6 +12,12 @@ two ways to end early cancel these scopes: `stop` those that wait, `cancel`
 all. Why a scope was cancelled stands in `_verdicts` before it is cancelled, and
 the worker reads it there. All of this happens on one event loop, and no state
 changes across an await.
+
+With a journal, an attempt is written down before its script starts, and an end
+before the observer hears of it. To write takes a round trip to the store, which
+is shared by all who write at the same time; the one at the end is made when the
+slot is free for others already. What an earlier life has left in the journal
+is taken up by `resume`, before anything runs.
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ from taskscaler.errors import (
     WorkspaceFailed,
 )
 from taskscaler.jobs.executor import Executor, Outcome
-from taskscaler.jobs.result import JobResult, JobState, describe_exit
+from taskscaler.jobs.result import JobResult, JobState, describe_exit, restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,12 +46,14 @@ if TYPE_CHECKING:
 
     from taskscaler import Acquisition, Taskscaler
     from taskscaler.jobs.file import JobRun
+    from taskscaler.jobs.journal import Journal
     from taskscaler.jobs.output import JobOutput
 
 __all__ = ("JobRunner", "Observer")
 
 # How long the rest of the output of an attempt that was cut short may take to be written.
 OUTPUT_SECONDS = 5.0
+_CHANGED = "another job of this name was running when taskscaler itself ended; it was lost"
 
 
 class Observer(Protocol):
@@ -60,6 +68,9 @@ class Observer(Protocol):
     async def finished(self, result: JobResult, /) -> None:
         """Hear that the state of a run is final."""
 
+    async def resumed(self, results: Sequence[JobResult], /) -> None:
+        """Hear of the runs that ended in an earlier life, and are not run again."""
+
 
 class JobRunner:
     """Runs jobs on the instances of a scaler.
@@ -67,6 +78,8 @@ class JobRunner:
     Attributes:
         results: one for each run, in order.
         stopping: whether no more runs are started.
+        acquire_timeout: how long nothing may come of waiting for a slot; None is for ever.
+            It may be changed at any time, and counts for whoever begins to wait then.
     """
 
     def __init__(
@@ -77,9 +90,13 @@ class JobRunner:
         *,
         keep_going: bool = True,
     ) -> None:
+        self.acquire_timeout: timedelta | None = None
         self.results = [JobResult(run.name) for run in runs]
         self.stopping = False
-        self._queue = deque(zip(runs, self.results, strict=True))
+        self._queue: deque[tuple[JobRun, JobResult]] = deque(zip(runs, self.results, strict=True))
+        self._journal: Journal | None = None
+        self._workers = self._most_workers = 0
+        self._hire: Callable[[], object] | None = None
         self._output = output
         self._observer = observer
         self._keep_going = keep_going
@@ -93,6 +110,58 @@ class JobRunner:
         """Return how many runs are in each state."""
         return self._counts
 
+    async def resume(self, journal: Journal) -> None:
+        """Keep this journal from now on, and take up what an earlier life has left in it.
+
+        What ended there is final here. What was running is lost: it is begun again if its
+        job has retries left, and is a system failure otherwise. To be called before `run`.
+
+        Raises:
+            TaskscalerError: the journal cannot be written.
+        """
+        self._journal = journal
+        queue, self._queue = self._queue, deque()
+        ended: list[JobResult] = []
+        lost: list[tuple[JobRun, JobResult, str]] = []
+        for run, result in queue:
+            record = journal.find(run)
+            if record is not None:
+                self._move(result, JobState(record.state))
+                restored(result, record)
+            if result.state is JobState.RUNNING:
+                lost.append((run, result, _cut_off(result)))
+            elif result.state.is_final:
+                result.earlier = True
+                ended.append(result)
+                continue
+            elif journal.changed(run):
+                result.warnings.append(_CHANGED)
+            self._queue.append((run, result))
+        if ended:
+            await self._observer.resumed(ended)
+        await self._lose(lost)
+        if not self._keep_going and any(one.state is not JobState.SUCCESS for one in ended):
+            reason = "a job did not succeed earlier, and --fail-fast is given"
+            self.cancel(JobState.CANCELED, reason)
+
+    async def _lose(self, lost: Sequence[tuple[JobRun, JobResult, str]]) -> None:
+        """Settle the runs that were cut off, and tell of each just once, whatever comes."""
+        for run, result, reason in lost:
+            if result.attempts <= run.job.retries:
+                self._move(result, JobState.WAITING)
+            else:
+                self._close(result, JobState.SYSTEM_FAILURE, reason)
+                result.earlier = True
+                result.finished_at = None  # Nobody knows.
+        if self._journal is not None:
+            await self._journal.write([(run, result) for run, result, _ in lost])
+        self._queue = deque(pair for pair in self._queue if not pair[1].state.is_final)
+        for _, result, reason in lost:
+            if result.state.is_final:
+                await self._tell_end(result)
+            else:
+                await self._observer.retried(result, reason)
+
     async def run(
         self, scaler: Taskscaler, *, workers: int, acquire_timeout: timedelta | None
     ) -> None:
@@ -100,13 +169,32 @@ class JobRunner:
 
         Args:
             scaler: gives the slots.
-            workers: how many slots there can be.
+            workers: how many slots there can be; see `resize`.
             acquire_timeout: how long nothing may come of waiting for a slot.
+
+        Raises:
+            TaskscalerError: the journal cannot be written, or the scaler has failed.
         """
-        async with anyio.create_task_group() as group:
-            for _ in range(min(workers, len(self._queue))):
-                group.start_soon(self._work, scaler, acquire_timeout)
+        self.acquire_timeout = acquire_timeout
+        try:
+            async with anyio.create_task_group() as group:
+                self._hire = lambda: group.start_soon(self._work, scaler)
+                self.resize(workers)
+        except ExceptionGroup as errors:
+            # Of many workers that fail for one reason, one tells it.
+            raise errors.exceptions[0] from errors
+        finally:
+            self._hire = None
         await self.abandon(JobState.CANCELED, "it was not started")
+
+    def resize(self, workers: int) -> None:
+        """Change how many slots there can be; who has one keeps it. Idempotent."""
+        self._most_workers = max(1, workers)
+        if self._hire is None:
+            return
+        for _ in range(min(self._most_workers - self._workers, len(self._queue))):
+            self._workers += 1
+            self._hire()
 
     def stop(self, reason: str) -> None:
         """Start no more runs and let those finish that run now. Idempotent."""
@@ -128,11 +216,16 @@ class JobRunner:
         self._end(JobState.RUNNING, state, reason)
 
     async def abandon(self, state: JobState, reason: str) -> None:
-        """Make the state of every run final that has not begun."""
+        """Make the state of every run final that nobody works on any more."""
         self.stopping = True
         while self._queue:
             _, result = self._queue.popleft()
-            await self._finish(result, *self._verdicts.get(result.name, (state, reason)))
+            self._close(result, *self._verdicts.get(result.name, (state, reason)))
+            await self._tell_end(result)
+        for result in self.results:
+            if not result.state.is_final:
+                self._close(result, state, f"it was cut off: {reason}")
+                await self._tell_end(result)
 
     def _end(self, having: JobState, state: JobState, reason: str) -> None:
         if having is JobState.WAITING:
@@ -143,34 +236,32 @@ class JobRunner:
                 self._verdicts.setdefault(result.name, (state, reason))
                 scope.cancel()
 
-    async def _work(self, scaler: Taskscaler, acquire_timeout: timedelta | None) -> None:
-        while self._queue and not self.stopping:
+    async def _work(self, scaler: Taskscaler) -> None:
+        while self._queue and not self.stopping and self._workers <= self._most_workers:
             run, result = self._queue.popleft()
             with anyio.CancelScope() as scope:
                 self._scopes[run.name] = (result, scope)
                 try:
-                    await self._attempt(scaler, run, result, acquire_timeout)
+                    outcome = await self._attempt(scaler, run, result)
+                    await self._conclude(run, result, outcome)
                 except AcquireTimeout as error:
                     await self._no_slot(run, result, str(error))
                 except ScalerClosed as error:
-                    await self._finish(result, JobState.CANCELED, str(error))
+                    await self._finish(run, result, JobState.CANCELED, str(error))
                 except (AcquisitionLost, FleetingError, OutputFailed, WorkspaceFailed) as error:
                     await self._spoilt(run, result, str(error))
             del self._scopes[run.name]
             if scope.cancelled_caught and not result.state.is_final:
-                await self._finish(result, *self._verdicts[run.name])
+                await self._finish(run, result, *self._verdicts[run.name])
+        self._workers -= 1
 
-    async def _attempt(
-        self,
-        scaler: Taskscaler,
-        run: JobRun,
-        result: JobResult,
-        acquire_timeout: timedelta | None,
-    ) -> None:
+    async def _attempt(self, scaler: Taskscaler, run: JobRun, result: JobResult) -> Outcome:
         # A key is never used twice, so that no attempt can be taken for another.
         key = f"{run.name}/{result.attempts + 1}/{secrets.token_hex(4)}"
-        async with scaler.acquire(key, timeout=acquire_timeout) as acquisition:
+        async with scaler.acquire(key, timeout=self.acquire_timeout) as acquisition:
             self._begin(result, acquisition)
+            if self._journal is not None:
+                await self._journal.write([(run, result)])
             await self._observer.started(result)
             output = self._output(run.name)
             try:
@@ -183,11 +274,12 @@ class JobRunner:
                     await output.close()
                 raise
             await output.close()
-            await self._conclude(run, result, outcome)
+        return outcome
 
     def _begin(self, result: JobResult, acquisition: Acquisition) -> None:
         self._move(result, JobState.RUNNING)
         result.attempts += 1
+        result.group = acquisition.group
         result.instance, result.slot = acquisition.instance, acquisition.slot
         result.started_at = datetime.now(UTC)
 
@@ -201,21 +293,20 @@ class JobRunner:
         if outcome.lost_files:
             result.warnings.append(outcome.lost_files)
         if completed.timed_out:
-            await self._finish(
-                result, JobState.TIMED_OUT, f"its timeout of {run.job.timeout} is over"
-            )
+            reason = f"its timeout of {run.job.timeout} is over"
+            await self._finish(run, result, JobState.TIMED_OUT, reason)
         elif completed.succeeded:
-            await self._finish(result, JobState.SUCCESS)
+            await self._finish(run, result, JobState.SUCCESS)
         else:
             reason = describe_exit(completed.status, completed.signal)
-            await self._finish(result, JobState.FAILED, reason)
+            await self._finish(run, result, JobState.FAILED, reason)
 
     async def _no_slot(self, run: JobRun, result: JobResult, reason: str) -> None:
         if self._counts[JobState.RUNNING] and not self.stopping:
             # Others of ours have the slots and get on; patience is not over while they do.
             self._queue.appendleft((run, result))
         else:
-            await self._finish(result, JobState.SYSTEM_FAILURE, reason)
+            await self._finish(run, result, JobState.SYSTEM_FAILURE, reason)
 
     async def _spoilt(self, run: JobRun, result: JobResult, reason: str) -> None:
         """The infrastructure failed: try again if the job may, else say so."""
@@ -224,21 +315,46 @@ class JobRunner:
         if result.attempts <= run.job.retries and not self.stopping:
             result.exit_code = result.signal = None
             self._move(result, JobState.WAITING)
-            self._queue.appendleft((run, result))
+            if self._journal is not None:
+                await self._journal.write([(run, result)])
             await self._observer.retried(result, reason)
+            # Last, so that a cancellation until then finds it in no queue.
+            self._queue.appendleft((run, result))
         else:
-            await self._finish(result, JobState.SYSTEM_FAILURE, reason)
+            await self._finish(run, result, JobState.SYSTEM_FAILURE, reason)
 
-    async def _finish(self, result: JobResult, state: JobState, reason: str | None = None) -> None:
+    async def _finish(
+        self, run: JobRun, result: JobResult, state: JobState, reason: str | None = None
+    ) -> None:
+        """Make a state final, write it down, and only then tell of it."""
+        self._close(result, state, reason)
+        if self._journal is not None and state is not JobState.CANCELED:
+            await self._journal.write([(run, result)])
+        elif self._journal is not None and result.attempts:
+            # Nothing is known of how far it came, and whoever ended it knows that.
+            await self._journal.forget(run)
+        await self._tell_end(result)
+
+    def _close(self, result: JobResult, state: JobState, reason: str | None = None) -> None:
         self._move(result, state)
         result.finish(state, reason)
+
+    async def _tell_end(self, result: JobResult) -> None:
         await self._observer.finished(result)
-        if state is not JobState.SUCCESS and not self._keep_going and not self.stopping:
-            self.cancel(
-                JobState.CANCELED, f"{result.name} did not succeed, and --fail-fast is given"
-            )
+        if result.state is JobState.SUCCESS or self._keep_going or self.stopping:
+            return
+        reason = f"{result.name} did not succeed, and --fail-fast is given"
+        self.cancel(JobState.CANCELED, reason)
 
     def _move(self, result: JobResult, state: JobState) -> None:
         self._counts[result.state] -= 1
         self._counts[state] += 1
         result.state = state
+
+
+def _cut_off(result: JobResult) -> str:
+    began = f"{result.started_at:%Y-%m-%d %H:%M:%S} UTC" if result.started_at else "some time"
+    return (
+        f"it was lost: taskscaler itself ended while it ran on {result.instance}, where it began "
+        f"at {began}; how far it came is not known"
+    )

@@ -187,6 +187,11 @@ class Manager:
     def _stored(self, batch: list[tuple[effects.Effect, Claim | None]], life: int) -> None:
         if self.lives == life and self.state is not None:
             self._finish(batch)
+<<<<<<< HEAD
+=======
+        # What was finished may have ended this life.
+        if self.lives == life and self.state is not None:
+>>>>>>> main
             self._flush()
 
     def _finish(self, batch: list[tuple[effects.Effect, Claim | None]]) -> None:

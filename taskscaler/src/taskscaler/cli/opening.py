@@ -1,0 +1,81 @@
+"""Opens what a run stands on: the store of its state, and the groups of instances."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fleeting.errors import ConfigError, FleetingError
+from fleeting.types import GroupSettings
+from taskscaler.cli.reached import ReachedGroup
+from taskscaler.errors import TaskscalerError
+from taskscaler.storage import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from contextlib import AsyncExitStack
+
+    from fleeting.abc import InstanceGroup
+    from fleeting.types import GroupInfo
+    from taskscaler.cli.plan import Plan, State
+    from taskscaler.storage import Store
+
+__all__ = ("open_groups", "open_store", "with_limits")
+
+
+@asynccontextmanager
+async def open_store(state: State | None) -> AsyncGenerator[Store]:
+    """Return a context manager with the store of a run; None is one in memory.
+
+    Raises:
+        StoreLocked: on entering, another scaler that is alive holds it.
+        StoreError: on entering, it cannot be read or made.
+    """
+    if state is None:
+        yield MemoryStore()
+        return
+    from taskscaler.storage.sqlite import SqliteStore
+
+    async with SqliteStore.open(state.path, key_file=state.key_file) as store:
+        yield store
+
+
+async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
+    """Open all groups in order, and let a stack close them.
+
+    One that cannot be opened is an error even where there are others: what runs there
+    could be neither used nor counted against the limits, nor removed.
+
+    Raises:
+        FleetingError: one of them cannot be opened, naming it if there are several.
+    """
+    groups: list[InstanceGroup] = []
+    for one in plan.groups:
+        limits = (plan.settings.max_instances, one.max_instances)
+        settings = GroupSettings(
+            maximum=min((limit for limit in limits if limit), default=None),
+            connector=one.connector,
+        )
+        try:
+            group = await stack.enter_async_context(one.provider.open(one.plugin_config, settings))
+        except FleetingError as error:
+            if len(plan.groups) == 1:
+                raise
+            where = f"group {one.name!r} (plugin {one.provider.name}) cannot be opened"
+            if isinstance(error, ConfigError):
+                raise ConfigError(*(f"{where}: {text}" for text in error.problems)) from error
+            raise TaskscalerError(f"{where}: {error}") from error
+        # One group is reached as the scaler is told; of several, each knows by itself.
+        groups.append(group if len(plan.groups) == 1 else ReachedGroup(group, one.connector))
+    return groups
+
+
+def with_limits(plan: Plan, groups: Sequence[GroupInfo]) -> Plan:
+    """Return a plan whose settings know the limits of the groups, by the ids that these have."""
+    limits = {
+        group.id: one.max_instances
+        for group, one in zip(groups, plan.groups, strict=True)
+        if one.max_instances
+    }
+    return replace(plan, settings=replace(plan.settings, group_limits=limits))

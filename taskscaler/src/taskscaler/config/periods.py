@@ -1,0 +1,168 @@
+"""When a policy holds: cron expressions as ranges of time, and the names of time zones.
+
+An expression is read once, into sets of bits that are cheap to ask. What it may
+say is what unix cron knows, five fields, and nothing of what its successors
+have added, so that it means the same wherever it is read.
+"""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING
+
+from fleeting.config import nearest
+from taskscaler.core.settings import Period
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import tzinfo
+
+__all__ = ("ALWAYS", "compile_period", "find_zone")
+
+ALWAYS = "* * * * *"
+_LOCAL = frozenset({"", "Local"})
+_FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
+_RANGES = (
+    "0 to 59",
+    "0 to 23",
+    "1 to 31",
+    "1 to 12 or JAN to DEC",
+    "1 to 7 or MON to SUN (0 is Sunday, too)",
+)
+_LONGEST = 1000
+# Of other crons: the last day, the nearest weekday, the n-th weekday, any.
+_EXTENSION = (
+    re.compile(r"(?!)"),
+    re.compile(r"(?!)"),
+    re.compile(r"[LW?]"),
+    re.compile(r"(?!)"),
+    re.compile(r"#|\dL|\bL|\?"),
+)
+# The end of a week is the seventh day, though Sunday is also the zeroth.
+_UNTIL_SUNDAY = re.compile(r"-SUN\b")
+
+
+def compile_period(expression: str) -> Period:
+    """Read a cron expression of five fields as a range of time.
+
+    Raises:
+        ValueError: it is none, or there is no moment at which it would hold; the
+            message is for the one who wrote it.
+    """
+    from cronsim import CronSim, CronSimError
+
+    fields = expression[:_LONGEST].upper().split()
+    _check_form(expression, fields)
+    fields[4] = _UNTIL_SUNDAY.sub("-7", fields[4])
+    _check_fields(expression, fields)
+    try:
+        read = CronSim(" ".join(fields), datetime(2000, 1, 1, tzinfo=UTC))
+    except CronSimError:  # Each field is right, but no month has the day.
+        raise ValueError(_never(expression)) from None
+    return Period(
+        expression=expression,
+        minutes=_bits(60 * hour + minute for hour in read.hours for minute in read.minutes),
+        days=_bits(read.days),
+        months=_bits(read.months),
+        weekdays=_bits((int(str(day)) - 1) % 7 for day in read.weekdays),
+        either=not read.day_and,
+    )
+
+
+def _check_form(expression: str, fields: list[str]) -> None:
+    if len(expression) > _LONGEST:
+        raise ValueError(
+            f"a period of {len(expression)} characters is more than the {_LONGEST} that there may "
+            "be; write several periods"
+        )
+    if expression.startswith("@"):
+        raise ValueError(
+            f"{expression!r} is a name and no period; write five fields, for instance "
+            '"* 8-17 * * 1-5"'
+        )
+    if len(fields) != len(_FIELDS):
+        raise ValueError(
+            f"{expression!r} has {len(fields)} fields; write five: minute, hour, day of the month, "
+            'month and day of the week, for instance "* 8-17 * * 1-5"'
+        )
+
+
+def _check_fields(expression: str, fields: list[str]) -> None:
+    from cronsim import CronSim, CronSimError
+
+    for index, (field, name, extension) in enumerate(zip(fields, _FIELDS, _EXTENSION, strict=True)):
+        if extension.search(field):
+            raise ValueError(
+                f"{expression!r}: {field!r} as the {name} is an extension that unix cron does not "
+                f"have; write numbers, {_RANGES[index]}, lists, ranges and steps"
+            )
+        alone = ["*"] * len(fields)
+        alone[index] = field
+        try:
+            CronSim(" ".join(alone), datetime(2000, 1, 1, tzinfo=UTC))
+        except (CronSimError, ValueError):  # Python itself reads no number of thousands of digits.
+            raise ValueError(
+                f"{expression!r}: {field!r} is no {name}; write {_RANGES[index]}, a list such as "
+                '"1,3", a range from the lower to the higher, or "*/2"'
+            ) from None
+
+
+def _never(expression: str) -> str:
+    return (
+        f"{expression!r} never holds, because no such month has such a day; "
+        "write a day that there is"
+    )
+
+
+def _bits(numbers: Iterable[int]) -> int:
+    bits = 0
+    for number in numbers:
+        bits |= 1 << number
+    return bits
+
+
+def find_zone(name: str) -> tzinfo:
+    """Return the zone of a name such as `Europe/Berlin`; empty or `Local` is this computer's.
+
+    Raises:
+        ValueError: there is no such zone, or this computer's cannot be found out; the
+            message is for the one who wrote it.
+    """
+    if name in _LOCAL:
+        return _local_zone()
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        shown = name[:100]
+        close = _nearest_zone(shown)
+        hint = f"did you mean {close!r}?" if close else 'write for instance "Europe/Berlin"'
+        raise ValueError(f"there is no time zone {shown!r}; {hint}") from None
+
+
+@cache
+def _nearest_zone(name: str) -> str | None:
+    known = zoneinfo.available_timezones()
+    # People also write the city alone.
+    cities = {zone.rpartition("/")[2]: zone for zone in sorted(known)}
+    wanted = name.replace(" ", "_")
+    folded = {zone.lower(): zone for zone in known}
+    if exact := folded.get(wanted.lower()):
+        return exact
+    if close := nearest(wanted.rpartition("/")[2], cities):
+        return cities[close]
+    return None
+
+
+def _local_zone() -> tzinfo:
+    import tzlocal
+
+    try:
+        return tzlocal.get_localzone()
+    except (LookupError, OSError, ValueError):  # ZoneInfoNotFoundError is a LookupError.
+        raise ValueError(
+            "the time zone of this computer cannot be found out; write for instance "
+            'timezone = "Europe/Berlin"'
+        ) from None

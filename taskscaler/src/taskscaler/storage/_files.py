@@ -1,0 +1,174 @@
+"""Files that nobody else may read, and the lock that says who writes to them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from taskscaler.errors import StoreError, StoreLocked
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+__all__ = (
+    "beside",
+    "create_private",
+    "is_private",
+    "locked",
+    "make_directory",
+    "open_private",
+    "sync_directory",
+)
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIRECTORY = 0o700
+# Where nothing is linked to another file behind our back, and no child process inherits it.
+SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+# On Windows a locked byte cannot be read, so it is one that the holder's name never reaches.
+LOCKED_BYTE = 1 << 20
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return the file that has the same name with something added."""
+    return path.with_name(path.name + suffix)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and what is missing above it, private to this user.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    try:
+        for part in (*reversed(directory.parents), directory):
+            if not part.exists():
+                part.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the directory {directory} for the state cannot be made ({error.strerror}); make it "
+            "yourself, or name a file elsewhere"
+        ) from None
+
+
+def create_private(path: Path) -> None:
+    """Make an empty file that only this user may read, unless there is one.
+
+    Raises:
+        StoreError: it cannot be made, or is no file.
+    """
+    try:
+        os.close(open_private(path, os.O_RDWR | os.O_EXCL))
+    except FileExistsError:
+        if not path.is_file():
+            raise StoreError(f"{path} is no file; name a file for the state") from None
+    except OSError as error:
+        raise StoreError(
+            f"the state file {path} cannot be made ({error.strerror}); make its directory "
+            "writable for this user, or name a file elsewhere"
+        ) from None
+    else:
+        sync_directory(path.parent)
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open a file, and make it readable for this user alone if it is missing.
+
+    Raises:
+        OSError: it cannot be opened, or is a symbolic link.
+    """
+    return os.open(path, flags | os.O_CREAT | SAFELY, PRIVATE_FILE)
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the names in a directory survive a power loss, where a system offers that."""
+    if sys.platform != "win32":
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Keep every other scaler away from a file, as long as this process lives at most.
+
+    The lock is the system's, on a file of its own beside it: it goes with the process,
+    however that ends, so it never has to be removed by hand. That file says who holds it.
+
+    Raises:
+        StoreLocked: another scaler that is alive holds it.
+        StoreError: the lock cannot be had for another reason.
+    """
+    lock = beside(path, ".lock")
+    try:
+        handle = open_private(lock, os.O_RDWR)
+    except OSError as error:
+        raise _unlockable(lock, error) from None
+    try:
+        _lock(handle, lock, path)
+        # Whoever is alive may be asked to stop, so say who that is.
+        _write_holder(handle, f"{os.getpid()} {socket.gethostname()}\n")
+        try:
+            yield
+        finally:
+            _write_holder(handle, "")
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, lock: Path, path: Path) -> None:
+    try:
+        if sys.platform == "win32":
+            os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise StoreLocked(
+            f"the state file {path} is in use by another scaler{_holder(handle)}; stop that one, "
+            "or give this one a file of its own"
+        ) from None
+    except OSError as error:
+        raise _unlockable(lock, error) from None
+
+
+def _holder(handle: int) -> str:
+    os.lseek(handle, 0, os.SEEK_SET)
+    # What stands there is for a person and may be another program's: do not trust it.
+    words = os.read(handle, 300).decode(errors="replace").split()
+    if len(words) != 2 or not words[0].isdecimal() or not words[1].isprintable():  # noqa: PLR2004 - a process and its host
+        return ""
+    return f" (process {words[0]} on {words[1]})"
+
+
+def _write_holder(handle: int, text: str) -> None:
+    # On a full disk the lock holds all the same; only its message would be poorer.
+    try:
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, text.encode())
+    except OSError:
+        pass
+
+
+def _unlockable(lock: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"the lock {lock} cannot be had ({error.strerror}); put the state into a directory on a "
+        "local disk that this user may write to"
+    )
+
+
+def is_private(path: Path) -> bool:
+    """Return whether nobody else may read a file, as far as the system tells."""
+    return os.name == "nt" or not stat.S_IMODE(path.stat().st_mode) & 0o077

@@ -1,0 +1,219 @@
+"""`taskscaler run --config`: the operator's file, its state, its groups, and its changes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from cli_command import Command
+
+CONFIG = """
+[[runners]]
+name = "builders"
+[runners.autoscaler]
+plugin = "local"
+max_instances = {most}
+capacity_per_instance = {capacity}
+update_interval_when_expecting = "200ms"
+delete_instances_on_shutdown = {delete}
+[runners.autoscaler.plugin_config]
+root = "{root}"
+persistent = true
+[runners.autoscaler.extensions]
+{extensions}
+"""
+ID = 'id = "builders"'
+
+
+@pytest.fixture
+def config(taskscaler: Command) -> Path:
+    """Return the path of an operator's file that removes its instances."""
+    return write_config(taskscaler)
+
+
+def write_config(
+    taskscaler: Command,
+    *,
+    most: int = 2,
+    capacity: int = 1,
+    delete: str = "true",
+    extensions: str = ID,
+) -> Path:
+    """Write the operator's file."""
+    path = taskscaler.folder / "config.toml"
+    root = taskscaler.folder / "root"
+    path.write_text(
+        CONFIG.format(most=most, capacity=capacity, delete=delete, extensions=extensions, root=root)
+    )
+    return path
+
+
+def until_gate(taskscaler: Command, before: str = "") -> tuple[str, ...]:
+    """Return the words of a job that runs until there is a file named `gate`."""
+    gate = taskscaler.folder / "gate"
+    return ("sh", "-c", f"{before}until [ -e {gate} ]; do sleep 0.05; done")
+
+
+def read_until(process: subprocess.Popen[bytes], text: bytes) -> None:
+    """Read standard error until a line has some text in it."""
+    assert process.stderr is not None
+    assert any(text in line for line in process.stderr), f"{text!r} never came"
+
+
+def test_jobs_run_where_the_file_says(taskscaler: Command, config: Path) -> None:
+    """The only runner is meant without a name, and its state lies where the file says."""
+    done = taskscaler.run_jobs("--config", config, "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert (taskscaler.folder / ".taskscaler/builders.sqlite").exists()
+    assert taskscaler.states() == {"command": "success"}
+
+
+def test_instances_stay_for_the_next_run(taskscaler: Command) -> None:
+    """Unless the file says otherwise they stay; the next run finds them, and may remove them."""
+    config = write_config(taskscaler, delete="false", extensions=ID)
+    text = config.read_text()
+    keep = '\n[[runners.autoscaler.policy]]\nidle_time = "10m"\n'
+    config.write_text(text + keep)
+    done = taskscaler.run_jobs("--config", config, "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert "1 instance stays, as the file says; the next run finds them" in done.stderr
+    (first,) = json.loads(taskscaler.report.read_text())["jobs"]
+    config.write_text(text.replace("shutdown = false", "shutdown = true") + keep)
+    assert taskscaler.run_jobs("--config", config, "--", "true").returncode == 0
+    report = taskscaler.reported()
+    assert report["jobs"][0]["instance"] == first["instance"]
+    assert [one["tasks_run"] for one in report["instances"]] == [2]
+
+
+def test_several_groups_are_used_in_order(taskscaler: Command) -> None:
+    """When the first group is full, the next one takes over."""
+    folder = taskscaler.folder
+    entry = (
+        '[[runners.autoscaler.extensions.group]]\nname = "{name}"\nmax_instances = 1\n'
+        'plugin_config = {{ root = "{root}" }}\n'
+    )
+    groups = "".join(entry.format(name=name, root=folder / name) for name in ("one", "two"))
+    config = write_config(taskscaler, extensions=f"{ID}\n{groups}")
+    gate = folder / "gate"
+    gate.mkdir()
+    script = f"mkdir {gate}/$$; until [ $(ls {gate} | wc -l) -ge 2 ]; do sleep 0.1; done"
+    done = taskscaler.run_jobs("--config", config, "--count", "2", "--", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    used = {job["group"] for job in taskscaler.reported()["jobs"]}
+    assert used == {f"local{folder}/one", f"local{folder}/two"}
+
+
+def test_group_that_cannot_be_opened_is_named(taskscaler: Command) -> None:
+    """A run does not begin with a part of its groups."""
+    entry = (
+        '[[runners.autoscaler.extensions.group]]\nname = "{name}"\n'
+        'plugin_config = {{ root = "{root}" }}\n'
+    )
+    groups = entry.format(name="one", root=taskscaler.folder / "one")
+    groups += entry.format(name="two", root="/proc/x")
+    config = write_config(taskscaler, extensions=f"{ID}\n{groups}")
+    done = taskscaler.run_jobs("--config", config, "--", "true")
+    assert done.returncode == 2
+    assert "group 'two' (plugin local) cannot be opened: " in done.stderr
+    assert taskscaler.states() == {"command": "canceled"}
+
+
+def test_changed_file_takes_effect_at_once(taskscaler: Command, config: Path) -> None:
+    """More instances are used by the jobs that wait; what cannot change is said, and stays."""
+    write_config(taskscaler, most=1)
+    words = ("--config", str(config), "--count", "2", "--", *until_gate(taskscaler))
+    process = taskscaler.start(*words)
+    read_until(process, b"command#1: started")
+    write_config(taskscaler, most=2, capacity=3)
+    read_until(process, b"was read again: max_instances 1 -> 2")
+    read_until(process, b"stays as it was: capacity_per_instance")
+    read_until(process, b"command#2: started")
+    (taskscaler.folder / "gate").touch()
+    assert process.wait() == 0
+    assert set(taskscaler.states().values()) == {"success"}
+
+
+def test_broken_file_changes_nothing(taskscaler: Command, config: Path) -> None:
+    """What is wrong with a changed file is told, and the jobs go on."""
+    process = taskscaler.start("--config", config, "--", *until_gate(taskscaler))
+    read_until(process, b"command: started")
+    config.write_text("[[runners]\n")
+    read_until(process, b"the old settings stay in force")
+    read_until(process, b"this is not TOML")
+    (taskscaler.folder / "gate").touch()
+    assert process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--config", "config.toml", "jobs.toml"], "remove this table, or leave --config out"),
+        (["--config", "missing.toml", "--", "true"], "missing.toml: there is no such file"),
+        (["--config", "config.toml", "--runner", "x", "--", "true"], "are: 'builders'"),
+        (["--runner", "builders", "--", "true"], "add --config FILE"),
+    ],
+)
+@pytest.mark.usefixtures("config")
+def test_wrong_words_about_the_file(taskscaler: Command, words: list[str], expected: str) -> None:
+    """Whatever does not fit together is one sentence, and nothing is started."""
+    taskscaler.file('[autoscaler]\n[[jobs]]\nname = "a"\nscript = ["true"]\n')
+    done = taskscaler.run_jobs(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert expected in done.stderr
+
+
+def test_runner_without_identity_has_no_state(taskscaler: Command) -> None:
+    """What names the state is asked for, and may be given on the command line."""
+    config = write_config(taskscaler, extensions="")
+    done = taskscaler.run_jobs("--config", config, "--", "true")
+    assert done.returncode == 2
+    assert 'write id = "a name that never changes"' in done.stderr
+    state = taskscaler.folder / "state.sqlite"
+    done = taskscaler.run_jobs("--config", config, "--state", state, "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert state.exists()
+
+
+def test_second_run_on_one_state_is_refused(taskscaler: Command) -> None:
+    """The one that came first is named, and goes on undisturbed; so it is while it is explained."""
+    words = ("--state", "s.sqlite", "--", *until_gate(taskscaler))
+    process = taskscaler.start(*words)
+    read_until(process, b"command: started")
+    done = taskscaler.run("run", *words)
+    assert done.returncode == 3
+    assert f"process {process.pid}" in done.stderr
+    told = taskscaler.run("explain", "--state", "s.sqlite")
+    assert told.returncode == 0
+    assert "a scaler that is running" in told.stdout
+    (taskscaler.folder / "gate").touch()
+    assert process.wait() == 0
+    assert taskscaler.states() == {"command": "success"}
+
+
+def test_third_interrupt_leaves_at_once(taskscaler: Command) -> None:
+    """Who does not even wait for the removal is told what is left, and finds it later."""
+    words = ["--plugin-config", f"root={taskscaler.folder}/root"]
+    words += ["--plugin-config", "persistent=true", "--state", "s.sqlite"]
+    # It does not end by being asked to, which takes the runner some seconds.
+    process = taskscaler.start(*words, "--", *until_gate(taskscaler, "trap '' TERM; "))
+    read_until(process, b"command: started")
+    process.send_signal(signal.SIGINT)
+    read_until(process, b"no more jobs are started")
+    process.send_signal(signal.SIGINT)
+    read_until(process, b"the jobs are cancelled")
+    process.send_signal(signal.SIGINT)
+    read_until(process, b"instances are left that may cost money: local")
+    assert process.wait() == 130
+    summary = json.loads(taskscaler.report.read_text())["summary"]
+    assert (summary["canceled"], summary["exit_code"]) == (1, 130)
+    done = taskscaler.run("run", *words, "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert not (taskscaler.folder / "root/instances").exists()

@@ -1,0 +1,240 @@
+"""How instances are reached: when a provider is asked, and which host keys must be shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from typing_extensions import override
+
+from fleeting.errors import AuthenticationFailed, OutcomeUnknown, Unreachable
+from fleeting.testing import FakeInstanceGroup, Gate, Reply
+from fleeting.types import ConnectInfo, State
+from taskscaler import Policy, Settings, Taskscaler
+from taskscaler.core.records import ConnectRecord, InstanceRecord
+from taskscaler.storage import MemoryStore
+
+if TYPE_CHECKING:
+    from fleeting.testing import FakeConnection
+
+pytestmark = pytest.mark.anyio
+
+LAZY = Policy(idle_time=timedelta(hours=10))
+ONE = Settings(policy=LAZY, max_instances=1)
+KEEP_ONE = Settings(policy=Policy(idle_count=1, idle_time=timedelta(hours=10)), max_instances=1)
+
+
+class Guarded(FakeInstanceGroup):
+    """A group whose credentials expire and whose instances show host keys.
+
+    Attributes:
+        lifetime: of the credentials; None if they stay.
+        infos: what each connection was made with.
+    """
+
+    def __init__(self, lifetime: timedelta | None = None) -> None:
+        super().__init__()
+        self.lifetime = lifetime
+        self.infos: list[ConnectInfo] = []
+
+    @override
+    async def connect_info(self, id: str) -> ConnectInfo:
+        info = await super().connect_info(id)
+        asked = len(self.calls_of("connect_info"))
+        expires = None if self.lifetime is None else datetime.now(UTC) + self.lifetime
+        return replace(info, password=f"secret {asked}", expires=expires)
+
+    @override
+    async def connect(self, info: ConnectInfo) -> FakeConnection:
+        self.infos.append(info)
+        connection = await super().connect(info)
+        incarnation = next(one.incarnation for one in self.listing.instances if one.id == info.id)
+        connection.host_keys = (f"ssh-fake {incarnation}",)
+        return connection
+
+    def asked(self) -> int:
+        """Return how often the provider was asked how to reach an instance."""
+        return len(self.calls_of("connect_info"))
+
+    def secrets(self) -> list[str | None]:
+        """Return the password of each connection."""
+        return [one.password for one in self.infos]
+
+
+async def reconnect(scaler: Taskscaler, group: Guarded) -> None:
+    """Break the connection to the only instance, and use it again."""
+    group.connector.break_("i-1")
+    async with scaler.acquire("a") as acquisition, acquisition.connect():
+        assert acquisition.instance == "i-1"
+
+
+async def test_a_provider_is_asked_once() -> None:
+    """Without an expiry, a new connection uses what is known, and the keys that were seen."""
+    group = Guarded()
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition, acquisition.connect():
+            pass
+        await reconnect(scaler, group)
+        await anyio.sleep(3600)
+        await reconnect(scaler, group)
+    assert group.asked() == 1
+    assert [one.host_keys for one in group.infos] == [(), ("ssh-fake 1",), ("ssh-fake 1",)]
+
+
+async def test_expired_credentials_are_fetched_anew_and_their_host_keys_kept() -> None:
+    """Only when a connection is needed, and not in the last tenth of their time."""
+    group = Guarded(timedelta(seconds=100))
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition, acquisition.connect():
+            pass
+        await anyio.sleep(85)
+        await reconnect(scaler, group)
+        assert group.asked() == 1
+        await anyio.sleep(10)
+        assert group.asked() == 1
+        await reconnect(scaler, group)
+        assert group.asked() == 2
+    assert group.secrets()[-1] == "secret 2"
+    assert group.infos[-1].host_keys == ("ssh-fake 1",)
+
+
+@pytest.mark.parametrize("error", [AuthenticationFailed("no"), Unreachable("it moved")])
+async def test_a_connection_that_fails_makes_the_provider_be_asked_again(error: Exception) -> None:
+    """Credentials and addresses may have changed."""
+    group = Guarded()
+    group.script("connect", Reply(error=error))  # type: ignore[arg-type] # both are FleetingErrors
+    async with (
+        Taskscaler([group], ONE, connect=group.connect) as scaler,
+        scaler.acquire("a"),
+    ):
+        assert group.asked() == 2
+        assert group.secrets() == ["secret 1", "secret 2"]
+
+
+async def test_a_restart_uses_what_was_known() -> None:
+    """No provider is asked for a prepared instance, and it must show the same host key."""
+    group, store = Guarded(), MemoryStore()
+    async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            pass
+    record = store.records["connect", "fake/group", "i-1"]
+    assert isinstance(record, ConnectRecord)
+    assert record.incarnation == "1"
+    assert record.info.host_keys == ("ssh-fake 1",)
+    async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
+        assert scaler.restored == ()
+        async with scaler.acquire("b") as acquisition:
+            assert acquisition.instance == "i-1"
+    assert group.asked() == 1
+    assert group.infos[-1].host_keys == ("ssh-fake 1",)
+    assert group.secrets()[-1] == "secret 1"
+
+
+async def test_after_a_restart_expired_credentials_are_not_used_but_their_host_keys_are() -> None:
+    """What was stored for an instance whose credentials ran out says still who it is."""
+    group, store = Guarded(), MemoryStore()
+    async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            pass
+    record = store.records["connect", "fake/group", "i-1"]
+    assert isinstance(record, ConnectRecord)
+    past = replace(record.info, expires=datetime.now(UTC) - timedelta(seconds=1))
+    store.records[record.key] = ConnectRecord(record.group, record.id, record.incarnation, past)
+    async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
+        async with scaler.acquire("b"):
+            pass
+    assert group.asked() == 2
+    assert group.secrets()[-1] == "secret 2"
+    assert group.infos[-1].host_keys == ("ssh-fake 1",)
+
+
+async def test_what_belongs_to_no_instance_is_dropped() -> None:
+    """Records of instances that are gone, unknown, or another machine now, leave the store."""
+    group, store = Guarded(), MemoryStore()
+    async with Taskscaler([group], Settings(), store=store, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            assert ("connect", "fake/group", "i-1") in store.records
+        await group.until(lambda: group.size == 0)
+        while ("connect", "fake/group", "i-1") in store.records:
+            await anyio.sleep(1)
+    async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            pass
+    for id, incarnation in (("nobody", None), ("i-2", "another")):
+        info = ConnectInfo(id, "fake", host_keys=("ssh-fake wrong",))
+        record = ConnectRecord("fake/group", id, incarnation, info)
+        store.records[record.key] = record
+    async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
+        async with scaler.acquire("b") as acquisition:
+            assert acquisition.instance == "i-2"
+        assert group.infos[-1].host_keys == ()
+    assert [key for key in store.records if key[0] == "connect"] == [
+        ("connect", "fake/group", "i-2")
+    ]
+
+
+async def test_the_successor_of_an_instance_has_its_own_host_key() -> None:
+    """Recreated under the same id, it need not show its predecessor's, and its own is stored."""
+    group, store = Guarded(), MemoryStore()
+    async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            pass
+        group.recreate("i-1")
+        await group.until(lambda: len(group.infos) == 2)
+        while not scaler.capacity().instances["ready"]:
+            await anyio.sleep(1)
+        await scaler.commit(())
+        record = store.records["connect", "fake/group", "i-1"]
+        assert isinstance(record, ConnectRecord)
+        assert (record.incarnation, record.info.host_keys) == ("2", ("ssh-fake 2",))
+    assert group.infos[-1].host_keys == ()
+    instance = store.records["instance", "fake/group", "i-1"]
+    assert isinstance(instance, InstanceRecord)
+    assert instance.incarnation == record.incarnation
+
+
+async def test_connecting_has_a_deadline() -> None:
+    """A provider that hangs, or a connector that ignores its time, costs a task no more than that.
+
+    The first gets `operation_timeout`, the second the time that it was given and ten seconds.
+    """
+    group = Guarded()
+    settings = Settings(policy=LAZY, max_instances=1, probe_after=timedelta(days=1))
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition:
+            group.connector.break_("i-1")
+            group.lifetime = None
+            group.script("connect", Reply(before=Gate()))
+            before = anyio.current_time()
+            with pytest.raises(Unreachable, match="no word from the connector 'fake'"):
+                async with acquisition.connect():
+                    pytest.fail("nobody may come here")
+            assert anyio.current_time() - before == pytest.approx(70)
+            group.script("connect_info", Reply(before=Gate()))
+            before = anyio.current_time()
+            with pytest.raises(OutcomeUnknown, match="was not answered within 60s"):
+                async with acquisition.connect():
+                    pytest.fail("nobody may come here")
+            assert anyio.current_time() - before == pytest.approx(60)
+
+
+async def test_a_naive_expiry_is_a_bug_of_the_plugin() -> None:
+    """It is told as one, and the instance is not used with credentials of unknown age."""
+    group = Guarded()
+
+    async def connect_info(id: str) -> ConnectInfo:
+        naive = datetime.now(UTC).replace(tzinfo=None)
+        return ConnectInfo(id, "fake", internal_address="somewhere", expires=naive)
+
+    group.connect_info = connect_info  # type: ignore[method-assign] # a plugin with a bug
+    settings = Settings(policy=LAZY, instance_ready_timeout=timedelta(seconds=30))
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        with anyio.move_on_after(60):
+            async with scaler.acquire("a"):
+                pytest.fail("nobody may come here")
+        reasons = [str(one.removal_reason) for one in scaler.instances()]
+        assert any("bug in the plugin" in reason for reason in reasons)
+    assert all(one.state is not State.FAILED for one in group.listing.instances)

@@ -1,0 +1,298 @@
+"""What the scaler remembers of what it did, and what it says about a task."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from typing_extensions import override
+
+from fleeting.testing import FakeInstanceGroup, Gate, Reply
+from fleeting.types import State
+from taskscaler import Policy, Settings, Taskscaler, _history
+from taskscaler._log import describe
+from taskscaler.core.decisions import Decision, Rule
+from taskscaler.errors import AcquireTimeout, AcquisitionLost, Fenced, StoreError
+from taskscaler.storage import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taskscaler.storage.abc import Entry, Picture
+
+pytestmark = pytest.mark.anyio
+
+LAZY = Policy(idle_time=timedelta(hours=10))
+ONE = Settings(policy=LAZY, max_instances=1)
+
+
+class NotedStore(MemoryStore):
+    """A store that keeps count of the notes, and fails as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[tuple[float, Sequence[Entry], Picture | None]] = []
+        self.error: Exception | None = None
+        self.hangs = False
+
+    @override
+    async def note(
+        self, epoch: int, entries: Sequence[Entry], picture: Picture | None = None
+    ) -> None:
+        await checkpoint()
+        if self.error is not None:
+            raise self.error
+        if self.hangs:
+            await anyio.sleep_forever()
+        self.notes.append((anyio.current_time(), entries, picture))
+        await super().note(epoch, entries, picture)
+
+
+async def outcomes(store: MemoryStore) -> dict[str, tuple[str, str, str]]:
+    """Return what became of each task, where, and why."""
+    remembered = await store.recall()
+    return {one.key: (one.outcome, one.instance, one.reason) for one in remembered.tasks}
+
+
+async def test_what_becomes_of_each_task_is_noted() -> None:
+    """Released, lost, timed out, cancelled, refused: with where, why, and in order of time."""
+    group, store = FakeInstanceGroup(), MemoryStore()
+    async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
+        async with scaler.acquire("good"):
+            with pytest.raises(AcquireTimeout):
+                async with scaler.acquire("late", timeout=timedelta(seconds=5)):
+                    pytest.fail("nobody may come here")
+            with anyio.move_on_after(5):
+                async with scaler.acquire("cancelled"):
+                    pytest.fail("nobody may come here")
+        with pytest.raises(AcquisitionLost):
+            async with scaler.acquire("lost") as acquisition:
+                group.set_state(acquisition.instance, State.FAILED, "its disk died")
+                await anyio.sleep_forever()
+        await scaler.drain()
+        with pytest.raises(Exception, match="drained"):
+            async with scaler.acquire("refused"):
+                pytest.fail("nobody may come here")
+    told = await outcomes(store)
+    assert told["good"] == ("released", "i-1", "")
+    assert told["lost"] == ("lost", "i-1", "its disk died")
+    assert told["cancelled"] == ("cancelled", "", "")
+    assert told["late"][0] == "timed out"
+    assert "1 slots in use" in told["late"][2]
+    assert told["refused"][0] == "refused"
+    remembered = await store.recall()
+    good = next(one for one in remembered.tasks if one.key == "good")
+    assert good.group == "fake/group"
+    assert good.granted_at is not None
+    assert good.asked_at <= good.granted_at <= good.ended_at
+
+
+async def test_who_still_holds_a_slot_at_the_end_has_lost_it() -> None:
+    """The last note has it, and shows nothing that is not so any more."""
+    group, store = FakeInstanceGroup(), MemoryStore()
+    scaler = Taskscaler([group], ONE, store=store, connect=group.connect)
+
+    async def hold() -> None:
+        with pytest.raises(AcquisitionLost):
+            async with scaler.acquire("a"):
+                await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks, scaler:
+        tasks.start_soon(hold)
+        while not scaler.capacity().slots_used:
+            await anyio.sleep(1)
+    assert (await outcomes(store))["a"] == ("lost", "i-1", "the scaler was closed")
+
+
+async def test_decisions_are_noted_and_logged_with_all_inputs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What `decisions()` returns is in the store, and its line has the formula's inputs."""
+    group, store = FakeInstanceGroup(), MemoryStore()
+    with caplog.at_level(logging.INFO, "taskscaler"):
+        async with Taskscaler([group], Settings(), store=store, connect=group.connect) as scaler:
+            async with scaler.acquire("a"):
+                pass
+            await group.until(lambda: group.size == 0)
+    remembered = await store.recall()
+    assert remembered.decisions == scaler.decisions()
+    assert [one.decided for one in remembered.decisions if one.decided] == [1, -1]
+    lines = [one.getMessage() for one in caplog.records if "scaling decision" in one.getMessage()]
+    assert len(lines) == len(remembered.decisions)
+    (line,) = [one for one in lines if "decided=1" in one]
+    for word in ("group=fake/group", 'rule="tasks wait for slots"', "pending=1"):
+        assert word in line
+    (decision,) = [one for one in remembered.decisions if one.decided == 1]
+    for name, value in decision.demand.inputs.items():
+        assert f" {name}={value}" in line
+
+
+def test_a_line_of_the_log_can_be_read_by_programs() -> None:
+    """What is not one word is quoted, and quotes and line ends in it are escaped."""
+    group = FakeInstanceGroup()
+    demand = Taskscaler([group], connect=group.connect)._state.demand()
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    decision = Decision(now, "a=b", Rule.IDLE, 0, 0, 'the "cloud"\nsays no', demand)
+    line = describe(decision)
+    assert line.startswith('group="a=b" rule="idle for longer than the policy allows" wanted=0')
+    assert 'clamped_by="the \\"cloud\\"\\nsays no"' in line
+    assert line.endswith('detail=""')
+    assert "\n" not in line
+
+
+async def test_notes_are_written_at_most_once_a_second() -> None:
+    """Two hundred tasks in eight seconds are a few notes, and an idle scaler writes none."""
+    group, store = FakeInstanceGroup(), NotedStore()
+    async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
+        for number in range(200):
+            async with scaler.acquire(str(number)):
+                await anyio.sleep(0.04)
+        await anyio.sleep(10)
+        before = len(store.notes)
+        await anyio.sleep(3600)
+        assert len(store.notes) == before
+    times = [time for time, _, _ in store.notes]
+    pauses = [later - one for one, later in itertools.pairwise(times)]
+    # The last one is written on leaving.
+    assert min(pauses[:-1]) > 0.999
+    assert len(times) < 20
+    assert len(await outcomes(store)) == 200
+
+
+async def test_the_picture_shows_who_waits_and_who_holds_what() -> None:
+    """The first to be served first, with since when; and after the end there is nobody."""
+    group, store = FakeInstanceGroup(), MemoryStore()
+    before = datetime.max.replace(tzinfo=UTC)
+    async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
+        async with scaler.acquire("holder"), anyio.create_task_group() as tasks:
+
+            async def wait(key: str) -> None:
+                with anyio.move_on_after(60):
+                    async with scaler.acquire(key):
+                        pytest.fail("nobody may come here")
+
+            for key in ("first", "second"):
+                tasks.start_soon(wait, key)
+                while "not known" in scaler.explain(key):
+                    await checkpoint()
+            await anyio.sleep(2)
+            picture = (await store.recall()).picture
+            assert picture is not None
+            assert picture.held == (("holder", "fake/group", "i-1"),)
+            assert [key for key, _ in picture.waiting] == ["first", "second"]
+            assert all(since <= picture.at for _, since in picture.waiting)
+            assert picture.standing.demand.waiting == 2
+            before = picture.at
+    last = (await store.recall()).picture
+    assert last is not None
+    assert (last.held, last.waiting) == ((), ())
+    assert last.at > before
+
+
+async def test_a_picture_of_a_crowd_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the first of them only; the numbers are still all of them."""
+    monkeypatch.setattr(_history, "KEYS", 3)
+    group, store, gate = FakeInstanceGroup(), MemoryStore(), Gate()
+    group.script("increase", Reply(before=gate))
+    async with (
+        Taskscaler([group], ONE, store=store, connect=group.connect) as scaler,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def run(key: str) -> None:
+            async with scaler.acquire(key):
+                pass
+
+        for number in range(5):
+            tasks.start_soon(run, str(number))
+        await gate.reached()
+        await anyio.sleep(2)
+        picture = (await store.recall()).picture
+        assert picture is not None
+        assert len(picture.waiting) == 3
+        assert picture.standing.demand.waiting == 5
+        gate.open()
+
+
+async def test_a_store_that_takes_no_notes_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Failing for an hour is logged once, and when it works again, it is used again."""
+    group, store = FakeInstanceGroup(), NotedStore()
+    store.error = StoreError("the disk is full")
+    async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
+        for key in "abc":
+            async with scaler.acquire(key):
+                await anyio.sleep(5)
+        store.error = None
+        async with scaler.acquire("d"):
+            pass
+        await anyio.sleep(2)
+        store.error = StoreError("the disk is full")
+        async with scaler.acquire("e"):
+            pass
+    gaps = [one for one in caplog.messages if "history has a gap" in one]
+    assert gaps == ["the history has a gap from here: the disk is full"] * 2
+    assert "d" in await outcomes(store)
+
+
+async def test_a_store_that_hangs_with_a_note_stops_nobody() -> None:
+    """Tasks are served meanwhile, and leaving takes only a little longer for it."""
+    group, store = FakeInstanceGroup(), NotedStore()
+    store.hangs = True
+    async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
+        before = anyio.current_time()
+        for key in "abc":
+            async with scaler.acquire(key):
+                pass
+        assert anyio.current_time() - before < _history.NOTE_SECONDS
+        before = anyio.current_time()
+    assert anyio.current_time() - before <= 2 * _history.NOTE_SECONDS
+
+
+async def test_a_fenced_note_ends_the_scaler() -> None:
+    """Who notices only by a note that another one took over stops acting, too."""
+    group, store = FakeInstanceGroup(), NotedStore()
+    with pytest.raises(Fenced, match="took over"):
+        async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
+            async with scaler.acquire("a"):
+                store.error = Fenced("another one took over")
+                await anyio.sleep_forever()
+    assert group.connector.connections == []
+
+
+# What is said about one task.
+
+
+async def test_a_task_is_told_what_it_has() -> None:
+    """Unknown, reserved, waiting, holding, lost: one sentence for each."""
+    group, store = FakeInstanceGroup(), MemoryStore()
+    async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
+        assert "is not known here" in scaler.explain("a")
+        scaler.reserve("a")
+        assert "has a reservation" in scaler.explain("a")
+        with pytest.raises(AcquisitionLost):
+            async with scaler.acquire("a"), anyio.create_task_group() as tasks:
+                assert "holds slot 0 of instance i-1 of fake/group since 20" in scaler.explain("a")
+
+                async def wait(key: str) -> None:
+                    with anyio.move_on_after(30):
+                        async with scaler.acquire(key):
+                            pytest.fail("nobody may come here")
+
+                tasks.start_soon(wait, "first")
+                await anyio.sleep(10)
+                tasks.start_soon(wait, "second")
+                await anyio.sleep(10)
+                assert "as number 1 of 2" in scaler.explain("first")
+                assert "as number 2 of 2" in scaler.explain("second")
+                assert "1 of at most 1 instances" in scaler.explain("second")
+                group.vanish("i-1")
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(600)
+                    assert "and lost it: it is no longer listed" in scaler.explain("a")
+                await checkpoint()
+        assert "is not known here" in scaler.explain("a")

@@ -1,0 +1,433 @@
+"""Tasks that stop for now and go on later, and their instances with them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from typing_extensions import override
+
+from fleeting.errors import ProviderError
+from fleeting.testing import FakeInstanceGroup, Gate, Reply
+from fleeting.types import Capability, State
+from taskscaler import Policy, Settings, Taskscaler
+from taskscaler._claims import Claim
+from taskscaler.errors import (
+    AcquireTimeout,
+    AcquisitionLost,
+    AcquisitionSuspended,
+    IllegalEvent,
+    NotSuspendable,
+    ScalerClosed,
+)
+from taskscaler.storage import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taskscaler.core.effects import Grant
+    from taskscaler.core.records import Record
+
+pytestmark = pytest.mark.anyio
+
+LAZY = Policy(idle_time=timedelta(hours=10))
+ONE = Settings(policy=LAZY, max_instances=1)
+TWO_SLOTS = Settings(capacity_per_instance=2, policy=LAZY, max_instances=1)
+# A suspension or a resumption takes fewer checkpoints than this.
+CHECKPOINTS = 80
+
+
+class GatedStore(MemoryStore):
+    """A store whose commits can be held."""
+
+    gate: Gate | None = None
+
+    @override
+    async def commit(
+        self, epoch: int, put: Sequence[Record], drop: Sequence[tuple[str, str, str]]
+    ) -> None:
+        if self.gate is not None:
+            await self.gate.pass_through()
+        await super().commit(epoch, put, drop)
+
+
+def suspendable() -> FakeInstanceGroup:
+    """Return a group that can suspend its instances."""
+    return FakeInstanceGroup(capabilities=[Capability.SUSPEND])
+
+
+async def run_until_suspended(scaler: Taskscaler, key: str) -> None:
+    """Hold a slot until the task is suspended."""
+    with pytest.raises(AcquisitionSuspended):
+        async with scaler.acquire(key):
+            await anyio.sleep_forever()
+
+
+async def suspend(scaler: Taskscaler, key: str) -> None:
+    """Begin a task, and suspend it."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_until_suspended, scaler, key)
+        while "it holds slot" not in scaler.explain(key):
+            await anyio.sleep(1)
+        await scaler.suspend(key)
+
+
+async def until_state(group: FakeInstanceGroup, state: State) -> None:
+    """Wait until the only instance is in a state."""
+    await group.until(lambda: [one.state for one in group.listing.instances] == [state])
+
+
+async def test_a_suspended_task_goes_on_in_its_slot() -> None:
+    """Its body is cancelled, its instance stops, and on resuming both are the same again."""
+    group = suspendable()
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run_until_suspended, scaler, "a")
+            while not scaler.capacity().slots_used:
+                await anyio.sleep(1)
+            await scaler.suspend("a")
+            (task,) = scaler.suspended()
+            assert (task.key, task.group, task.instance, task.slot) == ("a", "fake/group", "i-1", 0)
+        await until_state(group, State.SUSPENDED)
+        assert group.connector.connections == []
+        assert scaler.capacity().slots_used == 0
+        assert "is suspended, and keeps slot 0 of instance i-1" in scaler.explain("a")
+        async with scaler.resume("a") as acquisition:
+            assert (acquisition.instance, acquisition.slot) == ("i-1", 0)
+            assert scaler.suspended() == ()
+            async with acquisition.connect() as connection:
+                assert (await connection.run("true")).succeeded
+        assert scaler.capacity().slots_used == 0
+    assert [call.method for call in group.calls if call.method in ("suspend", "resume")] == [
+        "suspend",
+        "resume",
+    ]
+    assert len(group.calls_of("connect_info")) == 2, "an address may change meanwhile"
+
+
+async def test_a_task_can_suspend_itself() -> None:
+    """The call does not return, and clean-up on the instance is done before it is stopped."""
+    group = suspendable()
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+        with pytest.raises(AcquisitionSuspended):
+            async with scaler.acquire("a") as acquisition, acquisition.connect() as connection:
+                try:
+                    await scaler.suspend("a")
+                    pytest.fail("the body was not cancelled")
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(60)
+                        assert (await connection.run("true")).succeeded
+                        assert group.calls_of("suspend") == []
+        await until_state(group, State.SUSPENDED)
+
+
+async def test_a_body_that_ends_by_itself_is_suspended_all_the_same() -> None:
+    """Who is asked to suspend a task is not told that it did, and then finds it gone."""
+    group = suspendable()
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+        async with anyio.create_task_group() as tasks:
+            with pytest.raises(AcquisitionSuspended):
+                async with scaler.acquire("a"):
+                    tasks.start_soon(scaler.suspend, "a")
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(1)
+        assert [one.key for one in scaler.suspended()] == ["a"]
+
+
+async def test_what_fails_because_of_the_suspension_is_told_as_that() -> None:
+    """An exception of the body is the cause of the one that tells of the suspension."""
+    group = suspendable()
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+        with pytest.raises(AcquisitionSuspended) as caught:
+            async with scaler.acquire("a"):
+                try:
+                    await scaler.suspend("a")
+                finally:
+                    raise RuntimeError("the upload failed")
+        assert isinstance(caught.value.__cause__, RuntimeError)
+        assert [one.key for one in scaler.suspended()] == ["a"]
+
+
+async def test_a_group_that_cannot_suspend_refuses() -> None:
+    """The task goes on."""
+    group = FakeInstanceGroup()
+    async with (
+        Taskscaler([group], ONE, connect=group.connect) as scaler,
+        scaler.acquire("a") as acquisition,
+    ):
+        with pytest.raises(NotSuspendable, match="fake/group cannot suspend"):
+            await scaler.suspend("a")
+        async with acquisition.connect():
+            pass
+
+
+async def test_what_holds_no_slot_cannot_be_suspended_or_resumed() -> None:
+    """Unknown, waiting, not suspended: the caller is told, and nothing has changed."""
+    group, gate = suspendable(), Gate()
+    group.script("increase", Reply(before=gate))
+    async with (
+        Taskscaler([group], ONE, connect=group.connect) as scaler,
+        anyio.create_task_group() as tasks,
+    ):
+        with pytest.raises(IllegalEvent, match="holds no slot"):
+            await scaler.suspend("unknown")
+        with pytest.raises(IllegalEvent, match="is not suspended"):
+            async with scaler.resume("unknown"):
+                pytest.fail("nobody may come here")
+        with pytest.raises(IllegalEvent, match="is not suspended"):
+            scaler.release("unknown")
+
+        async def run() -> None:
+            async with scaler.acquire("a"):
+                pass
+
+        tasks.start_soon(run)
+        await gate.reached()
+        with pytest.raises(IllegalEvent, match="holds no slot"):
+            await scaler.suspend("a")
+        gate.open()
+
+
+async def test_suspending_while_the_slot_is_being_handed_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the moment between its grant and its body, a task is suspended without a body."""
+    group = suspendable()
+    deliver = Claim.deliver
+
+    def deliver_and_suspend(claim: Claim, effect: Grant) -> None:
+        deliver(claim, effect)
+        if claim.key == "a":
+            assert claim.scope is None, "the body has begun already"
+            claim.suspend()
+
+    async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
+        async with scaler.acquire("holder"):
+            with monkeypatch.context() as patched:
+                patched.setattr(Claim, "deliver", deliver_and_suspend)
+                with pytest.raises(AcquisitionSuspended):
+                    async with scaler.acquire("a"):
+                        pytest.fail("nobody may come here")
+            assert [one.key for one in scaler.suspended()] == ["a"]
+        async with scaler.resume("a") as acquisition:
+            assert acquisition.slot == 1
+
+
+async def test_the_other_slots_of_its_instance_are_used_on() -> None:
+    """An instance on which one task is suspended and another runs is not stopped."""
+    group = suspendable()
+    async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
+        async with scaler.acquire("runs"):
+            await suspend(scaler, "a")
+            await anyio.sleep(600)
+            assert group.calls_of("suspend") == []
+            with anyio.move_on_after(5) as scope:
+                async with scaler.acquire("third"):
+                    pytest.fail("the slot of a suspended task was given away")
+            assert scope.cancelled_caught
+        await until_state(group, State.SUSPENDED)
+
+
+async def test_a_cancelled_resumption_leaves_the_task_suspended() -> None:
+    """While the instance starts, cancelling or a timeout changes nothing; the next try works."""
+    group = suspendable()
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+        await suspend(scaler, "a")
+        await until_state(group, State.SUSPENDED)
+        group.always("resume", Reply(error=ProviderError("not now")))
+        with pytest.raises(AcquireTimeout, match="is to go on in slot 0"):
+            async with scaler.resume("a", timeout=timedelta(seconds=30)):
+                pytest.fail("nobody may come here")
+        with anyio.move_on_after(30) as scope:
+            async with scaler.resume("a"):
+                pytest.fail("nobody may come here")
+        assert scope.cancelled_caught
+        assert [one.key for one in scaler.suspended()] == ["a"]
+        group.always("resume", Reply())
+        async with scaler.resume("a") as acquisition:
+            assert acquisition.instance == "i-1"
+
+
+async def test_cancelling_a_resumption_at_any_checkpoint_loses_nothing() -> None:
+    """Cancelled after 0, 1, 2 ... checkpoints, the task is suspended still, or ran to its end."""
+    group = suspendable()
+    async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
+        async with scaler.acquire("keeps it running"):
+            await suspend(scaler, "a")
+            ended: list[int] = []
+            for count in range(CHECKPOINTS):
+                finished: list[int] = []
+
+                async def run(count: int, finished: list[int]) -> None:
+                    async with scaler.resume("a"):
+                        pass
+                    finished.append(count)
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(run, count, finished)
+                    for _ in range(count):
+                        await checkpoint()
+                    tasks.cancel_scope.cancel()
+                ended += finished
+                known = bool(scaler.suspended())
+                assert scaler.capacity().slots_used == 1
+                if finished:
+                    assert not known
+                if not known:
+                    await suspend(scaler, "a")
+            assert 0 not in ended
+            assert CHECKPOINTS - 1 in ended
+
+
+async def test_a_grant_that_nobody_waits_for_any_more_is_a_suspension_again() -> None:
+    """Timed out while the store was to confirm the slot, a resumed task is still suspended."""
+    group, store = suspendable(), GatedStore()
+    async with Taskscaler([group], TWO_SLOTS, connect=group.connect, store=store) as scaler:
+        async with scaler.acquire("keeps it running"):
+            await suspend(scaler, "a")
+            store.gate = gate = Gate()
+            with pytest.raises(AcquireTimeout, match="has not confirmed it"):
+                async with scaler.resume("a", timeout=timedelta(seconds=5)):
+                    pytest.fail("nobody may come here")
+            assert [one.key for one in scaler.suspended()] == ["a"]
+            gate.open()
+            store.gate = None
+            async with scaler.resume("a") as acquisition:
+                assert acquisition.slot == 1
+
+
+async def test_an_instance_that_vanishes_takes_its_suspended_task_with_it() -> None:
+    """Who waits for it to be resumed is told which instance was lost, and why."""
+    group = suspendable()
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+        await suspend(scaler, "a")
+        await until_state(group, State.SUSPENDED)
+        group.script("resume", Reply(before=timedelta(seconds=10), error=ProviderError("gone")))
+
+        async def vanish() -> None:
+            await group.until(lambda: bool(group.calls_of("resume")))
+            group.vanish("i-1")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(vanish)
+            with pytest.raises(AcquisitionLost, match="no longer listed") as caught:
+                async with scaler.resume("a"):
+                    pytest.fail("nobody may come here")
+            assert caught.value.instance == "i-1"
+        assert scaler.suspended() == ()
+
+
+@pytest.mark.parametrize("how", ["it vanishes", "its time is up"])
+async def test_who_resumes_what_was_lost_long_ago_is_told_why(how: str) -> None:
+    """It is no bug of the caller, who could not know; asked once more, nothing is known of it."""
+    group = suspendable()
+    settings = Settings(policy=LAZY, max_instances=1, suspend_time_to_live=timedelta(hours=1))
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        await suspend(scaler, "a")
+        await until_state(group, State.SUSPENDED)
+        if how == "it vanishes":
+            group.vanish("i-1")
+        while scaler.suspended():
+            await anyio.sleep(60)
+        cause = "no longer listed" if how == "it vanishes" else "not resumed within 1h"
+        with pytest.raises(AcquisitionLost, match=cause):
+            async with scaler.resume("a"):
+                pytest.fail("nobody may come here")
+        with pytest.raises(IllegalEvent):
+            async with scaler.resume("a"):
+                pytest.fail("nobody may come here")
+
+
+async def test_a_task_whose_instance_is_lost_while_it_is_being_suspended() -> None:
+    """It is lost, and both who suspends it and the task itself are told so."""
+    group = suspendable()
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+
+        async def suspend_it() -> None:
+            with pytest.raises(AcquisitionLost):
+                await scaler.suspend("a")
+
+        async with anyio.create_task_group() as tasks:
+            with pytest.raises(AcquisitionLost, match="its disk died"):
+                async with scaler.acquire("a"):
+                    tasks.start_soon(suspend_it)
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(1)
+                        group.set_state("i-1", State.FAILED, "its disk died")
+                        await anyio.sleep(300)
+        assert scaler.suspended() == ()
+        assert scaler.capacity().slots_used == 0
+
+
+async def test_a_suspended_task_can_be_given_up() -> None:
+    """Its slot is free again; with the last one the instance goes, because it does not run."""
+    group = suspendable()
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+        await suspend(scaler, "a")
+        await until_state(group, State.SUSPENDED)
+        scaler.release("a")
+        assert scaler.suspended() == ()
+        await group.until(lambda: bool(group.calls_of("decrease")))
+        async with scaler.acquire("b") as acquisition:
+            assert acquisition.instance == "i-2"
+
+
+async def test_suspended_tasks_survive_a_restart() -> None:
+    """The next scaler on the same store resumes them, without an address of the last one."""
+    group, store = suspendable(), MemoryStore()
+    settings = Settings(policy=LAZY, max_instances=1, delete_instances_on_shutdown=True)
+    async with Taskscaler([group], settings, store=store, connect=group.connect) as scaler:
+        await suspend(scaler, "a")
+        await until_state(group, State.SUSPENDED)
+    assert group.calls_of("decrease") == [], "a shutdown leaves what is suspended alone"
+    before = len(group.calls_of("connect_info"))
+    async with Taskscaler([group], settings, store=store, connect=group.connect) as scaler:
+        assert [one.key for one in scaler.suspended()] == ["a"]
+        async with scaler.resume("a") as acquisition:
+            assert acquisition.instance == "i-1"
+        assert len(group.calls_of("connect_info")) == before + 1
+    assert group.size == 0
+
+
+async def test_who_resumes_during_the_shutdown_is_told_and_it_stays_suspended() -> None:
+    """It is no loss: the next scaler may resume it."""
+    group, store = suspendable(), MemoryStore()
+    scaler = Taskscaler([group], ONE, store=store, connect=group.connect)
+
+    async def resume() -> None:
+        with pytest.raises(ScalerClosed, match="shuts down"):
+            async with scaler.resume("a"):
+                pytest.fail("nobody may come here")
+
+    async with anyio.create_task_group() as tasks:
+        async with scaler:
+            await suspend(scaler, "a")
+            await until_state(group, State.SUSPENDED)
+            group.always("resume", Reply(error=ProviderError("not now")))
+            tasks.start_soon(resume)
+            await group.until(lambda: bool(group.calls_of("resume")))
+    async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
+        assert [one.key for one in scaler.suspended()] == ["a"]
+
+
+async def test_a_suspended_key_belongs_to_its_task() -> None:
+    """Nobody else can ask for a slot under it, nor resume it twice at the same time."""
+    group = suspendable()
+    async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
+        await suspend(scaler, "a")
+        with pytest.raises(IllegalEvent, match="asks twice"):
+            async with scaler.acquire("a"):
+                pytest.fail("nobody may come here")
+        async with scaler.resume("a"):
+            with pytest.raises(IllegalEvent, match="not suspended"):
+                async with scaler.resume("a"):
+                    pytest.fail("nobody may come here")
+            with pytest.raises(IllegalEvent, match="asks twice"):
+                async with scaler.acquire("a"):
+                    pytest.fail("nobody may come here")
+            assert scaler.capacity().slots_used == 1
+        assert scaler.capacity().slots_used == 0

@@ -1,0 +1,217 @@
+"""Periods and zones: what is read of them, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import pytest
+from cronsim import CronSim
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleeting.config import decode
+from taskscaler.config import AutoscalerConfig, compile_period, find_zone
+from taskscaler.core.policy import in_force
+
+if TYPE_CHECKING:
+    from taskscaler.core.settings import Period
+
+MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
+WEEKDAYS = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]
+MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2032, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - Hypothesis adds the zone
+
+
+def holds(period: Period, moment: datetime) -> bool:
+    """Return whether a moment is inside, by asking the bits as their docstring says."""
+    day = bool(period.days >> moment.day & 1)
+    weekday = bool(period.weekdays >> moment.weekday() & 1)
+    return (
+        bool(period.minutes >> (moment.hour * 60 + moment.minute) & 1)
+        and bool(period.months >> moment.month & 1)
+        and ((day or weekday) if period.either else (day and weekday))
+    )
+
+
+@st.composite
+def fields(draw: st.DrawFn, least: int, most: int, names: list[str] | None = None) -> str:
+    """Return a field of an expression: a list of numbers, names, ranges and steps."""
+
+    def shown(number: int) -> str:
+        first = least if names is None or len(names) > 7 else 0
+        return names[number - first] if names and draw(st.booleans()) else str(number)
+
+    def item() -> str:
+        low, high = sorted((draw(numbers), draw(numbers)))
+        kind = draw(st.sampled_from(["one", "range", "steps", "all", "every"]))
+        step = draw(st.integers(1, most))
+        return {
+            "one": shown(low),
+            "range": f"{low}-{high}",
+            "steps": f"{low}-{high}/{step}",
+            "all": "*",
+            "every": f"*/{step}",
+        }[kind]
+
+    numbers = st.integers(least, most)
+    return ",".join(item() for _ in range(draw(st.integers(1, 3))))
+
+
+EXPRESSIONS = st.tuples(
+    fields(0, 59), fields(0, 23), fields(1, 29), fields(1, 12, MONTHS), fields(0, 6, WEEKDAYS)
+).map(" ".join)
+
+
+@given(EXPRESSIONS, MOMENTS)
+def test_a_period_is_inside_where_cron_would_fire(expression: str, moment: datetime) -> None:
+    """A compiled period holds in just those minutes in which cron would start something."""
+    minute = moment.replace(second=0, microsecond=0)
+    fires = next(CronSim(expression, minute - timedelta(minutes=1))) == minute
+    assert holds(compile_period(expression), moment) is fires
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused_with_a_sentence(text: str) -> None:
+    """Whatever is written, the answer is a period or one sentence for who wrote it."""
+    try:
+        period = compile_period(text)
+    except ValueError as error:
+        complaint: str | None = str(error)
+    else:
+        complaint = None
+        assert period.minutes
+        assert period.months
+    assert complaint is None or "; write " in complaint
+
+
+@pytest.mark.parametrize(
+    ("expression", "inside", "outside"),
+    [
+        ("* 0-12 * * *", ["2026-03-02 00:00", "2026-03-02 12:59"], ["2026-03-02 13:00"]),
+        ("* 8-17 * * 1-5", ["2026-03-02 08:00"], ["2026-03-01 08:00", "2026-03-02 18:00"]),
+        ("* * * * MON-SUN", ["2026-03-01 00:00", "2026-03-02 00:00"], []),
+        ("* * * * sat-sun", ["2026-02-28 00:00", "2026-03-01 00:00"], ["2026-03-02 00:00"]),
+        ("* * * * 0", ["2026-03-01 00:00"], ["2026-03-02 00:00"]),
+        ("* * * * 7", ["2026-03-01 00:00"], ["2026-03-02 00:00"]),
+        ("*/15 * * * *", ["2026-03-02 00:45"], ["2026-03-02 00:44"]),
+        ("5/20 * * * *", ["2026-03-02 00:25", "2026-03-02 00:45"], ["2026-03-02 00:20"]),
+        ("* * * jan,DEC *", ["2026-12-01 00:00"], ["2026-03-02 00:00"]),
+        ("* * 1 * 1", ["2026-03-01 00:00", "2026-03-02 00:00"], ["2026-03-03 00:00"]),
+        ("* * */2 * 1", ["2026-03-09 00:00"], ["2026-03-02 00:00", "2026-03-03 00:00"]),
+        ("* * 29 2 *", ["2028-02-29 12:00"], ["2027-02-28 12:00"]),
+    ],
+)
+def test_what_an_expression_means(expression: str, inside: list[str], outside: list[str]) -> None:
+    """Ranges, lists, steps and names, Sunday by its three names, and cron's rule for two days."""
+    period = compile_period(expression)
+    assert period.expression == expression
+    assert [moment for moment in inside if not holds(period, datetime.fromisoformat(moment))] == []
+    assert [moment for moment in outside if holds(period, datetime.fromisoformat(moment))] == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "complaint"),
+    [
+        ("", "'' has 0 fields; write five"),
+        ("* * * *", "has 4 fields; write five"),
+        ("0 * * * * *", "has 6 fields; write five"),
+        ("@daily", "'@daily' is a name and no period; write five fields"),
+        ("60 * * * *", "'60' is no minute; write 0 to 59"),
+        ("* 24 * * *", "'24' is no hour; write 0 to 23"),
+        ("* * 0 * *", "'0' is no day of the month; write 1 to 31"),
+        ("* * * 13 *", "'13' is no month; write 1 to 12 or JAN to DEC"),
+        ("* * * * 8", "'8' is no day of the week; write 1 to 7 or MON to SUN"),
+        ("17-8 * * * *", "'17-8' is no minute"),
+        ("*/0 * * * *", "'*/0' is no minute"),
+        ("1, * * * *", "'1,' is no minute"),
+        ("\u0661 * * * *", "is no minute"),
+        (f"{'9' * 900} * * * *", "is no minute"),
+        (f"{'1,' * 600}1 * * * *", "more than the 1000 that there may be; write several"),
+        ("* * L * *", "'L' as the day of the month is an extension that unix cron does not have"),
+        ("* * LW * *", "'LW' as the day of the month is an extension"),
+        ("* * 15W * *", "'15W' as the day of the month is an extension"),
+        ("* * ? * *", "'?' as the day of the month is an extension"),
+        ("* * * * 5L", "'5L' as the day of the week is an extension"),
+        ("* * * * MON#2", "'MON#2' as the day of the week is an extension"),
+        ("0 0 31 2 *", "'0 0 31 2 *' never holds, because no such month has such a day"),
+        ("0 0 30 2 *", "never holds"),
+        ("0 0 31 2,4 */2", "never holds"),
+    ],
+)
+def test_what_is_refused(expression: str, complaint: str) -> None:
+    """Each sentence names the field that is wrong, and what to write there."""
+    with pytest.raises(ValueError, match="write") as caught:
+        compile_period(expression)
+    assert complaint in str(caught.value)
+
+
+def test_a_day_that_is_missing_may_be_made_up_for_by_a_day_of_the_week() -> None:
+    """Where either day is enough, a period holds although no such month has such a day."""
+    period = compile_period("0 0 31 2 1")
+    assert holds(period, datetime(2026, 2, 2))  # noqa: DTZ001 - the bits know no zone
+
+
+@pytest.mark.parametrize(
+    ("period", "start", "hours"),
+    [
+        ("* 2 * * *", "2026-03-29", 0),
+        ("* 1-4 * * *", "2026-03-29", 3),
+        ("* 2 * * *", "2026-10-25", 2),
+        ("* 1-4 * * *", "2026-10-25", 5),
+        ("* 2 * * *", "2026-07-01", 1),
+    ],
+)
+def test_a_period_means_the_clock_on_the_wall(period: str, start: str, hours: int) -> None:
+    """An hour that daylight saving leaves out does not come; one that comes twice holds twice."""
+    policy = {"periods": [period], "timezone": "Europe/Berlin", "idle_count": 1}
+    settings = decode({"policy": [policy]}, AutoscalerConfig, where="test").settings()
+    midnight = datetime.fromisoformat(start).replace(tzinfo=find_zone("Europe/Berlin"))
+    minutes = (midnight.astimezone(UTC) + timedelta(minutes=n) for n in range(24 * 60))
+    held = sum(in_force(settings, minute).policy.idle_count for minute in minutes)
+    assert held == 60 * hours
+
+
+def test_zones_are_those_of_the_iana() -> None:
+    """A zone is found by its name, with the changes of its clocks."""
+    zone = find_zone("Europe/Berlin")
+    assert zone == ZoneInfo("Europe/Berlin")
+    assert datetime(2026, 7, 1, tzinfo=zone).utcoffset() == timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("Europe/Berlni", "did you mean 'Europe/Berlin'?"),
+        ("europe/berlin ", "did you mean 'Europe/Berlin'?"),
+        ("Berlin", "did you mean 'Europe/Berlin'?"),
+        ("America/New York", "did you mean 'America/New_York'?"),
+        ("zzzzzz", 'write for instance "Europe/Berlin"'),
+        ("../../etc/passwd", 'write for instance "Europe/Berlin"'),
+        ("/etc/localtime", "there is no time zone '/etc/localtime'"),
+        ("a\0b", "there is no time zone"),
+        ("Europe", "there is no time zone 'Europe'"),
+    ],
+)
+def test_an_unknown_zone_is_refused_with_the_nearest(name: str, hint: str) -> None:
+    """A slip is answered with the name that was meant; a path is no zone."""
+    with pytest.raises(ValueError, match="there is no time zone") as caught:
+        find_zone(name)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "Local"])
+def test_no_zone_is_that_of_this_computer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not written is resolved to the zone that this computer has."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    monkeypatch.setattr("tzlocal.unix._cache_tz", None)
+    zone = find_zone(name)
+    assert datetime(2026, 7, 1, tzinfo=zone).utcoffset() == timedelta(hours=9)
+
+
+def test_a_zone_that_cannot_be_found_out_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this computer's zone has no name, the operator is told to write one."""
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0")
+    monkeypatch.setattr("tzlocal.unix._cache_tz", None)
+    with pytest.raises(ValueError, match=r"cannot be found out; write for instance timezone ="):
+        find_zone("")

@@ -1,0 +1,432 @@
+"""A whole `config.toml`: what is read, what is ignored, and all that can be wrong at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleeting.errors import ConfigError
+from fleeting.types import Severity
+from taskscaler.config import RunnerConfig, RunnerFile, examine_config, read_config
+from taskscaler.config.autoscaler import AutoscalerConfig, ExtensionsConfig
+
+# A runner that nothing is to be said about.
+RUNNER = """
+concurrent = 20
+[[runners]]
+name = "builders"
+id = 42
+url = "https://gitlab.example.com"
+[runners.autoscaler]
+plugin = "aws"
+capacity_per_instance = 4
+max_instances = 5
+[runners.autoscaler.plugin_config]
+name = "builders"
+"""
+
+
+# One mistake of every kind.
+WRONG = """
+concurrent = "many"
+chek_interval = 3
+[[runners]]
+name = "builders"
+id = 42
+url = "https://gitlab.example.com"
+[runners.autoscaler]
+plugin = "aws"
+capacity_per_instance = 0
+max_instances = "5"
+IdleCount = 3
+[[runners.autoscaler.policy]]
+periods = ["0 0 31 2 *", "* 8-17 * * 1-5"]
+timezone = "Europe/Berlni"
+preemptive_mode = "yes"
+IdleTime = "3m"
+[[runners.autoscaler.policy]]
+preemptive_mode = true
+scale_factor = 1.0
+[runners.autoscaler.extensions]
+placement = "wide"
+[[runners.autoscaler.extensions.group]]
+max_instances = -1
+pluginconfig = 1
+[[runners]]
+autoscaler = "aws"
+"""
+
+
+def read(folder: Path, text: str) -> RunnerFile:
+    """Write a file and read it."""
+    path = folder / "config.toml"
+    path.write_text(text)
+    return read_config(path)
+
+
+def problems(folder: Path, text: str) -> tuple[list[str], list[str]]:
+    """Return the errors and the warnings of a file."""
+    path = folder / "config.toml"
+    path.write_text(text)
+    _, found = examine_config(path)
+    return (
+        [str(problem) for problem in found if problem.severity is Severity.ERROR],
+        [str(problem) for problem in found if problem.severity is Severity.WARNING],
+    )
+
+
+def runner(name: str, **tables: str) -> str:
+    """Return a runner with an identity and a group of its own, and TOML below its autoscaler."""
+    text = f"""
+        [[runners]]
+        name = "{name}"
+        [runners.autoscaler]
+        plugin = "aws"
+        max_instances = 5
+        {tables.pop("autoscaler", "")}
+        [runners.autoscaler.plugin_config]
+        name = "{name}"
+        [runners.autoscaler.extensions]
+        id = "{name}"
+    """
+    for table, keys in tables.items():
+        text += f"[runners.autoscaler.{table}]\n{keys}\n"
+    return text
+
+
+def test_a_file_of_gitlab_runner_is_read(tmp_path: Path) -> None:
+    """What concerns scaling is read, what does not is listed, and no secret is held."""
+    text = """
+        concurrent = 20
+        check_interval = 3
+        [session_server]
+        session_timeout = 1800
+        [[runners]]
+        name = "builders"
+        id = 42
+        url = "https://gitlab.example.com"
+        token = "glrt-secret"
+        executor = "docker-autoscaler"
+        limit = 20
+        "tls-ca-file" = "/x"
+        [runners.docker]
+        image = "busybox"
+        [runners.autoscaler]
+        plugin = "aws"
+        capacity_per_instance = 4
+        max_instances = 5
+        log_internal_ip = true
+        instance_creation_time_buckets = [1, 2.5]
+        [runners.autoscaler.vm_isolation]
+        enabled = false
+        nesting_host = "unix:///x"
+        [runners.autoscaler.plugin_config]
+        name = "builders"
+        [[runners]]
+        name = "shell"
+        token = "glrt-secret"
+    """
+    file = read(tmp_path, text)
+    assert file.warnings == ()
+    assert file.ignored == (
+        "check_interval",
+        "session_server",
+        "runners[0].token",
+        "runners[0].executor",
+        "runners[0].tls-ca-file",
+        "runners[0].docker",
+        "runners[0].autoscaler.log_internal_ip",
+        "runners[0].autoscaler.instance_creation_time_buckets",
+        "runners[0].autoscaler.vm_isolation",
+        "runners[1]",
+    )
+    assert file.concurrent == 20
+    assert [found.name for found in file.runners] == ["builders", "shell"]
+    assert file.runner(None) is file.runners[0] is file.runner("builders")
+    assert "glrt-secret" not in repr(file)
+
+
+def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
+    """Unknown keys, wrong types, ranges and what cannot work come out of one reading."""
+    errors, warnings = problems(tmp_path, WRONG)
+    above, of = "runners[0].autoscaler", "(runner 'builders')"
+    expected = """
+concurrent: expected an integer, got a string; write such a value
+{above}.max_instances: {of} expected an integer, got a string; write such a value
+{above}.IdleCount: {of} unknown key; did you mean 'policy.idle_count'?
+{above}.policy[0].preemptive_mode: {of} expected true or false, got a string; write such a value
+{above}.policy[0].IdleTime: {of} unknown key; did you mean 'idle_time'?
+{above}.extensions.placement: {of} invalid enum value 'wide'; write 'pack' or 'spread'
+{above}.extensions.group[0].pluginconfig: {of} unknown key; did you mean 'plugin_config'?
+runners[1].autoscaler: expected a table, got a string; write such a value
+{above}.capacity_per_instance: {of} 0 is not 1 or more; an instance without a slot is of no use
+{above}.policy[0].periods[0]: {of} '0 0 31 2 *' never holds, because no such month has such a day;
+ write a day that there is
+{above}.policy[0].timezone: {of} there is no time zone 'Europe/Berlni';
+ did you mean 'Europe/Berlin'?
+{above}.extensions.group[0].max_instances: {of} -1 is not 0 or more; 0 means no limit
+{above}.policy[1].preemptive_mode: {of} a task is taken only when a slot is free, and with
+ idle_count = 0 none is ever made, for scale_factor needs slots in use to begin with;
+ write idle_count = 1 or more, or preemptive_mode = false
+"""
+    expected = expected.format(above=above, of=of).replace("\n ", " ")
+    assert errors == expected.strip().splitlines()
+    assert warnings == [
+        "chek_interval: unknown key, which has no effect here; did you mean 'check_interval'?"
+    ]
+    with pytest.raises(ConfigError) as caught:
+        read_config(tmp_path / "config.toml")
+    assert caught.value.problems == tuple(f"{tmp_path / 'config.toml'}: {text}" for text in errors)
+
+
+def test_many_mistakes_are_cut_short(tmp_path: Path) -> None:
+    """A thousand mistakes do not scroll the first ones away."""
+    text = RUNNER + "[[runners.autoscaler.policy]]\nidle_count = -1\n" * 1000
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    assert len(caught.value.problems) == 21
+    assert caught.value.problems[-1] == "and 980 more like these"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "runners: none has a table [runners.autoscaler]"),
+        ("[[runner]]\n" + RUNNER.replace("concurrent = 20", ""), "runner: unknown key"),
+        (RUNNER + "[runners.autoscaller]\n", "did you mean 'autoscaler'?"),
+        (
+            RUNNER.replace("concurrent = 20", "concurrent = 10"),
+            (
+                "concurrent: 10 jobs at once are less than the 20 slots of max_instances times "
+                "capacity_per_instance, so that slots stay empty"
+            ),
+        ),
+        (
+            RUNNER.replace("concurrent = 20", "concurrent = 30"),
+            "concurrent: 30 jobs at once are more than the 20 slots",
+        ),
+        (
+            RUNNER.replace("id = 42", "id = 42\nlimit = 19"),
+            "runners[0].limit: (runner 'builders') 19 jobs at once are less than the 20 slots",
+        ),
+        (
+            RUNNER.replace("max_instances = 5", ""),
+            "runners[0].autoscaler.max_instances: (runner 'builders') there is no limit",
+        ),
+        (
+            RUNNER.replace("id = 42", ""),
+            "runners[0].autoscaler.extensions.id: (runner 'builders') nothing names a store",
+        ),
+        (
+            runner("a") + runner("b").replace('name = "b"', 'name = "a"', 1),
+            "runners: 2 with an autoscaler are named 'a'",
+        ),
+        (
+            RUNNER
+            + '[[runners.autoscaler.policy]]\npreemptive_mode = true\nperiods = ["* 8 * * *"]\n',
+            (
+                "policy[0].preemptive_mode: (runner 'builders') while this policy holds, a task is "
+                "taken only when a slot is free"
+            ),
+        ),
+        (
+            RUNNER + "[[runners.autoscaler.policy]]\npreemptive_mode = true\n"
+            '[runners.autoscaler.extensions]\nunknown_instances = "adopt"\n',
+            "policy[0].preemptive_mode: (runner 'builders') while this policy holds",
+        ),
+    ],
+)
+def test_what_will_probably_hurt_is_a_warning(tmp_path: Path, text: str, expected: str) -> None:
+    """A file with a warning can be used, and the warning names file and path."""
+    (warning,) = read(tmp_path, text).warnings
+    assert warning.startswith(f"{tmp_path / 'config.toml'}: ")
+    assert expected in warning
+
+
+def test_a_file_without_fault_gets_no_word(tmp_path: Path) -> None:
+    """Neither warning nor ignored key where there is none."""
+    file = read(tmp_path, RUNNER)
+    assert (file.warnings, file.ignored) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (RUNNER.replace('plugin = "aws"', ""), "runners[0].autoscaler.plugin: (runner 'builders')"),
+        (
+            RUNNER.replace('plugin = "aws"', "")
+            + '[[runners.autoscaler.extensions.group]]\nplugin = "x"\n'
+            + "[[runners.autoscaler.extensions.group]]\n",
+            "runners[0].autoscaler.extensions.group[1].plugin: (runner 'builders') the key is",
+        ),
+        (
+            RUNNER + "[[runners.autoscaler.policy]]\npreemptive_mode = true\n",
+            (
+                "policy[0].preemptive_mode: (runner 'builders') a task is taken only when a slot "
+                "is free, and with idle_count = 0 none is ever made; write idle_count = 1 or more"
+            ),
+        ),
+        (
+            RUNNER.replace("id = 42", "") + "[runners.autoscaler.state_storage]\nenabled = true\n",
+            "runners[0].autoscaler.state_storage.enabled: (runner 'builders') nothing names",
+        ),
+        (
+            runner("a")
+            + runner("b")
+            .replace('plugin = "aws"', 'plugin = "x/aws:1"')
+            .replace('plugin_config]\n        name = "b"', 'plugin_config]\n        name = "a"'),
+            "runners[1].autoscaler.plugin_config: (runner 'b') runners[0] has the same group",
+        ),
+        (
+            runner("a") + runner("b").replace('id = "b"', 'id = "A"'),
+            "runners[1].autoscaler.extensions.id: (runner 'b') runners[0] has the same one, 'A'",
+        ),
+        (
+            RUNNER + "[runners.autoscaler.policy]\nidle_count = 1\n",
+            "policy: (runner 'builders') expected a list, got a table; write [[ ]] around its name",
+        ),
+    ],
+)
+def test_what_could_never_work_is_an_error(tmp_path: Path, text: str, expected: str) -> None:
+    """The combination is refused, with its path and the fix."""
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    (problem,) = caught.value.problems
+    assert expected in problem
+
+
+def test_a_runner_is_chosen_by_its_name(tmp_path: Path) -> None:
+    """Of several autoscalers one is named, and a wrong name is answered with the right ones."""
+    third = runner("c").replace('name = "c"', 'name = "b"', 1)
+    file = read(tmp_path, f'{runner("a")}[[runners]]\nname = "none"\n{runner("b")}{third}')
+    assert file.runner("a").name == "a"
+    for name, complaint in [
+        (None, "3 runners have an autoscaler; say which: 'a', 'b', 'b'"),
+        ("none", "no runner with an autoscaler is named 'none'; there are: 'a', 'b', 'b'"),
+        ("b", "2 runners are named 'b'; give each a name of its own"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            file.runner(name)
+        assert complaint in str(caught.value)
+    with pytest.raises(ConfigError, match=r"no runner has a table \[runners.autoscaler\]"):
+        read(tmp_path, "[[runners]]\n").runner(None)
+
+
+@pytest.mark.parametrize(
+    ("url", "number", "explicit", "identity"),
+    [
+        ("https://gitlab.example.com", 42, None, "gitlab.example.com-42"),
+        ("https://gitlab.example.com/", 42, None, "gitlab.example.com-42"),
+        ("https://user:secret@GitLab.example.com/", 42, None, "gitlab.example.com-42"),
+        ("https://example.com:8443/a/b", 7, None, "example.com%3A8443%2Fa%2Fb-7"),
+        ("https://example.com", 7, "mine", "mine"),
+        ("", None, "mine", "mine"),
+        ("https://example.com", None, None, None),
+        ("https://example.com", 0, None, None),
+        ("", 7, None, None),
+        ("example.com", 7, None, None),
+        ("https://[::1", 7, None, None),
+        ("https://example.com:99999", 7, None, None),
+    ],
+)
+def test_a_store_is_named_by_what_stays(
+    url: str, number: int | None, explicit: str | None, identity: str | None
+) -> None:
+    """The identity is the explicit one, else of URL and id; never of name, token or password."""
+    extensions = ExtensionsConfig(id=explicit)
+    found = RunnerConfig(
+        name="changes", url=url, id=number, autoscaler=AutoscalerConfig(extensions=extensions)
+    )
+    assert found.identity() == identity
+
+
+SERVERS = st.tuples(st.text("abA/%-:.1", max_size=200), st.integers(1, 10**18))
+
+
+@given(SERVERS, SERVERS)
+def test_identities_are_file_names_and_differ(one: tuple[str, int], other: tuple[str, int]) -> None:
+    """A name has no separator in it and is short, and two servers or runners have two names."""
+    names = [
+        RunnerConfig(url=f"https://example.com/{path}", id=number).identity() or ""
+        for path, number in (one, other)
+    ]
+    for name in names:
+        assert Path(name).name == name
+        assert 0 < len(name) <= 150
+    same = f"/{one[0]}".rstrip("/") == f"/{other[0]}".rstrip("/") and one[1] == other[1]
+    assert (names[0] == names[1]) is same
+
+
+@pytest.mark.parametrize(
+    ("storage", "path"),
+    [
+        ("", "etc/.taskscaler/mine.v1.sqlite"),
+        ("enabled = true", "etc/.taskscaler/mine.v1.sqlite"),
+        ("enabled = false", None),
+        ('dir = "state"', "etc/state/mine.v1.sqlite"),
+        ('dir = "/var/state"', "/var/state/mine.v1.sqlite"),
+    ],
+)
+def test_where_the_state_is_kept(tmp_path: Path, storage: str, path: str | None) -> None:
+    """By default beside the file; a relative folder is one beside the file; or nowhere."""
+    text = runner("a", state_storage=storage).replace('id = "a"', 'id = "mine.v1"')
+    found = read(tmp_path, text).runner("a").state_path(Path("etc/config.toml"))
+    assert found == (None if path is None else Path(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [("", None), ('state_key_file = "key"', "etc/key"), ('state_key_file = "/key"', "/key")],
+)
+def test_where_the_key_is(tmp_path: Path, key: str, path: str | None) -> None:
+    """The key of the store is a file beside the one that names it, or none."""
+    text = runner("a").replace('id = "a"', f'id = "a"\n{key}')
+    found = read(tmp_path, text).runner("a").state_key_path(Path("etc/config.toml"))
+    assert found == (None if path is None else Path(path))
+
+
+def test_without_a_name_for_it_no_state_is_kept() -> None:
+    """A runner that nothing names has no store, and one without autoscaler needs none."""
+    assert RunnerConfig(autoscaler=AutoscalerConfig()).state_path(Path("c.toml")) is None
+    assert RunnerConfig(url="https://x", id=1).state_path(Path("c.toml")) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "runners = 3",
+        "runners = [1, 2]",
+        'runners = ["a"]',
+        "[runners]\n",
+        "[[runners]]\nautoscaler = []\n",
+        "[[runners]]\n[[runners.autoscaler]]\n",
+        "[[runners]]\n[runners.autoscaler]\npolicy = [1]\n",
+        "[[runners]]\n[runners.autoscaler]\nextensions = 1\n",
+        "[[runners]]\n[runners.autoscaler]\nplugin_config = 1\n",
+        "[[runners]]\n[runners.autoscaler]\nplugin = 2026-01-01\n",
+        "[[runners]]\n[runners.autoscaler]\nmax_instances = 1.5\n",
+        "[[runners]]\n[runners.autoscaler.policy]\nperiods = []\n",
+        "[[runners]]\nname = []\nid = 'x'\nurl = {}\nlimit = []\n[runners.autoscaler]\n",
+    ],
+)
+def test_a_file_of_the_wrong_shape_is_refused(tmp_path: Path, text: str) -> None:
+    """Whatever stands where a table is expected, the answer is a sentence and no crash."""
+    with pytest.raises(ConfigError, match="expected"):
+        read(tmp_path, text)
+
+
+def test_hostile_files_are_answered(tmp_path: Path) -> None:
+    """Ten thousand unknown keys, slips elsewhere and strange names end in sentences, too."""
+    keys = "".join(f"key{number} = 1\n" for number in range(10_000))
+    errors, warnings = problems(
+        tmp_path, keys + RUNNER.replace("concurrent = 20", "") + f"{keys}'a\\n.b' = 1\n"
+    )
+    assert len(errors) == 0
+    assert len(warnings) == 10_000
+    text = RUNNER.replace("[runners.autoscaler.plugin_config]", f'{keys}"a\\n.b" = 1\n[x]')
+    errors, _ = problems(tmp_path, text)
+    assert len(errors) == 10_001
+    assert 'runners[0].autoscaler."a\\n.b": (runner' in errors[-1]

@@ -1,0 +1,85 @@
+"""The JSON Schema of `config.toml`: it says what the reader accepts."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleeting.config import ConnectorConfig
+from fleeting.types import Duration
+from taskscaler.config import autoscaler
+from taskscaler.config.runners import FileConfig, RunnerConfig
+from taskscaler.config.schema import config_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import msgspec
+
+SCHEMA = config_schema()
+DEFINITIONS: dict[str, dict[str, Any]] = SCHEMA["$defs"]
+STRUCTS: list[type[msgspec.Struct]] = [
+    FileConfig,
+    RunnerConfig,
+    ConnectorConfig,
+    *(getattr(autoscaler, name) for name in autoscaler.__all__ if name.endswith("Config")),
+]
+PATTERN: str = DEFINITIONS["PolicyConfig"]["properties"]["idle_time"]["pattern"]
+
+
+def properties() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each property of each table, with its path."""
+    for name, definition in DEFINITIONS.items():
+        for key, value in definition.get("properties", {}).items():
+            yield f"{name}.{key}", value
+
+
+@pytest.mark.parametrize("struct", STRUCTS)
+def test_every_key_is_in_it_and_no_other(struct: type[msgspec.Struct]) -> None:
+    """Each table has the keys of its struct, and is closed where unknown keys are errors."""
+    definition = DEFINITIONS[struct.__name__]
+    assert list(definition["properties"]) == list(struct.__struct_encode_fields__)
+    closed = struct.__struct_config__.forbid_unknown_fields
+    assert definition.get("additionalProperties", True) is not closed
+
+
+def test_it_is_json_and_describes_every_key() -> None:
+    """It survives the way through JSON, has a word about each key, and knows no null."""
+    assert json.loads(json.dumps(SCHEMA)) == SCHEMA
+    assert [path for path, value in properties() if not value.get("description")] == []
+    assert '"null"' not in json.dumps(SCHEMA)
+
+
+def test_defaults_and_ranges_are_those_of_the_reader() -> None:
+    """Defaults are what would be written in the file, and the least is what is not refused."""
+    found = dict(properties())
+    assert found["ExtensionsConfig.creation_timeout"]["default"] == "10m"
+    assert found["ExtensionsConfig.placement"]["default"] == "pack"
+    assert found["PolicyConfig.periods"]["default"] == ["* * * * *"]
+    assert found["AutoscalerConfig.capacity_per_instance"]["minimum"] == 1
+    assert found["AutoscalerConfig.capacity_per_instance"]["maximum"] == 1_000_000
+    assert found["ScaleThrottleConfig.limit"]["minimum"] == -1
+    assert "minimum" not in found["RunnerConfig.limit"]
+
+
+PARTS = st.tuples(
+    st.decimals(0, 10_000, places=2).map(str),
+    st.sampled_from(["h", "m", "s", "ms", "us", "µs", "μs", "ns"]),
+).map("".join)
+TEXTS = st.lists(PARTS, max_size=4).map("".join) | st.text("0123456789.hmsu-+ ", max_size=8)
+
+
+@given(TEXTS)
+def test_a_duration_is_one_here_and_there(text: str) -> None:
+    """The pattern takes what is read as a duration and nothing else."""
+    try:
+        Duration.parse(text)
+    except ValueError:
+        assert not re.search(PATTERN, text)
+    else:
+        assert re.search(PATTERN, text.strip())
