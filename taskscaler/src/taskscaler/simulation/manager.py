@@ -187,11 +187,7 @@ class Manager:
     def _stored(self, batch: list[tuple[effects.Effect, Claim | None]], life: int) -> None:
         if self.lives == life and self.state is not None:
             self._finish(batch)
-<<<<<<< HEAD
-=======
-        # What was finished may have ended this life.
-        if self.lives == life and self.state is not None:
->>>>>>> main
+            # Nothing is left to be done if that has ended this life.
             self._flush()
 
     def _finish(self, batch: list[tuple[effects.Effect, Claim | None]]) -> None:
