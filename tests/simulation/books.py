@@ -305,6 +305,7 @@ class Books(Observer):
         listed = life.listed[group] = {one.id: one for one in event.listing.instances}
         for id in listed:
             life.first.setdefault((group, id), now.monotonic)
+            life.missing.pop((group, id), None)
             if id in members:
                 members[id].foreseen = True
         for place in life.taken:
@@ -318,7 +319,6 @@ class Books(Observer):
             if missing >= self.settings.missed_updates:
                 raise Broken("I13", f"tasks hold slots on {place}, missing {missing} times")
             return
-        self.life.missing.pop(place, None)
         if one.state in (State.FAILED, State.DELETING):
             raise Broken("I13", f"tasks hold slots on {place}, which is {one.state.value}")
 
@@ -340,6 +340,7 @@ class Books(Observer):
         self.life.sick.discard(place)
         self.life.doomed.discard(place)
         self.life.first.pop(place, None)
+        self.life.missing.pop(place, None)
         if place in self.life.taken:
             raise Broken("I13", f"{place} is gone, and tasks hold slots on it")
 
