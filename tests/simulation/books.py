@@ -110,8 +110,9 @@ class Books(Observer):
         records = self.world.manager.records
         for group, cloud in self.world.clouds.items():
             for id, member in cloud.members.items():
-                if member.troubled:
-                    member.foreseen = ("instance", group, id) in records
+                if member.troubled and ("instance", group, id) not in records:
+                    # To the next life it is a stranger.
+                    member.foreseen = member.ours = False
 
     # Tasks.
 
