@@ -291,7 +291,8 @@ class Books(Observer):
         for record in event.records:
             if isinstance(record, InstanceRecord):
                 place = (record.group, record.id)
-                if record.tasks or record.rule:
+                is_kept = self.settings.keep_instance_with_acquisitions
+                if record.rule or (record.tasks and not is_kept):
                     self.life.doomed.add(place)
                 for key, slot, _ in record.suspended:
                     self.life.kept[key] = (*place, slot)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 __all__ = ("Failure", "Figures", "play")
 
 HOUR = timedelta(hours=1)
-# How long everybody must have been served after the last fault, at the latest.
-PATIENCE_HOURS = 72
+# How long after the last fault everybody must have been served: where there is one slot
+# for two tasks an hour, days of work are waiting.
+PATIENCE_HOURS = 336
 # For how long nothing may change when nothing is to be changed.
 QUIET_HOURS = 4
 

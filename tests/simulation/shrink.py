@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ("shrink",)
 
 # How many times a world is run again.
-RUNS = 150
+RUNS = 100
 
 
 def shrink(
