@@ -237,3 +237,22 @@ def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
     assert play.life("a") is Life.REMOVING
     play.say(events.InterruptionAnnounced("g", "a", "again"))
     assert play.group.instances["a"].reason == "spot"
+
+
+def test_a_used_up_instance_that_keeps_failing_is_taken_down_if_the_operator_says_so() -> None:
+    """Its last task would never end."""
+    play = Play(
+        settings(
+            capacity_per_instance=1,
+            max_use_count=1,
+            failure_threshold=1,
+            heartbeat_interval=timedelta(minutes=1),
+            remove_unhealthy_with_tasks=True,
+        )
+    )
+    play.ready("a")
+    assert play.life("a") is Life.DRAINING
+    play.tick(60.0)
+    play.say(events.HealthFailed("g", "a", "dead"))
+    assert play.take(effects.Revoke).key == "task-0"
+    assert play.life("a") is Life.REMOVING

@@ -397,3 +397,34 @@ def test_a_record_with_a_suspended_task_survives_its_encoding() -> None:
     record = InstanceRecord("g", "a", None, START, 2, (), Rule.AGE, "old", START, kept)
     encoded = msgspec.json.encode(record)
     assert msgspec.json.decode(encoded, type=InstanceRecord) == record
+
+
+def test_a_task_that_sleeps_is_told_that_its_instance_is_lost() -> None:
+    """Nobody waits for it now, but somebody will want to resume it."""
+    play = asleep()
+    play.relist()
+    revoke = play.take(effects.Revoke)
+    assert (revoke.key, revoke.id) == ("task-0", "a")
+    assert play.state.tasks.suspended == {}
+
+
+def test_an_instance_stays_for_the_last_of_its_sleeping_tasks() -> None:
+    """One that is given up frees its slot; the others keep theirs."""
+    play = start(capacity=2)
+    for key in ("task-0", "task-1"):
+        play.say(events.TaskSuspended(key))
+    play.tick()
+    play.say(events.SuspendedTaskDropped("task-0"))
+    assert life(play) is Life.SUSPENDING
+    assert play.group.suspended == 1
+
+
+def test_a_sleeping_task_can_be_given_up_before_its_instance_is_seen_again() -> None:
+    """After a restart the instance is used like any other then."""
+    record = InstanceRecord("g", "a", None, START, 1, (), suspended=(("task-0", 0, START),))
+    play = Play(Settings(policy=ROOMY), ABLE, records=[record])
+    play.say(events.SuspendedTaskDropped("task-0"))
+    assert life(play) is Life.CREATING
+    play.list(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    assert play.state.standing().demand.free == 1
