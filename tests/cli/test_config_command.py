@@ -86,8 +86,11 @@ def test_a_good_file_is_called_good(command: Command) -> None:
     """Exit code 0, nothing on standard error, and what is ignored is said."""
     done = command.run("config", "check", "good.toml")
     assert (done.returncode, done.stderr) == (0, "")
+    above = "runners[0].autoscaler.extensions.group"
+    groups = f"{above}[0].plugin_config, {above}[1].plugin_config"
     assert done.stdout.splitlines() == [
         "good.toml: it can be used; runners with an autoscaler: 'builders'",
+        f"not checked, because the plugin is not installed here: {groups}",
         "ignored, because they do not concern scaling: runners[0].token",
     ]
 
@@ -128,6 +131,21 @@ def test_a_check_for_programs(command: Command) -> None:
     assert done.returncode == 2
     assert json.loads(done.stdout)["problems"] == [
         {"severity": "error", "path": "", "text": "there is no such file; check the path"}
+    ]
+
+
+def test_the_settings_of_an_installed_plugin_are_checked(command: Command) -> None:
+    """What the plugin itself would refuse is told with the rest."""
+    text = HURTS.replace('"aws"', '"local"').replace('name = "s3cret too"', "max_size = 3")
+    (command.folder / "local.toml").write_text(text.replace('name = "s3cret"\n', "max_sise = 2\n"))
+    done = command.run("config", "check", "local.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    above = "local.toml: runners[0].autoscaler.extensions.group"
+    assert [line.partition(";")[0] for line in done.stderr.splitlines()[1:]] == [
+        f"error: {above}[0].plugin_config.max_sise: unknown key",
+        f'error: {above}[0].plugin_config."odd key": unknown key',
+        f"error: {above}[1].plugin_config.max_sise: unknown key",
+        f'error: {above}[1].plugin_config."odd key": unknown key',
     ]
 
 

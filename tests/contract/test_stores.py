@@ -122,7 +122,12 @@ EVERY_KIND: tuple[Record, ...] = (
             use_external_address=True,
         ),
     ),
-    JobRecord("build", "sha", "failed", 2, None, "KILL", "lost", "g/i", NOW, NOW),
+    JobRecord(
+        *("build", "sha", "failed", 2, 1, "KILL", "lost", "g", "i", 3),
+        started_at=NOW,
+        finished_at=NOW,
+        warnings=("slow",),
+    ),
 )
 
 

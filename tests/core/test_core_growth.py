@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from core_model import START, Play
+from core_model import Play
 from fleeting.errors import (
     GroupGone,
     OutOfCapacity,
@@ -23,11 +23,9 @@ from fleeting.errors import (
 )
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
 from taskscaler.core import effects, events
-from taskscaler.core.decisions import Clamp, Rule
-from taskscaler.core.explain import Standing, describe, explain
-from taskscaler.core.instances import Life
-from taskscaler.core.records import GroupRecord
-from taskscaler.core.settings import Policy, Settings
+from taskscaler.core.decisions import Clamp
+from taskscaler.core.explain import explain
+from taskscaler.core.settings import Settings
 from taskscaler.core.throttle import TokenBucket
 
 UNLIMITED = Settings(throttle_limit=math.inf)
@@ -76,7 +74,8 @@ def test_no_window_has_more_than_the_burst_and_what_came_meanwhile(
 ) -> None:
     """Whoever looks at the requests of any stretch of time finds at most burst + limit * length."""
     bucket = TokenBucket(Settings(throttle_limit=limit, throttle_burst=burst))
-    now, taken = start, []
+    now = start
+    taken: list[tuple[float, int]] = []
     for pause, wish in wishes:
         now += pause
         available = bucket.available(now)
@@ -470,192 +469,3 @@ def test_reservations_know_the_operators_limit_of_a_group() -> None:
     play.list()
     answers = [play.say(events.TaskReserved(key)) for key in "abc"]
     assert [bool(answer) for answer in answers] == [False, False, True]
-
-
-# What is recorded.
-
-
-def held_back(play: Play) -> list[tuple[str, Clamp | None]]:
-    """Return what was told to be held back, and forget that it was told."""
-    told = [one.decision for one in play.todo if isinstance(one, effects.Decided)]
-    play.todo = [one for one in play.todo if not isinstance(one, effects.Decided)]
-    return [(one.group, one.clamp) for one in told]
-
-
-def test_what_is_held_back_is_told_once_and_not_with_every_second_of_it() -> None:
-    """A pause has other seconds left each time, and is the same pause all the while."""
-    play = Play(UNLIMITED)
-    play.list()
-    assert held_back(play) == []
-    ask(play, 1)
-    assert held_back(play) == [], "an answer that is awaited for a moment is no news"
-    settle(play, error=Throttled("slow down", retry_after=timedelta(seconds=50)))
-    play.tick()
-    assert held_back(play) == [("g", Clamp.PAUSED)]
-    for _ in range(10):
-        play.tick(1.0)
-    assert held_back(play) == []
-    play.say(events.SettingsChanged(replace(UNLIMITED, group_limits={"g": 0})))
-    play.tick(40.0)
-    assert held_back(play) == [("g", Clamp.GROUP_LIMIT)]
-    play.say(events.TaskCancelled("t0"))
-    play.tick()
-    ask(play, 1, "again")
-    assert held_back(play) == [("g", Clamp.GROUP_LIMIT)], "it had ended meanwhile"
-
-
-def test_a_decision_carries_every_input_of_the_formula() -> None:
-    """By the names that operators know, in one line."""
-    policy = Policy(idle_count=2, scale_factor=0.5, scale_factor_limit=4, preemptive_mode=False)
-    play = Play(Settings(capacity_per_instance=2, max_instances=7, policy=policy))
-    play.say(events.TaskReserved("r"))
-    ask(play, 3)
-    play.list()
-    decision = play.take(effects.Increase).decision
-    assert decision.demand.inputs == {
-        "instance_count": 0,
-        "max_instance_count": 7,
-        "capacity_per_instance": 2,
-        "acquired": 0,
-        "pending": 3,
-        "reserved": 1,
-        "promised": 0,
-        "idle": 0,
-        "unready": 0,
-        "overdue": 0,
-        "unavailable_capacity": 0,
-        "unhealthy": 0,
-        "suspended": 0,
-        "idle_count": 2,
-        "scale_factor": 0.5,
-        "scale_factor_limit": 4,
-        "required": 3,
-    }
-    line = describe(decision)
-    assert line.startswith("g: +3 instances because tasks wait for slots (instance_count=0 ")
-    assert "scale_factor=0.5 " in line
-    held = replace_limit(play)
-    assert "g: no instances of +" in held
-    assert ", held back by max_instances (" in held
-
-
-def replace_limit(play: Play) -> str:
-    """Lower the limit to one instance, and return the line of the decision that follows."""
-    settings = replace(play.state.settings, max_instances=1)
-    play.say(events.SettingsChanged(settings))
-    play.say(events.IncreaseSettled("g", "op-1", Accepted(3)))
-    ask(play, 5, "more")
-    play.tick(1.0)
-    (decision,) = play.state.blocked
-    assert decision.rule is Rule.TASKS_WAIT
-    return describe(decision)
-
-
-# One task.
-
-
-def test_a_task_is_told_its_place_and_what_is_coming() -> None:
-    """One sentence with numbers for one task, whatever has become of it."""
-    play = Play(Settings(capacity_per_instance=2, max_instances=1))
-    play.list()
-    ask(play, 4)
-    play.tick(90.0)
-    standing, tasks = play.state.standing(), play.state.tasks
-    play.say(events.TaskCancelled("t0"))
-    assert [tasks.place(f"t{number}") for number in range(4)] == [None, 1, 2, 3]
-    assert explain(standing, key="t3", place=4, waiting_seconds=90.2) == (
-        "task 't3' has waited for 1m30s for a slot as number 4 of 4 in the queue, and nothing is "
-        "coming: 0 slots in use, 0 free, 0 coming, 2 overdue; 1 of at most 1 instances; "
-        "g: held back by an earlier request is not answered yet"
-    )
-    settle(play)
-    ask(play, 0)
-    coming = replace_coming(play)
-    assert "as number 2 of 3 in the queue, and one of the slots that are coming" in explain(
-        coming, key="t2", place=2
-    )
-    assert "the slots that are coming serve the first 2:" in explain(coming, key="t3", place=3)
-
-
-def replace_coming(play: Play) -> Standing:
-    """Let what was asked for be seen, and return where that leaves everybody."""
-    play.take(effects.List)
-    play.say(events.ListingArrived("g", Listing((_creating("a"),))))
-    play.tick()
-    assert play.group.lives[Life.CREATING] == 1
-    return play.state.standing()
-
-
-def test_a_task_that_does_not_wait_is_told_so() -> None:
-    """It holds a slot, has a reservation only, or is not known at all."""
-    standing = Play().state.standing()
-    assert explain(standing, key="x", holds="slot 0 of 'a' in 'g'") == (
-        "task 'x' does not wait: it holds slot 0 of 'a' in 'g'"
-    )
-    assert "has a reservation and has not asked" in explain(standing, key="x", reserved=True)
-    assert explain(standing, key="x").startswith("task 'x' neither waits nor holds a slot")
-
-
-# What a restart must not forget.
-
-
-def stored(play: Play) -> GroupRecord | None:
-    """Return the record of the group that is stored last."""
-    found: GroupRecord | None = None
-    for one in play.todo:
-        if isinstance(one, effects.Persist):
-            found = next((put for put in one.put if isinstance(put, GroupRecord)), found)
-            found = None if ("group", "g", "") in one.drop else found
-    return found
-
-
-def test_pauses_and_cooldowns_outlast_a_restart_and_not_their_time() -> None:
-    """A scaler that is restarted all the time does not try all the time."""
-    play = Play(UNLIMITED)
-    play.list()
-    ask(play, 1)
-    settle(play, error=OutOfCapacity("none left"))
-    play.tick(1.0)
-    settle(play, error=OutOfCapacity("none left"))
-    play.tick()
-    record = stored(play)
-    assert record == GroupRecord(
-        "g",
-        2,
-        START + timedelta(seconds=3),
-        START + timedelta(seconds=301),
-        "none left",
-    )
-    again = Play(UNLIMITED, records=(record, replace_group(record)))
-    assert (again.group.backoff.failures, again.group.backoff.until) == (2, 3.0)
-    assert (again.group.cooldown.until, again.group.cooldown.reason) == (300.0, "none left")
-    assert stored(again) is None, "what is as it was stored is not stored again"
-    again.list()
-    ask(again, 1)
-    assert not again.has(effects.Increase)
-    again.tick(3.0)
-    settle(again)
-    again.relist(Instance("a", State.RUNNING))
-    again.say(events.InstancePrepared("g", "a"))
-    again.tick()
-    assert stored(again) is None
-    assert any(
-        ("group", "g", "") in one.drop for one in again.todo if isinstance(one, effects.Persist)
-    )
-
-
-def replace_group(record: GroupRecord) -> GroupRecord:
-    """Return the record of a group that is not driven any more."""
-    return GroupRecord("elsewhere", 9, record.paused_until, record.passed_over_until, "gone")
-
-
-def test_a_wall_clock_that_jumped_back_makes_no_pause_for_ever() -> None:
-    """What is stored for next year is waited for as long as the longest pause."""
-    late = START + timedelta(days=365)
-    play = Play(UNLIMITED, records=(GroupRecord("g", 1, late, late, "no"),))
-    assert play.group.backoff.until == 300.0
-    assert play.group.cooldown.until == 300.0
-    early = START - timedelta(days=1)
-    over = Play(UNLIMITED, records=(GroupRecord("g", 1, early, early, "no"),))
-    assert over.group.backoff.until == 0.0
-    assert over.group.cooldown.reason == ""

@@ -55,7 +55,7 @@ def test_a_slot_behind_a_silent_connection_is_handed_out_when_the_check_has_pass
     assert [(one.key, one.slot) for one in grants] == [("first", 0), ("second", 1)]
     play.say(events.TaskReleased("first"))
     play.say(events.TaskAsked("third"), after=9.0)
-    assert play.state.tasks.held["third"]
+    assert "third" in play.state.tasks.held
     assert not play.has(effects.CheckHealth), "it proved itself 9 seconds ago"
 
 
@@ -113,7 +113,7 @@ def test_an_instance_that_keeps_failing_is_replaced() -> None:
 
 @pytest.mark.parametrize("remove", [True, False])
 def test_tasks_on_an_instance_that_keeps_failing_run_on_unless_the_operator_says_else(
-    remove: bool,
+    remove: bool,  # noqa: FBT001 - pytest passes it by name
 ) -> None:
     """It takes no further task in either case."""
     play = Play(
@@ -140,9 +140,9 @@ def test_a_last_use_that_fell_through_lets_the_instance_go() -> None:
     play = Play(settings(capacity_per_instance=1, max_use_count=2))
     idle(play, "a")
     play.say(events.TaskAsked("last"), after=60.0)
-    assert play.group.instances["a"].life is Life.DRAINING
+    assert play.life("a") is Life.DRAINING
     play.say(events.HealthFailed("g", "a", "no answer"))
-    assert play.group.instances["a"].life is Life.REMOVING
+    assert play.life("a") is Life.REMOVING
     assert list(play.state.tasks) == ["last"]
 
 
@@ -221,7 +221,7 @@ def test_an_announced_interruption_ends_the_placing_and_begins_the_replacement()
     decrease = play.take(effects.Decrease)
     assert (decrease.ids, decrease.decisions[0].rule) == (("idle",), Rule.INTERRUPTED)
     play.say(events.TaskReleased("task"))
-    assert play.group.instances["busy"].life is Life.REMOVING
+    assert play.life("busy") is Life.REMOVING
 
 
 def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
@@ -234,6 +234,6 @@ def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(increase.count)))
     play.relist(Instance("a", State.CREATING))
     play.say(events.InterruptionAnnounced("g", "a", "spot"))
-    assert play.group.instances["a"].life is Life.REMOVING
+    assert play.life("a") is Life.REMOVING
     play.say(events.InterruptionAnnounced("g", "a", "again"))
     assert play.group.instances["a"].reason == "spot"

@@ -6,13 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from core_model import Play
+from core_model import START, Play
 from fleeting.errors import OutOfCapacity, ProviderError, Throttled
 from fleeting.types import Accepted, Instance, Listing, State
 from taskscaler.core import effects, events
 from taskscaler.core.decisions import Rule
 from taskscaler.core.explain import explain
 from taskscaler.core.instances import Life
+from taskscaler.core.records import InstanceRecord
 from taskscaler.core.settings import Policy, Settings, UnknownInstances
 
 ROOMY = Policy(idle_time=timedelta(minutes=20))
@@ -176,9 +177,25 @@ def test_an_instance_that_is_created_for_ever_is_given_up() -> None:
     play.todo.clear()
     play.tick(599.0)
     assert not play.has(effects.Decrease)
-    play.tick(1.0)
+    play.seconds += 1.0
+    play.relist(Instance("a", State.CREATING))
     assert "did not run within 10m" in play.take(effects.Decrease).decisions[0].detail
     assert play.group.backoff.failures == 1
+
+
+def test_what_cannot_be_listed_is_not_given_up() -> None:
+    """While a cloud does not answer, nobody knows whether a restored instance runs; it does."""
+    record = InstanceRecord("g", "a", "1", START, 1, ())
+    play = Play(Settings(policy=ROOMY), records=[record])
+    for _ in range(10):
+        play.take(effects.List)
+        play.say(events.ListingFailed("g", ProviderError("out of order")), 600.0)
+        play.tick(600.0)
+    assert not play.has(effects.Decrease)
+    play.relist(Instance("a", State.RUNNING, incarnation="1"))
+    assert play.take(effects.Prepare).id == "a"
+    play.tick(600.0)
+    assert not play.has(effects.Decrease)
 
 
 def test_a_promise_that_no_listing_shows_is_written_off_after_the_timeout() -> None:

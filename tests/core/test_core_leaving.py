@@ -16,6 +16,7 @@ from taskscaler.core.records import (
     InstanceRecord,
     JobRecord,
     OperationRecord,
+    Record,
     TombstoneRecord,
 )
 from taskscaler.core.settings import Policy, Settings, UnknownInstances
@@ -44,10 +45,10 @@ def test_an_old_instance_is_retired_and_its_task_goes_on() -> None:
     play.todo.clear()
     born = play.group.instances["a"].born
     play.tick(born + 3599.0 - play.seconds)
-    assert play.group.instances["a"].life is Life.READY
+    assert play.life("a") is Life.READY
     assert play.take(effects.WakeAt).monotonic == born + 3600.0
     play.tick(1.0)
-    assert play.group.instances["a"].life is Life.DRAINING
+    assert play.life("a") is Life.DRAINING
     play.say(events.TaskReleased("task-0"))
     play.tick()
     decrease = play.take(effects.Decrease)
@@ -82,7 +83,7 @@ def test_without_a_maximum_age_nobody_is_too_old() -> None:
     play.say(events.TaskReleased("task-0"))
     play.todo.clear()
     play.tick(365 * 86400.0)
-    assert play.group.instances["a"].life is Life.READY
+    assert play.life("a") is Life.READY
 
 
 def test_age_counts_from_before_a_restart() -> None:
@@ -92,9 +93,9 @@ def test_age_counts_from_before_a_restart() -> None:
     play.list(Instance("a", State.RUNNING))
     play.say(events.InstancePrepared("g", "a"))
     play.tick(59.0)
-    assert play.group.instances["a"].life is Life.READY
+    assert play.life("a") is Life.READY
     play.tick(1.0)
-    assert play.group.instances["a"].life is Life.REMOVING
+    assert play.life("a") is Life.REMOVING
 
 
 # Shutdown and drain.
@@ -168,7 +169,7 @@ def test_a_task_whose_slot_falls_through_during_the_shutdown_is_refused() -> Non
 
 
 def test_an_instance_that_ran_tasks_is_used_again_if_the_operator_says_so() -> None:
-    """Its use count goes on, its old tasks are forgotten, and it proves itself without the command."""
+    """Its use count goes on, its old tasks are forgotten, and no command is run on it again."""
     record = InstanceRecord("g", "a", None, START, 2, ("ran",), ready_at=START)
     kept = settings(
         keep_instance_with_acquisitions=True, max_use_count=3, instance_ready_command="prepare"
@@ -181,7 +182,7 @@ def test_an_instance_that_ran_tasks_is_used_again_if_the_operator_says_so() -> N
     play.say(events.InstancePrepared("g", "a"))
     play.say(events.TaskAsked("last"))
     assert play.take(effects.Grant).id == "a"
-    assert play.group.instances["a"].life is Life.DRAINING, "that was its third use"
+    assert play.life("a") is Life.DRAINING, "that was its third use"
 
 
 def test_an_instance_that_was_never_ready_is_prepared_with_the_command() -> None:
@@ -216,7 +217,7 @@ def test_only_what_may_come_back_is_remembered() -> None:
 
 def test_records_of_others_are_left_alone() -> None:
     """Those of groups that are not driven, and those that are not of the core."""
-    records = [
+    records: list[Record] = [
         InstanceRecord("other", "a", None, START, 0, ()),
         OperationRecord("other", "op", 1, START),
         GroupRecord("other", 1, START, START, "full"),

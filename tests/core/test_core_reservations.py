@@ -250,6 +250,34 @@ def test_the_end_of_an_older_reservation_by_a_task_lets_the_others_go() -> None:
     assert "new" in play.state.tasks.reserved
 
 
+def act(play: Play, what: str, key: str) -> None:
+    """Let a task do something if it can, or let time pass."""
+    tasks = play.state.tasks
+    if what == "reserve" and key not in tasks:
+        reserve(play, key)
+    elif what == "unreserve" and key in tasks.reserved:
+        play.say(events.TaskUnreserved(key))
+    elif what == "ask" and (key in tasks.reserved or key not in tasks):
+        promised = key in tasks.reserved and play.state.preemptive
+        play.say(events.TaskAsked(key))
+        assert key in tasks.held or not promised, "I7: the slot is there"
+    elif what == "release" and key in tasks.held:
+        play.say(events.TaskReleased(key))
+    elif what in ("wait", "long"):
+        run(play, 70 if what == "long" else 10)
+
+
+def let_go(play: Play) -> None:
+    """Give back all claims."""
+    tasks = play.state.tasks
+    for key in list(tasks.waiting):
+        play.say(events.TaskCancelled(key))
+    for key in list(tasks.held):
+        play.say(events.TaskReleased(key))
+    for key in list(tasks.reserved):
+        play.say(events.TaskUnreserved(key))
+
+
 @profile(deadline=None, max_examples=60)
 @given(
     capacity=st.integers(1, 3),
@@ -285,19 +313,7 @@ def test_every_promise_is_kept_and_pollers_keep_nothing_for_ever(
     tasks = play.state.tasks
     idle(play, 3)
     for what, number in steps:
-        key = f"t{number}"
-        if what == "reserve" and key not in tasks:
-            reserve(play, key)
-        elif what == "unreserve" and key in tasks.reserved:
-            play.say(events.TaskUnreserved(key))
-        elif what == "ask" and (key in tasks.reserved or key not in tasks):
-            promised = key in tasks.reserved and preemptive
-            play.say(events.TaskAsked(key))
-            assert key in tasks.held or not promised, "I7: the slot is there"
-        elif what == "release" and key in tasks.held:
-            play.say(events.TaskReleased(key))
-        elif what in ("wait", "long"):
-            run(play, 70 if what == "long" else 10)
+        act(play, what, f"t{number}")
         free = sum(group.slots.free for group in play.state.order)
         assert not preemptive or len(tasks.reserved) <= free, "I7 between the steps"
         for group in play.state.order:
@@ -306,12 +322,7 @@ def test_every_promise_is_kept_and_pollers_keep_nothing_for_ever(
                 group.instances[id].available == slots for id, slots in group.parting.items()
             )
         assert tasks.older <= tasks.reserved
-    for key in list(tasks.waiting):
-        play.say(events.TaskCancelled(key))
-    for key in list(tasks.held):
-        play.say(events.TaskReleased(key))
-    for key in list(tasks.reserved):
-        play.say(events.TaskUnreserved(key))
+    let_go(play)
     for number in range(25):
         poll(play, number)
     assert ready(play) * capacity < idle_count + capacity

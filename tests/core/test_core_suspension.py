@@ -10,7 +10,7 @@ import pytest
 from core_model import START, Play
 from fleeting.errors import ProviderError
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
-from taskscaler.core import effects, events
+from taskscaler.core import effects, events, removal
 from taskscaler.core.decisions import Rule
 from taskscaler.core.instances import Life
 from taskscaler.core.records import InstanceRecord
@@ -300,7 +300,7 @@ def test_a_resumed_task_waits_until_its_instance_is_well() -> None:
 
 
 def test_a_shutdown_leaves_suspended_instances_alone() -> None:
-    """Those that still run are suspended; who waits to be resumed is refused."""
+    """Those that still run are suspended, and then nothing is left to be done."""
     play = start(capacity=2)
     play.say(events.TaskSuspended("task-0"))
     play.say(events.ShutdownAsked(remove=True))
@@ -310,8 +310,14 @@ def test_a_shutdown_leaves_suspended_instances_alone() -> None:
     assert not play.state.finished
     play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
     play.relist(Instance("a", State.SUSPENDED))
-    assert play.state.finished
     assert not play.has(effects.Decrease)
+    end = play.state.standing()
+    assert end.lives["suspended"] == 1
+    assert removal.cleared(play.group)
+
+
+def test_a_shutdown_refuses_who_waits_to_be_resumed() -> None:
+    """The task stays suspended, and can be resumed in the scaler's next life."""
     play = asleep()
     play.say(events.TaskResumed("task-0"))
     play.say(events.ShutdownAsked(remove=True))
@@ -341,7 +347,7 @@ def test_suspended_tasks_outlive_the_scaler() -> None:
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_an_instance_with_suspended_and_lost_tasks_stays_for_the_suspended_ones(
-    keep: bool,
+    keep: bool,  # noqa: FBT001 - pytest passes it by name
 ) -> None:
     """New tasks get it only if the operator trusts it."""
     record = InstanceRecord(

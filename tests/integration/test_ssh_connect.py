@@ -79,6 +79,18 @@ async def test_one_of_several_known_keys_is_enough(serve: Callable[..., Any], ke
             assert connection.is_open
 
 
+async def test_a_connection_tells_the_key_that_was_shown(
+    serve: Callable[..., Any], keys: Keys
+) -> None:
+    """Known or not, it is there in OpenSSH format, to be demanded the next time."""
+    async with serve() as server:
+        for host_keys in ((), server.info.host_keys):
+            info = replace(server.info, host_keys=host_keys)
+            async with await SSHConnector().connect(info) as connection:
+                (shown,) = connection.host_keys
+                assert shown.split() == keys.public(keys.host).split()[:2]
+
+
 async def test_another_kind_of_key_is_a_mismatch(serve: Callable[..., Any], keys: Keys) -> None:
     """A host without a key of the known kind is a wrong host, not one that cannot be talked to."""
     async with serve() as server:

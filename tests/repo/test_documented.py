@@ -70,8 +70,11 @@ def main_command(loaded: Any) -> click.Command:
         for value in vars(sys.modules[loaded.__module__]).values()
         if isinstance(value, click.Group)
     ]
-    assert len(commands) == 1, f"{loaded.__module__} should have one click group: {commands}"
-    return commands[0]
+    # Groups of further commands are imported there, too, and stand below the main one.
+    below = {id(command) for group in commands for command in group.commands.values()}
+    main = [command for command in commands if id(command) not in below]
+    assert len(main) == 1, f"{loaded.__module__} should have one main click group: {main}"
+    return main[0]
 
 
 @pytest.fixture(scope="session")

@@ -181,6 +181,7 @@ async def test_who_is_fenced_stops_at_once() -> None:
                 await anyio.sleep_forever()
         ends.append("out")
 
+    calls = 0
     held, opened = anyio.Event(), anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run)

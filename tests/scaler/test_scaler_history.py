@@ -124,10 +124,12 @@ async def test_decisions_are_noted_and_logged_with_all_inputs(
     assert [one.decided for one in remembered.decisions if one.decided] == [1, -1]
     lines = [one.getMessage() for one in caplog.records if "scaling decision" in one.getMessage()]
     assert len(lines) == len(remembered.decisions)
-    for word in ("group=fake/group", "decided=1", 'rule="tasks wait for slots"', "waiting=1"):
-        assert word in lines[0]
-    for name in remembered.decisions[0].demand.__struct_fields__:
-        assert f" {name}=" in lines[0]
+    (line,) = [one for one in lines if "decided=1" in one]
+    for word in ("group=fake/group", 'rule="tasks wait for slots"', "pending=1"):
+        assert word in line
+    (decision,) = [one for one in remembered.decisions if one.decided == 1]
+    for name, value in decision.demand.inputs.items():
+        assert f" {name}={value}" in line
 
 
 def test_a_line_of_the_log_can_be_read_by_programs() -> None:
@@ -139,7 +141,7 @@ def test_a_line_of_the_log_can_be_read_by_programs() -> None:
     line = describe(decision)
     assert line.startswith('group="a=b" rule="idle for longer than the policy allows" wanted=0')
     assert 'clamped_by="the \\"cloud\\"\\nsays no"' in line
-    assert 'detail=""' in line
+    assert line.endswith('detail=""')
     assert "\n" not in line
 
 
@@ -176,7 +178,7 @@ async def test_the_picture_shows_who_waits_and_who_holds_what() -> None:
 
             for key in ("first", "second"):
                 tasks.start_soon(wait, key)
-                while "is not known" in scaler.explain(key):
+                while "not known" in scaler.explain(key):
                     await checkpoint()
             await anyio.sleep(2)
             picture = (await store.recall()).picture
@@ -269,7 +271,7 @@ async def test_a_task_is_told_what_it_has() -> None:
     """Unknown, reserved, waiting, holding, lost: one sentence for each."""
     group, store = FakeInstanceGroup(), MemoryStore()
     async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
-        assert "is not known" in scaler.explain("a")
+        assert "is not known here" in scaler.explain("a")
         scaler.reserve("a")
         assert "has a reservation" in scaler.explain("a")
         with pytest.raises(AcquisitionLost):
@@ -285,9 +287,12 @@ async def test_a_task_is_told_what_it_has() -> None:
                 await anyio.sleep(10)
                 tasks.start_soon(wait, "second")
                 await anyio.sleep(10)
+                assert "as number 1 of 2" in scaler.explain("first")
+                assert "as number 2 of 2" in scaler.explain("second")
+                assert "1 of at most 1 instances" in scaler.explain("second")
                 group.vanish("i-1")
                 with anyio.CancelScope(shield=True):
                     await anyio.sleep(600)
                     assert "and lost it: it is no longer listed" in scaler.explain("a")
                 await checkpoint()
-        assert "is not known" in scaler.explain("a")
+        assert "is not known here" in scaler.explain("a")

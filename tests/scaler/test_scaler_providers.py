@@ -179,7 +179,7 @@ async def test_a_cancellation_inside_a_plugin_is_survived() -> None:
     settings = Settings(max_instances=1, creation_timeout=timedelta(minutes=2))
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="cancelled inside the plugin"):
-            async with scaler.acquire("a", timeout=timedelta(seconds=30)):
+            async with scaler.acquire("a", timeout=timedelta(seconds=5)):
                 pytest.fail("nobody may come here")
         served = await serve(scaler, "b")
     # Outside of the block, because the cancellation must not have ended that either.

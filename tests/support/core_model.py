@@ -134,7 +134,7 @@ def picture(value: Any, seen: frozenset[int] = frozenset()) -> Any:
     if isinstance(value, list | tuple | deque):
         return [picture(one, seen) for one in cast("list[Any]", value)]
     if isinstance(value, set):
-        return sorted(cast("set[Any]", value))
+        return sorted(cast("set[Any]", value), key=str)
     names = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
     names += list(getattr(value, "__dict__", ()))
     return [(name, picture(getattr(value, name), seen)) for name in names if name != "__weakref__"]
@@ -195,6 +195,10 @@ class Play:
         self.take(effects.List, group)
         self.say(events.ListingArrived(group, Listing(instances, pending)))
         self.tick()
+
+    def life(self, id: str) -> Life:
+        """Return where an instance of the first group is in its life."""
+        return self.group.instances[id].life
 
     def relist(self, *instances: Instance, group: str = "g") -> None:
         """Let a listing arrive at the next time when one is due."""

@@ -71,6 +71,9 @@ WHOLE_TABLE: dict[str, Any] = {
 }
 
 
+NO_PERIODS: list[str] = []
+
+
 def read(table: dict[str, Any]) -> AutoscalerConfig:
     """Decode a table."""
     return decode(table, AutoscalerConfig, where="test")
@@ -243,7 +246,10 @@ def test_the_plain_case_is_one_group() -> None:
         ({"policy": [{"idle_count": -1}]}, "a.policy[0].idle_count: -1 is not 0 or more"),
         ({"policy": [{"idle_time": "-1s"}]}, "a.policy[0].idle_time: '-1s' is too short"),
         ({"policy": [{"scale_factor": float("nan")}]}, "a.policy[0].scale_factor: nan is not 0"),
-        ({"policy": [{"periods": []}]}, "a.policy[0].periods: a policy without a period never"),
+        (
+            {"policy": [{"periods": NO_PERIODS}]},
+            "a.policy[0].periods: a policy without a period never",
+        ),
         ({"policy": [{"periods": ["* * *"]}]}, "a.policy[0].periods[0]: '* * *' has 3 fields"),
         ({"policy": [{"timezone": "X"}]}, "a.policy[0].timezone: there is no time zone 'X'"),
         ({"extensions": {"missed_updates": 0}}, "a.extensions.missed_updates: 0 is not 1"),

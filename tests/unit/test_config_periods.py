@@ -11,7 +11,9 @@ from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskscaler.config import compile_period, find_zone
+from fleeting.config import decode
+from taskscaler.config import AutoscalerConfig, compile_period, find_zone
+from taskscaler.core.policy import in_force
 
 if TYPE_CHECKING:
     from taskscaler.core.settings import Period
@@ -148,6 +150,26 @@ def test_a_day_that_is_missing_may_be_made_up_for_by_a_day_of_the_week() -> None
     """Where either day is enough, a period holds although no such month has such a day."""
     period = compile_period("0 0 31 2 1")
     assert holds(period, datetime(2026, 2, 2))  # noqa: DTZ001 - the bits know no zone
+
+
+@pytest.mark.parametrize(
+    ("period", "start", "hours"),
+    [
+        ("* 2 * * *", "2026-03-29", 0),
+        ("* 1-4 * * *", "2026-03-29", 3),
+        ("* 2 * * *", "2026-10-25", 2),
+        ("* 1-4 * * *", "2026-10-25", 5),
+        ("* 2 * * *", "2026-07-01", 1),
+    ],
+)
+def test_a_period_means_the_clock_on_the_wall(period: str, start: str, hours: int) -> None:
+    """An hour that daylight saving leaves out does not come; one that comes twice holds twice."""
+    policy = {"periods": [period], "timezone": "Europe/Berlin", "idle_count": 1}
+    settings = decode({"policy": [policy]}, AutoscalerConfig, where="test").settings()
+    midnight = datetime.fromisoformat(start).replace(tzinfo=find_zone("Europe/Berlin"))
+    minutes = (midnight.astimezone(UTC) + timedelta(minutes=n) for n in range(24 * 60))
+    held = sum(in_force(settings, minute).policy.idle_count for minute in minutes)
+    assert held == 60 * hours
 
 
 def test_zones_are_those_of_the_iana() -> None:

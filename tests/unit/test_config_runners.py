@@ -29,6 +29,37 @@ name = "builders"
 """
 
 
+# One mistake of every kind.
+WRONG = """
+concurrent = "many"
+chek_interval = 3
+[[runners]]
+name = "builders"
+id = 42
+url = "https://gitlab.example.com"
+[runners.autoscaler]
+plugin = "aws"
+capacity_per_instance = 0
+max_instances = "5"
+IdleCount = 3
+[[runners.autoscaler.policy]]
+periods = ["0 0 31 2 *", "* 8-17 * * 1-5"]
+timezone = "Europe/Berlni"
+preemptive_mode = "yes"
+IdleTime = "3m"
+[[runners.autoscaler.policy]]
+preemptive_mode = true
+scale_factor = 1.0
+[runners.autoscaler.extensions]
+placement = "wide"
+[[runners.autoscaler.extensions.group]]
+max_instances = -1
+pluginconfig = 1
+[[runners]]
+autoscaler = "aws"
+"""
+
+
 def read(folder: Path, text: str) -> RunnerFile:
     """Write a file and read it."""
     path = folder / "config.toml"
@@ -120,58 +151,29 @@ def test_a_file_of_gitlab_runner_is_read(tmp_path: Path) -> None:
 
 def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     """Unknown keys, wrong types, ranges and what cannot work come out of one reading."""
-    text = """
-        concurrent = "many"
-        chek_interval = 3
-        [[runners]]
-        name = "builders"
-        id = 42
-        url = "https://gitlab.example.com"
-        [runners.autoscaler]
-        plugin = "aws"
-        capacity_per_instance = 0
-        max_instances = "5"
-        IdleCount = 3
-        [[runners.autoscaler.policy]]
-        periods = ["0 0 31 2 *", "* 8-17 * * 1-5"]
-        timezone = "Europe/Berlni"
-        preemptive_mode = "yes"
-        IdleTime = "3m"
-        [[runners.autoscaler.policy]]
-        preemptive_mode = true
-        scale_factor = 1.0
-        [runners.autoscaler.extensions]
-        placement = "wide"
-        [[runners.autoscaler.extensions.group]]
-        max_instances = -1
-        pluginconfig = 1
-        [[runners]]
-        autoscaler = "aws"
-    """
-    errors, warnings = problems(tmp_path, text)
+    errors, warnings = problems(tmp_path, WRONG)
     above, of = "runners[0].autoscaler", "(runner 'builders')"
-    assert errors == [
-        "concurrent: expected an integer, got a string; write such a value",
-        f"{above}.max_instances: {of} expected an integer, got a string; write such a value",
-        f"{above}.IdleCount: {of} unknown key; did you mean 'policy.idle_count'?",
-        f"{above}.policy[0].preemptive_mode: {of} expected true or false, got a string; write "
-        "such a value",
-        f"{above}.policy[0].IdleTime: {of} unknown key; did you mean 'idle_time'?",
-        f"{above}.extensions.placement: {of} invalid enum value 'wide'; write 'pack' or 'spread'",
-        f"{above}.extensions.group[0].pluginconfig: {of} unknown key; did you mean "
-        "'plugin_config'?",
-        "runners[1].autoscaler: expected a table, got a string; write such a value",
-        f"{above}.capacity_per_instance: {of} 0 is not 1 or more; an instance without a slot is "
-        "of no use",
-        f"{above}.policy[0].periods[0]: {of} '0 0 31 2 *' never holds, because no such month has "
-        "such a day; write a day that there is",
-        f"{above}.policy[0].timezone: {of} there is no time zone 'Europe/Berlni'; did you mean "
-        "'Europe/Berlin'?",
-        f"{above}.extensions.group[0].max_instances: {of} -1 is not 0 or more; 0 means no limit",
-        f"{above}.policy[1].preemptive_mode: {of} a task is taken only when a slot is free, and "
-        "with idle_count = 0 none is ever made, for scale_factor needs slots in use to begin "
-        "with; write idle_count = 1 or more, or preemptive_mode = false",
-    ]
+    expected = """
+concurrent: expected an integer, got a string; write such a value
+{above}.max_instances: {of} expected an integer, got a string; write such a value
+{above}.IdleCount: {of} unknown key; did you mean 'policy.idle_count'?
+{above}.policy[0].preemptive_mode: {of} expected true or false, got a string; write such a value
+{above}.policy[0].IdleTime: {of} unknown key; did you mean 'idle_time'?
+{above}.extensions.placement: {of} invalid enum value 'wide'; write 'pack' or 'spread'
+{above}.extensions.group[0].pluginconfig: {of} unknown key; did you mean 'plugin_config'?
+runners[1].autoscaler: expected a table, got a string; write such a value
+{above}.capacity_per_instance: {of} 0 is not 1 or more; an instance without a slot is of no use
+{above}.policy[0].periods[0]: {of} '0 0 31 2 *' never holds, because no such month has such a day;
+ write a day that there is
+{above}.policy[0].timezone: {of} there is no time zone 'Europe/Berlni';
+ did you mean 'Europe/Berlin'?
+{above}.extensions.group[0].max_instances: {of} -1 is not 0 or more; 0 means no limit
+{above}.policy[1].preemptive_mode: {of} a task is taken only when a slot is free, and with
+ idle_count = 0 none is ever made, for scale_factor needs slots in use to begin with;
+ write idle_count = 1 or more, or preemptive_mode = false
+"""
+    expected = expected.format(above=above, of=of).replace("\n ", " ")
+    assert errors == expected.strip().splitlines()
     assert warnings == [
         "chek_interval: unknown key, which has no effect here; did you mean 'check_interval'?"
     ]
@@ -263,8 +265,8 @@ def test_a_file_without_fault_gets_no_word(tmp_path: Path) -> None:
         (
             RUNNER + "[[runners.autoscaler.policy]]\npreemptive_mode = true\n",
             (
-                "policy[0].preemptive_mode: (runner 'builders') a task is taken only when a slot is "
-                "free, and with idle_count = 0 none is ever made; write idle_count = 1 or more"
+                "policy[0].preemptive_mode: (runner 'builders') a task is taken only when a slot "
+                "is free, and with idle_count = 0 none is ever made; write idle_count = 1 or more"
             ),
         ),
         (
@@ -372,6 +374,17 @@ def test_where_the_state_is_kept(tmp_path: Path, storage: str, path: str | None)
     """By default beside the file; a relative folder is one beside the file; or nowhere."""
     text = runner("a", state_storage=storage).replace('id = "a"', 'id = "mine.v1"')
     found = read(tmp_path, text).runner("a").state_path(Path("etc/config.toml"))
+    assert found == (None if path is None else Path(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [("", None), ('state_key_file = "key"', "etc/key"), ('state_key_file = "/key"', "/key")],
+)
+def test_where_the_key_is(tmp_path: Path, key: str, path: str | None) -> None:
+    """The key of the store is a file beside the one that names it, or none."""
+    text = runner("a").replace('id = "a"', f'id = "a"\n{key}')
+    found = read(tmp_path, text).runner("a").state_key_path(Path("etc/config.toml"))
     assert found == (None if path is None else Path(path))
 
 

@@ -8,18 +8,18 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import store_child
 
+import store_child
 from taskscaler.core.records import InstanceRecord
 from taskscaler.errors import StoreLocked
 from taskscaler.storage.sqlite import SqliteStore, read_records, recall
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+    from pathlib import Path
 
     from taskscaler.core.records import Record
 
@@ -45,6 +45,11 @@ def generations(records: Sequence[Record]) -> set[int]:
     instances = [record for record in records if isinstance(record, InstanceRecord)]
     assert len(instances) == len(records) in {0, store_child.RECORDS}
     return {instance.used for instance in instances}
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Return what is in each file."""
+    return {one.name: one.read_bytes() for one in directory.iterdir()}
 
 
 async def test_what_was_acknowledged_survives_kill(tmp_path: Path) -> None:
@@ -111,10 +116,10 @@ async def test_reading_after_a_kill_changes_nothing(tmp_path: Path) -> None:
         acknowledged = int(process.stdout.readline())
         process.kill()
         process.wait()
-    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    before = contents(tmp_path)
     assert "state-wal" in before
     assert max(generations(read_records(path))) >= acknowledged
-    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+    assert contents(tmp_path) == before
     (tmp_path / "state-shm").unlink()
     assert max(generations(read_records(path))) >= acknowledged
 
@@ -124,8 +129,9 @@ async def test_two_in_one_process_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "state"
     link = tmp_path / "link"
     link.symlink_to(path)
+    around = tmp_path / ".." / tmp_path.name / "state"
     async with SqliteStore.open(path) as store:
-        for name in (path, link, Path(os.path.relpath(path))):
+        for name in (path, link, around):
             with pytest.raises(StoreLocked, match=f"process {os.getpid()}"):
                 async with SqliteStore.open(name):
                     pass

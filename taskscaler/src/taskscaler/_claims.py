@@ -192,12 +192,18 @@ class Claims:
 
     def explain(self, key: str | None) -> str:
         """Return why tasks wait, or what a certain task has; see `Taskscaler.explain`."""
-        state = self._driver.state
-        tasks = state.tasks
-        if key is None or key in tasks.waiting:
-            return explain(state.standing())
+        tasks, standing = self._driver.state.tasks, self._driver.state.standing()
+        if key is None:
+            return explain(standing)
+        if key in tasks.waiting:
+            return explain(
+                standing,
+                key=key,
+                place=1 + next(place for place, one in enumerate(tasks) if one == key),
+                waiting_seconds=self._waiting_seconds(key),
+            )
         if (held := tasks.held.get(key)) is not None:
-            return f"task {key!r} holds {self._slot(key, *held)}"
+            return explain(standing, key=key, holds=self._slot(key, *held))
         if (kept := tasks.suspended.get(key)) is not None:
             group, instance = kept
             doing = "is to go on in" if key in tasks.resuming else "is suspended, and keeps"
@@ -206,9 +212,11 @@ class Claims:
                 f"task {key!r} {doing} slot {suspension.slot} of instance {instance.id} of "
                 f"{group.name} ({instance.life.value}), suspended since {_at(suspension.since)}"
             )
-        if key in tasks.reserved:
-            return f"task {key!r} has a reservation and has not asked for its slot yet"
-        return f"task {key!r} is not known: it never asked, or has ended"
+        return explain(standing, key=key, reserved=key in tasks.reserved)
+
+    def _waiting_seconds(self, key: str) -> float | None:
+        claim = self._driver.claims.get(key)
+        return None if claim is None else (datetime.now(UTC) - claim.asked_at).total_seconds()
 
     def _slot(self, key: str, group: Group, instance: Instance) -> str:
         claim = self._driver.claims.get(key)

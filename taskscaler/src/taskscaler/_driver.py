@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from taskscaler.core.state import ScalerState
     from taskscaler.storage import Store
 
-__all__ = ("Driver",)
+__all__ = ("Driver", "only")
 
 # How long a store may take for a commit: a disk that takes longer will not come back.
 COMMIT_SECONDS = 60.0
@@ -219,7 +219,7 @@ class Driver:
                             await self._dispatch(epoch, tasks)
         except BaseExceptionGroup as errors:
             self.failed = True
-            error = _only(errors)
+            error = only(errors)
             raise error from error.__cause__
         finally:
             for receipt in self._receipts:
@@ -433,7 +433,7 @@ class Driver:
             self._store_soon(effects.Persist(drop=(record.key,)))
 
 
-def _only(error: BaseException) -> BaseException:
+def only(error: BaseException) -> BaseException:
     """Return the one error that is in a group of errors; if there are more, the group."""
     while isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)

@@ -26,7 +26,7 @@ from fleeting.types import ConnectorSettings
 from taskscaler import summaries
 from taskscaler._claims import Claim, Claims
 from taskscaler._connections import Connections
-from taskscaler._driver import Driver
+from taskscaler._driver import Driver, only
 from taskscaler.core import effects, events, records
 from taskscaler.core.settings import Settings
 from taskscaler.core.state import ScalerState
@@ -376,17 +376,12 @@ class Taskscaler:
             raise ScalerClosed("the scaler is not open; use it inside its `async with`")
 
 
-def _cause(errors: BaseExceptionGroup, *, failed: bool) -> BaseException:
+def _cause(errors: BaseExceptionGroup[BaseException], *, failed: bool) -> BaseException:
     """Return what is to come out of the block.
 
     When the machinery has failed, that its tasks were told so is a consequence.
     """
     if failed:
         _, others = errors.split((AcquisitionLost, ScalerClosed))
-        while others is not None and len(others.exceptions) == 1:
-            (error,) = others.exceptions
-            if not isinstance(error, BaseExceptionGroup):
-                return error
-            others = error
-        return others or errors
+        return errors if others is None else only(others)
     return errors.exceptions[0] if len(errors.exceptions) == 1 else errors

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fleeting.config import Problem
-    from taskscaler.config import RunnerFile
+    from taskscaler.config import GroupConfigEntry, RunnerFile
 
 __all__ = ("config",)
 
@@ -22,10 +24,10 @@ def config() -> None:
     """Check and show a config.toml of GitLab Runner with [runners.autoscaler] tables."""
 
 
-@config.command()
+@config.command("check")
 @_FILE
 @_JSON
-def check(file: Path, *, as_json: bool) -> int:
+def _check(file: Path, *, as_json: bool) -> int:
     """Say all that is wrong with FILE, or will probably hurt; nothing is started.
 
     Exit code: 0 it can be used, 2 it cannot. Warnings go to standard error.
@@ -36,26 +38,28 @@ def check(file: Path, *, as_json: bool) -> int:
     from taskscaler.config import examine_config
 
     read: RunnerFile | None = None
+    unchecked: list[str] = []
     try:
         read, problems = examine_config(file)
+        unchecked = _check_plugins(read, problems)
     except ConfigError as error:
         problems = [Problem("", text.removeprefix(f"{file}: ")) for text in error.problems]
     if as_json:
-        _print_json(_checked(file, read, problems))
+        _print_json(_checked(file, read, problems) | {"unchecked": unchecked})
     else:
         _say(file, problems)
     if any(problem.severity is Severity.ERROR for problem in problems):
         return 2
     if read is not None and not as_json:
-        _summarize(read)
+        _summarize(read, unchecked)
     return 0
 
 
-@config.command()
+@config.command("show")
 @_FILE
 @click.option("--runner", metavar="NAME", help="Show this runner only.  [default: all]")
 @_JSON
-def show(file: Path, *, runner: str | None, as_json: bool) -> int:
+def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     """Print the settings that hold, and where each came from; never a secret.
 
     Exit code: 0, or 2 if FILE cannot be used.
@@ -85,8 +89,8 @@ def show(file: Path, *, runner: str | None, as_json: bool) -> int:
     return 0
 
 
-@config.command()
-def schema() -> int:
+@config.command("schema")
+def _schema() -> int:
     """Print the JSON Schema of the file, for editors."""
     from taskscaler.config.schema import config_schema
 
@@ -105,10 +109,50 @@ def _say(file: Path, problems: list[Problem]) -> None:
         click.echo(f"{problem.severity.value}: {file}: {problem}", err=True)
 
 
-def _summarize(read: RunnerFile) -> None:
+def _check_plugins(read: RunnerFile, problems: list[Problem]) -> list[str]:
+    """Add what a plugin would refuse of its settings, as far as it is installed.
+
+    Returns:
+        The paths of settings that could not be checked.
+    """
+    from fleeting.config import Problem, examine
+    from fleeting.errors import PluginError, PluginNotFound
+    from fleeting.registry import Registry
+
+    unchecked: list[str] = []
+    registry = Registry()
+    wrong = {problem.path for problem in problems}
+    for path, group in _groups(read):
+        if not group.plugin or path in wrong:
+            continue  # That is a problem of its own.
+        try:
+            _, found = examine(group.plugin_config, registry.provider(group.plugin).config_type)
+        except PluginNotFound:
+            unchecked.append(path)
+        except PluginError as error:
+            problems.append(Problem(path, str(error)))
+        else:
+            problems += [Problem(f"{path}.{p.path}".rstrip("."), p.text) for p in found]
+    return unchecked
+
+
+def _groups(read: RunnerFile) -> Iterator[tuple[str, GroupConfigEntry]]:
+    """Yield each group, with the path of the settings of its plugin."""
+    for index, runner in enumerate(read.runners):
+        if runner.autoscaler is not None:
+            above = f"runners[{index}].autoscaler"
+            several = bool(runner.autoscaler.extensions.group)
+            for number, group in enumerate(runner.autoscaler.groups()):
+                below = f".extensions.group[{number}]" if several else ""
+                yield f"{above}{below}.plugin_config", group
+
+
+def _summarize(read: RunnerFile, unchecked: list[str]) -> None:
     scaled = [runner for runner in read.runners if runner.autoscaler is not None]
     names = ", ".join(repr(runner.name) for runner in scaled) or "none"
     click.echo(f"{read.path}: it can be used; runners with an autoscaler: {names}")
+    if unchecked:
+        click.echo(f"not checked, because the plugin is not installed here: {', '.join(unchecked)}")
     if read.ignored:
         click.echo(f"ignored, because they do not concern scaling: {', '.join(read.ignored)}")
 

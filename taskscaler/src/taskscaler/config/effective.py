@@ -184,7 +184,8 @@ def _policy(
 ) -> Iterator[EffectiveValue]:
     values = msgspec.structs.asdict(policy)
     values["preemptive_mode"] = policy.preemptive
-    if isinstance(policy, PolicyConfig) and not policy.timezone:
+    # A policy that always holds asks for no clock, and this computer's may be unknown.
+    if isinstance(policy, PolicyConfig) and not (policy.timezone or policy.always):
         values["timezone"] = str(policy.zone())
     for key, value in values.items():
         yield EffectiveValue(table, key, _plain(value), _source(key, written, default=source))

@@ -32,7 +32,6 @@ _RANGES = (
     "1 to 12 or JAN to DEC",
     "1 to 7 or MON to SUN (0 is Sunday, too)",
 )
-_MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _LONGEST = 1000
 # Of other crons: the last day, the nearest weekday, the n-th weekday, any.
 _EXTENSION = (
@@ -61,9 +60,9 @@ def compile_period(expression: str) -> Period:
     _check_fields(expression, fields)
     try:
         read = CronSim(" ".join(fields), datetime(2000, 1, 1, tzinfo=UTC))
-    except CronSimError:  # All that remains after each field was tried alone.
+    except CronSimError:  # Each field is right, but no month has the day.
         raise ValueError(_never(expression)) from None
-    period = Period(
+    return Period(
         expression=expression,
         minutes=_bits(60 * hour + minute for hour in read.hours for minute in read.minutes),
         days=_bits(read.days),
@@ -71,11 +70,6 @@ def compile_period(expression: str) -> Period:
         weekdays=_bits((int(str(day)) - 1) % 7 for day in read.weekdays),
         either=not read.day_and,
     )
-    if not period.either and not any(
-        min(read.days) <= _MONTH_DAYS[month - 1] for month in read.months
-    ):
-        raise ValueError(_never(expression))
-    return period
 
 
 def _check_form(expression: str, fields: list[str]) -> None:

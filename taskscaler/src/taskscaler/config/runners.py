@@ -103,6 +103,15 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         name = identity + _STORE
         return config_path.parent / (storage.dir or _STATE_DIRECTORY) / name
 
+    def state_key_path(self, config_path: Path) -> Path | None:
+        """Return the file of the key that seals secrets in the store; None if none is named.
+
+        Args:
+            config_path: the file that was read; a relative path is relative to its folder.
+        """
+        file = self.autoscaler.extensions.state_key_file if self.autoscaler is not None else None
+        return None if file is None else config_path.parent / file
+
 
 def _address(url: str) -> str:
     """Return host, port and path of a URL, and none of the secrets that it may have."""

@@ -61,7 +61,9 @@ def explain(
         return _all(standing)
     demand = standing.demand
     if place is not None:
-        since = "" if waiting_seconds is None else f" for {_rounded(waiting_seconds)}"
+        since = (
+            "" if waiting_seconds is None else f" for {Duration(seconds=round(waiting_seconds))}"
+        )
         return (
             f"task {key!r} has waited{since} for a slot as number {place} of {demand.waiting} "
             f"in the queue{_outlook(demand, place)}: {_situation(standing)}"
@@ -106,10 +108,6 @@ def refusal(standing: Standing, lack: Lack) -> str:
 
 def _situation(standing: Standing) -> str:
     return f"{_slots(standing.demand)}; {_instances(standing)}{_reasons(standing)}"
-
-
-def _rounded(seconds: float) -> Duration:
-    return Duration(seconds=round(seconds, 1 if seconds < 10 else None))
 
 
 def _slots(demand: Demand) -> str:

@@ -66,6 +66,7 @@ class Group:
         increased_at: when it was last asked for instances, in monotonic seconds.
         listing_backoff: the pause after failures to list.
         listed: how often the group was listed.
+        listed_at: when last, in monotonic seconds.
         listing: whether a listing is under way.
         listing_since: when the newest listing was asked for, in monotonic seconds.
         list_at: when to list next, in monotonic seconds.
@@ -107,6 +108,7 @@ class Group:
         self.increased_at = float("-inf")
         self.listing_backoff = Backoff()
         self.listed = 0
+        self.listed_at = float("-inf")
         self.listing = False
         self.listing_since = float("inf")
         self.list_at = 0.0
@@ -119,7 +121,7 @@ class Group:
         self.checking = 0
         self.given_up: OrderedDict[str, str | None] = OrderedDict()
         self.judge_again = False
-        self.stored_trouble = (0, 0.0, 0.0)
+        self.stored_trouble: tuple[int, float, float] = (0, 0.0, 0.0)
         # Those of a life that somebody goes through one by one.
         self._of_life = {
             Life.CREATING: self.creating,

@@ -83,9 +83,10 @@ def review(group: Group, now: Now) -> None:
 def grow(
     groups: Sequence[Group],
     demand: Demand,
-    bucket: TokenBucket,
     now: Now,
     out: Outbox,
+    *,
+    bucket: TokenBucket,
     name_operation: Callable[[], str],
 ) -> Growth:
     """Ask for the instances that are missing."""

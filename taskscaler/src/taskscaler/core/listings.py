@@ -41,6 +41,7 @@ _ASLEEP = (Life.CREATING, Life.SUSPENDED, Life.RESUMING)
 def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     """Bring the group up to date with its listing."""
     group.listed += 1
+    group.listed_at = now.monotonic
     group.listing_backoff.succeeded(now.monotonic)
     if group.judge_again:
         group.forget_foreign()

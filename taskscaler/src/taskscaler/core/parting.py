@@ -37,53 +37,61 @@ __all__ = ("part",)
 
 def part(
     groups: Sequence[Group],
-    tasks: Tasks,
     demand: Demand,
-    policy: Policy,
     now: Now,
     out: Outbox,
+    *,
+    tasks: Tasks,
+    policy: Policy,
 ) -> None:
     """Remove the parting instances that are not protected any more, then mark others.
 
     Args:
         groups: in order of preference.
-        tasks: with the reservations.
         demand: as it is after all other removals.
-        policy: the one in force.
         now: when.
         out: for what is to be done.
+        tasks: with the reservations.
+        policy: the one in force.
     """
     # What could go if nobody had reserved anything.
     unneeded = demand.free - max(0, demand.waiting - demand.coming) - demand.target
     if any(group.parting for group in groups):
-        _let_go(groups, tasks, demand, unneeded, now, out)
+        _keep(groups, unneeded)
+        _let_go(groups, unneeded - _protected(groups, demand, tasks), now, out)
+        if not any(group.parting for group in groups):
+            tasks.older.clear()
     elif demand.reserved and unneeded > 0:
         _mark(groups, tasks, unneeded, policy, now)
 
 
-def _let_go(
-    groups: Sequence[Group], tasks: Tasks, demand: Demand, unneeded: int, now: Now, out: Outbox
-) -> None:
-    parting = sum(group.parting_slots for group in groups)
+def _protected(groups: Sequence[Group], demand: Demand, tasks: Tasks) -> int:
+    """Return the slots that reservations protect beyond those that the policy wants idle."""
     newer = demand.reserved - len(tasks.older)
     if not demand.promised:
-        newer = min(newer, demand.free - parting)
-    protected = max(0, len(tasks.older) + newer - demand.target)
-    surplus = unneeded - protected
+        newer = min(newer, demand.free - sum(group.parting_slots for group in groups))
+    return max(0, len(tasks.older) + newer - demand.target)
+
+
+def _keep(groups: Sequence[Group], unneeded: int) -> None:
+    """Let those stay that are needed after all."""
+    parting = sum(group.parting_slots for group in groups)
+    for group in groups:
+        for id, slots in list(group.parting.items()):
+            if parting > unneeded:
+                group.stay(group.instances[id])
+                parting -= slots
+
+
+def _let_go(groups: Sequence[Group], surplus: int, now: Now, out: Outbox) -> None:
+    """Remove those that nothing protects any more."""
     for group in reversed(groups):
         for id, slots in list(group.parting.items()):
-            instance = group.instances[id]
             if slots <= surplus:
+                instance = group.instances[id]
                 idle_for = Duration(seconds=round(now.monotonic - instance.idle_since, 1))
                 group.condemn(instance, Rule.IDLE, f"it was idle for {idle_for}", now, out)
                 surplus -= slots
-                unneeded -= slots
-                parting -= slots
-            elif parting > unneeded:
-                group.stay(instance)
-                parting -= slots
-    if not any(group.parting for group in groups):
-        tasks.older.clear()
 
 
 def _mark(groups: Sequence[Group], tasks: Tasks, unneeded: int, policy: Policy, now: Now) -> None:

@@ -114,12 +114,15 @@ def next_age(group: Group, now: Now) -> float:
 
 
 def expire(group: Group, now: Now, out: Outbox) -> None:
-    """Give up instances that should be running by now."""
+    """Give up instances that should be running by now, and by the newest listing do not.
+
+    As long as the group cannot be listed nobody knows, and nothing is given up.
+    """
     timeout = group.settings.creation_timeout
     patience = Duration(seconds=timeout.total_seconds())
     late = itertools.takewhile(
-        # The same sum as in `wake_time`, or rounding would have it woken too early for ever.
-        lambda one: one.seen_at + timeout.total_seconds() <= now.monotonic,
+        # Nothing wakes for it: a listing leads to a decision by itself.
+        lambda one: one.seen_at + timeout.total_seconds() <= group.listed_at,
         group.creating.values(),  # The first is the oldest, so this stops early.
     )
     for instance in list(late):

@@ -84,9 +84,6 @@ def wake_time(group: Group, policy: Policy, now: Now) -> float:
     """Return when the group needs the next decision if nothing happens before, in seconds."""
     settings = group.settings
     times = [] if group.listing else [group.list_at]
-    creation_seconds = settings.creation_timeout.total_seconds()
-    if group.creating:
-        times.append(next(iter(group.creating.values())).seen_at + creation_seconds)
     overdue_at = group.operations.overdue_at(now.monotonic, patience(settings.creation_timeout))
     if overdue_at is not None:
         times.append(overdue_at)

@@ -278,7 +278,7 @@ class ScalerState:
         self._wake_at = float("inf")
         if not self.closing:
             removal.shrink(self.order, demand, self.policy, now, out)
-            parting.part(self.order, self.tasks, self.demand(), self.policy, now, out)
+            parting.part(self.order, self.demand(), now, out, tasks=self.tasks, policy=self.policy)
             self._grow(demand, now, out)
         self._wake_at = min(self._wake_at, suspension.next_expiry(self, now))
         for group in self.order:
@@ -293,7 +293,9 @@ class ScalerState:
 
     def _grow(self, demand: Demand, now: Now, out: Outbox) -> None:
         """Grow, and tell what is held back once, not each time that it is."""
-        grown = growth.grow(self.order, demand, self.bucket, now, out, self._name_operation)
+        grown = growth.grow(
+            self.order, demand, now, out, bucket=self.bucket, name_operation=self._name_operation
+        )
         self.blocked = tuple(one for one in grown.decisions if one.clamped_by)
         idle = [one for one in self.blocked if not (one.decided or one.clamp in PASSING)]
         for decision in idle:

@@ -135,6 +135,7 @@ class TokenBucket:
 
     def __init__(self, settings: Settings) -> None:
         self._full_at = 0.0
+        self._limit = settings.throttle_limit
         self.configure(settings, 0.0)
 
     def configure(self, settings: Settings, now: float) -> None:

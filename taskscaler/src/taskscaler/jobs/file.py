@@ -20,7 +20,7 @@ from taskscaler.config import AutoscalerConfig, config_error, conflicts_of, out_
 from taskscaler.jobs.files import find_uploads, readable, unsafe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ("Download", "Job", "JobRun", "JobsFile", "check_job", "expand", "read_jobs_file")
@@ -122,9 +122,9 @@ def read_jobs_file(path: Path, *, autoscaler: bool = True) -> tuple[AutoscalerCo
         problems += conflicts_of(file.autoscaler, "autoscaler")
     if file is not None and not any(problem.path.startswith("jobs") for problem in problems):
         problems += _wrong_jobs(file.jobs)
-    _refuse(path, problems)
-    if file is None:  # Never without a problem.
-        raise AssertionError
+    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    if file is None or errors:
+        raise config_error(path, errors)
     return file.autoscaler, expand(file.jobs, path.parent, where=str(path))
 
 
@@ -154,7 +154,8 @@ def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
             problems.append(Problem(f"jobs[{index}].stdin", problem))
         names = [job.name] if job.count == 1 else [f"{job.name}#{n + 1}" for n in range(job.count)]
         runs += [JobRun(name, job, folder, uploads) for name in names]
-    _refuse(where, problems)
+    if problems:
+        raise config_error(where, problems)
     return runs
 
 
@@ -215,9 +216,3 @@ def _wrong_jobs(jobs: Sequence[Job]) -> Iterator[Problem]:
     for name, times in Counter(job.name for job in jobs).items():
         if times > 1:
             yield Problem("jobs", f"{times} jobs are named {name!r}; give each a name of its own")
-
-
-def _refuse(where: object, problems: Iterable[Problem]) -> None:
-    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
-    if errors:
-        raise config_error(where, errors)

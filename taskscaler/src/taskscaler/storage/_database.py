@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taskscaler.errors import StoreError
 from taskscaler.storage._files import beside
-from taskscaler.storage._schema import MIGRATIONS, check_version, migrate, scalar
+from taskscaler.storage._schema import check_version, has_tables, migrate, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -37,8 +37,8 @@ IMMUTABLE = "immutable=1"
 MENDING = {
     sqlite3.SQLITE_NOTADB: "it is no SQLite database; name another file, or move this one away",
     sqlite3.SQLITE_CORRUPT: (
-        "it is damaged; restore it from a copy, or move it away together with its -wal and begin "
-        "anew: instances are then looked for in the listings of their groups"
+        "it is damaged; restore it from a copy, or move it away together with its -wal and -shm, "
+        "begin anew, and look in the cloud for instances that are left"
     ),
     sqlite3.SQLITE_FULL: "the disk is full; free some space and start again",
     sqlite3.SQLITE_READONLY: "it is read-only for this user; change its owner or mode",
@@ -111,8 +111,8 @@ class Database:
             if empty > VACUUM_PAGES and empty * VACUUM_SHARE > scalar(
                 self.connection, "PRAGMA page_count"
             ):
-                # Each step of this statement gives one page back.
-                self.connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+                # Each step of this statement gives one page back, and only a script takes all.
+                self.connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         except sqlite3.Error:
             pass
 
@@ -203,13 +203,7 @@ def _read_once(path: Path, options: str, query: Callable[[sqlite3.Connection], T
     ) as connection:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("BEGIN")
-        version = check_version(connection, path)
-        if 0 < version < len(MIGRATIONS):
-            raise StoreError(
-                f"the state file {path} is of an older version; start its scaler once, which "
-                "brings it up to date"
-            )
-        result = query(connection) if version else None
+        result = query(connection) if has_tables(connection, path) else None
     if options == IMMUTABLE and _has_log(path):
         raise sqlite3.OperationalError("a scaler opened it meanwhile; try again")
     return result

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ("MIGRATIONS", "check_version", "migrate", "scalar")
+__all__ = ("MIGRATIONS", "check_version", "has_tables", "migrate", "scalar")
 
 # Tells a state file from the databases of other programs: "task" in ASCII.
 APPLICATION = 0x7461736B
@@ -52,6 +52,21 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
             f"this one knows {len(MIGRATIONS)} at most; use the newer one, or another file"
         )
     return version
+
+
+def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
+    """Return whether a file can be read as it is, or is still empty.
+
+    Raises:
+        StoreError: it is of an older or newer version, or another program's.
+    """
+    version = check_version(connection, path)
+    if 0 < version < len(MIGRATIONS):
+        raise StoreError(
+            f"the state file {path} is of an older version; start its scaler once, which brings "
+            "it up to date"
+        )
+    return bool(version)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -1,0 +1,65 @@
+"""How fast a year is simulated: 5,000 jobs a day on one group, without faults.
+
+The jobs come by day more than by night, and run for five minutes in the median. The
+core decides as in production, with its default intervals except that an idle group is
+listed every ten minutes.
+
+    python -m benchmarks.simulated_year [--days N] [--jobs N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import timedelta
+
+from benchmarks._report import report
+
+from fleeting.types import GroupInfo
+from taskscaler.core.settings import Policy, Settings
+from taskscaler.simulation import Delay, GroupModel, arrivals, simulate, working_hours
+from taskscaler.simulation.world import START
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--jobs", type=int, default=5000, help="a day")
+    options = parser.parse_args()
+    length = timedelta(days=options.days)
+    settings = Settings(
+        capacity_per_instance=8,
+        max_instances=50,
+        policy=Policy(idle_count=8, idle_time=timedelta(minutes=30)),
+        update_interval=timedelta(minutes=10),
+        update_interval_when_expecting=timedelta(seconds=10),
+    )
+    jobs = arrivals(
+        options.jobs / 24,
+        Delay(300.0, 0.8),
+        start=START,
+        length=length,
+        seed="year",
+        shape=working_hours,
+    )
+    started = time.perf_counter()
+    outcome = simulate(settings, [GroupModel(GroupInfo("builders"))], jobs, until=length)
+    seconds = time.perf_counter() - started
+    row = {
+        "days": options.days,
+        "jobs": outcome.done,
+        "seconds": seconds,
+        "jobs/s": outcome.done / seconds,
+        "events/s": outcome.events / seconds,
+        "utilisation %": outcome.utilisation * 100,
+        "wait p50 s": outcome.wait_seconds(50),
+        "wait p99 s": outcome.wait_seconds(99),
+        "instance-hours": outcome.instance_seconds / 3600,
+        "decisions": outcome.decisions,
+    }
+    report("simulated_year", [row])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The core on a clock that jumps, against clouds that fail: a year in a minute.
+
+`simulate` plays what some settings would do with some tasks. See
+`docs/simulation.md`.
+"""
+
+from __future__ import annotations
+
+from taskscaler.simulation.faults import Faults
+from taskscaler.simulation.models import Delay, GroupModel
+from taskscaler.simulation.observer import Digest, Observer
+from taskscaler.simulation.outcome import Outcome
+from taskscaler.simulation.workload import Arrival, arrivals, replay, working_hours
+from taskscaler.simulation.world import World, simulate
+
+__all__ = (
+    "Arrival",
+    "Delay",
+    "Digest",
+    "Faults",
+    "GroupModel",
+    "Observer",
+    "Outcome",
+    "World",
+    "arrivals",
+    "replay",
+    "simulate",
+    "working_hours",
+)

@@ -1,0 +1,197 @@
+"""What one simulated world is like, drawn from its seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING
+
+from fleeting.types import Capability, GroupInfo
+from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
+from taskscaler.simulation import Arrival, Delay, Faults, GroupModel, arrivals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+__all__ = ("Plan", "draw", "tasks")
+
+# How often each fault happens in a world that has it: probabilities, then rates per hour.
+FREQUENCIES = {
+    **dict.fromkeys(Faults.kinds(), (0.02, 0.3)),
+    "crash": (0.0005, 0.01),
+    "commits_lost": (0.2, 0.8),
+    "never_boots": (0.02, 0.15),
+    "hangs": (0.02, 0.2),
+    **dict.fromkeys(("vanish", "come_back", "recreate", "fail", "interrupt"), (0.05, 1.0)),
+    **dict.fromkeys(("add", "outage", "jump"), (0.01, 0.2)),
+}
+INSTANT = Delay(0.0)
+# Listings that lie look like instances that are gone, where one listing is enough for that.
+LIES = ("stale", "incomplete")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One world.
+
+    Attributes:
+        seed: where chance comes from while it runs.
+        hours: how long faults are on.
+        settings: at the beginning.
+        groups: what the clouds are like.
+        faults: what goes wrong.
+        per_hour: how many tasks come.
+        runs: how long they run.
+        reserving: which part of them makes a reservation first.
+        impatient: which part of them does not wait for long.
+        pausing: which part of them is suspended half-way.
+        changes: other settings, each with the hour from which they are in force.
+        commit: how long it takes to store something.
+        monotonic_seconds: the time at the beginning: clocks run late in time, too.
+        shutdown: whether the scaler is closed in the end, and removes what it has.
+    """
+
+    seed: str
+    hours: float
+    settings: Settings
+    groups: tuple[GroupModel, ...]
+    faults: Faults
+    per_hour: float
+    runs: Delay
+    reserving: float = 0.0
+    impatient: float = 0.0
+    pausing: float = 0.0
+    changes: tuple[tuple[float, Settings], ...] = ()
+    commit: Delay = INSTANT
+    monotonic_seconds: float = 0.0
+    shutdown: bool = False
+
+
+def draw(seed: str, hours: float) -> Plan:
+    """Return the world of a seed."""
+    chance = Random(f"{seed}/plan")
+    settings = draw_settings(chance)
+    return Plan(
+        seed=seed,
+        hours=hours,
+        settings=settings,
+        groups=draw_groups(chance, chance.choice((1, 1, 1, 1, 2, 3))),
+        faults=draw_faults(chance, settings),
+        per_hour=chance.choice((0.05, 0.1, 0.2, 0.5, 2.0)),
+        runs=Delay(chance.choice((30.0, 300.0, 1800.0)), 0.8),
+        reserving=chance.choice((0.0, 0.5, 1.0)),
+        impatient=chance.choice((0.0, 0.3)),
+        pausing=chance.choice((0.0, 0.0, 0.3)),
+        changes=draw_changes(chance, settings, hours),
+        commit=Delay(chance.choice((0.0, 0.0, 0.02, 2.0)), 0.5),
+        monotonic_seconds=chance.choice((0.0, 12345.678, 3e7, 1.8e9)),
+        shutdown=chance.random() < 0.3,
+    )
+
+
+def draw_settings(chance: Random) -> Settings:
+    """Return settings as an operator could have them."""
+    return Settings(
+        capacity_per_instance=chance.choice((1, 1, 2, 5)),
+        max_instances=chance.choice((0, 1, 2, 4, 10)),
+        max_use_count=chance.choice((0, 0, 1, 3)),
+        policy=draw_policy(chance),
+        placement=chance.choice(tuple(Placement)),
+        unknown_instances=chance.choice(tuple(UnknownInstances)),
+        keep_instance_with_acquisitions=chance.random() < 0.3,
+        instance_ready_timeout=timedelta(minutes=chance.choice((2, 10))),
+        update_interval=timedelta(minutes=chance.choice((30, 60, 120))),
+        update_interval_when_expecting=timedelta(seconds=chance.choice((60, 120, 300, 600))),
+        creation_timeout=timedelta(minutes=chance.choice((15, 30))),
+        deletion_retry_interval=timedelta(minutes=chance.choice((1, 10))),
+        missed_updates=chance.choice((1, 2, 2, 3)),
+        backoff=timedelta(seconds=chance.choice((1, 30))),
+        backoff_limit=timedelta(minutes=chance.choice((5, 30))),
+        operation_timeout=timedelta(seconds=chance.choice((30, 60))),
+        heartbeat_interval=timedelta(minutes=chance.choice((0, 0, 60, 240))),
+        probe_after=timedelta(seconds=chance.choice((0, 10, 3600, 86400))),
+        failure_threshold=chance.choice((1, 3)),
+        remove_unhealthy_with_tasks=chance.random() < 0.3,
+        max_instance_age=timedelta(hours=chance.choice((0, 0, 0, 6))),
+        suspend_time_to_live=timedelta(hours=chance.choice((1, 168))),
+        cooldown=timedelta(minutes=chance.choice((0, 5, 30))),
+        increase_interval=timedelta(seconds=chance.choice((0, 1, 30))),
+    )
+
+
+def draw_policy(chance: Random) -> Policy:
+    """Return how much to keep idle."""
+    return Policy(
+        idle_count=chance.choice((0, 0, 0, 1, 3)),
+        idle_time=timedelta(minutes=chance.choice((0, 5, 20, 60))),
+        scale_factor=chance.choice((0.0, 0.0, 0.5)),
+        preemptive_mode=chance.choice((None, None, False)),
+    )
+
+
+def draw_groups(chance: Random, count: int) -> tuple[GroupModel, ...]:
+    """Return what the clouds are like."""
+    return tuple(
+        GroupModel(
+            GroupInfo(
+                f"group-{number}",
+                max_size=chance.choice((None, None, 3)),
+                capabilities=frozenset([Capability.SUSPEND]),
+            ),
+            boot=Delay(chance.choice((5.0, 60.0, 200.0)), 0.3),
+            preparation=Delay(chance.choice((0.5, 20.0)), 0.5),
+            deletion=Delay(chance.choice((0.0, 30.0, 200.0)), 0.3),
+            reply=Delay(chance.choice((0.05, 2.0)), 0.5),
+            # The last one always has room, so that every task can be served in the end.
+            room=chance.choice((None, 1, 2)) if number < count - 1 else None,
+            names=chance.random() < 0.5,
+        )
+        for number in range(count)
+    )
+
+
+def draw_faults(chance: Random, settings: Settings) -> Faults:
+    """Return what goes wrong: some of all that can, each more or less often."""
+    share = chance.choice((0.1, 0.3, 1.0))
+    chosen = {
+        name: chance.uniform(*FREQUENCIES[name])
+        for name in Faults.kinds()
+        if chance.random() < share
+    }
+    if settings.missed_updates == 1:
+        chosen = {name: value for name, value in chosen.items() if name not in LIES}
+    return Faults(**chosen)
+
+
+def draw_changes(
+    chance: Random, settings: Settings, hours: float
+) -> tuple[tuple[float, Settings], ...]:
+    """Return what the operator changes meanwhile."""
+    changes: list[tuple[float, Settings]] = []
+    for _ in range(chance.choice((0, 0, 1, 3))):
+        changed = replace(
+            settings,
+            max_instances=chance.choice((0, 1, 3, 8)),
+            policy=draw_policy(chance),
+            unknown_instances=chance.choice(tuple(UnknownInstances)),
+        )
+        changes.append((chance.uniform(0, hours), changed))
+    return tuple(sorted(changes, key=lambda change: change[0]))
+
+
+def tasks(plan: Plan, start: datetime) -> Iterator[Arrival]:
+    """Yield the tasks of a world."""
+    chance = Random(f"{plan.seed}/habits")
+    length = timedelta(hours=plan.hours)
+    name = f"{plan.seed}/arrivals"
+    for arrival in arrivals(plan.per_hour, plan.runs, start=start, length=length, seed=name):
+        reserves, leaves, impatient, pauses = (chance.random() for _ in range(4))
+        yield replace(
+            arrival,
+            reserves_seconds=chance.uniform(0, 60) if reserves < plan.reserving else None,
+            leaves=leaves < 0.1,
+            patience_seconds=chance.uniform(1, 600) if impatient < plan.impatient else float("inf"),
+            pause_seconds=chance.uniform(60, 7200) if pauses < plan.pausing else None,
+        )

@@ -1,0 +1,220 @@
+"""A core that is broken on purpose: the simulation must notice each of these, and show how."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from taskscaler.core import claims, events, listings, operations, removal, restoring, scaling
+from taskscaler.core.demand import Demand
+from taskscaler.core.instances import Instance
+from taskscaler.core.outbox import Outbox
+from taskscaler.core.settings import Policy
+from taskscaler.core.state import ScalerState
+from taskscaler.core.throttle import Backoff
+
+from .plans import draw
+from .report import tell
+from .runs import Failure, play
+from .shrink import shrink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taskscaler.core.effects import Effect
+    from taskscaler.core.groups import Group
+
+    from .plans import Plan
+
+Patch = pytest.MonkeyPatch
+
+
+def always(answer: object) -> Callable[..., Any]:
+    """Return what takes anything and answers always the same."""
+
+    def give(*_: object, **__: object) -> object:
+        return answer
+
+    return give
+
+
+def ignore_the_limit(patch: Patch) -> None:
+    """Let it forget `max_instances`."""
+    patch.setattr(Demand, "room", property(always(None)))
+
+
+def forget_operations(patch: Patch) -> None:
+    """Let it ask again although it does not know what came of the last request."""
+    patch.setattr(operations.Operations, "outstanding", property(always(0)))
+    patch.setattr(operations.Operations, "unanswered", property(always(answer=False)))
+
+
+def remove_busy_ones(patch: Patch) -> None:
+    """Let it take idle for what is busy."""
+    patch.setattr(Instance, "vacant", property(always(answer=True)))
+
+
+def hand_slots_out_twice(patch: Patch) -> None:
+    """Let every task get the first slot."""
+
+    def acquire(self: Instance, key: str) -> int:
+        self.tasks[key] = 0
+        self.used += 1
+        return 0
+
+    patch.setattr(Instance, "acquire", acquire)
+
+    def release(self: Instance, key: str) -> None:
+        del self.tasks[key]
+
+    patch.setattr(Instance, "release", release)
+
+
+def count_no_uses(patch: Patch) -> None:
+    """Let a restart forget how often an instance was used."""
+    original = restoring._take_up
+
+    def take_up(group: Group, record: Any, *rest: Any) -> None:
+        original(group, msgspec.structs.replace(record, used=0), *rest)
+
+    patch.setattr(restoring, "_take_up", take_up)
+
+
+def store_nothing(patch: Patch) -> None:
+    """Let it act before anything is stored."""
+
+    def finish(self: Outbox) -> list[Effect]:
+        return self._effects
+
+    patch.setattr(Outbox, "finish", finish)
+
+
+def keep_the_vanished(patch: Patch) -> None:
+    """Let it believe in instances that no listing shows."""
+    patch.setattr(listings, "_find_missing", always(None))
+
+
+def never_pause(patch: Patch) -> None:
+    """Let it try again at once after a failure."""
+    patch.setattr(Backoff, "failed", always(None))
+
+
+def never_rest(patch: Patch) -> None:
+    """Let it decide again at once, for ever."""
+
+    def wake_time(*arguments: Any) -> float:
+        moment: float = arguments[-1].monotonic
+        return moment
+
+    patch.setattr(scaling, "wake_time", wake_time)
+
+
+def never_shrink(patch: Patch) -> None:
+    """Let it keep what nobody needs."""
+    patch.setattr(removal, "shrink", always(None))
+
+
+def never_serve(patch: Patch) -> None:
+    """Let tasks wait beside free slots."""
+    patch.setattr(ScalerState, "place", always(None))
+
+
+def churn(patch: Patch) -> None:
+    """Let it remove what the policy wants to be there."""
+
+    def surplus(self: Demand) -> int:
+        return self.free
+
+    patch.setattr(Demand, "surplus", property(surplus))
+
+
+def remember_cancelled(patch: Patch) -> None:
+    """Let a task that gave up stay in the queue."""
+    handlers: dict[Any, Any] = {**ScalerState._HANDLERS, events.TaskCancelled: always([])}
+    patch.setattr(ScalerState, "_HANDLERS", handlers)
+
+
+def promise_too_much(patch: Patch) -> None:
+    """Let a reservation be accepted whatever there is."""
+    patch.setattr(claims, "_lack", always(None))
+
+
+SMALL: dict[str, Any] = {"max_instances": 2, "capacity_per_instance": 2}
+BREAKS: dict[Callable[[Patch], None], tuple[set[str], dict[str, Any]]] = {
+    ignore_the_limit: ({"I1"}, {"max_instances": 2, "capacity_per_instance": 1}),
+    forget_operations: ({"I1"}, {"max_instances": 2, "capacity_per_instance": 1}),
+    remove_busy_ones: ({"I2", "KeyError"}, SMALL),
+    hand_slots_out_twice: ({"I3"}, SMALL),
+    count_no_uses: ({"I4"}, {"max_use_count": 2, "keep_instance_with_acquisitions": True}),
+    store_nothing: ({"I11"}, SMALL),
+    keep_the_vanished: ({"I13", "served"}, SMALL),
+    never_pause: ({"I9"}, {"backoff_limit": timedelta(minutes=30)}),
+    never_rest: ({"rest"}, SMALL),
+    never_shrink: ({"I5"}, {}),
+    never_serve: ({"served"}, {}),
+    churn: ({"I6"}, {"policy": Policy(idle_count=2), "max_instances": 0}),
+    remember_cancelled: ({"I8", "I15"}, SMALL),
+    promise_too_much: ({"I7"}, {"policy": Policy(idle_count=1, preemptive_mode=True)}),
+}
+
+
+def plans(changes: dict[str, Any]) -> list[Plan]:
+    """Return busy worlds with some settings."""
+    worlds: list[Plan] = []
+    for number in range(40):
+        plan = draw(f"catch-{number}", 12.0)
+        settings = replace(plan.settings, **changes)
+        worlds.append(
+            replace(
+                plan,
+                settings=settings,
+                per_hour=2.0,
+                changes=(),
+                shutdown=False,
+                impatient=0.3,
+                reserving=0.5,
+            )
+        )
+    return worlds
+
+
+@pytest.mark.parametrize("spoil", BREAKS, ids=lambda spoil: spoil.__name__)
+def test_broken_core_is_caught(spoil: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    """Each way to break the core breaks the invariant that it should."""
+    expected, changes = BREAKS[spoil]
+    spoil(monkeypatch)
+    found: set[str] = set()
+    for plan in plans(changes):
+        outcome = play(plan)
+        if isinstance(outcome, Failure):
+            found.add(outcome.invariant)
+            if expected & found:
+                return
+    pytest.fail(f"nothing of {expected} was found, but {found}")
+
+
+def test_failure_is_made_small_and_told(monkeypatch: Patch) -> None:
+    """A failure comes with its seed, a smaller world, and the event that shows it."""
+    ignore_the_limit(monkeypatch)
+    changes = {"max_instances": 1, "capacity_per_instance": 1}
+    failure = next(one for plan in plans(changes) if isinstance(one := play(plan), Failure))
+    small = shrink(failure, play, runs=60)
+    assert small.invariant == failure.invariant == "I1"
+    assert small.plan.hours <= failure.plan.hours
+    assert len(small.plan.faults.active) <= len(failure.plan.faults.active)
+    again = play(small.plan)
+    assert isinstance(again, Failure)
+    assert (again.what, again.hours) == (small.what, small.hours)
+    text = tell(small, seed=failure.plan.seed)
+    assert failure.plan.seed in text
+    assert "TimePassed" in text.splitlines()[-4:][0] or "Increase" in text
+
+
+def test_the_whole_core_passes() -> None:
+    """Without a break the same worlds show nothing."""
+    outcomes = [play(plan) for plan in plans(SMALL)[:6]]
+    assert [one for one in outcomes if isinstance(one, Failure)] == []
