@@ -334,7 +334,7 @@ def test_outbox_stores_the_newest_of_each_record_before_anything_else() -> None:
 def test_an_instance_that_does_not_belong_is_not_queued_by_age() -> None:
     """It would have to be dropped again."""
     queue = AgeQueue(lambda _: None)
-    queue.add(make_instance(1), alive=1)
+    queue.add(make_instance(1, 1), alive=1)
     assert queue.bound() is None
 
 
