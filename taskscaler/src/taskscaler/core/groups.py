@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fleeting.errors import ProviderError
     from fleeting.types import GroupInfo
     from taskscaler.core.events import Now
+    from taskscaler.core.listings import Digestion
     from taskscaler.core.outbox import Outbox
     from taskscaler.core.tasks import Tasks
 
@@ -67,8 +68,9 @@ class Group:
         listing_backoff: the pause after failures to list.
         listed: how often the group was listed.
         listed_at: when last, in monotonic seconds.
-        listing: whether a listing is under way.
+        listing: whether a listing is under way, or not digested to its end.
         listing_since: when the newest listing was asked for, in monotonic seconds.
+        digestion: what is left of it; None if nothing is.
         list_at: when to list next, in monotonic seconds.
         pending: instances that the cloud means to create and has no id for.
         pending_since: since when that has not become less, in monotonic seconds.
@@ -111,6 +113,7 @@ class Group:
         self.listed_at = float("-inf")
         self.listing = False
         self.listing_since = float("inf")
+        self.digestion: Digestion | None = None
         self.list_at = 0.0
         self.pending = 0
         self.pending_since = 0.0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = (
     "broke",
     "decreased",
+    "go_on",
     "increased",
     "interrupted",
     "interval",
@@ -38,13 +39,20 @@ def listed(state: ScalerState, event: events.ListingArrived, now: Now) -> list[E
     """Bring a group up to date, and decide anew."""
     group = state.group(event.group)
     out = Outbox()
-    group.listing = False
-    listings.digest(group, event.listing, now, out)
-    group.list_at = now.monotonic + interval(state, group)
+    listings.begin(group, event.listing, now, out)
+    go_on(state, group, now, out)
     # Tasks whose slots were lost before they knew of them wait again.
     state.place(now, out)
     state.wake(now.monotonic, out)
     return out.finish()
+
+
+def go_on(state: ScalerState, group: Group, now: Now, out: Outbox) -> None:
+    """Digest the next part of a listing, if there is one."""
+    digestion = group.digestion
+    if digestion is not None and listings.digest(group, digestion, state.portion, now, out):
+        group.listing = False
+        group.list_at = now.monotonic + interval(state, group)
 
 
 def not_listed(state: ScalerState, event: events.ListingFailed, now: Now) -> list[Effect]:

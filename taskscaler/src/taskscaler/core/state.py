@@ -19,6 +19,7 @@ from taskscaler.core import (
     events,
     growth,
     health,
+    listings,
     parting,
     removal,
     reports,
@@ -67,12 +68,15 @@ class ScalerState:
         settings: the operator's.
         name: a prefix for the names of operations that no earlier life of this
             scaler has used.
+        portion: how much of a listing is digested at once, where an instance that is as
+            it was counts as one.
 
     Raises:
         IllegalEvent: two groups have one id, or there is none.
 
     Attributes:
         settings: those in force.
+        portion: how much of a listing is digested at once.
         policy: the one in force.
         preemptive: whether a reservation needs a slot that is free now.
         keeps_idle: whether the policy ever wants idle slots.
@@ -87,8 +91,16 @@ class ScalerState:
         decided_at: when the newest decision was taken, in monotonic seconds.
     """
 
-    def __init__(self, groups: Sequence[GroupInfo], settings: Settings, *, name: str) -> None:
+    def __init__(
+        self,
+        groups: Sequence[GroupInfo],
+        settings: Settings,
+        *,
+        name: str,
+        portion: int = listings.PORTION,
+    ) -> None:
         self.settings = settings
+        self.portion = portion
         self.tasks = Tasks()
         self.groups = {info.id: Group(info, settings, self.tasks) for info in groups}
         if len(self.groups) != len(groups) or not groups:
@@ -264,6 +276,14 @@ class ScalerState:
     def _time_passed(self, event: events.TimePassed, now: Now) -> list[Effect]:
         del event
         out = Outbox()
+        for group in self.order:
+            reports.go_on(self, group, now, out)
+        if any(group.digestion for group in self.order):
+            # What is not known yet could make a decision wrong.
+            self.place(now, out)
+            self._wake_at = now.monotonic
+            out.add(WakeAt(self._wake_at))
+            return out.finish()
         self.decided_at = now.monotonic
         suspension.expire(self, now, out)
         for group in self.order:
