@@ -4,7 +4,9 @@ The jobs come by day more than by night, and run for five minutes in the median.
 core decides as in production, with its default intervals except that an idle group is
 listed every ten minutes.
 
-    python -m benchmarks.simulated_year [--days N] [--jobs N]
+    python -m benchmarks.simulated_year [--days N] [--jobs N] [--idle-count N]
+
+Idle slots that are kept cost a decision for each slot that is taken.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--jobs", type=int, default=5000, help="a day")
+    parser.add_argument("--idle-count", type=int, default=0, help="slots kept idle")
     options = parser.parse_args()
     length = timedelta(days=options.days)
     settings = Settings(
         capacity_per_instance=8,
         max_instances=50,
-        policy=Policy(idle_count=8, idle_time=timedelta(minutes=30)),
+        policy=Policy(idle_count=options.idle_count, idle_time=timedelta(minutes=30)),
         update_interval=timedelta(minutes=10),
         update_interval_when_expecting=timedelta(seconds=10),
     )

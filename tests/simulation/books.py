@@ -53,7 +53,7 @@ class Books(Observer):
         self.scalings = 0
         self.life = Life()
         self._uses: dict[tuple[str, str, str | None], int] = {}
-        # The same, with those that a crash kept from being told.
+        # The same as the store has them, with those that were never told.
         self._granted: dict[tuple[str, str, str | None], int] = {}
         self._tainted: set[tuple[str, str, str | None]] = set()
         self._idle_seconds = settings.policy.idle_time.total_seconds()
@@ -172,13 +172,14 @@ class Books(Observer):
             self._forget(key)
 
     def _stored(self, now: Now, persist: effects.Persist) -> None:
-        """Notice which suspended tasks were forgotten: nobody is told of that."""
+        """Notice what nobody is told of: uses of a slot, and suspended tasks that are forgotten."""
         del now
-        if not self.life.kept:
-            return
         for record in persist.put:
             if isinstance(record, InstanceRecord):
                 place = (record.group, record.id)
+                machine = (*place, record.incarnation)
+                # A task that leaves while its instance is checked gives its use back.
+                self._granted[machine] = max(record.used, self._granted.get(machine, 0))
                 known = {key for key, _, _ in record.suspended} | self.life.waiting
                 for key in [one for one, kept in self.life.kept.items() if kept[:2] == place]:
                     if key not in known:
@@ -226,7 +227,6 @@ class Books(Observer):
         if machine in self._tainted:
             raise Broken("I11", f"{grant.key} gets a slot on {place}, where tasks were lost")
         taken[grant.slot] = grant.key
-        self._granted[machine] = self._granted.get(machine, 0) + 1
         life.held[grant.key] = (*place, grant.slot)
 
     def _use(self, grant: effects.Grant) -> None:

@@ -143,6 +143,7 @@ def promise_too_much(patch: Patch) -> None:
     patch.setattr(claims, "_lack", always(None))
 
 
+EAGER = Policy(idle_count=2, idle_time=timedelta(minutes=20))
 SMALL: dict[str, Any] = {"max_instances": 2, "capacity_per_instance": 2}
 BREAKS: dict[Callable[[Patch], None], tuple[set[str], dict[str, Any]]] = {
     ignore_the_limit: ({"I1"}, {"max_instances": 2, "capacity_per_instance": 1}),
@@ -156,7 +157,7 @@ BREAKS: dict[Callable[[Patch], None], tuple[set[str], dict[str, Any]]] = {
     never_rest: ({"rest"}, SMALL),
     never_shrink: ({"I5"}, {}),
     never_serve: ({"served"}, {}),
-    churn: ({"I6"}, {"policy": Policy(idle_count=2), "max_instances": 0}),
+    churn: ({"I6"}, {"policy": EAGER, "max_instances": 0, "max_use_count": 0}),
     remember_cancelled: ({"I8", "I15"}, SMALL),
     promise_too_much: ({"I7"}, {"policy": Policy(idle_count=1, preemptive_mode=True)}),
 }

@@ -91,9 +91,9 @@ class Line:
         elif kind == "lost":
             if dice.chance.random() < 0.5:
                 act()
-            self._clock.after(timeout_seconds, settle, no_reply(timeout_seconds))
+            self._clock.after(timeout_seconds, settle, _no_reply(timeout_seconds))
         else:
-            self._clock.after(seconds, settle, failure(kind, dice.chance))
+            self._clock.after(seconds, settle, _failure(kind, dice.chance))
 
     def _call_late(
         self,
@@ -105,7 +105,7 @@ class Line:
         self.cloud.promised += creates
         seconds = timeout_seconds * self._calls.chance.uniform(0.5, 2.0)
         if seconds >= timeout_seconds:
-            self._clock.after(timeout_seconds, settle, no_reply(timeout_seconds))
+            self._clock.after(timeout_seconds, settle, _no_reply(timeout_seconds))
 
         def carry_out() -> None:
             self.cloud.promised -= creates
@@ -116,12 +116,12 @@ class Line:
         self._clock.after(seconds, carry_out)
 
 
-def no_reply(seconds: float) -> OutcomeUnknown:
+def _no_reply(seconds: float) -> OutcomeUnknown:
     """Return what a caller is told whose call was not answered."""
     return OutcomeUnknown(f"there was no reply within {seconds:g}s")
 
 
-def failure(kind: str, chance: Random) -> ProviderError:
+def _failure(kind: str, chance: Random) -> ProviderError:
     """Return the error of a kind of fault."""
     match kind:
         case "throttled":

@@ -5,7 +5,7 @@ arrives, is the business of `calls.py`. What a removal or a creation leads to
 later is planned on the clock. A plan for an instance holds the instance itself
 and not its id, so that it does not hit a successor of the same id.
 
-Two listings in a row never lie: a cloud that shows an old picture for good
+Two listings that arrive in a row never lie: a cloud that shows an old picture for good
 cannot be told from one in which nothing happens.
 """
 
@@ -75,7 +75,8 @@ class Cloud:
         seconds_used: how long instances that we asked for have existed in total, those
             that exist now not counted.
         troubled: ids that something happened to which nobody asked for, ever.
-        lied: whether the newest listing left out what there is, or showed what is not.
+        lied: whether the newest listing that was heard, or is on its way, left out what
+            there is, or showed what is not.
     """
 
     def __init__(self, model: GroupModel, clock: Clock, faults: Faults, seed: str) -> None:
@@ -93,6 +94,7 @@ class Cloud:
         self._failures: list[ProviderError] = []
         self._vanished: list[Member] = []
         self._picture: Listing | None = None
+        self._lie: Listing | None = None
         self._earlier: tuple[float, Listing] = (clock.seconds, Listing())
         self.lied = False
         self.set_faults(faults)
@@ -131,9 +133,13 @@ class Cloud:
         kind = self._listings.throw()
         if kind:
             return self._distort(kind, picture)
-        self.lied = False
         self._remember(picture)
         return picture
+
+    def heard(self, listing: Listing) -> None:
+        """Take note that a listing has arrived; after a true one the next may lie again."""
+        if listing is not self._lie:
+            self.lied = False
 
     def _remember(self, picture: Listing) -> None:
         at = self._clock.seconds
@@ -143,8 +149,9 @@ class Cloud:
     def _distort(self, kind: str, picture: Listing) -> Listing:
         chance, instances = self._listings.chance, list(picture.instances)
         at, earlier = self._earlier
-        if kind == "disordered" or self.lied:
-            self.lied = False
+        if self.lied:
+            kind = "disordered"
+        if kind == "disordered":
             chance.shuffle(instances)
             self._remember(picture)
         elif kind == "stale":
@@ -152,13 +159,17 @@ class Cloud:
                 return picture
             self.lied = True
             self.troubled.update(one.id for one in (*earlier.instances, *picture.instances))
-            return Listing(earlier.instances, earlier.pending, picture.failures)
+            self._lie = Listing(earlier.instances, earlier.pending, picture.failures)
+            return self._lie
         else:
             self.lied = True
             left_out = {one.id for one in instances if chance.random() < 0.5}
             self.troubled |= left_out
             instances = [one for one in instances if one.id not in left_out]
-        return Listing(tuple(instances), picture.pending, picture.failures)
+        listing = Listing(tuple(instances), picture.pending, picture.failures)
+        if kind == "incomplete":
+            self._lie = listing
+        return listing
 
     def increase(self, count: int) -> Accepted:
         """Create instances, as many as there is room for."""

@@ -187,8 +187,7 @@ class Manager:
     def _stored(self, batch: list[tuple[effects.Effect, Claim | None]], life: int) -> None:
         if self.lives == life and self.state is not None:
             self._finish(batch)
-        # What was finished may have ended this life.
-        if self.lives == life and self.state is not None:
+            # Nothing is left to be done if that has ended this life.
             self._flush()
 
     def _finish(self, batch: list[tuple[effects.Effect, Claim | None]]) -> None:
@@ -240,6 +239,7 @@ class Manager:
         def settle(outcome: Listing | ProviderError) -> events.Event:
             if isinstance(outcome, ProviderError):
                 return events.ListingFailed(effect.group, outcome)
+            line.cloud.heard(outcome)
             return events.ListingArrived(effect.group, outcome)
 
         line.call(line.cloud.list, self._answer(settle), effect.timeout_seconds)
@@ -250,7 +250,7 @@ class Manager:
 
         def settle(outcome: Accepted | ProviderError) -> events.Event:
             unknown = isinstance(outcome, OutcomeUnknown)
-            accepted = as_accepted(outcome)
+            accepted = _as_accepted(outcome)
             return events.IncreaseSettled(effect.group, effect.operation, accepted, unknown)
 
         act = partial(line.cloud.increase, effect.count)
@@ -272,7 +272,7 @@ class Manager:
         line = self._lines[effect.group]
 
         def settle(outcome: Accepted | ProviderError) -> events.Event:
-            return settled(effect.group, effect.ids, as_accepted(outcome))
+            return settled(effect.group, effect.ids, _as_accepted(outcome))
 
         call = partial(getattr(line.cloud, act), effect.ids)
         line.call(call, self._answer(settle), effect.timeout_seconds)
@@ -344,6 +344,6 @@ class Manager:
 _ANSWERS = (effects.Grant, effects.Refuse, effects.Revoke)
 
 
-def as_accepted(outcome: Accepted | ProviderError) -> Accepted:
+def _as_accepted(outcome: Accepted | ProviderError) -> Accepted:
     """Return an error as an answer that accepts nothing."""
     return Accepted(0, error=outcome) if isinstance(outcome, ProviderError) else outcome
