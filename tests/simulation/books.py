@@ -162,28 +162,18 @@ class Books(Observer):
         self.life.revoked.discard(event.key)
 
     def _suspend(self, now: Now, event: events.TaskSuspended) -> None:
-        del now
+        self.life.kept_at[event.key] = now.monotonic
         self.life.kept[event.key] = self.life.held.pop(event.key)
         self.life.delivered.discard(event.key)
 
-    def _drop(self, place: Place) -> None:
-        """Forget the suspended tasks of an instance that is no more, or is to go."""
-        for key in [one for one, kept in self.life.kept.items() if kept[:2] == place]:
-            self._forget(key)
-
     def _stored(self, now: Now, persist: effects.Persist) -> None:
-        """Notice what nobody is told of: uses of a slot, and suspended tasks that are forgotten."""
+        """Notice how often instances are used by what is stored of them."""
         del now
         for record in persist.put:
             if isinstance(record, InstanceRecord):
-                place = (record.group, record.id)
-                machine = (*place, record.incarnation)
+                machine = (record.group, record.id, record.incarnation)
                 # A task that leaves while its instance is checked gives its use back.
                 self._granted[machine] = max(record.used, self._granted.get(machine, 0))
-                known = {key for key, _, _ in record.suspended} | self.life.waiting
-                for key in [one for one, kept in self.life.kept.items() if kept[:2] == place]:
-                    if key not in known:
-                        self._forget(key)
 
     def _forget(self, key: str) -> None:
         group, id, slot = self.life.kept.pop(key)
@@ -246,6 +236,9 @@ class Books(Observer):
             self._forget(refuse.key)
 
     def _revoke(self, now: Now, revoke: effects.Revoke) -> None:
+        if revoke.key in self.life.kept:
+            self._give_up(revoke, now)
+            return
         held = self.life.held.get(revoke.key)
         if held is None:
             raise Broken("I8", f"{revoke.key} loses a slot that it does not have")
@@ -253,6 +246,15 @@ class Books(Observer):
             raise Broken("I2", f"{revoke.key} loses its slot on a healthy instance: {revoke.cause}")
         self._vacate(revoke.key, now)
         self.life.revoked.add(revoke.key)
+
+    def _give_up(self, revoke: effects.Revoke, now: Now) -> None:
+        """A suspended task is lost, with its instance or because it was so for too long."""
+        group, id, _ = self.life.kept[revoke.key]
+        slept = now.monotonic - self.life.kept_at.get(revoke.key, float("-inf"))
+        is_over = slept >= self.settings.suspend_time_to_live.total_seconds()
+        if not (is_over or self._is_lost(group, id) or self._is_late((group, id), now)):
+            raise Broken("I2", f"{revoke.key} loses what it left on {id}: {revoke.cause}")
+        self._forget(revoke.key)
 
     def _is_lost(self, group: str, id: str) -> bool:
         cloud = self.world.clouds[group]
@@ -338,7 +340,6 @@ class Books(Observer):
         self.life.sick.discard(place)
         self.life.doomed.discard(place)
         self.life.first.pop(place, None)
-        self._drop(place)
         if place in self.life.taken:
             raise Broken("I13", f"{place} is gone, and tasks hold slots on it")
 
@@ -380,10 +381,8 @@ class Books(Observer):
             place = (decrease.group, id)
             if self._is_busy(place):
                 raise Broken("I2", f"{place} is removed, and tasks run there")
-            is_kept = place in self.life.taken and Rule.EXPIRED not in rules
-            if is_kept and not self._is_lost(*place) and not self._is_late(place, now):
+            if place in self.life.taken:
                 raise Broken("I2", f"{place} is removed, and suspended tasks are there")
-            self._drop(place)
             self.life.leaving.add(place)
             if not any(self._is_reason(rule, now, *place) for rule in rules):
                 raise Broken("I11", f"{place} is removed without a reason: {decrease.decisions}")

@@ -47,6 +47,7 @@ class Life:
     delivered: set[str] = field(default_factory=set[str])
     resumed: set[str] = field(default_factory=set[str])
     taken: dict[Place, dict[int, str]] = field(default_factory=dict[Place, dict[int, str]])
+    kept_at: dict[str, float] = field(default_factory=dict[str, float])
     ready: dict[Place, float] = field(default_factory=dict[Place, float])
     leaving: set[Place] = field(default_factory=set[Place])
     sick: set[Place] = field(default_factory=set[Place])

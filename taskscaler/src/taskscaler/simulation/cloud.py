@@ -325,6 +325,7 @@ class Cloud:
         shown = Instance(member.id, State.CREATING, incarnation=str(self._numbers))
         successor = Member(shown, self._clock.seconds, ours=member.ours)
         successor.troubled = True
+        successor.foreseen = member.foreseen
         self.members[member.id] = successor
         self._boot(successor)
 

@@ -254,7 +254,7 @@ class Tasks:
             task.phase = Phase.RESUMING
             self.manager.post(events.TaskResumed(task.key))
         else:
-            # It was lost without a word, with its instance or because it slept for too long.
+            # It was lost while nobody was there to tell it, or was not stored in time.
             self._lose(task)
 
     # What it is told.
@@ -295,7 +295,9 @@ class Tasks:
             self._retry(task)
 
     def _revoked(self, task: Task) -> None:
-        if task.phase in (Phase.RUNNING, Phase.WAITING, Phase.RESUMING):
+        if task.phase is Phase.SUSPENDED:
+            self._lose(task)  # It holds nothing that it could give back.
+        elif task.phase in (Phase.RUNNING, Phase.WAITING, Phase.RESUMING):
             self._lose(task)
             task.phase = Phase.LOST
             self._clock.after(1.0, self._acknowledge, task, task.attempt)
