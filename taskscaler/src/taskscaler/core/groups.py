@@ -175,20 +175,26 @@ class Group:
     @property
     def unhealthy(self) -> int:
         """Return the slots that a task could get if their instances did not fail their checks."""
+        if not self.sick:
+            return 0
         return sum(one.open_slots for one in self.sick.values() if one.life is Life.READY)
 
     @property
     def suspended(self) -> int:
         """Return the slots that suspended tasks keep."""
+        if not self.keeping:
+            return 0
         return sum(len(one.suspended) for one in self.keeping.values())
 
     @property
     def unavailable(self) -> int:
         """Return the slots on live instances that nobody has and that no task will get."""
         live = self.lives[Life.READY] + self.lives[Life.DRAINING]
-        kept = sum(len(one.suspended) for one in self.keeping.values() if one.life in _LIVE)
         total = live * self.settings.capacity_per_instance
-        return total - self.acquired - self.slots.free - self.unhealthy - kept
+        rest = total - self.acquired - self.slots.free - self.unhealthy
+        if self.keeping:
+            rest -= sum(len(one.suspended) for one in self.keeping.values() if one.life in _LIVE)
+        return rest
 
     @property
     def expecting(self) -> bool:

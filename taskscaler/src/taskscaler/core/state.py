@@ -298,7 +298,9 @@ class ScalerState:
         self._wake_at = float("inf")
         if not self.closing:
             removal.shrink(self.order, demand, self.policy, now, out)
-            parting.part(self.order, self.demand(), now, out, tasks=self.tasks, policy=self.policy)
+            if self.tasks.reserved or any(group.parting for group in self.order):
+                left = self.demand()
+                parting.part(self.order, left, now, out, tasks=self.tasks, policy=self.policy)
             self._grow(demand, now, out)
         self._wake_at = min(self._wake_at, suspension.next_expiry(self, now))
         for group in self.order:
