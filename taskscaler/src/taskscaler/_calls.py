@@ -209,6 +209,10 @@ async def prepare(
                 logger.exception("preparing instance %s raised what it must not", effect.id)
                 reason = f"a bug in a plugin: {_words(error)}"
                 return events.PreparationFailed(effect.group, effect.id, reason)
+            except anyio.get_cancelled_exc_class():
+                await anyio.lowlevel.checkpoint_if_cancelled()
+                reason = "its preparation was cancelled inside a plugin, by a bug"
+                return events.PreparationFailed(effect.group, effect.id, reason)
             else:
                 if reason is None:
                     return events.InstancePrepared(effect.group, effect.id)
