@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Claim", "Claims")
 
+# How many tasks may wait so that one which waits no longer is still told its place.
+SOUGHT = 1000
+
 
 class Claim:
     """A task that asks for a slot or holds one.
@@ -256,6 +259,9 @@ class Claims:
 
     def _ask(self, claim: Claim) -> None:
         claims, key = self._driver.claims, claim.key
+        if self._driver.ended.is_set():
+            # Nothing is carried out any more, and so nobody would ever answer.
+            raise ScalerClosed(f"task {key!r} got no slot: the scaler has ended")
         if (kept := self._driver.state.tasks.suspended.get(key)) is not None:
             claim.instance = kept[1].id
         elif (lost := self._driver.lost.pop(key, None)) is not None and claim.resumed:
@@ -283,7 +289,9 @@ class Claims:
 
     def _why_not_yet(self, claim: Claim) -> str:
         if not self._driver.holds(claim):
-            return self.explain(claim.key)
+            # Of many tasks that time out together, not each can look for its place.
+            many = len(self._driver.state.tasks.waiting) > SOUGHT
+            return self.explain(None if many else claim.key)
         _, instance = self._driver.state.tasks.held[claim.key]
         if claim.key in instance.unconfirmed:
             return f"one was found, but its instance {instance.id} has not answered yet"

@@ -206,6 +206,7 @@ class Driver:
 
         Raises:
             StoreError: the store failed, and nothing more can be done.
+            RuntimeError: a bug of the store or of a plugin cancelled it.
         """
         try:
             with anyio.CancelScope(shield=True) as self._scope:
@@ -217,10 +218,15 @@ class Driver:
                         tasks.start_soon(self._keep_history, epoch)
                         with self._acting():
                             await self._dispatch(epoch, tasks)
+                    self._check_stopped()
         except BaseExceptionGroup as errors:
             self.failed = True
             error = only(errors)
             raise error from error.__cause__
+        except anyio.get_cancelled_exc_class():
+            # Behind the shield this is nobody's but a bug's, and would end the body in silence.
+            self._check_stopped()
+            raise
         finally:
             for receipt in self._receipts:
                 receipt.done.set()
@@ -233,6 +239,14 @@ class Driver:
         self._stopped = True
         if self._scope is not None:
             self._scope.cancel()
+
+    def _check_stopped(self) -> None:
+        """Return if the machinery was stopped; otherwise something in it was cancelled by a bug."""
+        if not self._stopped:
+            self.failed = True
+            raise RuntimeError(
+                "the scaler was cancelled from inside, by a bug of its store or of a plugin"
+            )
 
     def abandon_claims(self, why: str) -> None:
         """Tell those who still wait or hold a slot that there is nothing behind it any more."""
