@@ -135,15 +135,25 @@ def test_tasks_on_an_instance_that_keeps_failing_run_on_unless_the_operator_says
     assert instance.life is Life.REMOVING
 
 
-def test_a_last_use_that_fell_through_lets_the_instance_go() -> None:
-    """It was to go after the task that never came to it."""
+@pytest.mark.parametrize("how", ["failed", "given up"])
+def test_a_last_use_that_fell_through_is_none(how: str) -> None:
+    """One failed check, or a task that does not wait for it, costs no instance its last use."""
     play = Play(settings(capacity_per_instance=1, max_use_count=2))
     idle(play, "a")
     play.say(events.TaskAsked("last"), after=60.0)
+    if how == "failed":
+        play.say(events.HealthFailed("g", "a", "no answer"))
+        assert list(play.state.tasks) == ["last"]
+    else:
+        play.say(events.TaskReleased("last"))
+        play.say(events.TaskAsked("last"))
+    play.tick(10.0)
+    assert play.life("a") is Life.READY
+    play.say(events.HealthPassed("g", "a"))
+    assert play.take(effects.Grant).key == "last"
     assert play.life("a") is Life.DRAINING
-    play.say(events.HealthFailed("g", "a", "no answer"))
-    assert play.life("a") is Life.REMOVING
-    assert list(play.state.tasks) == ["last"]
+    play.say(events.TaskReleased("last"))
+    assert play.group.instances["a"].rule is Rule.USED_UP
 
 
 def test_a_task_that_gives_up_during_the_check_leaves_nothing_behind() -> None:

@@ -256,17 +256,20 @@ class Group:
     # How they serve.
 
     def acquire(self, instance: Instance, key: str) -> int:
-        """Give a slot to a task, and return its number. The last use of an instance drains it."""
+        """Give a slot to a task, and return its number."""
         before = instance.available
         if self.parting:
             self.stay(instance)
         slot = instance.acquire(key)
         self.acquired += 1
         self.slots.moved(instance, before, instance.available)
-        if instance.uses_left == 0:
+        return slot
+
+    def use_up(self, instance: Instance) -> None:
+        """A task hears of its slot: the last use of an instance drains it."""
+        if instance.uses_left == 0 and instance.life is Life.READY:
             instance.rule, instance.reason = Rule.USED_UP, "its use count is reached"
             self.step(instance, Trigger.RETIRED)
-        return slot
 
     def release(self, instance: Instance, key: str, now: Now, out: Outbox) -> None:
         """Take a slot back from a task, and let the instance go if it was waiting for that."""

@@ -39,6 +39,7 @@ def confirm(state: ScalerState, key: str, now: Now, out: Outbox) -> None:
     group, instance = state.tasks.held[key]
     if instance.proven_at + state.probe_after > now.monotonic:
         out.add(Grant(key, group.name, instance.id, instance.tasks[key]))
+        group.use_up(instance)
         return
     instance.unconfirmed[key] = None
     if not instance.checking:
@@ -60,6 +61,7 @@ def passed(state: ScalerState, event: events.HealthPassed, now: Now) -> list[Eff
     group.checks.add(instance, len(group.instances))
     for key in instance.unconfirmed:
         out.add(Grant(key, group.name, instance.id, instance.tasks[key]))
+        group.use_up(instance)
     instance.unconfirmed.clear()
     if was_sick:
         group.stay(instance)
