@@ -247,3 +247,21 @@ def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
     assert play.life("a") is Life.REMOVING
     play.say(events.InterruptionAnnounced("g", "a", "again"))
     assert play.group.instances["a"].reason == "spot"
+
+
+@pytest.mark.parametrize("kind", [events.InterruptionAnnounced, events.InstanceBroke])
+def test_a_task_is_not_sent_to_an_instance_that_began_to_go_during_its_check(
+    kind: type[events.InterruptionAnnounced | events.InstanceBroke],
+) -> None:
+    """It did not know its slot yet, so it takes another one, or waits for that."""
+    play = Play(settings(capacity_per_instance=1))
+    idle(play, "goes", "stays")
+    play.say(events.TaskAsked("first"), after=60.0)
+    play.say(events.TaskAsked("second"))
+    play.say(events.HealthPassed("g", "stays"))
+    assert play.take(effects.Grant).key == "second"
+    play.say(events.TaskReleased("second"))
+    play.say(kind("g", "goes", "spot"))
+    assert play.take(effects.Grant) == effects.Grant("first", "g", "stays", 0)
+    assert play.life("goes") is Life.REMOVING
+    assert play.say(events.HealthPassed("g", "goes")) == []

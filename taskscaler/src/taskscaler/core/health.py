@@ -84,12 +84,8 @@ def failed(state: ScalerState, event: events.HealthFailed, now: Now) -> list[Eff
     instance.failures += 1
     group.sick[instance.id] = instance
     group.stay(instance)
-    waiting = list(instance.unconfirmed)
-    for key in waiting:
-        instance.release(key)
-        group.acquired -= 1
-    state.tasks.wait_again(waiting)
     group.slots.moved(instance, before, instance.available)
+    waiting = group.call_back(instance)
     group.rest(instance, now, out)
     if waiting and instance.life is not Life.REMOVING:
         out.put(group.record(instance))

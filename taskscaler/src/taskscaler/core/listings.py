@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from fleeting.types import Duration, State
 from taskscaler.core import suspension
 from taskscaler.core.decisions import Rule
-from taskscaler.core.instances import Life
+from taskscaler.core.instances import Life, Trigger
 from taskscaler.core.settings import UnknownInstances
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     group.listed += 1
     group.listed_at = now.monotonic
     group.listing_backoff.succeeded(now.monotonic)
-    if group.judge_again:
-        group.forget_foreign()
+    strangers = _forget_foreign(group) if group.judge_again else frozenset[str]()
     group.hear_pending(listing.pending, now)
     for failure in listing.failures:
         for operation in group.operations.fail(1):
@@ -54,7 +53,7 @@ def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     for listed in listing.instances:
         instance = group.instances.get(listed.id)
         if instance is None:
-            _appeared(group, listed, now, out)
+            _appeared(group, listed, now, out, strange=listed.id in strangers)
         elif instance.mark != group.listed:
             instance.mark = group.listed
             instance.missed = 0
@@ -66,7 +65,19 @@ def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     _write_off(group, now, out)
 
 
-def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
+def _forget_foreign(group: Group) -> frozenset[str]:
+    """Let what is not ours be judged again, and return the ids."""
+    group.judge_again = False
+    foreign = [one for one in group.instances.values() if one.life is Life.FOREIGN]
+    for instance in foreign:
+        group.step(instance, Trigger.VANISHED)
+        del group.instances[instance.id]
+    return frozenset(one.id for one in foreign)
+
+
+def _appeared(
+    group: Group, listed: Listed, now: Now, out: Outbox, *, strange: bool = False
+) -> None:
     # Some groups use their ids again: static hosts have no others.
     if _same(group.given_up, listed) and not group.operations.has_named(listed.id):
         if group.operations.unanswered:
@@ -76,7 +87,8 @@ def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
         group.condemn(instance, Rule.UNKNOWN, reason, now, out)
         return
     if listed.state is not State.DELETING or group.operations.has_named(listed.id):
-        operation = group.operations.claim(listed.id)
+        # What was there before we asked for anything did not come of that.
+        operation = None if strange else group.operations.claim(listed.id)
         if operation is not None:
             group.store_operation(operation, out)
             _ours(group, listed, now, out)
