@@ -80,6 +80,7 @@ def test_a_failed_check_sends_the_tasks_back_to_the_front_of_the_queue() -> None
     play.say(events.HealthFailed("g", "a", "no answer"))
     instance = play.group.instances["a"]
     assert list(play.state.tasks) == ["first", "second", "third"]
+    assert [play.state.tasks.place(key) for key in ("first", "second", "third")] == [1, 2, 3]
     assert (instance.used, instance.uses_left, instance.available) == (2, 7, 0)
     demand = play.state.standing().demand
     assert (demand.free, play.group.unhealthy, demand.unavailable) == (0, 2, 0)

@@ -388,11 +388,7 @@ class Group:
         self.slots.moved(instance, before, instance.available)
 
     def call_back(self, instance: Instance) -> bool:
-        """Let those tasks wait on, first in the queue, that do not know their slot there yet.
-
-        Returns:
-            Whether there were any.
-        """
+        """Let those tasks wait on that do not know their slot yet; return whether there were any."""
         waiting = list(instance.unconfirmed)
         before = instance.available
         for key in waiting:
