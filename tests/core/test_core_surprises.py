@@ -60,6 +60,22 @@ def test_judging_the_ignored_ones_again_makes_no_room() -> None:
     assert play.take(effects.Prepare).id == "x"
 
 
+def test_judging_the_ignored_ones_again_takes_none_of_them_for_one_that_was_asked_for() -> None:
+    """What is asked for meanwhile is still expected, and ours when it comes."""
+    settings = Settings(policy=ROOMY)
+    play = Play(settings)
+    play.list(Instance("x", State.RUNNING))
+    play.say(events.TaskAsked("t"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.SettingsChanged(replace(settings, unknown_instances=UnknownInstances.REMOVE)))
+    play.relist(Instance("x", State.RUNNING))
+    assert play.life("x") is Life.REMOVING
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist(Instance("x", State.RUNNING), Instance("new", State.RUNNING))
+    assert play.take(effects.Prepare).id == "new"
+
+
 def test_what_is_above_a_lowered_limit_goes_as_soon_as_it_is_idle() -> None:
     """The limit is stronger than the idle capacity; what is busy or promised stays."""
     policy = Policy(idle_count=4, idle_time=timedelta(seconds=30))

@@ -262,6 +262,10 @@ def test_an_instance_that_somebody_else_stops_is_of_no_use() -> None:
     play.relist(Instance("a", State.SUSPENDED))
     assert play.take(effects.Revoke).key == "task-1"
     assert life(play) is Life.SUSPENDED
+    stored = [put for one in play.todo if isinstance(one, effects.Persist) for put in one.put]
+    record = stored[-1]
+    assert isinstance(record, InstanceRecord)
+    assert record.tasks == (), "after a restart it is not one on which tasks ran"
 
 
 def test_an_instance_that_somebody_else_starts_is_put_to_sleep_again() -> None:
@@ -297,6 +301,20 @@ def test_a_resumed_task_waits_until_its_instance_is_well() -> None:
     play.tick(10.0)
     play.say(events.HealthPassed("g", "a"))
     assert play.take(effects.Grant).key == "task-0"
+
+
+def test_a_drain_waits_for_a_task_that_is_being_resumed() -> None:
+    """It came in time; the other suspended ones stay suspended."""
+    play = asleep()
+    assert play.state.drained
+    play.say(events.TaskResumed("task-0"))
+    play.say(events.DrainAsked())
+    assert not play.state.drained
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    assert play.take(effects.Grant).key == "task-0"
+    play.say(events.TaskReleased("task-0"))
+    assert play.state.drained
 
 
 def test_a_shutdown_leaves_suspended_instances_alone() -> None:

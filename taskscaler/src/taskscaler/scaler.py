@@ -310,7 +310,7 @@ class Taskscaler:
         tasks = self._state.tasks
         raise DrainTimeout(
             f"after {seconds:g}s of draining, {len(tasks.held)} tasks hold a slot, "
-            f"{len(tasks.waiting)} wait for one and {len(tasks.reserved)} reservations are not "
+            f"{len(tasks.waiting) + len(tasks.resuming)} wait for one and {len(tasks.reserved)} reservations are not "
             "given back; they go on"
         )
 

@@ -265,17 +265,20 @@ class Group:
     # How they serve.
 
     def acquire(self, instance: Instance, key: str) -> int:
-        """Give a slot to a task, and return its number. The last use of an instance drains it."""
+        """Give a slot to a task, and return its number."""
         before = instance.available
         if self.parting:
             self.stay(instance)
         slot = instance.acquire(key)
         self.acquired += 1
         self.slots.moved(instance, before, instance.available)
-        if instance.uses_left == 0:
+        return slot
+
+    def use_up(self, instance: Instance) -> None:
+        """A task hears of its slot: the last use of an instance drains it."""
+        if instance.uses_left == 0 and instance.life is Life.READY:
             instance.rule, instance.reason = Rule.USED_UP, "its use count is reached"
             self.step(instance, Trigger.RETIRED)
-        return slot
 
     def release(self, instance: Instance, key: str, now: Now, out: Outbox) -> None:
         """Take a slot back from a task, and let the instance go if it was waiting for that."""
@@ -309,7 +312,11 @@ class Group:
     # How they go.
 
     def retire(self, instance: Instance, rule: Rule, reason: str, now: Now, out: Outbox) -> None:
-        """It is to go as soon as no task has a slot on it; it must be ready."""
+        """It is to go as soon as no task has a slot on it; it must be ready.
+
+        Tasks that do not know yet that they have one wait on: the next may be better.
+        """
+        self.call_back(instance)
         if instance.vacant:
             self.condemn(instance, rule, reason, now, out)
             return
@@ -381,15 +388,24 @@ class Group:
 
     def revoke_running(self, instance: Instance, cause: str, out: Outbox) -> None:
         """The tasks that run on it are lost; those that do not know their slot yet wait on."""
+        self.call_back(instance)
         before = instance.available
-        waiting = list(instance.unconfirmed)
         for key in list(instance.tasks):
             instance.release(key)
             self.acquired -= 1
-            if key not in waiting:
-                out.add(Revoke(key, instance.id, cause))
+            out.add(Revoke(key, instance.id, cause))
+        self.slots.moved(instance, before, instance.available)
+
+    def call_back(self, instance: Instance) -> bool:
+        """Let those tasks wait on that do not know their slot yet; return whether there were any."""
+        waiting = list(instance.unconfirmed)
+        before = instance.available
+        for key in waiting:
+            instance.release(key)
+            self.acquired -= 1
         self.tasks.wait_again(waiting)
         self.slots.moved(instance, before, instance.available)
+        return bool(waiting)
 
     def take_down(self, instance: Instance, rule: Rule, cause: str, now: Now, out: Outbox) -> None:
         """It is to be removed, whatever runs there."""
@@ -419,14 +435,6 @@ class Group:
         while len(self.given_up) > MEMORY:
             oldest, _ = self.given_up.popitem(last=False)
             out.drop(("tombstone", self.name, oldest))
-
-    def forget_foreign(self) -> None:
-        """Let the listing that follows judge again what is not ours."""
-        self.judge_again = False
-        for instance in list(self.instances.values()):
-            if instance.life is Life.FOREIGN:
-                self.step(instance, Trigger.VANISHED)
-                del self.instances[instance.id]
 
     # What is stored and told.
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from fleeting.types import Duration, State
 from taskscaler.core import suspension
 from taskscaler.core.decisions import Rule
-from taskscaler.core.instances import Life
+from taskscaler.core.instances import Life, Trigger
 from taskscaler.core.settings import UnknownInstances
 
 if TYPE_CHECKING:
@@ -60,11 +60,13 @@ class Digestion:
     Attributes:
         rest: what is still to be looked at.
         known: how many instances were known before it.
-        seen: how many of them it had so far.
+        strangers: the ids of those that are not ours, and are to be judged again.
+        seen: how many of the known ones it had so far.
     """
 
     rest: Iterator[Listed]
     known: int
+    strangers: frozenset[str]
     seen: int = 0
 
 
@@ -73,14 +75,13 @@ def begin(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     group.listed += 1
     group.listed_at = now.monotonic
     group.listing_backoff.succeeded(now.monotonic)
-    if group.judge_again:
-        group.forget_foreign()
+    strangers = _forget_foreign(group) if group.judge_again else frozenset[str]()
     group.hear_pending(listing.pending, now)
     for failure in listing.failures:
         for operation in group.operations.fail(1):
             group.store_operation(operation, out)
         group.creation_failed(str(failure), now, failure)
-    group.digestion = Digestion(iter(listing.instances), len(group.instances))
+    group.digestion = Digestion(iter(listing.instances), len(group.instances), strangers)
 
 
 def digest(group: Group, digestion: Digestion, portion: int, now: Now, out: Outbox) -> bool:
@@ -90,7 +91,7 @@ def digest(group: Group, digestion: Digestion, portion: int, now: Now, out: Outb
         instance = group.instances.get(listed.id)
         if instance is None:
             portion -= CHANGED
-            _appeared(group, listed, now, out)
+            _appeared(group, listed, now, out, strange=listed.id in digestion.strangers)
         elif instance.mark != group.listed:
             instance.mark = group.listed
             instance.missed = 0
@@ -107,7 +108,19 @@ def digest(group: Group, digestion: Digestion, portion: int, now: Now, out: Outb
     return True
 
 
-def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
+def _forget_foreign(group: Group) -> frozenset[str]:
+    """Let what is not ours be judged again, and return the ids."""
+    group.judge_again = False
+    foreign = [one for one in group.instances.values() if one.life is Life.FOREIGN]
+    for instance in foreign:
+        group.step(instance, Trigger.VANISHED)
+        del group.instances[instance.id]
+    return frozenset(one.id for one in foreign)
+
+
+def _appeared(
+    group: Group, listed: Listed, now: Now, out: Outbox, *, strange: bool = False
+) -> None:
     # Some groups use their ids again: static hosts have no others.
     if _same(group.given_up, listed) and not group.operations.has_named(listed.id):
         if group.operations.unanswered:
@@ -117,7 +130,8 @@ def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
         group.condemn(instance, Rule.UNKNOWN, reason, now, out)
         return
     if listed.state is not State.DELETING or group.operations.has_named(listed.id):
-        operation = group.operations.claim(listed.id)
+        # What was there before we asked for anything did not come of that.
+        operation = None if strange else group.operations.claim(listed.id)
         if operation is not None:
             group.store_operation(operation, out)
             _ours(group, listed, now, out)

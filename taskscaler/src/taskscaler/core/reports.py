@@ -156,6 +156,7 @@ def broke(state: ScalerState, event: events.InstanceBroke, now: Now) -> list[Eff
     out = Outbox()
     if instance is not None and instance.life is Life.READY:
         group.retire(instance, Rule.FAILED, event.reason, now, out)
+        state.place(now, out)
         # The cloud may know more, and what it knows may concern other tasks there.
         state.expect(group, now, out)
     return out.finish()

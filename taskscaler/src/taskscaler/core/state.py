@@ -180,8 +180,12 @@ class ScalerState:
 
     @property
     def drained(self) -> bool:
-        """Return whether no task waits, is promised a slot or has one; suspended ones aside."""
-        return not (self.tasks.reserved or self.tasks.waiting or self.tasks.held)
+        """Return whether no task waits, is promised a slot or has one.
+
+        Suspended ones do not count, unless they wait to go on.
+        """
+        tasks = self.tasks
+        return not (tasks.reserved or tasks.waiting or tasks.held or tasks.resuming)
 
     @property
     def deletion_retry(self) -> timedelta:
