@@ -379,9 +379,15 @@ class Taskscaler:
 def _cause(errors: BaseExceptionGroup[BaseException], *, failed: bool) -> BaseException:
     """Return what is to come out of the block.
 
-    When the machinery has failed, that its tasks were told so is a consequence.
+    When the machinery has failed, that its tasks were told so is a consequence, and so is
+    what they raised because of that.
     """
     if failed:
-        _, others = errors.split((AcquisitionLost, ScalerClosed))
+        _, others = errors.split(_follows)
         return errors if others is None else only(others)
     return errors.exceptions[0] if len(errors.exceptions) == 1 else errors
+
+
+def _follows(error: BaseException) -> bool:
+    told = (AcquisitionLost, ScalerClosed)
+    return isinstance(error, told) or isinstance(error.__cause__, told)

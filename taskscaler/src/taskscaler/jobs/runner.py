@@ -182,8 +182,9 @@ class JobRunner:
                 self._hire = lambda: group.start_soon(self._work, scaler)
                 self.resize(workers)
         except ExceptionGroup as errors:
-            # Of many workers that fail for one reason, one tells it.
-            raise errors.exceptions[0] from errors
+            # Of many workers that fail for one reason, one tells it, and why.
+            error = errors.exceptions[0]
+            raise error from error.__cause__
         finally:
             self._hire = None
         await self.abandon(JobState.CANCELED, "it was not started")
@@ -249,7 +250,7 @@ class JobRunner:
                 except AcquireTimeout as error:
                     await self._no_slot(run, result, str(error))
                 except ScalerClosed as error:
-                    await self._finish(run, result, JobState.CANCELED, str(error))
+                    await self._turned_away(result, str(error))
                 except (AcquisitionLost, FleetingError, OutputFailed, WorkspaceFailed) as error:
                     await self._spoilt(run, result, str(error))
             del self._scopes[run.name]
@@ -315,6 +316,12 @@ class JobRunner:
             self._queue.appendleft((run, result))
         else:
             await self._finish(run, result, JobState.SYSTEM_FAILURE, reason)
+
+    async def _turned_away(self, result: JobResult, reason: str) -> None:
+        """Nobody gives a slot any more; nor does anybody write that down."""
+        state = JobState.CANCELED if self.stopping else JobState.SYSTEM_FAILURE
+        self._close(result, state, reason)
+        await self._tell_end(result)
 
     async def _spoilt(self, run: JobRun, result: JobResult, reason: str) -> None:
         """The infrastructure failed: try again if the job may, else say so."""
