@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from fleeting.types import Capability
 from taskscaler import _calls
@@ -54,6 +55,10 @@ __all__ = ("Driver", "only")
 
 # How long a store may take for a commit: a disk that takes longer will not come back.
 COMMIT_SECONDS = 60.0
+
+# How many effects are carried out before others have their turn. Each may begin a task, and
+# ten thousand that begin together would hold the event loop for a long time.
+TURN = 50
 
 # How many suspended tasks that lost their slots are remembered.
 LOST = 10_000
@@ -276,8 +281,11 @@ class Driver:
             batch = list(self._outbox)
             self._outbox.clear()
             await self._commit(epoch, (effect for effect, _ in batch))
-            for effect, whose in batch:
+            for number, (effect, whose) in enumerate(batch, 1):
                 self._carry_out(effect, whose, tasks)
+                if not number % TURN:
+                    # What was begun runs as far as it gets, before more is begun.
+                    await anyio.lowlevel.checkpoint()
             if anyio.current_time() >= self._wake_at:
                 self._wake_at = float("inf")
                 self.post(events.TimePassed())
@@ -425,10 +433,12 @@ class Driver:
 
     async def _hang_up_all(self, group: str, ids: Iterable[str]) -> None:
         async with anyio.create_task_group() as hanging_up:
-            for id in ids:
+            for number, id in enumerate(ids, 1):
                 line = self._hang_up(group, id)
                 if line is not None:
                     hanging_up.start_soon(line.aclose)
+                if not number % TURN:
+                    await anyio.lowlevel.checkpoint()
 
     # What the store knows of how to reach an instance.
 
