@@ -110,8 +110,9 @@ class Books(Observer):
         records = self.world.manager.records
         for group, cloud in self.world.clouds.items():
             for id, member in cloud.members.items():
-                if member.troubled:
-                    member.foreseen = ("instance", group, id) in records
+                if member.troubled and ("instance", group, id) not in records:
+                    # To the next life it is a stranger.
+                    member.foreseen = member.ours = False
 
     # Tasks.
 
@@ -305,6 +306,7 @@ class Books(Observer):
         listed = life.listed[group] = {one.id: one for one in event.listing.instances}
         for id in listed:
             life.first.setdefault((group, id), now.monotonic)
+            life.missing.pop((group, id), None)
             if id in members:
                 members[id].foreseen = True
         for place in life.taken:
@@ -318,7 +320,6 @@ class Books(Observer):
             if missing >= self.settings.missed_updates:
                 raise Broken("I13", f"tasks hold slots on {place}, missing {missing} times")
             return
-        self.life.missing.pop(place, None)
         if one.state in (State.FAILED, State.DELETING):
             raise Broken("I13", f"tasks hold slots on {place}, which is {one.state.value}")
 
@@ -340,6 +341,7 @@ class Books(Observer):
         self.life.sick.discard(place)
         self.life.doomed.discard(place)
         self.life.first.pop(place, None)
+        self.life.missing.pop(place, None)
         if place in self.life.taken:
             raise Broken("I13", f"{place} is gone, and tasks hold slots on it")
 

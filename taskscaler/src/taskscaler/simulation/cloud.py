@@ -292,6 +292,8 @@ class Cloud:
         if not alive:
             return None
         member = chance.choice(alive)
+        if kind == "recreate" and not member.foreseen:
+            return None  # Nobody could know that it has a predecessor.
         member.troubled = True
         self.troubled.add(member.id)
         match kind:
