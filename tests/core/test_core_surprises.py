@@ -352,3 +352,10 @@ def test_policies_refuse_what_cannot_be_meant(wrong: dict[str, float]) -> None:
     """Less than no capacity cannot be kept."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Policy(**wrong)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - on purpose
+
+
+def test_an_increase_that_brought_all_before_its_answer_is_not_stored_for_ever() -> None:
+    """A restart meanwhile expects nothing of it, and forgets it."""
+    record = OperationRecord("g", "op-1", 0, START)
+    play = Play(records=[record])
+    assert play.take(effects.Persist).drop == (record.key,)

@@ -415,3 +415,16 @@ def test_a_record_with_a_suspended_task_survives_its_encoding() -> None:
     record = InstanceRecord("g", "a", None, START, 2, (), Rule.AGE, "old", START, kept)
     encoded = msgspec.json.encode(record)
     assert msgspec.json.decode(encoded, type=InstanceRecord) == record
+
+
+def test_a_wall_clock_that_was_set_back_makes_nobody_sleep_longer() -> None:
+    """What seems to have begun in the future began just now, and is not in others' way."""
+    hour = timedelta(hours=1)
+    kept = (("future", 0, START + hour),)
+    records = [InstanceRecord("g", "a", None, START + hour, 1, (), suspended=kept)]
+    settings = Settings(suspend_time_to_live=timedelta(minutes=1), max_instance_age=2 * hour)
+    play = Play(settings, ABLE, records=records)
+    play.list(Instance("a", State.SUSPENDED))
+    play.tick(60.0)
+    assert play.take(effects.Revoke).key == "future"
+    assert play.group.instances["a"].born == 0.0

@@ -308,9 +308,10 @@ class Taskscaler:
             await self._driver.rest()
             return
         tasks = self._state.tasks
+        waiting = len(tasks.waiting) + len(tasks.resuming)
         raise DrainTimeout(
             f"after {seconds:g}s of draining, {len(tasks.held)} tasks hold a slot, "
-            f"{len(tasks.waiting) + len(tasks.resuming)} wait for one and {len(tasks.reserved)} reservations are not "
+            f"{waiting} wait for one and {len(tasks.reserved)} reservations are not "
             "given back; they go on"
         )
 

@@ -388,7 +388,7 @@ class Group:
         self.slots.moved(instance, before, instance.available)
 
     def call_back(self, instance: Instance) -> bool:
-        """Let those tasks wait on that do not know their slot yet; return whether there were any."""
+        """Let those tasks wait on that do not know their slot yet; return whether any do."""
         waiting = list(instance.unconfirmed)
         before = instance.available
         for key in waiting:
