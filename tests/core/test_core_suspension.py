@@ -428,3 +428,45 @@ def test_a_wall_clock_that_was_set_back_makes_nobody_sleep_longer() -> None:
     play.tick(60.0)
     assert play.take(effects.Revoke).key == "future"
     assert play.group.instances["a"].born == 0.0
+
+
+def test_slots_and_tasks_that_a_store_has_twice_are_restored_once() -> None:
+    """A broken store costs the second of them its place, and not the scaler its life."""
+    first = (("x", 0, START), ("y", 0, START))
+    second = (("x", 1, START), ("z", 1, START))
+    later = START + timedelta(seconds=1)
+    records = [
+        InstanceRecord("g", "b", None, later, 2, (), suspended=second),
+        InstanceRecord("g", "a", None, START, 2, (), suspended=first),
+    ]
+    play = Play(Settings(capacity_per_instance=2), ABLE, records=records)
+    kept = {one.id: list(one.suspended) for one in play.group.instances.values()}
+    assert kept == {"a": ["x"], "b": ["z"]}
+    assert {key: one.id for key, (_, one) in play.state.tasks.suspended.items()} == {
+        "x": "a",
+        "z": "b",
+    }
+
+
+def test_a_restored_instance_that_the_cloud_does_not_understand_keeps_its_suspended_task() -> None:
+    """It need not run, so that it does not for longer than a creation may take is no failure."""
+    kept = (("task-0", 0, START),)
+    record = InstanceRecord("g", "a", None, START, 1, (), ready_at=START, suspended=kept)
+    play = Play(Settings(creation_timeout=timedelta(seconds=10)), ABLE, records=[record])
+    for _ in range(20):
+        play.relist(Instance("a", State.UNKNOWN))
+    assert not play.has(effects.Revoke)
+    play.say(events.SuspendedTaskDropped("task-0"))
+    play.relist(Instance("a", State.UNKNOWN))
+    assert life(play) is Life.REMOVING, "nothing keeps it any more"
+
+
+def test_slots_that_suspended_tasks_keep_are_not_coming() -> None:
+    """A task that waits gets another instance while the one with the sleeper wakes up."""
+    play = asleep()
+    play.say(events.TaskResumed("task-0"))
+    play.relist(Instance("a", State.RUNNING))
+    assert life(play) is Life.PREPARING
+    play.say(events.TaskAsked("other"))
+    play.tick()
+    assert play.take(effects.Increase).count == 1

@@ -58,20 +58,15 @@ def restored(state: ScalerState, event: events.RecordsRestored, now: Now) -> lis
     for trouble in _of_kind(event, GroupRecord):
         if (group := state.groups.get(trouble.group)) is not None:
             troubles.recall(group, trouble, now)
-    _find_suspended(state)
+    _sort_suspended(state)
     return out.finish()
 
 
-def _find_suspended(state: ScalerState) -> None:
-    """Name the suspended tasks, the longest suspended first."""
-    kept = [
-        (suspension.began, key, group, instance)
-        for group in state.order
-        for instance in group.keeping.values()
-        for key, suspension in instance.suspended.items()
-    ]
-    for _, key, group, instance in sorted(kept, key=lambda one: one[:2]):
-        state.tasks.suspended[key] = (group, instance)
+def _sort_suspended(state: ScalerState) -> None:
+    """Put the suspended tasks in order, the longest suspended first."""
+    kept = state.tasks.suspended
+    for key in sorted(kept, key=lambda one: (kept[one][1].suspended[one].began, one)):
+        kept[key] = kept.pop(key)
 
 
 def _of_kind(event: events.RecordsRestored, kind: type[R]) -> list[R]:
@@ -87,9 +82,11 @@ def _take_up(group: Group, record: InstanceRecord, now: Now, out: Outbox) -> Non
     if instance.uses_left is not None:
         instance.uses_left = max(0, instance.uses_left - record.used)
     for key, slot, since in record.suspended:
-        if slot < instance.capacity:
+        taken = slot in {one.slot for one in instance.suspended.values()}
+        if slot < instance.capacity and not taken and key not in group.tasks.suspended:
             instance.suspend(key, Suspension(slot, since, _monotonic(since, now)))
             group.keeping[instance.id] = instance
+            group.tasks.suspended[key] = (group, instance)
     rule, reason = _why_it_goes(group, instance, record)
     if rule is None:
         if record.tasks:
