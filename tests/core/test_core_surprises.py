@@ -15,7 +15,7 @@ from taskscaler.core.decisions import Rule
 from taskscaler.core.demand import target_idle
 from taskscaler.core.instances import Life
 from taskscaler.core.operations import Operation
-from taskscaler.core.records import InstanceRecord, OperationRecord
+from taskscaler.core.records import GroupRecord, InstanceRecord, OperationRecord
 from taskscaler.core.settings import Policy, Settings, UnknownInstances
 
 ROOMY = Policy(idle_time=timedelta(minutes=20))
@@ -352,3 +352,61 @@ def test_policies_refuse_what_cannot_be_meant(wrong: dict[str, float]) -> None:
     """Less than no capacity cannot be kept."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Policy(**wrong)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - on purpose
+
+
+def test_an_increase_that_brought_all_before_its_answer_is_not_stored_for_ever() -> None:
+    """A restart meanwhile expects nothing of it, and forgets it."""
+    record = OperationRecord("g", "op-1", 0, START)
+    play = Play(records=[record])
+    assert play.take(effects.Persist).drop == (record.key,)
+
+
+def test_an_answer_that_names_only_what_was_listed_already_lets_the_others_come() -> None:
+    """The name belongs to one that has come; it keeps no place for it a second time."""
+    play = Play(Settings(policy=ROOMY))
+    play.list()
+    for key in "tuv":
+        play.say(events.TaskAsked(key))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(3, ("a",))))
+    play.relist(*(Instance(id, State.RUNNING) for id in "abc"))
+    assert {one.life for one in play.group.instances.values()} == {Life.PREPARING}
+    assert not play.group.operations
+
+
+def test_an_id_that_an_increase_brings_back_before_it_was_gone_is_not_waited_for() -> None:
+    """Static hosts have no other ids; the new incarnation is what was asked for."""
+    play = Play(Settings(policy=ROOMY))
+    play.list()
+    play.say(events.TaskAsked("t"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1, ("a",))))
+    play.relist(Instance("a", State.RUNNING, incarnation="1"))
+    play.say(events.PreparationFailed("g", "a", "no answer"))
+    play.tick(1.0)
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1, ("a",))))
+    play.relist(Instance("a", State.RUNNING, incarnation="2"))
+    assert play.life("a") is Life.PREPARING
+    assert not play.group.operations
+
+
+def test_an_old_instance_that_is_ready_again_ends_no_pause() -> None:
+    """After a restart, those that were ready long ago do not prove that new ones can be."""
+    pause = timedelta(minutes=5)
+    records = (
+        InstanceRecord("g", "a", None, START, 1, (), ready_at=START),
+        GroupRecord("g", 9, START + pause, START, "its command fails"),
+    )
+    play = Play(Settings(policy=ROOMY), records=records)
+    play.list(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    for key in "tu":
+        play.say(events.TaskAsked(key))
+    play.tick()
+    assert not play.has(effects.Increase)
+    play.tick(300.0)
+    assert play.take(effects.Increase).count == 1

@@ -446,3 +446,58 @@ def test_a_sleeping_task_can_be_given_up_before_its_instance_is_seen_again() -> 
     play.list(Instance("a", State.RUNNING))
     play.say(events.InstancePrepared("g", "a"))
     assert play.state.standing().demand.free == 1
+
+
+def test_a_wall_clock_that_was_set_back_makes_nobody_sleep_longer() -> None:
+    """What seems to have begun in the future began just now, and is not in others' way."""
+    hour = timedelta(hours=1)
+    kept = (("future", 0, START + hour),)
+    records = [InstanceRecord("g", "a", None, START + hour, 1, (), suspended=kept)]
+    settings = Settings(suspend_time_to_live=timedelta(minutes=1), max_instance_age=2 * hour)
+    play = Play(settings, ABLE, records=records)
+    play.list(Instance("a", State.SUSPENDED))
+    play.tick(60.0)
+    assert play.take(effects.Revoke).key == "future"
+    assert play.group.instances["a"].born == 0.0
+
+
+def test_slots_and_tasks_that_a_store_has_twice_are_restored_once() -> None:
+    """A broken store costs the second of them its place, and not the scaler its life."""
+    first = (("x", 0, START), ("y", 0, START))
+    second = (("x", 1, START), ("z", 1, START))
+    later = START + timedelta(seconds=1)
+    records = [
+        InstanceRecord("g", "b", None, later, 2, (), suspended=second),
+        InstanceRecord("g", "a", None, START, 2, (), suspended=first),
+    ]
+    play = Play(Settings(capacity_per_instance=2), ABLE, records=records)
+    kept = {one.id: list(one.suspended) for one in play.group.instances.values()}
+    assert kept == {"a": ["x"], "b": ["z"]}
+    assert {key: one.id for key, (_, one) in play.state.tasks.suspended.items()} == {
+        "x": "a",
+        "z": "b",
+    }
+
+
+def test_a_restored_instance_that_the_cloud_does_not_understand_keeps_its_suspended_task() -> None:
+    """It need not run, so that it does not for longer than a creation may take is no failure."""
+    kept = (("task-0", 0, START),)
+    record = InstanceRecord("g", "a", None, START, 1, (), ready_at=START, suspended=kept)
+    play = Play(Settings(creation_timeout=timedelta(seconds=10)), ABLE, records=[record])
+    for _ in range(20):
+        play.relist(Instance("a", State.UNKNOWN))
+    assert not play.has(effects.Revoke)
+    play.say(events.SuspendedTaskDropped("task-0"))
+    play.relist(Instance("a", State.UNKNOWN))
+    assert life(play) is Life.REMOVING, "nothing keeps it any more"
+
+
+def test_slots_that_suspended_tasks_keep_are_not_coming() -> None:
+    """A task that waits gets another instance while the one with the sleeper wakes up."""
+    play = asleep()
+    play.say(events.TaskResumed("task-0"))
+    play.relist(Instance("a", State.RUNNING))
+    assert life(play) is Life.PREPARING
+    play.say(events.TaskAsked("other"))
+    play.tick()
+    assert play.take(effects.Increase).count == 1

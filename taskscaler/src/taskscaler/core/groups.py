@@ -256,9 +256,10 @@ class Group:
         """It was reached and proved ready: it can take tasks."""
         instance.proven_at = instance.checked_at = now.monotonic
         self.step(instance, Trigger.PREPARED)
-        self.backoff.succeeded(now.monotonic)
         self.checks.add(instance, len(self.instances))
         if instance.ready_at is None:
+            # That an old one is ready again says nothing about new ones.
+            self.backoff.succeeded(now.monotonic)
             instance.ready_at = now.wall
             out.put(self.record(instance))
 

@@ -175,6 +175,10 @@ def _changed(group: Group, instance: Instance, listed: Listed, now: Now, out: Ou
         if was_foreign:
             _appeared(group, listed, now, out)
         else:
+            if group.operations.has_named(listed.id) and (
+                operation := group.operations.claim(listed.id)
+            ):
+                group.store_operation(operation, out)
             _ours(group, listed, now, out)
         return
     if before is None and listed.incarnation is not None:

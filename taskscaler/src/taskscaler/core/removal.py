@@ -116,7 +116,9 @@ def next_age(group: Group, now: Now) -> float:
 def expire(group: Group, now: Now, out: Outbox) -> None:
     """Give up instances that should be running by now, and by the newest listing do not.
 
-    As long as the group cannot be listed nobody knows, and nothing is given up.
+    As long as the group cannot be listed nobody knows, and nothing is given up. Those
+    that keep suspended tasks need not run: an earlier life left them, and they stay for
+    as long as the tasks may.
     """
     timeout = group.settings.creation_timeout
     patience = Duration(seconds=timeout.total_seconds())
@@ -125,7 +127,7 @@ def expire(group: Group, now: Now, out: Outbox) -> None:
         lambda one: one.seen_at + timeout.total_seconds() <= group.listed_at,
         group.creating.values(),  # The first is the oldest, so this stops early.
     )
-    for instance in list(late):
+    for instance in [one for one in late if not one.suspended]:
         reason = f"it did not run within {patience}"
         group.take_down(instance, Rule.FAILED, reason, now, out)
         group.creation_failed(f"instance {instance.id} was given up: {reason}", now)

@@ -90,7 +90,9 @@ def increased(state: ScalerState, event: events.IncreaseSettled, now: Now) -> li
     error = event.accepted.error
     count = None if event.unknown else event.accepted.count
     asked = group.operations.expected(event.operation)
-    operation = group.operations.settle(event.operation, count, event.accepted.ids)
+    # What a listing has shown already is not waited for by its name.
+    names = [id for id in event.accepted.ids if _may_come(group, id)]
+    operation = group.operations.settle(event.operation, count, names)
     group.store_operation(operation, out)
     if error is not None:
         group.creation_failed(str(error), now, error)
@@ -101,6 +103,11 @@ def increased(state: ScalerState, event: events.IncreaseSettled, now: Now) -> li
         group.cooldown.end()
     state.expect(group, now, out)
     return out.finish()
+
+
+def _may_come(group: Group, id: str) -> bool:
+    instance = group.instances.get(id)
+    return instance is None or instance.life is Life.REMOVING
 
 
 def decreased(state: ScalerState, event: events.DecreaseSettled, now: Now) -> list[Effect]:
