@@ -359,10 +359,17 @@ class Driver:
                 tasks.start_soon(self._prepare, effect, self._approach(effect.group, effect.id))
             case effects.CheckHealth():
                 tasks.start_soon(self._check, effect, self._approach(effect.group, effect.id))
+            case effects.Decrease() | effects.Suspend() | effects.Resume():
+                # Now, and not when its task begins: what is begun later must not be ended by it.
+                lines = [self._hang_up(effect.group, id) for id in effect.ids]
+                tasks.start_soon(self._call, effect, [one for one in lines if one is not None])
             case _:
                 tasks.start_soon(self._call, effect)
 
-    async def _call(self, effect: effects.Effect) -> None:
+    async def _call(self, effect: effects.Effect, lines: Sequence[Line] = ()) -> None:
+        async with anyio.create_task_group() as closing:
+            for line in lines:
+                closing.start_soon(line.aclose)
         match effect:
             case effects.List():
                 event = await _calls.list_group(self._groups[effect.group], effect)
@@ -372,13 +379,10 @@ class Driver:
             case effects.Decrease():
                 for decision in effect.decisions:
                     self.history.decided(decision)
-                await self._hang_up_all(effect.group, effect.ids)
                 event = await _calls.decrease(self._groups[effect.group], effect)
             case effects.Suspend():
-                await self._hang_up_all(effect.group, effect.ids)
                 event = await _calls.suspend(self._groups[effect.group], effect)
             case effects.Resume():
-                await self._hang_up_all(effect.group, effect.ids)
                 event = await _calls.resume(self._groups[effect.group], effect)
             case _:
                 raise AssertionError(f"nobody carries out {effect!r}")
