@@ -246,7 +246,7 @@ async def test_store_that_fails_is_told_alone_and_as_it_is(book: Book, tmp_path:
     group = FakeInstanceGroup(connector=connector)
     settings = Settings(max_instances=1, update_interval_when_expecting=SOON)
     runner = book.runner(_runs(tmp_path, "a", "b"))
-    with pytest.raises(StoreError, match="^the disk is full$"):
+    with pytest.raises(StoreError, match=r"^the disk is full$"):
         async with Taskscaler([group], settings, store=store, connect=connector.connect) as scaler:
             await runner.resume(Journal(scaler.commit, ()))
             await runner.run(scaler, workers=2, acquire_timeout=None)
