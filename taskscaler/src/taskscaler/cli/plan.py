@@ -292,7 +292,8 @@ def state_of(options: Options, runner: RunnerConfig | None) -> State | None:
         return None
     raise ConfigError(
         f"{options.config}: nothing names the state of this runner over a restart; write "
-        'id = "a name that never changes" into [runners.autoscaler.extensions], or give --state'
+        'id = "a name that never changes" into [runners.autoscaler.extensions], or give '
+        "--state, or, to keep none, write enabled = false into [runners.autoscaler.state_storage]"
     )
 
 
