@@ -9,7 +9,7 @@ import pytest
 
 from core_model import START, Play
 from fleeting.errors import Throttled
-from fleeting.types import Accepted, Instance, Listing, State
+from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
 from taskscaler.core import effects, events
 from taskscaler.core.decisions import Rule
 from taskscaler.core.demand import target_idle
@@ -94,6 +94,25 @@ def test_what_is_above_a_lowered_limit_goes_as_soon_as_it_is_idle() -> None:
     assert decision.rule is Rule.LIMIT
     assert "2 instances more than max_instances" in decision.detail
     assert not play.has(effects.Increase)
+
+
+def test_what_is_above_a_lowered_limit_of_a_group_goes_and_comes_back_in_another() -> None:
+    """Within all other limits; what is promised stays, as it does above `max_instances`."""
+    policy = Policy(idle_count=3, idle_time=timedelta(hours=1))
+    play = Play(Settings(policy=policy, max_instances=5), GroupInfo("g"), GroupInfo("h"))
+    play.list()
+    play.list(group="h")
+    play.grow("a", "b", "c")
+    play.say(events.TaskReserved("r"))
+    play.say(events.SettingsChanged(replace(play.state.settings, group_limits={"g": 0, "h": 2})))
+    play.tick()
+    decrease = play.take(effects.Decrease)
+    assert len(decrease.ids) == 2, "one is promised"
+    assert decrease.decisions[0].rule is Rule.GROUP_LIMIT
+    assert "3 instances more than its group may have" in decrease.decisions[0].detail
+    play.say(events.DecreaseSettled("g", decrease.ids, Accepted(2, decrease.ids)))
+    play.tick(1.0)
+    assert play.take(effects.Increase).group == "h"
 
 
 def test_a_group_that_takes_less_and_says_nothing_is_not_asked_at_once_again() -> None:

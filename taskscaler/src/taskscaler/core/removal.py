@@ -142,10 +142,14 @@ def shrink(
 ) -> None:
     """Let the instances go that are idle for long enough and that nobody needs.
 
-    Above the limit, as many as are too many go although the policy wants them idle;
-    only those that a reservation counts on stay.
+    Above the limit of all, or of a group, as many as are too many go although the policy
+    wants them idle; only those that a reservation counts on stay.
     """
     surplus, spare = demand.surplus, demand.free - demand.reserved
+    for group in reversed(groups):
+        slots = _fit(group, spare, now, out)
+        surplus -= slots
+        spare -= slots
     excess = _excess(groups, demand.max_instances)
     idle_seconds = policy.idle_time.total_seconds()
     for group in reversed(groups):
@@ -164,6 +168,22 @@ def shrink(
             spare -= instance.available
             surplus -= instance.available
             group.condemn(instance, rule, reason, now, out)
+
+
+def _fit(group: Group, spare: int, now: Now, out: Outbox) -> int:
+    """Let those go that are beyond the group's own limit, and return how many slots they had."""
+    limit = group.settings.group_limits.get(group.name)
+    if limit is None:
+        return 0
+    slots, excess = 0, group.size - group.lives[Life.REMOVING] - limit
+    while excess > 0 and (instance := group.idle.first()) is not None:
+        if instance.available > spare - slots:
+            break
+        slots += instance.available
+        reason = f"there are {excess} instances more than its group may have"
+        group.condemn(instance, Rule.GROUP_LIMIT, reason, now, out)
+        excess -= 1
+    return slots
 
 
 def _excess(groups: Sequence[Group], limit: int) -> int:

@@ -46,12 +46,7 @@ def restored(state: ScalerState, event: events.RecordsRestored, now: Now) -> lis
             _take_up(group, record, now, out)
     for asked in sorted(_of_kind(event, OperationRecord), key=lambda one: one.asked_at):
         if (group := state.groups.get(asked.group)) is not None:
-            operation = Operation(asked.id, asked.count, now.monotonic, asked.asked_at)
-            group.operations.add(operation)
-            group.operations.settle(asked.id, None)
-            if not asked.count:
-                # All had come before the answer did, which nobody waits for any more.
-                out.drop(asked.key)
+            _expect(group, asked, now, out)
     for stone in sorted(_of_kind(event, TombstoneRecord), key=lambda one: one.at):
         if (group := state.groups.get(stone.group)) is not None:
             group.remember(stone.id, stone.incarnation, out)
@@ -60,6 +55,15 @@ def restored(state: ScalerState, event: events.RecordsRestored, now: Now) -> lis
             troubles.recall(group, trouble, now)
     _sort_suspended(state)
     return out.finish()
+
+
+def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> None:
+    if not record.count:
+        # All had come before the answer did, which nobody waits for any more.
+        out.drop(record.key)
+        return
+    group.operations.add(Operation(record.id, record.count, now.monotonic, record.asked_at))
+    group.operations.settle(record.id, None)
 
 
 def _sort_suspended(state: ScalerState) -> None:
