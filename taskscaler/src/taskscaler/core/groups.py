@@ -22,8 +22,6 @@ from taskscaler.core.slots import SlotIndex
 from taskscaler.core.throttle import Backoff, Cooldown
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from fleeting.errors import ProviderError
     from fleeting.types import GroupInfo
     from taskscaler.core.events import Now
@@ -428,7 +426,8 @@ class Group:
         if instance.state is not State.DELETING:
             # The cloud never said that it removes it, so it may come back.
             out.put(TombstoneRecord(self.name, instance.id, instance.incarnation, now.wall))
-        out.add(self.summary(instance, instance.reason or cause, now.wall))
+        life = (instance.created_at, instance.ready_at, now.wall)
+        out.add(Gone(self.name, instance.id, *life, instance.reason or cause, instance.used))
 
     def remember(self, id: str, incarnation: str | None, out: Outbox) -> None:
         """Remember an id that was given up, and forget the oldest if there are too many."""
@@ -463,18 +462,6 @@ class Group:
             out.put(record)
         else:
             out.drop(record.key)
-
-    def summary(self, instance: Instance, reason: str, removed_at: datetime) -> Gone:
-        """Return the whole life of an instance."""
-        return Gone(
-            self.name,
-            instance.id,
-            instance.created_at,
-            instance.ready_at,
-            removed_at,
-            reason,
-            instance.used,
-        )
 
     def step(self, instance: Instance, trigger: Trigger) -> None:
         """Move an instance on in its life, and keep all counts right."""
