@@ -45,6 +45,8 @@ def fleet(size: int) -> ScalerState:
     state.apply(events.IncreaseSettled("g", increase.operation, Accepted(size)), now)
     instances = tuple(Instance(f"i-{number}", State.RUNNING) for number in range(size))
     state.apply(events.ListingArrived("g", Listing(instances)), now)
+    while state.groups["g"].digestion is not None:
+        state.apply(events.TimePassed(), now)
     for instance in instances:
         state.apply(events.InstancePrepared("g", instance.id), now)
     return state

@@ -68,7 +68,10 @@ class Bench:
         self.seconds += 1
         event = events.ListingArrived("g", Listing(tuple(instances)))
         gc.collect()
-        return self.apply(event)
+        milliseconds = self.apply(event)
+        while self.state.groups["g"].digestion is not None:
+            milliseconds += self.apply(events.TimePassed())
+        return milliseconds
 
     def be_ready(self, ids: Sequence[str]) -> float:
         """Let instances be prepared; return the milliseconds."""

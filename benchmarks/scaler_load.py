@@ -15,7 +15,7 @@ is woken: the lag of the event loop. The phases, each measured by itself:
 A slot's way to its task is `hand-out`: in `hold` from the release to the next one
 that waited, in `free` from asking for it while others are free.
 
-    python -m benchmarks.scaler_load [--instances N] [--waiting N] [--seconds S]
+    python -m benchmarks.scaler_load [--instances N] [--waiting N] [--seconds S] [--store sqlite]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import gc
 import itertools
 import os
 import random
+import tempfile
 import time
 from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -41,6 +42,7 @@ from benchmarks._report import report
 import taskscaler
 from fleeting.testing import FakeInstanceGroup
 from taskscaler.storage import MemoryStore
+from taskscaler.storage.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -259,7 +261,11 @@ async def _hold(load: Load, seconds: float) -> None:
 
 async def run(asked: argparse.Namespace) -> list[Phase]:
     """Open the store that was asked for, and measure."""
-    return await measure(asked.instances, asked.waiting, asked.seconds, MemoryStore())
+    if asked.store == "memory":
+        return await measure(asked.instances, asked.waiting, asked.seconds, MemoryStore())
+    with tempfile.TemporaryDirectory() as folder:
+        async with SqliteStore.open(Path(folder) / "state.db") as store:
+            return await measure(asked.instances, asked.waiting, asked.seconds, store)
 
 
 def main() -> None:
@@ -268,8 +274,9 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=10_000)
     parser.add_argument("--waiting", type=int, default=50_000)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each steady phase")
+    parser.add_argument("--store", choices=("memory", "sqlite"), default="memory")
     asked = parser.parse_args()
-    report("scaler_load", [one.row() for one in anyio.run(run, asked)])
+    report("scaler_load", [{"store": asked.store} | one.row() for one in anyio.run(run, asked)])
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def test_unknown_key_is_exit_code_1(taskscaler: Command, state: str) -> None:
     [
         ([], "give --state FILE, or --config FILE"),
         (["--state", "missing.sqlite"], "missing.sqlite: there is no such file"),
+        (["--state", "."], ". is no file; name the file"),
         (["--state", "text"], "text"),
         (["--config", "missing.toml"], "missing.toml: there is no such file"),
     ],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from cli_command import DEADLINE_SECONDS
 
 if TYPE_CHECKING:
     from cli_command import Command
@@ -177,6 +182,41 @@ def test_termination_cleans_up_at_once(
     process.send_signal(number)
     assert process.wait() == 130
     assert taskscaler.states() == {"first": "canceled", "second": "canceled"}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "errors"),
+    [
+        ([signal.SIGINT, signal.SIGTERM], subprocess.DEVNULL),
+        ([signal.SIGHUP, signal.SIGTERM], subprocess.STDOUT),
+    ],
+)
+def test_signals_are_heard_while_nobody_reads(
+    taskscaler: Command, numbers: list[signal.Signals], errors: int
+) -> None:
+    """A reader that stands still, as `less` does, keeps nobody from ending the command."""
+    reading, writing = os.pipe()
+    room = select.poll()
+    room.register(writing, select.POLLOUT)
+    process = subprocess.Popen(
+        [taskscaler.program, "run", "--plugin-config", f"root={taskscaler.folder}/i", "--", "yes"],
+        stdout=writing,
+        stderr=errors,
+    )
+    try:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while room.poll(0):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        for number in numbers:
+            process.send_signal(number)
+        assert process.wait(DEADLINE_SECONDS) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+        os.close(writing)
 
 
 FULL = Path("/dev/full")

@@ -176,6 +176,7 @@ def test_runner_without_identity_has_no_state(taskscaler: Command) -> None:
     done = taskscaler.run_jobs("--config", config, "--", "true")
     assert done.returncode == 2
     assert 'write id = "a name that never changes"' in done.stderr
+    assert "asks for --state" in taskscaler.run("config", "check", config).stderr
     state = taskscaler.folder / "state.sqlite"
     done = taskscaler.run_jobs("--config", config, "--state", state, "--", "true")
     assert done.returncode == 0, done.stderr

@@ -80,6 +80,7 @@ def test_a_failed_check_sends_the_tasks_back_to_the_front_of_the_queue() -> None
     play.say(events.HealthFailed("g", "a", "no answer"))
     instance = play.group.instances["a"]
     assert list(play.state.tasks) == ["first", "second", "third"]
+    assert [play.state.tasks.place(key) for key in ("first", "second", "third")] == [1, 2, 3]
     assert (instance.used, instance.uses_left, instance.available) == (2, 7, 0)
     demand = play.state.standing().demand
     assert (demand.free, play.group.unhealthy, demand.unavailable) == (0, 2, 0)
@@ -135,15 +136,25 @@ def test_tasks_on_an_instance_that_keeps_failing_run_on_unless_the_operator_says
     assert instance.life is Life.REMOVING
 
 
-def test_a_last_use_that_fell_through_lets_the_instance_go() -> None:
-    """It was to go after the task that never came to it."""
+@pytest.mark.parametrize("how", ["failed", "given up"])
+def test_a_last_use_that_fell_through_is_none(how: str) -> None:
+    """One failed check, or a task that does not wait for it, costs no instance its last use."""
     play = Play(settings(capacity_per_instance=1, max_use_count=2))
     idle(play, "a")
     play.say(events.TaskAsked("last"), after=60.0)
+    if how == "failed":
+        play.say(events.HealthFailed("g", "a", "no answer"))
+        assert list(play.state.tasks) == ["last"]
+    else:
+        play.say(events.TaskReleased("last"))
+        play.say(events.TaskAsked("last"))
+    play.tick(10.0)
+    assert play.life("a") is Life.READY
+    play.say(events.HealthPassed("g", "a"))
+    assert play.take(effects.Grant).key == "last"
     assert play.life("a") is Life.DRAINING
-    play.say(events.HealthFailed("g", "a", "no answer"))
-    assert play.life("a") is Life.REMOVING
-    assert list(play.state.tasks) == ["last"]
+    play.say(events.TaskReleased("last"))
+    assert play.group.instances["a"].rule is Rule.USED_UP
 
 
 def test_a_task_that_gives_up_during_the_check_leaves_nothing_behind() -> None:
@@ -237,3 +248,40 @@ def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
     assert play.life("a") is Life.REMOVING
     play.say(events.InterruptionAnnounced("g", "a", "again"))
     assert play.group.instances["a"].reason == "spot"
+
+
+def test_a_used_up_instance_that_keeps_failing_is_taken_down_if_the_operator_says_so() -> None:
+    """Its last task would never end."""
+    play = Play(
+        settings(
+            capacity_per_instance=1,
+            max_use_count=1,
+            failure_threshold=1,
+            heartbeat_interval=timedelta(minutes=1),
+            remove_unhealthy_with_tasks=True,
+        )
+    )
+    play.ready("a")
+    assert play.life("a") is Life.DRAINING
+    play.tick(60.0)
+    play.say(events.HealthFailed("g", "a", "dead"))
+    assert play.take(effects.Revoke).key == "task-0"
+    assert play.life("a") is Life.REMOVING
+
+
+@pytest.mark.parametrize("kind", [events.InterruptionAnnounced, events.InstanceBroke])
+def test_a_task_is_not_sent_to_an_instance_that_began_to_go_during_its_check(
+    kind: type[events.InterruptionAnnounced | events.InstanceBroke],
+) -> None:
+    """It did not know its slot yet, so it takes another one, or waits for that."""
+    play = Play(settings(capacity_per_instance=1))
+    idle(play, "goes", "stays")
+    play.say(events.TaskAsked("first"), after=60.0)
+    play.say(events.TaskAsked("second"))
+    play.say(events.HealthPassed("g", "stays"))
+    assert play.take(effects.Grant).key == "second"
+    play.say(events.TaskReleased("second"))
+    play.say(kind("g", "goes", "spot"))
+    assert play.take(effects.Grant) == effects.Grant("first", "g", "stays", 0)
+    assert play.life("goes") is Life.REMOVING
+    assert play.say(events.HealthPassed("g", "goes")) == []

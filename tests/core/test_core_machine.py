@@ -25,6 +25,7 @@ from core_model import check_group, picture
 from core_player import Player
 from fleeting.types import Capability, GroupInfo
 from taskscaler.core import effects, events
+from taskscaler.core.listings import PORTION
 from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
 from taskscaler.errors import IllegalEvent
 
@@ -45,6 +46,7 @@ class ScalerMachine(Player, RuleBasedStateMachine):
         placement=st.sampled_from(Placement),
         sizes=st.lists(st.sampled_from([None, 1, 3]), min_size=1, max_size=2),
         can_suspend=st.booleans(),
+        portion=st.sampled_from([PORTION, 1, 150]),
         probe_after=st.sampled_from([0, 10, 10_000]),
         max_instance_age=st.sampled_from([0, 0, 900]),
         remove_unhealthy_with_tasks=st.booleans(),
@@ -60,6 +62,7 @@ class ScalerMachine(Player, RuleBasedStateMachine):
         placement: Placement,
         sizes: list[int | None],
         can_suspend: bool,  # noqa: FBT001 - the same
+        portion: int,
         probe_after: int,
         max_instance_age: int,
         remove_unhealthy_with_tasks: bool,  # noqa: FBT001 - the same
@@ -89,7 +92,7 @@ class ScalerMachine(Player, RuleBasedStateMachine):
             GroupInfo(name, size, capabilities=able)
             for name, size in zip(names, sizes, strict=True)
         ]
-        self.begin(infos)
+        self.begin(infos, portion)
 
     # The tasks.
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleeting.types import State
+from taskscaler.core.ages import AgeQueue
 from taskscaler.core.demand import Demand, target_idle
 from taskscaler.core.instances import TRANSITIONS, Instance, Life, Trigger
 from taskscaler.core.operations import Operation, Operations
@@ -328,3 +329,27 @@ def test_outbox_stores_the_newest_of_each_record_before_anything_else() -> None:
     (persist,) = out.finish()
     assert persist.put == (new,)  # type: ignore[attr-defined] # a Persist, or the test fails here
     assert persist.drop == (("operation", "g", "p"),)  # type: ignore[attr-defined] # as above
+
+
+def test_an_instance_that_does_not_belong_is_not_queued_by_age() -> None:
+    """It would have to be dropped again."""
+    queue = AgeQueue(lambda _: None)
+    queue.add(make_instance(1, 1), alive=1)
+    assert queue.bound() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("throttle_limit", 0.0),
+        ("throttle_burst", -1),
+        ("failure_threshold", 0),
+        ("shutdown_deletion_retries", -1),
+        ("cooldown", timedelta(seconds=-1)),
+        ("probe_timeout", timedelta(0)),
+    ],
+)
+def test_further_settings_that_cannot_be_meant_are_refused(name: str, value: object) -> None:
+    """The message names the setting."""
+    with pytest.raises(ValueError, match=name):
+        Settings(**{name: value})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - of many types

@@ -9,13 +9,13 @@ import pytest
 
 from core_model import START, Play
 from fleeting.errors import Throttled
-from fleeting.types import Accepted, Instance, Listing, State
+from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
 from taskscaler.core import effects, events
 from taskscaler.core.decisions import Rule
 from taskscaler.core.demand import target_idle
 from taskscaler.core.instances import Life
 from taskscaler.core.operations import Operation
-from taskscaler.core.records import InstanceRecord, OperationRecord
+from taskscaler.core.records import GroupRecord, InstanceRecord, OperationRecord
 from taskscaler.core.settings import Policy, Settings, UnknownInstances
 
 ROOMY = Policy(idle_time=timedelta(minutes=20))
@@ -60,6 +60,22 @@ def test_judging_the_ignored_ones_again_makes_no_room() -> None:
     assert play.take(effects.Prepare).id == "x"
 
 
+def test_judging_the_ignored_ones_again_takes_none_of_them_for_one_that_was_asked_for() -> None:
+    """What is asked for meanwhile is still expected, and ours when it comes."""
+    settings = Settings(policy=ROOMY)
+    play = Play(settings)
+    play.list(Instance("x", State.RUNNING))
+    play.say(events.TaskAsked("t"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.SettingsChanged(replace(settings, unknown_instances=UnknownInstances.REMOVE)))
+    play.relist(Instance("x", State.RUNNING))
+    assert play.life("x") is Life.REMOVING
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist(Instance("x", State.RUNNING), Instance("new", State.RUNNING))
+    assert play.take(effects.Prepare).id == "new"
+
+
 def test_what_is_above_a_lowered_limit_goes_as_soon_as_it_is_idle() -> None:
     """The limit is stronger than the idle capacity; what is busy or promised stays."""
     policy = Policy(idle_count=4, idle_time=timedelta(seconds=30))
@@ -78,6 +94,25 @@ def test_what_is_above_a_lowered_limit_goes_as_soon_as_it_is_idle() -> None:
     assert decision.rule is Rule.LIMIT
     assert "2 instances more than max_instances" in decision.detail
     assert not play.has(effects.Increase)
+
+
+def test_what_is_above_a_lowered_limit_of_a_group_goes_and_comes_back_in_another() -> None:
+    """Within all other limits; what is promised stays, as it does above `max_instances`."""
+    policy = Policy(idle_count=3, idle_time=timedelta(hours=1))
+    play = Play(Settings(policy=policy, max_instances=5), GroupInfo("g"), GroupInfo("h"))
+    play.list()
+    play.list(group="h")
+    play.grow("a", "b", "c")
+    play.say(events.TaskReserved("r"))
+    play.say(events.SettingsChanged(replace(play.state.settings, group_limits={"g": 0, "h": 2})))
+    play.tick()
+    decrease = play.take(effects.Decrease)
+    assert len(decrease.ids) == 2, "one is promised"
+    assert decrease.decisions[0].rule is Rule.GROUP_LIMIT
+    assert "3 instances more than its group may have" in decrease.decisions[0].detail
+    play.say(events.DecreaseSettled("g", decrease.ids, Accepted(2, decrease.ids)))
+    play.tick(1.0)
+    assert play.take(effects.Increase).group == "h"
 
 
 def test_a_group_that_takes_less_and_says_nothing_is_not_asked_at_once_again() -> None:
@@ -336,3 +371,61 @@ def test_policies_refuse_what_cannot_be_meant(wrong: dict[str, float]) -> None:
     """Less than no capacity cannot be kept."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Policy(**wrong)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - on purpose
+
+
+def test_an_increase_that_brought_all_before_its_answer_is_not_stored_for_ever() -> None:
+    """A restart meanwhile expects nothing of it, and forgets it."""
+    record = OperationRecord("g", "op-1", 0, START)
+    play = Play(records=[record])
+    assert play.take(effects.Persist).drop == (record.key,)
+
+
+def test_an_answer_that_names_only_what_was_listed_already_lets_the_others_come() -> None:
+    """The name belongs to one that has come; it keeps no place for it a second time."""
+    play = Play(Settings(policy=ROOMY))
+    play.list()
+    for key in "tuv":
+        play.say(events.TaskAsked(key))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(3, ("a",))))
+    play.relist(*(Instance(id, State.RUNNING) for id in "abc"))
+    assert {one.life for one in play.group.instances.values()} == {Life.PREPARING}
+    assert not play.group.operations
+
+
+def test_an_id_that_an_increase_brings_back_before_it_was_gone_is_not_waited_for() -> None:
+    """Static hosts have no other ids; the new incarnation is what was asked for."""
+    play = Play(Settings(policy=ROOMY))
+    play.list()
+    play.say(events.TaskAsked("t"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1, ("a",))))
+    play.relist(Instance("a", State.RUNNING, incarnation="1"))
+    play.say(events.PreparationFailed("g", "a", "no answer"))
+    play.tick(1.0)
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1, ("a",))))
+    play.relist(Instance("a", State.RUNNING, incarnation="2"))
+    assert play.life("a") is Life.PREPARING
+    assert not play.group.operations
+
+
+def test_an_old_instance_that_is_ready_again_ends_no_pause() -> None:
+    """After a restart, those that were ready long ago do not prove that new ones can be."""
+    pause = timedelta(minutes=5)
+    records = (
+        InstanceRecord("g", "a", None, START, 1, (), ready_at=START),
+        GroupRecord("g", 9, START + pause, START, "its command fails"),
+    )
+    play = Play(Settings(policy=ROOMY), records=records)
+    play.list(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    for key in "tu":
+        play.say(events.TaskAsked(key))
+    play.tick()
+    assert not play.has(effects.Increase)
+    play.tick(300.0)
+    assert play.take(effects.Increase).count == 1

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import msgspec
 import pytest
 
-from core_model import START, Play
+from core_model import Play
 from fleeting.errors import ProviderError
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
 from taskscaler.core import effects, events, removal
@@ -262,6 +261,10 @@ def test_an_instance_that_somebody_else_stops_is_of_no_use() -> None:
     play.relist(Instance("a", State.SUSPENDED))
     assert play.take(effects.Revoke).key == "task-1"
     assert life(play) is Life.SUSPENDED
+    stored = [put for one in play.todo if isinstance(one, effects.Persist) for put in one.put]
+    record = stored[-1]
+    assert isinstance(record, InstanceRecord)
+    assert record.tasks == (), "after a restart it is not one on which tasks ran"
 
 
 def test_an_instance_that_somebody_else_starts_is_put_to_sleep_again() -> None:
@@ -297,6 +300,20 @@ def test_a_resumed_task_waits_until_its_instance_is_well() -> None:
     play.tick(10.0)
     play.say(events.HealthPassed("g", "a"))
     assert play.take(effects.Grant).key == "task-0"
+
+
+def test_a_drain_waits_for_a_task_that_is_being_resumed() -> None:
+    """It came in time; the other suspended ones stay suspended."""
+    play = asleep()
+    drained = [play.state.drained]
+    play.say(events.TaskResumed("task-0"))
+    play.say(events.DrainAsked())
+    drained.append(play.state.drained)
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    assert play.take(effects.Grant).key == "task-0"
+    play.say(events.TaskReleased("task-0"))
+    assert [*drained, play.state.drained] == [True, False, True]
 
 
 def test_a_shutdown_leaves_suspended_instances_alone() -> None:
@@ -345,31 +362,6 @@ def test_suspended_tasks_outlive_the_scaler() -> None:
     assert later.take(effects.Resume).ids == ("a",)
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_an_instance_with_suspended_and_lost_tasks_stays_for_the_suspended_ones(
-    keep: bool,  # noqa: FBT001 - pytest passes it by name
-) -> None:
-    """New tasks get it only if the operator trusts it."""
-    record = InstanceRecord(
-        "g", "a", None, START, 2, ("ran",), ready_at=START, suspended=(("task-0", 1, START),)
-    )
-    settings = Settings(capacity_per_instance=2, keep_instance_with_acquisitions=keep)
-    play = Play(settings, ABLE, records=[record])
-    play.list(Instance("a", State.RUNNING))
-    play.say(events.TaskResumed("task-0"))
-    play.say(events.InstancePrepared("g", "a"))
-    assert play.take(effects.Grant).slot == 1
-    assert life(play) is (Life.READY if keep else Life.DRAINING)
-
-
-def test_a_slot_that_no_longer_exists_is_not_restored() -> None:
-    """The operator made the instances smaller meanwhile."""
-    kept = (("task-0", 1, START),)
-    record = InstanceRecord("g", "a", None, START, 2, (), suspended=kept)
-    play = Play(Settings(capacity_per_instance=1), ABLE, records=[record])
-    assert play.state.tasks.suspended == {}
-
-
 def test_what_cannot_be_suspended_or_resumed_is_refused() -> None:
     """A task without a slot, one in another group, one that nobody knows, and one twice."""
     play = Play(Settings(policy=ROOMY))
@@ -391,9 +383,32 @@ def test_what_cannot_be_suspended_or_resumed_is_refused() -> None:
         play.say(events.TaskAsked("task-0"))
 
 
-def test_a_record_with_a_suspended_task_survives_its_encoding() -> None:
-    """Times and slots come back as they were."""
-    kept = (("task-0", 1, START),)
-    record = InstanceRecord("g", "a", None, START, 2, (), Rule.AGE, "old", START, kept)
-    encoded = msgspec.json.encode(record)
-    assert msgspec.json.decode(encoded, type=InstanceRecord) == record
+def test_a_task_that_sleeps_is_told_that_its_instance_is_lost() -> None:
+    """Nobody waits for it now, but somebody will want to resume it."""
+    play = asleep()
+    play.relist()
+    revoke = play.take(effects.Revoke)
+    assert (revoke.key, revoke.id) == ("task-0", "a")
+    assert play.state.tasks.suspended == {}
+
+
+def test_an_instance_stays_for_the_last_of_its_sleeping_tasks() -> None:
+    """One that is given up frees its slot; the others keep theirs."""
+    play = start(capacity=2)
+    for key in ("task-0", "task-1"):
+        play.say(events.TaskSuspended(key))
+    play.tick()
+    play.say(events.SuspendedTaskDropped("task-0"))
+    assert life(play) is Life.SUSPENDING
+    assert play.group.suspended == 1
+
+
+def test_slots_that_suspended_tasks_keep_are_not_coming() -> None:
+    """A task that waits gets another instance while the one with the sleeper wakes up."""
+    play = asleep()
+    play.say(events.TaskResumed("task-0"))
+    play.relist(Instance("a", State.RUNNING))
+    assert life(play) is Life.PREPARING
+    play.say(events.TaskAsked("other"))
+    play.tick()
+    assert play.take(effects.Increase).count == 1

@@ -15,6 +15,7 @@ from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import ConnectInfo, State
 from taskscaler import Policy, Settings, Taskscaler
 from taskscaler.core.records import ConnectRecord, InstanceRecord
+from taskscaler.errors import AcquireTimeout
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -238,3 +239,22 @@ async def test_a_naive_expiry_is_a_bug_of_the_plugin() -> None:
         reasons = [str(one.removal_reason) for one in scaler.instances()]
         assert any("bug in the plugin" in reason for reason in reasons)
     assert all(one.state is not State.FAILED for one in group.listing.instances)
+
+
+async def test_an_answer_of_the_wrong_kind_is_not_repeated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What a plugin gives instead of a `ConnectInfo` may hold a password, and nobody sees it."""
+    group = FakeInstanceGroup()
+
+    async def connect_info(id: str) -> object:
+        return {"id": id, "password": "open sesame"}
+
+    group.connect_info = connect_info  # type: ignore[assignment,method-assign] # pyright: ignore[reportAttributeAccessIssue] - a bug put in
+    settings = Settings(instance_ready_timeout=timedelta(seconds=10))
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        with pytest.raises(AcquireTimeout, match="returned a dict") as caught:
+            async with scaler.acquire("a", timeout=timedelta(minutes=1)):
+                pytest.fail("nobody may come here")
+        reasons = [one.removal_reason for one in scaler.instances()]
+    assert "open sesame" not in f"{caught.value} {reasons} {caplog.text}"

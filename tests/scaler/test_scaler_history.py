@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import State
-from taskscaler import Policy, Settings, Taskscaler, _history
+from taskscaler import Policy, Settings, Taskscaler, _claims, _history
 from taskscaler._log import describe
 from taskscaler.core.decisions import Decision, Rule
 from taskscaler.errors import AcquireTimeout, AcquisitionLost, Fenced, StoreError
@@ -296,3 +296,25 @@ async def test_a_task_is_told_what_it_has() -> None:
                     assert "and lost it: it is no longer listed" in scaler.explain("a")
                 await checkpoint()
         assert "is not known here" in scaler.explain("a")
+
+
+async def test_of_too_many_tasks_that_time_out_none_looks_for_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To look through the queue for each of them would take the square of their number."""
+    monkeypatch.setattr(_claims, "SOUGHT", 1)
+    group = FakeInstanceGroup(max_size=0)
+    told: list[str] = []
+
+    async def wait(key: str) -> None:
+        with pytest.raises(AcquireTimeout) as caught:
+            async with scaler.acquire(key, timeout=timedelta(minutes=1)):
+                pytest.fail("nobody may come here")
+        told.append(str(caught.value))
+
+    async with Taskscaler([group], connect=group.connect) as scaler:
+        async with anyio.create_task_group() as tasks:
+            for key in "ab":
+                tasks.start_soon(wait, key)
+    assert "s: 2 tasks wait for a slot: 0 slots in use" in told[0]
+    assert "as number 1 of 1 in the queue" in told[1]

@@ -186,6 +186,39 @@ async def test_a_cancellation_inside_a_plugin_is_survived() -> None:
     assert served == [group.info.id]
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+@pytest.mark.parametrize("method", ["connect", "run", "aclose"])
+async def test_a_cancellation_inside_a_connector_is_survived(method: str) -> None:
+    """On asyncio, a cancelled inner task of a connector ends neither a task nor the machinery."""
+    group = FakeInstanceGroup()
+    bugs = [asyncio.CancelledError("an inner task of the connector")]
+
+    async def connect(info: ConnectInfo) -> Connection:
+        if method == "connect" and bugs:
+            raise bugs.pop()
+        connection = await group.connect(info)
+        if method != "connect":
+            real = getattr(connection, method)
+
+            async def call(*arguments: object) -> object:
+                if bugs:
+                    raise bugs.pop()
+                return await real(*arguments)
+
+            setattr(connection, method, call)
+        return connection
+
+    settings = Settings(max_instances=1, instance_ready_command="true", policy=LAZY)
+    async with Taskscaler([group], settings, connect=connect) as scaler:
+        served = await serve(scaler, "a")
+        group.vanish(*[one.id for one in (await group.update()).instances])
+        while scaler.capacity().instances["ready"]:
+            await anyio.sleep(1)
+        served += await serve(scaler, "b")
+    assert served == [group.info.id] * 2
+    assert bugs == []
+
+
 @pytest.mark.parametrize("idempotent", [False, True])
 async def test_lost_answers_never_exceed_the_limit(idempotent: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """However many answers to increases are lost, no more than `max_instances` ever exist (I1)."""

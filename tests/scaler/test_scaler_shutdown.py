@@ -271,3 +271,13 @@ async def test_settings_are_changed_only_while_it_is_open() -> None:
         scaler.reconfigure(CLEAN)
     async with scaler:
         scaler.reconfigure(CLEAN)
+
+
+async def test_a_claim_that_comes_too_late_is_refused() -> None:
+    """Who asked for an acquisition inside of the block and enters it afterwards is told at once."""
+    group = FakeInstanceGroup()
+    async with Taskscaler([group], connect=group.connect) as scaler:
+        late = scaler.acquire("late", timeout=None)
+    with pytest.raises(ScalerClosed, match="the scaler has ended"):
+        async with late:
+            pytest.fail("nobody may come here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ class GatedStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.gate: Gate | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     @override
     async def commit(
@@ -330,3 +331,16 @@ async def test_what_is_given_back_while_the_store_is_slow_is_stored_before_the_e
     (record,) = records_of(store, InstanceRecord)
     assert isinstance(record, InstanceRecord)
     assert record.tasks == ()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_a_cancellation_inside_the_store_is_told() -> None:
+    """On asyncio, a cancelled inner task of a store does not end the scaler in silence."""
+    group, store = FakeInstanceGroup(), GatedStore()
+    store.error = asyncio.CancelledError("an inner task of the store")
+    with pytest.raises(RuntimeError, match="cancelled from inside, by a bug of its store"):
+        async with (
+            Taskscaler([group], store=store, connect=group.connect) as scaler,
+            scaler.acquire("a"),
+        ):
+            pytest.fail("nobody may come here")

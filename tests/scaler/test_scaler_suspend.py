@@ -15,6 +15,7 @@ from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import Capability, State
 from taskscaler import Policy, Settings, Taskscaler
 from taskscaler._claims import Claim
+from taskscaler.core import effects, events
 from taskscaler.errors import (
     AcquireTimeout,
     AcquisitionLost,
@@ -431,3 +432,26 @@ async def test_a_suspended_key_belongs_to_its_task() -> None:
                     pytest.fail("nobody may come here")
             assert scaler.capacity().slots_used == 1
         assert scaler.capacity().slots_used == 0
+
+
+async def test_what_is_begun_after_a_resumption_is_not_ended_by_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A listing may show an instance running at once; its preparation is then answered, too."""
+    group = suspendable()
+    async with Taskscaler([group], ONE, connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition:
+            driver, id = scaler._driver, acquisition.instance
+            posted: list[type[events.Event]] = []
+            real = driver.post
+
+            def post(event: events.Event) -> list[effects.Effect]:
+                posted.append(type(event))
+                return real(event)
+
+            monkeypatch.setattr(driver, "post", post)
+            driver._outbox.append((effects.Resume(group.info.id, (id,), 9), None))
+            driver._outbox.append((effects.Prepare(group.info.id, id, "", 9), None))
+            driver._news.set()
+            await anyio.sleep(10)
+    assert {events.ResumeSettled, events.InstancePrepared} <= set(posted)

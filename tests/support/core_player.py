@@ -15,6 +15,7 @@ from core_model import Cloud
 from fleeting.errors import OutOfCapacity, ProviderError, Throttled
 from fleeting.types import Accepted, GroupInfo, State
 from taskscaler.core import effects, events
+from taskscaler.core.listings import PORTION
 from taskscaler.core.state import ScalerState
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class Player:
 
     settings: Settings
 
-    def begin(self, infos: Sequence[GroupInfo]) -> None:
+    def begin(self, infos: Sequence[GroupInfo], portion: int = PORTION) -> None:
         self.clouds = {info.id: Cloud(info.id) for info in infos}
-        self.state = ScalerState(infos, self.settings, name="operation")
+        self.state = ScalerState(infos, self.settings, name="operation", portion=portion)
         self.seconds = 0.0
         self.wake_at = 0.0
         self.todo: list[effects.Effect] = []
@@ -67,7 +68,8 @@ class Player:
         for effect in answer:
             self.book(effect)
         if isinstance(event, events.TimePassed):
-            assert self.wake_at > self.seconds, "time passes between two decisions"
+            digesting = any(group.digestion for group in self.state.groups.values())
+            assert digesting or self.wake_at > self.seconds, "time passes between two decisions"
         return answer
 
     def book(self, effect: effects.Effect) -> None:

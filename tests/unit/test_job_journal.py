@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from typing_extensions import override
 
 from fleeting.testing import FakeConnector, FakeInstanceGroup
 from taskscaler import Settings, Taskscaler
@@ -225,6 +226,31 @@ async def test_journal_that_cannot_be_written_ends_the_run(book: Book, tmp_path:
     with pytest.raises(StoreError, match="cannot write 1 records"):
         await _run(book.runner(_runs(tmp_path, "a", "b")), Journal(broken, ()))
     assert book.told == []
+
+
+class FullStore(MemoryStore):
+    """A store without room for a job."""
+
+    @override
+    async def commit(
+        self, epoch: int, put: Sequence[Record], drop: Sequence[tuple[str, str, str]]
+    ) -> None:
+        if any(isinstance(record, JobRecord) for record in put):
+            raise StoreError("the disk is full")
+        await super().commit(epoch, put, drop)
+
+
+async def test_store_that_fails_is_told_alone_and_as_it_is(book: Book, tmp_path: Path) -> None:
+    """What the jobs make of it follows from it, and nobody is said to have cancelled them."""
+    store, connector = FullStore(), FakeConnector(_play)
+    group = FakeInstanceGroup(connector=connector)
+    settings = Settings(max_instances=1, update_interval_when_expecting=SOON)
+    runner = book.runner(_runs(tmp_path, "a", "b"))
+    with pytest.raises(StoreError, match=r"^the disk is full$"):
+        async with Taskscaler([group], settings, store=store, connect=connector.connect) as scaler:
+            await runner.resume(Journal(scaler.commit, ()))
+            await runner.run(scaler, workers=2, acquire_timeout=None)
+    assert book.told == [("system_failure", "b", None)]
 
 
 async def test_journal_is_cleared_of_its_own_set(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ async def test_a_directory_is_refused(tmp_path: Path) -> None:
     """The name of a directory is answered with what to name instead."""
     (tmp_path / "state").mkdir()
     assert "is no file" in await refusal(tmp_path / "state")
+    assert not (tmp_path / "state.lock").exists()
     assert "there is no state file" in reading_refusal(tmp_path / "state")
 
 

@@ -225,7 +225,11 @@ async def _prove_ready(
     connection = await connections.get(group, effect.id, effect.timeout_seconds)
     if not effect.command:
         return None
-    completed = await connection.run(effect.command)
+    try:
+        completed = await connection.run(effect.command)
+    except anyio.get_cancelled_exc_class():
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        return "the instance_ready_command was cancelled inside the connector, by a bug"
     if completed.succeeded:
         return None
     words = (completed.stderr or completed.stdout).decode(errors="replace").strip()
@@ -275,7 +279,8 @@ async def _call(
 
 def _check_kind(answer: object, kind: type) -> None:
     if not isinstance(answer, kind):
-        raise TypeError(f"it returned {answer!r:.100} instead of {kind.__name__}")
+        # Not its words: what was to be a way to an instance may hold a password.
+        raise TypeError(f"it returned a {type(answer).__name__} instead of a {kind.__name__}")
     # What it holds must be right, too: the core trusts it, and could not go on.
     match answer:
         case Listing():

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Claim", "Claims")
 
+# How many tasks may wait so that one which waits no longer is still told its place.
+SOUGHT = 1000
+
 
 class Claim:
     """A task that asks for a slot or holds one.
@@ -52,13 +55,29 @@ class Claim:
         asked_at: when it asked.
         granted_at: when it got its slot; None if it has not.
         answered: set when the answer is there.
-        ended: set when nothing is claimed any more.
+        ended: set when nothing is claimed any more; None as long as nobody waits for that.
         grant: the slot; None if it is not granted.
         refusal: why there will be no slot; None if that is not known.
         lost: why the slot is lost; None as long as it is not.
         suspended: whether the task is to be suspended.
         scope: what is cancelled when the slot is lost; set when the body begins.
     """
+
+    # There may be tens of thousands that wait, and an event costs most of what a claim does.
+    __slots__ = (
+        "answered",
+        "asked_at",
+        "ended",
+        "grant",
+        "granted_at",
+        "instance",
+        "key",
+        "lost",
+        "refusal",
+        "resumed",
+        "scope",
+        "suspended",
+    )
 
     def __init__(self, key: str, *, resumed: bool = False) -> None:
         self.key = key
@@ -67,7 +86,7 @@ class Claim:
         self.asked_at = datetime.now(UTC)
         self.granted_at: datetime | None = None
         self.answered = anyio.Event()
-        self.ended = anyio.Event()
+        self.ended: anyio.Event | None = None
         self.grant: effects.Grant | None = None
         self.refusal: str | None = None
         self.lost: str | None = None
@@ -178,6 +197,7 @@ class Claims:
                 f"task {key!r} goes on: its group {claim.grant.group} cannot suspend instances"
             )
         claim.suspend()
+        claim.ended = claim.ended or anyio.Event()
         await claim.ended.wait()
         if claim.lost is not None:
             raise AcquisitionLost(claim.grant.id, claim.lost)
@@ -235,8 +255,11 @@ class Claims:
         self._ask(claim)
         seconds = float("inf") if timeout is None else timeout.total_seconds()
         try:
-            with anyio.move_on_after(seconds):
+            if timeout is None:
                 await claim.answered.wait()
+            else:
+                with anyio.move_on_after(seconds):
+                    await claim.answered.wait()
         except BaseException:
             self._withdraw(claim, "cancelled")
             raise
@@ -256,6 +279,9 @@ class Claims:
 
     def _ask(self, claim: Claim) -> None:
         claims, key = self._driver.claims, claim.key
+        if self._driver.ended.is_set():
+            # Nothing is carried out any more, and so nobody would ever answer.
+            raise ScalerClosed(f"task {key!r} got no slot: the scaler has ended")
         if (kept := self._driver.state.tasks.suspended.get(key)) is not None:
             claim.instance = kept[1].id
         elif (lost := self._driver.lost.pop(key, None)) is not None and claim.resumed:
@@ -283,7 +309,9 @@ class Claims:
 
     def _why_not_yet(self, claim: Claim) -> str:
         if not self._driver.holds(claim):
-            return self.explain(claim.key)
+            # Of many tasks that time out together, not each can look for its place.
+            many = len(self._driver.state.tasks.waiting) > SOUGHT
+            return self.explain(None if many else claim.key)
         _, instance = self._driver.state.tasks.held[claim.key]
         if claim.key in instance.unconfirmed:
             return f"one was found, but its instance {instance.id} has not answered yet"
@@ -312,7 +340,8 @@ class Claims:
         if claim.suspended and claim.grant is not None and not holds and claim.lost is None:
             claim.lost = "it is being removed"
         driver.history.add(claim.entry(outcome, reason))
-        claim.ended.set()
+        if claim.ended is not None:
+            claim.ended.set()
         tasks = driver.state.tasks
         if claim.suspended and holds:
             driver.post(events.TaskSuspended(key))

@@ -14,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from fleeting.errors import ConfigError, ConnectorError, InstanceGone, Unreachable
 from taskscaler import _calls
@@ -78,6 +79,9 @@ class Line:
                 await connection.aclose()
             except Exception:
                 logger.exception("closing a connection raised what it must not")
+            except anyio.get_cancelled_exc_class():
+                await anyio.lowlevel.checkpoint_if_cancelled()
+                logger.exception("closing a connection was cancelled inside the connector")
 
     async def aclose(self) -> None:
         """Close the line for good."""
@@ -168,7 +172,15 @@ class Connections:
         """Connect, with a deadline for connectors that do not keep their own."""
         seconds = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
         with anyio.move_on_after(seconds + GRACE_SECONDS):
-            return await self._connect(info)
+            try:
+                return await self._connect(info)
+            except anyio.get_cancelled_exc_class() as error:
+                # Unless it comes again, it was not we who were cancelled, but something in there.
+                await anyio.lowlevel.checkpoint_if_cancelled()
+                raise Unreachable(
+                    f"connecting to instance {info.id} was cancelled inside the connector "
+                    f"{info.protocol!r}, by a bug"
+                ) from error
         raise Unreachable(
             f"no connection to instance {info.id} within {seconds + GRACE_SECONDS:g}s, "
             f"and no word from the connector {info.protocol!r} why"

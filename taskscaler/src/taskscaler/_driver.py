@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from fleeting.types import Capability
 from taskscaler import _calls
@@ -54,6 +55,10 @@ __all__ = ("Driver", "only")
 
 # How long a store may take for a commit: a disk that takes longer will not come back.
 COMMIT_SECONDS = 60.0
+
+# How many effects are carried out before others have their turn. Each may begin a task, and
+# ten thousand that begin together would hold the event loop for a long time.
+TURN = 50
 
 # How many suspended tasks that lost their slots are remembered.
 LOST = 10_000
@@ -206,6 +211,7 @@ class Driver:
 
         Raises:
             StoreError: the store failed, and nothing more can be done.
+            RuntimeError: a bug of the store or of a plugin cancelled it.
         """
         try:
             with anyio.CancelScope(shield=True) as self._scope:
@@ -217,10 +223,15 @@ class Driver:
                         tasks.start_soon(self._keep_history, epoch)
                         with self._acting():
                             await self._dispatch(epoch, tasks)
+                    self._check_stopped()
         except BaseExceptionGroup as errors:
             self.failed = True
             error = only(errors)
             raise error from error.__cause__
+        except anyio.get_cancelled_exc_class():
+            # Behind the shield this is nobody's but a bug's, and would end the body in silence.
+            self._check_stopped()
+            raise
         finally:
             for receipt in self._receipts:
                 receipt.done.set()
@@ -233,6 +244,14 @@ class Driver:
         self._stopped = True
         if self._scope is not None:
             self._scope.cancel()
+
+    def _check_stopped(self) -> None:
+        """Return if the machinery was stopped; otherwise something in it was cancelled by a bug."""
+        if not self._stopped:
+            self.failed = True
+            raise RuntimeError(
+                "the scaler was cancelled from inside, by a bug of its store or of a plugin"
+            )
 
     def abandon_claims(self, why: str) -> None:
         """Tell those who still wait or hold a slot that there is nothing behind it any more."""
@@ -262,8 +281,11 @@ class Driver:
             batch = list(self._outbox)
             self._outbox.clear()
             await self._commit(epoch, (effect for effect, _ in batch))
-            for effect, whose in batch:
+            for number, (effect, whose) in enumerate(batch, 1):
                 self._carry_out(effect, whose, tasks)
+                if not number % TURN:
+                    # What was begun runs as far as it gets, before more is begun.
+                    await anyio.lowlevel.checkpoint()
             if anyio.current_time() >= self._wake_at:
                 self._wake_at = float("inf")
                 self.post(events.TimePassed())
@@ -337,10 +359,17 @@ class Driver:
                 tasks.start_soon(self._prepare, effect, self._approach(effect.group, effect.id))
             case effects.CheckHealth():
                 tasks.start_soon(self._check, effect, self._approach(effect.group, effect.id))
+            case effects.Decrease() | effects.Suspend() | effects.Resume():
+                # Now, and not when its task begins: what is begun later must not be ended by it.
+                lines = [self._hang_up(effect.group, id) for id in effect.ids]
+                tasks.start_soon(self._call, effect, [one for one in lines if one is not None])
             case _:
                 tasks.start_soon(self._call, effect)
 
-    async def _call(self, effect: effects.Effect) -> None:
+    async def _call(self, effect: effects.Effect, lines: Sequence[Line] = ()) -> None:
+        async with anyio.create_task_group() as closing:
+            for line in lines:
+                closing.start_soon(line.aclose)
         match effect:
             case effects.List():
                 event = await _calls.list_group(self._groups[effect.group], effect)
@@ -350,13 +379,10 @@ class Driver:
             case effects.Decrease():
                 for decision in effect.decisions:
                     self.history.decided(decision)
-                await self._hang_up_all(effect.group, effect.ids)
                 event = await _calls.decrease(self._groups[effect.group], effect)
             case effects.Suspend():
-                await self._hang_up_all(effect.group, effect.ids)
                 event = await _calls.suspend(self._groups[effect.group], effect)
             case effects.Resume():
-                await self._hang_up_all(effect.group, effect.ids)
                 event = await _calls.resume(self._groups[effect.group], effect)
             case _:
                 raise AssertionError(f"nobody carries out {effect!r}")
@@ -411,10 +437,12 @@ class Driver:
 
     async def _hang_up_all(self, group: str, ids: Iterable[str]) -> None:
         async with anyio.create_task_group() as hanging_up:
-            for id in ids:
+            for number, id in enumerate(ids, 1):
                 line = self._hang_up(group, id)
                 if line is not None:
                     hanging_up.start_soon(line.aclose)
+                if not number % TURN:
+                    await anyio.lowlevel.checkpoint()
 
     # What the store knows of how to reach an instance.
 

@@ -308,9 +308,10 @@ class Taskscaler:
             await self._driver.rest()
             return
         tasks = self._state.tasks
+        waiting = len(tasks.waiting) + len(tasks.resuming)
         raise DrainTimeout(
             f"after {seconds:g}s of draining, {len(tasks.held)} tasks hold a slot, "
-            f"{len(tasks.waiting)} wait for one and {len(tasks.reserved)} reservations are not "
+            f"{waiting} wait for one and {len(tasks.reserved)} reservations are not "
             "given back; they go on"
         )
 
@@ -379,9 +380,15 @@ class Taskscaler:
 def _cause(errors: BaseExceptionGroup[BaseException], *, failed: bool) -> BaseException:
     """Return what is to come out of the block.
 
-    When the machinery has failed, that its tasks were told so is a consequence.
+    When the machinery has failed, that its tasks were told so is a consequence, and so is
+    what they raised because of that.
     """
     if failed:
-        _, others = errors.split((AcquisitionLost, ScalerClosed))
+        _, others = errors.split(_follows)
         return errors if others is None else only(others)
     return errors.exceptions[0] if len(errors.exceptions) == 1 else errors
+
+
+def _follows(error: BaseException) -> bool:
+    told = (AcquisitionLost, ScalerClosed)
+    return isinstance(error, told) or isinstance(error.__cause__, told)

@@ -48,10 +48,12 @@ def find_state(state: Path | None, config: Path | None, runner: str | None) -> P
                 f"{config}: this runner keeps no state, or nothing names it; write id into "
                 "[runners.autoscaler.extensions], or give --state"
             )
-    if state is None or not state.is_file():
+    if state is None or not state.exists():
         raise ConfigError(
             f"{state}: there is no such file; a scaler makes it when it starts, so check the path"
         )
+    if not state.is_file():
+        raise ConfigError(f"{state} is no file; name the file of the state")
     return state
 
 

@@ -21,10 +21,18 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
 
 @click.group(short_help="Check and show a config.toml.")
 def config() -> None:
-    """Check and show a config.toml of GitLab Runner with [runners.autoscaler] tables."""
+    """Check and show a config.toml of GitLab Runner with [runners.autoscaler] tables.
+
+    \b
+    Examples:
+      taskscaler config check config.toml
+      taskscaler config show --runner builders config.toml
+      taskscaler config check --json config.toml | jq .problems
+      taskscaler config schema > config.schema.json
+    """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
 
 
-@config.command("check")
+@config.command("check", short_help="Say all that is wrong with a file.")
 @_FILE
 @_JSON
 def _check(file: Path, *, as_json: bool) -> int:
@@ -55,7 +63,7 @@ def _check(file: Path, *, as_json: bool) -> int:
     return 0
 
 
-@config.command("show")
+@config.command("show", short_help="Print the settings that hold.")
 @_FILE
 @click.option("--runner", metavar="NAME", help="Show this runner only.  [default: all]")
 @_JSON
@@ -89,7 +97,7 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     return 0
 
 
-@config.command("schema")
+@config.command("schema", short_help="Print a JSON Schema, for editors.")
 def _schema() -> int:
     """Print the JSON Schema of the file, for editors."""
     from taskscaler.config.schema import config_schema

@@ -118,7 +118,8 @@ class Plan:
         acquire_timeout: how long nothing may come of waiting for a slot.
         most_jobs: how many jobs may run at once, however many slots there are; 0 is no limit.
         state: where to keep what must survive; None keeps it in memory.
-        runner: of the operator's file; None without one.
+        runner: of the operator's file, as it was read last; None without one.
+        opened: the same as it was when groups and state were opened.
         warnings: about that file, to be told.
         options: as they were given, to read the operator's file again by; None reads nothing.
         output: what becomes of the output of the jobs.
@@ -134,6 +135,7 @@ class Plan:
     most_jobs: int = 0
     state: State | None = None
     runner: RunnerConfig | None = None
+    opened: RunnerConfig | None = None
     warnings: tuple[str, ...] = ()
     options: Options | None = None
     output: OutputMode
@@ -164,6 +166,7 @@ def make_plan(options: Options) -> Plan:
         most_jobs=0 if runner is None or file is None else most_jobs(file, runner),
         state=state_of(options, runner),
         runner=runner,
+        opened=runner,
         warnings=() if file is None else file.warnings,
         options=options,
         output=OutputMode(options.output),
@@ -289,7 +292,8 @@ def state_of(options: Options, runner: RunnerConfig | None) -> State | None:
         return None
     raise ConfigError(
         f"{options.config}: nothing names the state of this runner over a restart; write "
-        'id = "a name that never changes" into [runners.autoscaler.extensions], or give --state'
+        'id = "a name that never changes" into [runners.autoscaler.extensions], or give '
+        "--state, or, to keep none, write enabled = false into [runners.autoscaler.state_storage]"
     )
 
 

@@ -90,17 +90,18 @@ async def reread(plan: Plan) -> Reread | None:
 
 
 def _reread(plan: Plan) -> Reread | None:
-    options, old = plan.options, plan.runner
-    if options is None or options.config is None or old is None or old.autoscaler is None:
+    options, opened = plan.options, plan.opened
+    if options is None or options.config is None or opened is None or opened.autoscaler is None:
         return None
     file = read_config(options.config)
     runner = file.runner(options.runner)
-    if runner.autoscaler is None or (runner == old and most_jobs(file, runner) == plan.most_jobs):
+    same = runner == plan.runner and most_jobs(file, runner) == plan.most_jobs
+    if runner.autoscaler is None or same:
         return None
     settings = plan_settings(runner.autoscaler, options)
     fixed = {name: getattr(plan.settings, name) for name in _FIXED}
     kept = [name for name in _FIXED if getattr(settings, name) != fixed[name]]
-    kept += _kept(options, old, runner, old.autoscaler, runner.autoscaler)
+    kept += _kept(options, opened, runner, opened.autoscaler, runner.autoscaler)
     new = replace(
         plan,
         settings=replace(settings, **fixed),
@@ -149,8 +150,9 @@ def _limited(groups: tuple[GroupPlan, ...], config: AutoscalerConfig) -> tuple[G
 
 def _changes(old: Plan, new: Plan) -> Iterator[str]:
     yield from _differences(old.settings, new.settings, "")
-    for name, word in (("acquire_timeout", "instance_acquire_timeout"), ("most_jobs", "limit")):
-        yield from _difference(word, getattr(old, name), getattr(new, name))
+    yield from _difference("instance_acquire_timeout", old.acquire_timeout, new.acquire_timeout)
+    before_and_after = (plan.most_jobs or "no limit" for plan in (old, new))
+    yield from _difference("concurrent or limit", *before_and_after)
     for before, after in zip(old.groups, new.groups, strict=True):
         name = f"max_instances of group {before.name!r}"
         yield from _difference(name, before.max_instances, after.max_instances)

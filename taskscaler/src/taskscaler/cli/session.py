@@ -63,6 +63,8 @@ __all__ = ("exit_code", "run_session")
 _STATUS_SECONDS = 0.1
 # After this time without a running job the reason is told; then after twice that, and so on.
 _WHY_SECONDS = 15.0
+# How long the last words may take before the process ends without them.
+_LEAVE_SECONDS = 2.0
 # SIGHUP is unknown on Windows, where the command shall be able to say what it lacks.
 _SIGNALS = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP"})
 # A pipe's reader has closed it; a terminal has been closed.
@@ -190,11 +192,14 @@ class _Session:
             return
         with anyio.open_signal_receiver(*_SIGNALS) as received:
             task_status.started()
-            async for number in received:
-                again, self._interrupted = self._interrupted, True
-                await self._interrupt(number, again=again)
+            # Each in a task of its own: to say something may take for ever, if nobody reads it,
+            # and must not keep the next one from being heard.
+            async with anyio.create_task_group() as heard:
+                async for number in received:
+                    again, self._interrupted = self._interrupted, True
+                    heard.start_soon(self._interrupt, number, again)
 
-    async def _interrupt(self, number: signal.Signals, *, again: bool) -> None:
+    async def _interrupt(self, number: signal.Signals, again: bool) -> None:  # noqa: FBT001 - a task is started without keywords
         self._give_up_opening()
         running = self._runner.counts[JobState.RUNNING]
         reason = f"interrupted by {number.name}"
@@ -231,7 +236,9 @@ class _Session:
         left = self._left()
         if left:
             self._error += f"; instances are left that may cost money: {', '.join(left)}"
-        code = await self._conclude()
+        code = 130
+        with anyio.move_on_after(_LEAVE_SECONDS):
+            code = await self._conclude()
         # Some call hangs, and the interpreter would wait for its thread.
         os._exit(code)
 

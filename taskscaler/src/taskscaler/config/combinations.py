@@ -203,7 +203,8 @@ def _unlike_its_runner(
         yield Problem(
             f"{path}.state_storage.enabled" if explicit else f"{path}.extensions.id",
             "nothing names a store for the state, because the runner has neither url and id nor "
-            "extensions.id, so that instances would be forgotten at a restart; write extensions.id",
+            "extensions.id, so that instances would be forgotten at a restart, and `taskscaler "
+            "run` asks for --state; write extensions.id",
             Severity.ERROR if explicit else Severity.WARNING,
         )
 

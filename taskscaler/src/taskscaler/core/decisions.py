@@ -19,6 +19,7 @@ class Rule(enum.Enum):
     IDLE_CAPACITY = "the policy wants more idle capacity"
     IDLE = "idle for longer than the policy allows"
     LIMIT = "more than max_instances"
+    GROUP_LIMIT = "more than the limit of its group"
     USED_UP = "the use count is reached"
     AGE = "older than max_instance_age"
     UNHEALTHY = "it fails its health checks"

@@ -22,11 +22,10 @@ from taskscaler.core.slots import SlotIndex
 from taskscaler.core.throttle import Backoff, Cooldown
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from fleeting.errors import ProviderError
     from fleeting.types import GroupInfo
     from taskscaler.core.events import Now
+    from taskscaler.core.listings import Digestion
     from taskscaler.core.outbox import Outbox
     from taskscaler.core.tasks import Tasks
 
@@ -67,8 +66,9 @@ class Group:
         listing_backoff: the pause after failures to list.
         listed: how often the group was listed.
         listed_at: when last, in monotonic seconds.
-        listing: whether a listing is under way.
+        listing: whether a listing is under way, or not digested to its end.
         listing_since: when the newest listing was asked for, in monotonic seconds.
+        digestion: what is left of it; None if nothing is.
         list_at: when to list next, in monotonic seconds.
         pending: instances that the cloud means to create and has no id for.
         pending_since: since when that has not become less, in monotonic seconds.
@@ -111,6 +111,7 @@ class Group:
         self.listed_at = float("-inf")
         self.listing = False
         self.listing_since = float("inf")
+        self.digestion: Digestion | None = None
         self.list_at = 0.0
         self.pending = 0
         self.pending_since = 0.0
@@ -172,20 +173,26 @@ class Group:
     @property
     def unhealthy(self) -> int:
         """Return the slots that a task could get if their instances did not fail their checks."""
+        if not self.sick:
+            return 0
         return sum(one.open_slots for one in self.sick.values() if one.life is Life.READY)
 
     @property
     def suspended(self) -> int:
         """Return the slots that suspended tasks keep."""
+        if not self.keeping:
+            return 0
         return sum(len(one.suspended) for one in self.keeping.values())
 
     @property
     def unavailable(self) -> int:
         """Return the slots on live instances that nobody has and that no task will get."""
         live = self.lives[Life.READY] + self.lives[Life.DRAINING]
-        kept = sum(len(one.suspended) for one in self.keeping.values() if one.life in _LIVE)
         total = live * self.settings.capacity_per_instance
-        return total - self.acquired - self.slots.free - self.unhealthy - kept
+        rest = total - self.acquired - self.slots.free - self.unhealthy
+        if self.keeping:
+            rest -= sum(len(one.suspended) for one in self.keeping.values() if one.life in _LIVE)
+        return rest
 
     @property
     def expecting(self) -> bool:
@@ -247,26 +254,30 @@ class Group:
         """It was reached and proved ready: it can take tasks."""
         instance.proven_at = instance.checked_at = now.monotonic
         self.step(instance, Trigger.PREPARED)
-        self.backoff.succeeded(now.monotonic)
         self.checks.add(instance, len(self.instances))
         if instance.ready_at is None:
+            # That an old one is ready again says nothing about new ones.
+            self.backoff.succeeded(now.monotonic)
             instance.ready_at = now.wall
             out.put(self.record(instance))
 
     # How they serve.
 
     def acquire(self, instance: Instance, key: str) -> int:
-        """Give a slot to a task, and return its number. The last use of an instance drains it."""
+        """Give a slot to a task, and return its number."""
         before = instance.available
         if self.parting:
             self.stay(instance)
         slot = instance.acquire(key)
         self.acquired += 1
         self.slots.moved(instance, before, instance.available)
-        if instance.uses_left == 0:
+        return slot
+
+    def use_up(self, instance: Instance) -> None:
+        """A task hears of its slot: the last use of an instance drains it."""
+        if instance.uses_left == 0 and instance.life is Life.READY:
             instance.rule, instance.reason = Rule.USED_UP, "its use count is reached"
             self.step(instance, Trigger.RETIRED)
-        return slot
 
     def release(self, instance: Instance, key: str, now: Now, out: Outbox) -> None:
         """Take a slot back from a task, and let the instance go if it was waiting for that."""
@@ -300,7 +311,11 @@ class Group:
     # How they go.
 
     def retire(self, instance: Instance, rule: Rule, reason: str, now: Now, out: Outbox) -> None:
-        """It is to go as soon as no task has a slot on it; it must be ready."""
+        """It is to go as soon as no task has a slot on it; it must be ready.
+
+        Tasks that do not know yet that they have one wait on: the next may be better.
+        """
+        self.call_back(instance)
         if instance.vacant:
             self.condemn(instance, rule, reason, now, out)
             return
@@ -372,15 +387,24 @@ class Group:
 
     def revoke_running(self, instance: Instance, cause: str, out: Outbox) -> None:
         """The tasks that run on it are lost; those that do not know their slot yet wait on."""
+        self.call_back(instance)
         before = instance.available
-        waiting = list(instance.unconfirmed)
         for key in list(instance.tasks):
             instance.release(key)
             self.acquired -= 1
-            if key not in waiting:
-                out.add(Revoke(key, instance.id, cause))
+            out.add(Revoke(key, instance.id, cause))
+        self.slots.moved(instance, before, instance.available)
+
+    def call_back(self, instance: Instance) -> bool:
+        """Let those tasks wait on that do not know their slot yet; return whether any did."""
+        waiting = list(instance.unconfirmed)
+        before = instance.available
+        for key in waiting:
+            instance.release(key)
+            self.acquired -= 1
         self.tasks.wait_again(waiting)
         self.slots.moved(instance, before, instance.available)
+        return bool(waiting)
 
     def take_down(self, instance: Instance, rule: Rule, cause: str, now: Now, out: Outbox) -> None:
         """It is to be removed, whatever runs there."""
@@ -402,7 +426,8 @@ class Group:
         if instance.state is not State.DELETING:
             # The cloud never said that it removes it, so it may come back.
             out.put(TombstoneRecord(self.name, instance.id, instance.incarnation, now.wall))
-        out.add(self.summary(instance, instance.reason or cause, now.wall))
+        life = (instance.created_at, instance.ready_at, now.wall)
+        out.add(Gone(self.name, instance.id, *life, instance.reason or cause, instance.used))
 
     def remember(self, id: str, incarnation: str | None, out: Outbox) -> None:
         """Remember an id that was given up, and forget the oldest if there are too many."""
@@ -410,14 +435,6 @@ class Group:
         while len(self.given_up) > MEMORY:
             oldest, _ = self.given_up.popitem(last=False)
             out.drop(("tombstone", self.name, oldest))
-
-    def forget_foreign(self) -> None:
-        """Let the listing that follows judge again what is not ours."""
-        self.judge_again = False
-        for instance in list(self.instances.values()):
-            if instance.life is Life.FOREIGN:
-                self.step(instance, Trigger.VANISHED)
-                del self.instances[instance.id]
 
     # What is stored and told.
 
@@ -445,18 +462,6 @@ class Group:
             out.put(record)
         else:
             out.drop(record.key)
-
-    def summary(self, instance: Instance, reason: str, removed_at: datetime) -> Gone:
-        """Return the whole life of an instance."""
-        return Gone(
-            self.name,
-            instance.id,
-            instance.created_at,
-            instance.ready_at,
-            removed_at,
-            reason,
-            instance.used,
-        )
 
     def step(self, instance: Instance, trigger: Trigger) -> None:
         """Move an instance on in its life, and keep all counts right."""

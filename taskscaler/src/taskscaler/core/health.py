@@ -39,6 +39,7 @@ def confirm(state: ScalerState, key: str, now: Now, out: Outbox) -> None:
     group, instance = state.tasks.held[key]
     if instance.proven_at + state.probe_after > now.monotonic:
         out.add(Grant(key, group.name, instance.id, instance.tasks[key]))
+        group.use_up(instance)
         return
     instance.unconfirmed[key] = None
     if not instance.checking:
@@ -60,6 +61,7 @@ def passed(state: ScalerState, event: events.HealthPassed, now: Now) -> list[Eff
     group.checks.add(instance, len(group.instances))
     for key in instance.unconfirmed:
         out.add(Grant(key, group.name, instance.id, instance.tasks[key]))
+        group.use_up(instance)
     instance.unconfirmed.clear()
     if was_sick:
         group.stay(instance)
@@ -82,12 +84,8 @@ def failed(state: ScalerState, event: events.HealthFailed, now: Now) -> list[Eff
     instance.failures += 1
     group.sick[instance.id] = instance
     group.stay(instance)
-    waiting = list(instance.unconfirmed)
-    for key in waiting:
-        instance.release(key)
-        group.acquired -= 1
-    state.tasks.wait_again(waiting)
     group.slots.moved(instance, before, instance.available)
+    waiting = group.call_back(instance)
     group.rest(instance, now, out)
     if waiting and instance.life is not Life.REMOVING:
         out.put(group.record(instance))

@@ -50,6 +50,9 @@ class Life(enum.Enum):
     FOREIGN = "foreign"
     GONE = "gone"
 
+    # Each step and each count looks something up by it, and an enum's own is slow.
+    __hash__ = object.__hash__
+
 
 class Trigger(enum.Enum):
     """What moves an instance on."""

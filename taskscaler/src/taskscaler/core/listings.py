@@ -10,20 +10,27 @@
   predecessor was.
 
 Most of a listing is as it was, so the loop over it does next to nothing for
-an instance that has not changed.
+an instance that has not changed. What is new or has changed costs more, and each
+may set off more elsewhere, so a listing with much of that is digested in parts:
+`TimePassed` goes on with it, and no scaling decision is taken before its end. In
+between, tasks come and go as ever, because each instance is whole at any time;
+what is missing is looked for, and what never came is written off, at the end.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleeting.types import Duration, State
 from taskscaler.core import suspension
 from taskscaler.core.decisions import Rule
-from taskscaler.core.instances import Life
+from taskscaler.core.instances import Life, Trigger
 from taskscaler.core.settings import UnknownInstances
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fleeting.types import Instance as Listed
     from fleeting.types import Listing
     from taskscaler.core.events import Now
@@ -31,42 +38,89 @@ if TYPE_CHECKING:
     from taskscaler.core.instances import Instance
     from taskscaler.core.outbox import Outbox
 
-__all__ = ("digest",)
+__all__ = ("Digestion", "begin", "digest")
 
 # An instance that runs is not to be found in these lives. One that is to be suspended may
 # be called running for a while yet.
 _ASLEEP = (Life.CREATING, Life.SUSPENDED, Life.RESUMING)
 
 
-def digest(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
-    """Bring the group up to date with its listing."""
+# How much of a listing is digested at once, where an instance that is as it was counts as
+# one: some milliseconds' work.
+PORTION = 20_000
+
+# What an instance that is new or has changed counts as.
+CHANGED = 100
+
+
+@dataclass(slots=True)
+class Digestion:
+    """A listing that is being digested.
+
+    Attributes:
+        rest: what is still to be looked at.
+        known: how many instances were known before it.
+        strangers: the ids of those that are not ours, and are to be judged again.
+        seen: how many of the known ones it had so far.
+    """
+
+    rest: Iterator[Listed]
+    known: int
+    strangers: frozenset[str]
+    seen: int = 0
+
+
+def begin(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
+    """Take up a listing; `digest` brings the group up to date with it."""
     group.listed += 1
     group.listed_at = now.monotonic
     group.listing_backoff.succeeded(now.monotonic)
-    if group.judge_again:
-        group.forget_foreign()
+    strangers = _forget_foreign(group) if group.judge_again else frozenset[str]()
     group.hear_pending(listing.pending, now)
     for failure in listing.failures:
         for operation in group.operations.fail(1):
             group.store_operation(operation, out)
         group.creation_failed(str(failure), now, failure)
-    known, seen = len(group.instances), 0
-    for listed in listing.instances:
+    group.digestion = Digestion(iter(listing.instances), len(group.instances), strangers)
+
+
+def digest(group: Group, digestion: Digestion, portion: int, now: Now, out: Outbox) -> bool:
+    """Look at the next part of a listing, one instance at least; return whether it was the last."""
+    for listed in digestion.rest:
+        portion -= 1
         instance = group.instances.get(listed.id)
         if instance is None:
-            _appeared(group, listed, now, out)
+            portion -= CHANGED
+            _appeared(group, listed, now, out, strange=listed.id in digestion.strangers)
         elif instance.mark != group.listed:
             instance.mark = group.listed
             instance.missed = 0
-            seen += 1
+            digestion.seen += 1
             if listed.state is not instance.state or listed.incarnation != instance.incarnation:
+                portion -= CHANGED
                 _changed(group, instance, listed, now, out)
-    if seen < known:
+        if portion <= 0:
+            return False
+    group.digestion = None
+    if digestion.seen < digestion.known:
         _find_missing(group, now, out)
     _write_off(group, now, out)
+    return True
 
 
-def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
+def _forget_foreign(group: Group) -> frozenset[str]:
+    """Let what is not ours be judged again, and return the ids."""
+    group.judge_again = False
+    foreign = [one for one in group.instances.values() if one.life is Life.FOREIGN]
+    for instance in foreign:
+        group.step(instance, Trigger.VANISHED)
+        del group.instances[instance.id]
+    return frozenset(one.id for one in foreign)
+
+
+def _appeared(
+    group: Group, listed: Listed, now: Now, out: Outbox, *, strange: bool = False
+) -> None:
     # Some groups use their ids again: static hosts have no others.
     if _same(group.given_up, listed) and not group.operations.has_named(listed.id):
         if group.operations.unanswered:
@@ -76,7 +130,8 @@ def _appeared(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
         group.condemn(instance, Rule.UNKNOWN, reason, now, out)
         return
     if listed.state is not State.DELETING or group.operations.has_named(listed.id):
-        operation = group.operations.claim(listed.id)
+        # What was there before we asked for anything did not come of that.
+        operation = None if strange else group.operations.claim(listed.id)
         if operation is not None:
             group.store_operation(operation, out)
             _ours(group, listed, now, out)
@@ -120,6 +175,10 @@ def _changed(group: Group, instance: Instance, listed: Listed, now: Now, out: Ou
         if was_foreign:
             _appeared(group, listed, now, out)
         else:
+            if group.operations.has_named(listed.id) and (
+                operation := group.operations.claim(listed.id)
+            ):
+                group.store_operation(operation, out)
             _ours(group, listed, now, out)
         return
     if before is None and listed.incarnation is not None:

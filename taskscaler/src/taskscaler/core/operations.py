@@ -61,6 +61,8 @@ class Operations:
     @property
     def outstanding(self) -> int:
         """Return how many instances may still come of all of them."""
+        if not self._open:  # As nearly always.
+            return 0
         return sum(operation.outstanding for operation in self._open.values())
 
     @property

@@ -116,7 +116,9 @@ def next_age(group: Group, now: Now) -> float:
 def expire(group: Group, now: Now, out: Outbox) -> None:
     """Give up instances that should be running by now, and by the newest listing do not.
 
-    As long as the group cannot be listed nobody knows, and nothing is given up.
+    As long as the group cannot be listed nobody knows, and nothing is given up. Those
+    that keep suspended tasks need not run: an earlier life left them, and they stay for
+    as long as the tasks may.
     """
     timeout = group.settings.creation_timeout
     patience = Duration(seconds=timeout.total_seconds())
@@ -125,7 +127,7 @@ def expire(group: Group, now: Now, out: Outbox) -> None:
         lambda one: one.seen_at + timeout.total_seconds() <= group.listed_at,
         group.creating.values(),  # The first is the oldest, so this stops early.
     )
-    for instance in list(late):
+    for instance in [one for one in late if not one.suspended]:
         reason = f"it did not run within {patience}"
         group.take_down(instance, Rule.FAILED, reason, now, out)
         group.creation_failed(f"instance {instance.id} was given up: {reason}", now)
@@ -140,10 +142,14 @@ def shrink(
 ) -> None:
     """Let the instances go that are idle for long enough and that nobody needs.
 
-    Above the limit, as many as are too many go although the policy wants them idle;
-    only those that a reservation counts on stay.
+    Above the limit of all, or of a group, as many as are too many go although the policy
+    wants them idle; only those that a reservation counts on stay.
     """
     surplus, spare = demand.surplus, demand.free - demand.reserved
+    for group in reversed(groups):
+        slots = _fit(group, spare, now, out)
+        surplus -= slots
+        spare -= slots
     excess = _excess(groups, demand.max_instances)
     idle_seconds = policy.idle_time.total_seconds()
     for group in reversed(groups):
@@ -162,6 +168,22 @@ def shrink(
             spare -= instance.available
             surplus -= instance.available
             group.condemn(instance, rule, reason, now, out)
+
+
+def _fit(group: Group, spare: int, now: Now, out: Outbox) -> int:
+    """Let those go that are beyond the group's own limit, and return how many slots they had."""
+    limit = group.settings.group_limits.get(group.name)
+    if limit is None:
+        return 0
+    slots, excess = 0, group.size - group.lives[Life.REMOVING] - limit
+    while excess > 0 and (instance := group.idle.first()) is not None:
+        if instance.available > spare - slots:
+            break
+        slots += instance.available
+        reason = f"there are {excess} instances more than its group may have"
+        group.condemn(instance, Rule.GROUP_LIMIT, reason, now, out)
+        excess -= 1
+    return slots
 
 
 def _excess(groups: Sequence[Group], limit: int) -> int:

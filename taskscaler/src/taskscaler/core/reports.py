@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = (
     "broke",
     "decreased",
+    "go_on",
     "increased",
     "interrupted",
     "interval",
@@ -38,13 +39,20 @@ def listed(state: ScalerState, event: events.ListingArrived, now: Now) -> list[E
     """Bring a group up to date, and decide anew."""
     group = state.group(event.group)
     out = Outbox()
-    group.listing = False
-    listings.digest(group, event.listing, now, out)
-    group.list_at = now.monotonic + interval(state, group)
+    listings.begin(group, event.listing, now, out)
+    go_on(state, group, now, out)
     # Tasks whose slots were lost before they knew of them wait again.
     state.place(now, out)
     state.wake(now.monotonic, out)
     return out.finish()
+
+
+def go_on(state: ScalerState, group: Group, now: Now, out: Outbox) -> None:
+    """Digest the next part of a listing, if there is one."""
+    digestion = group.digestion
+    if digestion is not None and listings.digest(group, digestion, state.portion, now, out):
+        group.listing = False
+        group.list_at = now.monotonic + interval(state, group)
 
 
 def not_listed(state: ScalerState, event: events.ListingFailed, now: Now) -> list[Effect]:
@@ -82,7 +90,9 @@ def increased(state: ScalerState, event: events.IncreaseSettled, now: Now) -> li
     error = event.accepted.error
     count = None if event.unknown else event.accepted.count
     asked = group.operations.expected(event.operation)
-    operation = group.operations.settle(event.operation, count, event.accepted.ids)
+    # What a listing has shown already is not waited for by its name.
+    names = [id for id in event.accepted.ids if _may_come(group, id)]
+    operation = group.operations.settle(event.operation, count, names)
     group.store_operation(operation, out)
     if error is not None:
         group.creation_failed(str(error), now, error)
@@ -93,6 +103,11 @@ def increased(state: ScalerState, event: events.IncreaseSettled, now: Now) -> li
         group.cooldown.end()
     state.expect(group, now, out)
     return out.finish()
+
+
+def _may_come(group: Group, id: str) -> bool:
+    instance = group.instances.get(id)
+    return instance is None or instance.life is Life.REMOVING
 
 
 def decreased(state: ScalerState, event: events.DecreaseSettled, now: Now) -> list[Effect]:
@@ -148,6 +163,7 @@ def broke(state: ScalerState, event: events.InstanceBroke, now: Now) -> list[Eff
     out = Outbox()
     if instance is not None and instance.life is Life.READY:
         group.retire(instance, Rule.FAILED, event.reason, now, out)
+        state.place(now, out)
         # The cloud may know more, and what it knows may concern other tasks there.
         state.expect(group, now, out)
     return out.finish()

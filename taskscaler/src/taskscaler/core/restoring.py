@@ -21,6 +21,8 @@ from taskscaler.core.records import GroupRecord, InstanceRecord, OperationRecord
 from taskscaler.errors import IllegalEvent
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from taskscaler.core import events
     from taskscaler.core.effects import Effect
     from taskscaler.core.events import Now
@@ -44,29 +46,31 @@ def restored(state: ScalerState, event: events.RecordsRestored, now: Now) -> lis
             _take_up(group, record, now, out)
     for asked in sorted(_of_kind(event, OperationRecord), key=lambda one: one.asked_at):
         if (group := state.groups.get(asked.group)) is not None:
-            operation = Operation(asked.id, asked.count, now.monotonic, asked.asked_at)
-            group.operations.add(operation)
-            group.operations.settle(asked.id, None)
+            _expect(group, asked, now, out)
     for stone in sorted(_of_kind(event, TombstoneRecord), key=lambda one: one.at):
         if (group := state.groups.get(stone.group)) is not None:
             group.remember(stone.id, stone.incarnation, out)
     for trouble in _of_kind(event, GroupRecord):
         if (group := state.groups.get(trouble.group)) is not None:
             troubles.recall(group, trouble, now)
-    _find_suspended(state)
+    _sort_suspended(state)
     return out.finish()
 
 
-def _find_suspended(state: ScalerState) -> None:
-    """Name the suspended tasks, the longest suspended first."""
-    kept = [
-        (suspension.began, key, group, instance)
-        for group in state.order
-        for instance in group.keeping.values()
-        for key, suspension in instance.suspended.items()
-    ]
-    for _, key, group, instance in sorted(kept, key=lambda one: one[:2]):
-        state.tasks.suspended[key] = (group, instance)
+def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> None:
+    if not record.count:
+        # All had come before the answer did, which nobody waits for any more.
+        out.drop(record.key)
+        return
+    group.operations.add(Operation(record.id, record.count, now.monotonic, record.asked_at))
+    group.operations.settle(record.id, None)
+
+
+def _sort_suspended(state: ScalerState) -> None:
+    """Put the suspended tasks in order, the longest suspended first."""
+    kept = state.tasks.suspended
+    for key in sorted(kept, key=lambda one: (kept[one][1].suspended[one].began, one)):
+        kept[key] = kept.pop(key)
 
 
 def _of_kind(event: events.RecordsRestored, kind: type[R]) -> list[R]:
@@ -76,16 +80,17 @@ def _of_kind(event: events.RecordsRestored, kind: type[R]) -> list[R]:
 def _take_up(group: Group, record: InstanceRecord, now: Now, out: Outbox) -> None:
     instance = group.add(record.id, State.UNKNOWN, record.incarnation, Life.CREATING, now)
     instance.created_at = record.created_at
-    instance.born = now.monotonic - (now.wall - record.created_at).total_seconds()
+    instance.born = _monotonic(record.created_at, now)
     instance.ready_at = record.ready_at
     instance.used = record.used
     if instance.uses_left is not None:
         instance.uses_left = max(0, instance.uses_left - record.used)
     for key, slot, since in record.suspended:
-        if slot < instance.capacity:
-            began = now.monotonic - (now.wall - since).total_seconds()
-            instance.suspend(key, Suspension(slot, since, began))
+        taken = slot in {one.slot for one in instance.suspended.values()}
+        if slot < instance.capacity and not taken and key not in group.tasks.suspended:
+            instance.suspend(key, Suspension(slot, since, _monotonic(since, now)))
             group.keeping[instance.id] = instance
+            group.tasks.suspended[key] = (group, instance)
     rule, reason = _why_it_goes(group, instance, record)
     if rule is None:
         if record.tasks:
@@ -96,6 +101,14 @@ def _take_up(group: Group, record: InstanceRecord, now: Now, out: Outbox) -> Non
         out.put(group.record(instance))
     else:
         group.condemn(instance, rule, reason, now, out)
+
+
+def _monotonic(at: datetime, now: Now) -> float:
+    """Return a moment of an earlier life in monotonic seconds.
+
+    None is later than now, whatever the wall clock did: ages are in the order of time.
+    """
+    return now.monotonic - max(0.0, (now.wall - at).total_seconds())
 
 
 def _why_it_goes(

@@ -42,13 +42,21 @@ def add_up(groups: Sequence[Group], tasks: Tasks, settings: Settings, policy: Po
     if settings.max_use_count:
         per_instance = min(per_instance, settings.max_use_count)
     overdue = sum(group.overdue for group in groups)
+    coming = (sum(group.coming for group in groups) - overdue) * per_instance
+    # On those that come back from their sleep, suspended tasks keep their slots.
+    coming -= sum(
+        min(len(one.suspended), per_instance)
+        for group in groups
+        for one in group.keeping.values()
+        if one.life in (Life.CREATING, Life.PREPARING)
+    )
     return Demand(
         waiting=len(tasks.waiting),
         reserved=len(tasks.reserved),
         promised=len(tasks.reserved) if policy.preemptive else 0,
         acquired=acquired,
         free=sum(group.slots.free for group in groups),
-        coming=(sum(group.coming for group in groups) - overdue) * per_instance,
+        coming=coming,
         unavailable=sum(group.unavailable for group in groups),
         target=target_idle(policy, acquired),
         slots_per_instance=per_instance,

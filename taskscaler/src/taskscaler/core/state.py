@@ -19,6 +19,7 @@ from taskscaler.core import (
     events,
     growth,
     health,
+    listings,
     parting,
     removal,
     reports,
@@ -67,12 +68,15 @@ class ScalerState:
         settings: the operator's.
         name: a prefix for the names of operations that no earlier life of this
             scaler has used.
+        portion: how much of a listing is digested at once, where an instance that is as
+            it was counts as one.
 
     Raises:
         IllegalEvent: two groups have one id, or there is none.
 
     Attributes:
         settings: those in force.
+        portion: how much of a listing is digested at once.
         policy: the one in force.
         preemptive: whether a reservation needs a slot that is free now.
         keeps_idle: whether the policy ever wants idle slots.
@@ -87,8 +91,16 @@ class ScalerState:
         decided_at: when the newest decision was taken, in monotonic seconds.
     """
 
-    def __init__(self, groups: Sequence[GroupInfo], settings: Settings, *, name: str) -> None:
+    def __init__(
+        self,
+        groups: Sequence[GroupInfo],
+        settings: Settings,
+        *,
+        name: str,
+        portion: int = listings.PORTION,
+    ) -> None:
         self.settings = settings
+        self.portion = portion
         self.tasks = Tasks()
         self.groups = {info.id: Group(info, settings, self.tasks) for info in groups}
         if len(self.groups) != len(groups) or not groups:
@@ -168,8 +180,12 @@ class ScalerState:
 
     @property
     def drained(self) -> bool:
-        """Return whether no task waits, is promised a slot or has one; suspended ones aside."""
-        return not (self.tasks.reserved or self.tasks.waiting or self.tasks.held)
+        """Return whether no task waits, is promised a slot or has one.
+
+        Suspended ones do not count, unless they wait to go on.
+        """
+        tasks = self.tasks
+        return not (tasks.reserved or tasks.waiting or tasks.held or tasks.resuming)
 
     @property
     def deletion_retry(self) -> timedelta:
@@ -264,6 +280,14 @@ class ScalerState:
     def _time_passed(self, event: events.TimePassed, now: Now) -> list[Effect]:
         del event
         out = Outbox()
+        for group in self.order:
+            reports.go_on(self, group, now, out)
+        if any(group.digestion for group in self.order):
+            # What is not known yet could make a decision wrong.
+            self.place(now, out)
+            self._wake_at = now.monotonic
+            out.add(WakeAt(self._wake_at))
+            return out.finish()
         self.decided_at = now.monotonic
         suspension.expire(self, now, out)
         for group in self.order:
@@ -278,7 +302,9 @@ class ScalerState:
         self._wake_at = float("inf")
         if not self.closing:
             removal.shrink(self.order, demand, self.policy, now, out)
-            parting.part(self.order, self.demand(), now, out, tasks=self.tasks, policy=self.policy)
+            if self.tasks.reserved or any(group.parting for group in self.order):
+                left = self.demand()
+                parting.part(self.order, left, now, out, tasks=self.tasks, policy=self.policy)
             self._grow(demand, now, out)
         self._wake_at = min(self._wake_at, suspension.next_expiry(self, now))
         for group in self.order:

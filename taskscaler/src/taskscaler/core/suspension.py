@@ -177,6 +177,7 @@ def stopped(group: Group, instance: Instance, listed: Listed, now: Now, out: Out
     if instance.life in (Life.READY, Life.DRAINING, Life.PREPARING):
         group.step(instance, Trigger.STOPS)
         instance.ask_at = now.monotonic
+        out.put(group.record(instance))  # Without the tasks that ran there.
     if listed.state is State.SUSPENDED and instance.life in (Life.CREATING, Life.SUSPENDING):
         group.step(instance, Trigger.STOPPED)
         instance.ask_at = None

@@ -27,6 +27,7 @@ class Tasks:
     """
 
     __slots__ = (
+        "_first",
         "_last",
         "_queue",
         "held",
@@ -47,6 +48,7 @@ class Tasks:
         # First come, first served. A task that was cancelled leaves its entry behind;
         # taking the first of a dict instead would look at all the deleted ones before it.
         self._queue: deque[tuple[str, int]] = deque()
+        self._first = 0
         self._last = 0
 
     def __contains__(self, key: str) -> bool:
@@ -83,9 +85,9 @@ class Tasks:
         """Put tasks whose slots fell through before they knew back at the front of the queue."""
         for key in reversed(keys):
             del self.held[key]
-            self._last += 1
-            self.waiting[key] = self._last
-            self._queue.appendleft((key, self._last))
+            self._first -= 1
+            self.waiting[key] = self._first
+            self._queue.appendleft((key, self._first))
 
     def forget_suspended(self, key: str) -> bool:
         """Forget a suspended task, and return whether it wanted to go on."""

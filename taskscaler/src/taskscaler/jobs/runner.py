@@ -15,9 +15,10 @@ changes across an await.
 
 With a journal, an attempt is written down before its script starts, and an end
 before the observer hears of it. To write takes a round trip to the store, which
-is shared by all who write at the same time; the one at the end is made when the
-slot is free for others already. What an earlier life has left in the journal
-is taken up by `resume`, before anything runs.
+is shared by all who write at the same time. The slot is held meanwhile: if all
+who share an instance gave theirs back and wrote then, it would be idle for a
+moment, and might be removed although runs wait in the queue. What an earlier
+life has left in the journal is taken up by `resume`, before anything runs.
 """
 
 from __future__ import annotations
@@ -181,8 +182,9 @@ class JobRunner:
                 self._hire = lambda: group.start_soon(self._work, scaler)
                 self.resize(workers)
         except ExceptionGroup as errors:
-            # Of many workers that fail for one reason, one tells it.
-            raise errors.exceptions[0] from errors
+            # Of many workers that fail for one reason, one tells it, and why.
+            error = errors.exceptions[0]
+            raise error from error.__cause__
         finally:
             self._hire = None
         await self.abandon(JobState.CANCELED, "it was not started")
@@ -242,12 +244,13 @@ class JobRunner:
             with anyio.CancelScope() as scope:
                 self._scopes[run.name] = (result, scope)
                 try:
-                    outcome = await self._attempt(scaler, run, result)
-                    await self._conclude(run, result, outcome)
+                    spoilt = await self._attempt(scaler, run, result)
+                    if spoilt is not None:
+                        await self._spoilt(run, result, spoilt)
                 except AcquireTimeout as error:
                     await self._no_slot(run, result, str(error))
                 except ScalerClosed as error:
-                    await self._finish(run, result, JobState.CANCELED, str(error))
+                    await self._turned_away(result, str(error))
                 except (AcquisitionLost, FleetingError, OutputFailed, WorkspaceFailed) as error:
                     await self._spoilt(run, result, str(error))
             del self._scopes[run.name]
@@ -255,7 +258,8 @@ class JobRunner:
                 await self._finish(run, result, *self._verdicts[run.name])
         self._workers -= 1
 
-    async def _attempt(self, scaler: Taskscaler, run: JobRun, result: JobResult) -> Outcome:
+    async def _attempt(self, scaler: Taskscaler, run: JobRun, result: JobResult) -> str | None:
+        """Run once; return why the attempt was spoilt, None if the run has come to its end."""
         # A key is never used twice, so that no attempt can be taken for another.
         key = f"{run.name}/{result.attempts + 1}/{secrets.token_hex(4)}"
         async with scaler.acquire(key, timeout=self.acquire_timeout) as acquisition:
@@ -274,7 +278,12 @@ class JobRunner:
                     await output.close()
                 raise
             await output.close()
-        return outcome
+            spoilt = self._judge(run, result, outcome)
+            if spoilt is None:
+                if self._journal is not None:
+                    await self._journal.write([(run, result)])
+                await self._tell_end(result)
+        return spoilt
 
     def _begin(self, result: JobResult, acquisition: Acquisition) -> None:
         self._move(result, JobState.RUNNING)
@@ -283,23 +292,23 @@ class JobRunner:
         result.instance, result.slot = acquisition.instance, acquisition.slot
         result.started_at = datetime.now(UTC)
 
-    async def _conclude(self, run: JobRun, result: JobResult, outcome: Outcome) -> None:
+    def _judge(self, run: JobRun, result: JobResult, outcome: Outcome) -> str | None:
+        """Make the state final that follows from an outcome, unless the attempt was spoilt."""
         completed = outcome.completed
         result.exit_code, result.signal = completed.status, completed.signal
         result.warnings += outcome.warnings
         if completed.succeeded and outcome.lost_files:
-            await self._spoilt(run, result, outcome.lost_files)
-            return
+            return outcome.lost_files
         if outcome.lost_files:
             result.warnings.append(outcome.lost_files)
         if completed.timed_out:
-            reason = f"its timeout of {run.job.timeout} is over"
-            await self._finish(run, result, JobState.TIMED_OUT, reason)
+            self._close(result, JobState.TIMED_OUT, f"its timeout of {run.job.timeout} is over")
         elif completed.succeeded:
-            await self._finish(run, result, JobState.SUCCESS)
+            self._close(result, JobState.SUCCESS)
         else:
             reason = describe_exit(completed.status, completed.signal)
-            await self._finish(run, result, JobState.FAILED, reason)
+            self._close(result, JobState.FAILED, reason)
+        return None
 
     async def _no_slot(self, run: JobRun, result: JobResult, reason: str) -> None:
         if self._counts[JobState.RUNNING] and not self.stopping:
@@ -308,10 +317,16 @@ class JobRunner:
         else:
             await self._finish(run, result, JobState.SYSTEM_FAILURE, reason)
 
+    async def _turned_away(self, result: JobResult, reason: str) -> None:
+        """Nobody gives a slot any more; nor does anybody write that down."""
+        state = JobState.CANCELED if self.stopping else JobState.SYSTEM_FAILURE
+        self._close(result, state, reason)
+        await self._tell_end(result)
+
     async def _spoilt(self, run: JobRun, result: JobResult, reason: str) -> None:
         """The infrastructure failed: try again if the job may, else say so."""
         if result.state.is_final:
-            return
+            return  # The instance was lost when all was done.
         if result.attempts <= run.job.retries and not self.stopping:
             result.exit_code = result.signal = None
             self._move(result, JobState.WAITING)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "beside",
+    "check_kind",
     "create_private",
     "is_private",
     "locked",
@@ -60,6 +61,16 @@ def make_directory(directory: Path) -> None:
         ) from None
 
 
+def check_kind(path: Path) -> None:
+    """Refuse what is there and is no file.
+
+    Raises:
+        StoreError: it is a directory, a device or the like.
+    """
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path} is no file; name a file for the state")
+
+
 def create_private(path: Path) -> None:
     """Make an empty file that only this user may read, unless there is one.
 
@@ -69,8 +80,7 @@ def create_private(path: Path) -> None:
     try:
         os.close(open_private(path, os.O_RDWR | os.O_EXCL))
     except FileExistsError:
-        if not path.is_file():
-            raise StoreError(f"{path} is no file; name a file for the state") from None
+        check_kind(path)
     except OSError as error:
         raise StoreError(
             f"the state file {path} cannot be made ({error.strerror}); make its directory "

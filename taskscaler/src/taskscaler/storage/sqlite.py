@@ -170,6 +170,8 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
 @contextmanager
 def _opened(path: Path, key_file: Path | None) -> Generator[Database]:
     _files.make_directory(path.parent)
+    # Before the lock, so that none is left beside a device or a directory.
+    _files.check_kind(path)
     with _files.locked(path):
         _files.create_private(path)
         sealer = Sealer(path, key_file)
