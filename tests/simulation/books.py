@@ -292,7 +292,8 @@ class Books(Observer):
             if isinstance(record, InstanceRecord):
                 place = (record.group, record.id)
                 is_kept = self.settings.keep_instance_with_acquisitions
-                if record.rule or (record.tasks and not is_kept):
+                is_used_up = record.used >= self.settings.max_use_count > 0
+                if record.rule or is_used_up or (record.tasks and not is_kept):
                     self.life.doomed.add(place)
                 for key, slot, _ in record.suspended:
                     self.life.kept[key] = (*place, slot)
