@@ -368,8 +368,10 @@ class Driver:
 
     async def _call(self, effect: effects.Effect, lines: Sequence[Line] = ()) -> None:
         async with anyio.create_task_group() as closing:
-            for line in lines:
+            for number, line in enumerate(lines, 1):
                 closing.start_soon(line.aclose)
+                if not number % TURN:
+                    await anyio.lowlevel.checkpoint()
         match effect:
             case effects.List():
                 event = await _calls.list_group(self._groups[effect.group], effect)
@@ -434,15 +436,6 @@ class Driver:
         self._leave(group, id)
         self._connections.contacts.doubt(group, id)
         return self._connections.take(group, id)
-
-    async def _hang_up_all(self, group: str, ids: Iterable[str]) -> None:
-        async with anyio.create_task_group() as hanging_up:
-            for number, id in enumerate(ids, 1):
-                line = self._hang_up(group, id)
-                if line is not None:
-                    hanging_up.start_soon(line.aclose)
-                if not number % TURN:
-                    await anyio.lowlevel.checkpoint()
 
     # What the store knows of how to reach an instance.
 
