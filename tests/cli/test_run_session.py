@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fleeting.testing import FakeConfig, FakeProvider
 from fleeting.types import ConnectorSettings
 from taskscaler import Settings
 from taskscaler.cli.plan import GroupPlan, Plan
 from taskscaler.cli.session import run_session
+from taskscaler.core.records import InstanceRecord
+from taskscaler.errors import StoreError
 from taskscaler.jobs import Job, OutputMode, expand
+from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,14 +21,10 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_a_run_that_waits_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """While nothing runs, lines with numbers tell what the jobs are waiting for."""
-    monkeypatch.setattr("taskscaler.cli.session._WHY_SECONDS", 0.05)
-    provider = FakeProvider()
-    plan = Plan(
-        runs=expand([Job(name="job", script=["true"], count=2)], tmp_path, where="test"),
+def plan_of(folder: Path, provider: FakeProvider) -> Plan:
+    """Return the plan of a run of two jobs on one instance that never boots, for half a second."""
+    return Plan(
+        runs=expand([Job(name="job", script=["true"], count=2)], folder, where="test"),
         groups=(
             GroupPlan(
                 name="1",
@@ -45,8 +44,35 @@ def test_a_run_that_waits_says_why(
         keep_going=True,
         timeout=timedelta(seconds=0.5),
     )
-    assert run_session(plan) == 3
+
+
+def test_a_run_that_waits_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """While nothing runs, lines with numbers tell what the jobs are waiting for."""
+    monkeypatch.setattr("taskscaler.cli.session._WHY_SECONDS", 0.05)
+    provider = FakeProvider()
+    assert run_session(plan_of(tmp_path, provider)) == 3
     told = capfd.readouterr().err
     assert "still waiting: 1 task waits for a slot" in told
     assert "1 of at most 1 instances (1 creating)" in told
     assert provider.groups[0].size == 0
+
+
+def test_what_is_left_when_the_store_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing may be removed any more, so the error says what somebody has to look after."""
+    commit = MemoryStore.commit
+
+    async def full(store: MemoryStore, *records: Any) -> None:
+        if any(isinstance(record, InstanceRecord) for record in store.records.values()):
+            raise StoreError("the disk is full")
+        await commit(store, *records)
+
+    monkeypatch.setattr(MemoryStore, "commit", full)
+    provider = FakeProvider()
+    assert run_session(plan_of(tmp_path, provider)) == 3
+    told = capfd.readouterr().err
+    assert "error: the disk is full; instances are left that may cost money: fake/group/" in told
+    assert provider.groups[0].size == 1

@@ -152,6 +152,21 @@ def test_a_drain_serves_those_who_came_in_time() -> None:
     assert play.state.drained
 
 
+def test_a_drain_buys_no_idle_capacity_and_removes_none() -> None:
+    """Nobody will come for it in this life of the scaler, but somebody may in the next."""
+    play = Play(settings(policy=Policy(idle_count=1, idle_time=timedelta(hours=1))))
+    play.list()
+    play.grow("a")
+    play.say(events.TaskAsked("task"))
+    play.say(events.DrainAsked())
+    play.todo.clear()
+    play.tick(60.0)
+    assert not play.has(effects.Increase)
+    play.say(events.TaskReleased("task"))
+    play.tick(60.0)
+    assert not play.has(effects.Decrease)
+
+
 def test_a_task_whose_slot_falls_through_during_the_shutdown_is_refused() -> None:
     """It would wait for ever."""
     play = Play(settings(probe_after=timedelta(0)))

@@ -229,28 +229,44 @@ async def test_journal_that_cannot_be_written_ends_the_run(book: Book, tmp_path:
 
 
 class FullStore(MemoryStore):
-    """A store without room for a job."""
+    """A store without room for jobs in one of their states."""
+
+    def __init__(self, state: JobState) -> None:
+        super().__init__()
+        self.refused = state.value
 
     @override
     async def commit(
         self, epoch: int, put: Sequence[Record], drop: Sequence[tuple[str, str, str]]
     ) -> None:
-        if any(isinstance(record, JobRecord) for record in put):
+        if any(isinstance(one, JobRecord) and one.state == self.refused for one in put):
             raise StoreError("the disk is full")
         await super().commit(epoch, put, drop)
 
 
 async def test_store_that_fails_is_told_alone_and_as_it_is(book: Book, tmp_path: Path) -> None:
     """What the jobs make of it follows from it, and nobody is said to have cancelled them."""
-    store, connector = FullStore(), FakeConnector(_play)
+    runner = book.runner(_runs(tmp_path, "a", "b"))
+    await _run_on_full_store(runner, FullStore(JobState.RUNNING), workers=2)
+    assert book.told == [("system_failure", "b", None)]
+
+
+async def test_success_that_is_not_written_down_is_none(book: Book, tmp_path: Path) -> None:
+    """The next call takes it for lost, so this one must not report another thing."""
+    runner = book.runner(_runs(tmp_path, "a"))
+    await _run_on_full_store(runner, FullStore(JobState.SUCCESS), workers=1)
+    await runner.abandon(JobState.SYSTEM_FAILURE, "the disk is full")
+    assert book.told == [("started", "a", None), ("system_failure", "a", None)]
+
+
+async def _run_on_full_store(runner: JobRunner, store: FullStore, workers: int) -> None:
+    connector = FakeConnector(_play)
     group = FakeInstanceGroup(connector=connector)
     settings = Settings(max_instances=1, update_interval_when_expecting=SOON)
-    runner = book.runner(_runs(tmp_path, "a", "b"))
     with pytest.raises(StoreError, match=r"^the disk is full$"):
         async with Taskscaler([group], settings, store=store, connect=connector.connect) as scaler:
             await runner.resume(Journal(scaler.commit, ()))
-            await runner.run(scaler, workers=2, acquire_timeout=None)
-    assert book.told == [("system_failure", "b", None)]
+            await runner.run(scaler, workers=workers, acquire_timeout=None)
 
 
 async def test_journal_is_cleared_of_its_own_set(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from taskscaler.cli.console import Console
 from taskscaler.cli.opening import open_groups, open_store, with_limits
 from taskscaler.cli.progress import Progress
 from taskscaler.cli.reload import file_changes, reread
-from taskscaler.errors import ScalerClosed, TaskscalerError
+from taskscaler.errors import Fenced, ScalerClosed, StoreError, TaskscalerError
 from taskscaler.jobs import (
     JobRunner,
     JobState,
@@ -167,6 +167,10 @@ class _Session:
                     self._over = not self._interrupted
         except ConfigError as error:
             self._wrong_input, self._error = True, "; ".join(error.problems)
+        except Fenced as error:
+            self._error = str(error)  # The instances are another scaler's now.
+        except StoreError as error:
+            self._error = f"{error}{self._and_left()}"
         except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
 
@@ -233,9 +237,7 @@ class _Session:
     async def _leave(self, number: signal.Signals) -> None:
         """Wait for nothing any more: tell what is left, write the report, and be gone."""
         self._error = f"interrupted by {number.name} again, without waiting for the end"
-        left = self._left()
-        if left:
-            self._error += f"; instances are left that may cost money: {', '.join(left)}"
+        self._error += self._and_left()
         code = 130
         with anyio.move_on_after(_LEAVE_SECONDS):
             code = await self._conclude()
@@ -245,6 +247,10 @@ class _Session:
     def _left(self) -> list[str]:
         instances = self._scaler.instances() if self._scaler is not None else ()
         return [f"{one.group}/{one.id}" for one in instances if one.removed_at is None]
+
+    def _and_left(self) -> str:
+        left = self._left()
+        return f"; instances are left that may cost money: {', '.join(left)}" if left else ""
 
     def _give_up_opening(self) -> None:
         if self._scaler is None:

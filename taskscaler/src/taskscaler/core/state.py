@@ -14,6 +14,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
+
 from taskscaler.core import (
     claims,
     events,
@@ -319,6 +321,9 @@ class ScalerState:
 
     def _grow(self, demand: Demand, now: Now, out: Outbox) -> None:
         """Grow, and tell what is held back once, not each time that it is."""
+        if self.refusing:
+            # Nobody will come for what is idle.
+            demand = msgspec.structs.replace(demand, target=0)
         grown = growth.grow(
             self.order, demand, now, out, bucket=self.bucket, name_operation=self._name_operation
         )

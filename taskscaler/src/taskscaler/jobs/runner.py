@@ -36,6 +36,7 @@ from taskscaler.errors import (
     AcquisitionLost,
     OutputFailed,
     ScalerClosed,
+    TaskscalerError,
     WorkspaceFailed,
 )
 from taskscaler.jobs.executor import Executor, Outcome
@@ -280,8 +281,7 @@ class JobRunner:
             await output.close()
             spoilt = self._judge(run, result, outcome)
             if spoilt is None:
-                if self._journal is not None:
-                    await self._journal.write([(run, result)])
+                await self._write_end(run, result)
                 await self._tell_end(result)
         return spoilt
 
@@ -343,12 +343,22 @@ class JobRunner:
     ) -> None:
         """Make a state final, write it down, and only then tell of it."""
         self._close(result, state, reason)
-        if self._journal is not None and state is not JobState.CANCELED:
-            await self._journal.write([(run, result)])
-        elif self._journal is not None and result.attempts:
-            # Nothing is known of how far it came, and whoever ended it knows that.
-            await self._journal.forget(run)
+        await self._write_end(run, result)
         await self._tell_end(result)
+
+    async def _write_end(self, run: JobRun, result: JobResult) -> None:
+        if self._journal is None:
+            return
+        try:
+            if result.state is not JobState.CANCELED:
+                await self._journal.write([(run, result)])
+            elif result.attempts:
+                # Nothing is known of how far it came, and whoever ended it knows that.
+                await self._journal.forget(run)
+        except TaskscalerError:
+            # The next call takes it for lost, so this one must not report that it ended.
+            self._move(result, JobState.RUNNING)
+            raise
 
     def _close(self, result: JobResult, state: JobState, reason: str | None = None) -> None:
         self._move(result, state)
