@@ -248,3 +248,18 @@ def test_records_of_others_are_left_alone() -> None:
         ("job", "", "job"),
     ]
     assert ConnectRecord("g", "a", None, None).key == ("connect", "g", "a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - only its key matters
+
+
+def test_an_instance_that_was_known_not_to_be_ours_is_not_ours_after_a_crash() -> None:
+    """It is not taken for what came of a request whose outcome nobody knows."""
+    play = Play(settings())
+    play.list(Instance("theirs", State.RUNNING))
+    play.say(events.TaskAsked("task"))
+    play.tick()
+    (record,) = next(one for one in play.todo if isinstance(one, effects.Persist)).put
+    assert record == OperationRecord("g", "op-1", 1, START, ("theirs",))
+    later = Play(settings(), records=[record])
+    later.list(Instance("theirs", State.RUNNING))
+    assert later.life("theirs") is Life.FOREIGN
+    later.relist(Instance("theirs", State.RUNNING), Instance("ours", State.RUNNING))
+    assert later.life("ours") is Life.PREPARING

@@ -16,7 +16,7 @@ from taskscaler.core.decisions import Rule
 from taskscaler.core.effects import Gone, Prepare, Refuse, Revoke
 from taskscaler.core.instances import Instance, Life, Trigger
 from taskscaler.core.operations import Operation, Operations
-from taskscaler.core.records import InstanceRecord, OperationRecord, TombstoneRecord
+from taskscaler.core.records import InstanceRecord, TombstoneRecord
 from taskscaler.core.settings import Placement, Settings
 from taskscaler.core.slots import SlotIndex
 from taskscaler.core.throttle import Backoff, Cooldown
@@ -79,6 +79,7 @@ class Group:
         checking: how many outcomes of checks are awaited.
         given_up: ids that were ours and are gone, with their incarnations.
         judge_again: whether the next listing is to judge again what is not ours.
+        strangers: ids of instances that are not ours, as an earlier life of the scaler knew.
         stored_trouble: failures in a row, and the ends of both pauses, as they are stored.
     """
 
@@ -122,6 +123,7 @@ class Group:
         self.checking = 0
         self.given_up: OrderedDict[str, str | None] = OrderedDict()
         self.judge_again = False
+        self.strangers: frozenset[str] = frozenset()
         self.stored_trouble: tuple[int, float, float] = (0, 0.0, 0.0)
         # Those of a life that somebody goes through one by one.
         self._of_life = {
@@ -457,7 +459,7 @@ class Group:
 
     def store_operation(self, operation: Operation, out: Outbox) -> None:
         """Store what is left of an operation, or forget it if that is nothing."""
-        record = OperationRecord(self.name, operation.id, operation.outstanding, operation.asked_at)
+        record = operation.record(self.name)
         if self.operations.is_open(operation):
             out.put(record)
         else:

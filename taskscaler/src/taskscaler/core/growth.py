@@ -22,6 +22,7 @@ from fleeting.types import Duration
 from taskscaler.core import scaling
 from taskscaler.core.decisions import Clamp, Decision, Rule
 from taskscaler.core.effects import Increase
+from taskscaler.core.instances import Life
 from taskscaler.core.operations import Operation
 
 if TYPE_CHECKING:
@@ -186,6 +187,9 @@ def _increase(
     group: Group, decision: Decision, operation: Operation, now: Now, out: Outbox
 ) -> None:
     # Stored before it is asked for, so that a restart knows what may have been created.
+    if group.lives[Life.FOREIGN]:
+        foreign = (one.id for one in group.instances.values() if one.life is Life.FOREIGN)
+        operation.strangers = tuple(foreign)
     group.operations.add(operation)
     group.increased_at = now.monotonic
     group.store_operation(operation, out)

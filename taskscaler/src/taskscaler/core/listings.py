@@ -75,7 +75,9 @@ def begin(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     group.listed += 1
     group.listed_at = now.monotonic
     group.listing_backoff.succeeded(now.monotonic)
-    strangers = _forget_foreign(group) if group.judge_again else frozenset[str]()
+    strangers = group.strangers
+    if group.judge_again:
+        strangers |= _forget_foreign(group)
     group.hear_pending(listing.pending, now)
     for failure in listing.failures:
         for operation in group.operations.fail(1):
@@ -131,6 +133,7 @@ def _appeared(
         return
     if listed.state is not State.DELETING or group.operations.has_named(listed.id):
         # What was there before we asked for anything did not come of that.
+        strange = strange and not group.operations.has_named(listed.id)
         operation = None if strange else group.operations.claim(listed.id)
         if operation is not None:
             group.store_operation(operation, out)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taskscaler.core.records import OperationRecord
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
@@ -31,9 +33,10 @@ class Operation:
         asked_at: the same as wall time.
         settled: whether its answer has come.
         names: the ids of its instances that have not appeared, if the answer said so.
+        strangers: the ids of the instances that were there before it, and are not ours.
     """
 
-    __slots__ = ("asked", "asked_at", "expected", "id", "names", "seen", "settled")
+    __slots__ = ("asked", "asked_at", "expected", "id", "names", "seen", "settled", "strangers")
 
     def __init__(self, id: str, count: int, asked: float, asked_at: datetime) -> None:
         self.id = id
@@ -43,11 +46,16 @@ class Operation:
         self.asked_at = asked_at
         self.settled = False
         self.names: set[str] = set()
+        self.strangers: tuple[str, ...] = ()
 
     @property
     def outstanding(self) -> int:
         """Return how many instances it may still bring."""
         return max(0, self.expected - self.seen)
+
+    def record(self, group: str) -> OperationRecord:
+        """Return what must survive of it."""
+        return OperationRecord(group, self.id, self.outstanding, self.asked_at, self.strangers)
 
 
 class Operations:

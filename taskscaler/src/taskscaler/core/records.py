@@ -62,12 +62,15 @@ class OperationRecord(msgspec.Struct, frozen=True, gc=False, tag="operation"):
         id: names the operation for ever.
         count: how many instances may still come of it.
         asked_at: when it was decided.
+        strangers: the ids of the instances that were there before, and are not ours: no
+            later life of the scaler may take them for what came of this.
     """
 
     group: str
     id: str
     count: int
     asked_at: datetime
+    strangers: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:

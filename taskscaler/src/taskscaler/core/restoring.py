@@ -62,7 +62,10 @@ def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> Non
         # All had come before the answer did, which nobody waits for any more.
         out.drop(record.key)
         return
-    group.operations.add(Operation(record.id, record.count, now.monotonic, record.asked_at))
+    operation = Operation(record.id, record.count, now.monotonic, record.asked_at)
+    operation.strangers = record.strangers
+    group.strangers |= frozenset(record.strangers)
+    group.operations.add(operation)
     group.operations.settle(record.id, None)
 
 
