@@ -12,6 +12,8 @@ import click
 import msgspec
 import pytest
 
+from taskscaler.config.schema import config_schema
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+EXAMPLE = re.compile(r"^```toml\n.*?^```", re.MULTILINE | re.DOTALL)
+# A key before its `=`, in a table in braces too, or the last part of a table's own name.
+SHOWN = re.compile(r"(?:^|[{,])[ ]*(\w+)[ ]*=|^\[+(?:\w+\.)*(\w+)\]", re.MULTILINE)
 COMMANDS = importlib.metadata.entry_points(group="console_scripts")
 OURS = [command for command in COMMANDS if command.name in {"fleeting", "taskscaler"}]
 
@@ -105,6 +110,17 @@ def test_every_option_is_described(
     assert found, f"{entry.name} has no options at all"
     names = [name for _, name in options(main_command(entry.load()), entry.name)]
     assert undescribed(names, described) == []
+
+
+def test_every_key_of_the_operators_file_has_an_example(root: Path) -> None:
+    """A reader sees each key as it stands in a file."""
+    page = (root / "docs" / "operators" / "config.md").read_text()
+    examples = "\n".join(EXAMPLE.findall(page))
+    shown = {key for found in SHOWN.findall(examples) for key in found}
+    definitions = config_schema()["$defs"].values()
+    wanted = {key for one in definitions for key in one.get("properties", {})}
+    assert len(wanted) > 60
+    assert sorted(wanted - shown) == []
 
 
 def test_undescribed_names_are_noticed() -> None:
