@@ -439,3 +439,19 @@ def test_a_name_that_an_answer_gave_is_good_for_one_instance() -> None:
     play.relist()
     play.relist(Instance("a", State.RUNNING))
     assert play.take(effects.Decrease).ids == ("a",)
+
+
+def test_what_came_back_counts_while_nobody_knows_what_it_is() -> None:
+    """As long as an answer is awaited that may name it, it is neither ours nor not; it is there."""
+    play = Play(Settings(max_instances=2, missed_updates=1, policy=ROOMY))
+    play.ready("a")
+    play.relist()
+    play.say(events.TaskAsked("next"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.relist(Instance("a", State.RUNNING))
+    assert play.state.standing().demand.instances == 2, "it, and the one that is asked for"
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist(Instance("a", State.RUNNING))
+    assert play.state.standing().demand.instances == 2
+    assert play.group.undecided == 0

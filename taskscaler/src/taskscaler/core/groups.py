@@ -64,6 +64,7 @@ class Group:
         cooldown: until when the other groups come first.
         increased_at: when it was last asked for instances, in monotonic seconds.
         listing_backoff: the pause after failures to list.
+        undecided: how many instances of the newest listing came back, and may be ours or not.
         listed: how often the group was listed.
         listed_at: when last, in monotonic seconds.
         listing: whether a listing is under way, or not digested to its end.
@@ -108,6 +109,7 @@ class Group:
         self.cooldown = Cooldown()
         self.increased_at = float("-inf")
         self.listing_backoff = Backoff()
+        self.undecided = 0
         self.listed = 0
         self.listed_at = float("-inf")
         self.listing = False
@@ -144,7 +146,7 @@ class Group:
     @property
     def size(self) -> int:
         """Return how many instances count against the limits."""
-        return len(self.instances) + self.unseen
+        return len(self.instances) + self.unseen + self.undecided
 
     @property
     def limit(self) -> int | None:

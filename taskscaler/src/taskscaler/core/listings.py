@@ -74,6 +74,7 @@ def begin(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
     """Take up a listing; `digest` brings the group up to date with it."""
     group.listed += 1
     group.listed_at = now.monotonic
+    group.undecided = 0
     group.listing_backoff.succeeded(now.monotonic)
     strangers = group.strangers
     if group.judge_again:
@@ -126,6 +127,7 @@ def _appeared(
     # Some groups use their ids again: static hosts have no others.
     if _same(group.given_up, listed) and not group.operations.has_named(listed.id):
         if group.operations.unanswered:
+            group.undecided += 1
             return  # The answer may name it; the next listing will have it too.
         instance = _take_up(group, listed, Life.FOREIGN, now, out)
         reason = "it came back after it had been given up"
