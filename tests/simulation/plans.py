@@ -28,6 +28,8 @@ FREQUENCIES = {
     **dict.fromkeys(("add", "outage", "jump"), (0.01, 0.2)),
 }
 INSTANT = Delay(0.0)
+# How many of the worlds are quiet ones.
+QUIET = 0.75
 # Listings that lie look like instances that are gone, where one listing is enough for that.
 LIES = ("stale", "incomplete")
 
@@ -69,19 +71,30 @@ class Plan:
     shutdown: bool = False
 
 
-def draw(seed: str, hours: float) -> Plan:
-    """Return the world of a seed."""
+def draw(seed: str, hours: float, *, quiet: bool | None = None) -> Plan:
+    """Return the world of a seed.
+
+    Args:
+        seed: names it.
+        hours: for how long faults are on.
+        quiet: whether it is a quiet one; None leaves that to chance.
+    """
     chance = Random(f"{seed}/plan")
     settings = draw_settings(chance)
+    # Most worlds are quiet ones, in which what goes wrong has time to show what comes of it.
+    calm = chance.random() < QUIET
+    quiet = calm if quiet is None else quiet
+    if quiet:
+        settings = draw_patience(chance, settings)
     return Plan(
         seed=seed,
         hours=hours,
         settings=settings,
         groups=draw_groups(chance, chance.choice((1, 1, 1, 1, 2, 3))),
         faults=draw_faults(chance, settings),
-        per_hour=chance.choice((0.05, 0.1, 0.2, 0.5, 2.0)),
+        per_hour=chance.choice((0.02, 0.05, 0.1) if quiet else (0.05, 0.1, 0.2, 0.5, 2.0)),
         runs=Delay(chance.choice((30.0, 300.0, 1800.0)), 0.8),
-        reserving=chance.choice((0.0, 0.5, 1.0)),
+        reserving=chance.choice((0.0, 0.0, 0.5) if quiet else (0.0, 0.5, 1.0)),
         impatient=chance.choice((0.0, 0.3)),
         pausing=chance.choice((0.0, 0.0, 0.3)),
         changes=draw_changes(chance, settings, hours),
@@ -118,6 +131,19 @@ def draw_settings(chance: Random) -> Settings:
         suspend_time_to_live=timedelta(hours=chance.choice((1, 168))),
         cooldown=timedelta(minutes=chance.choice((0, 5, 30))),
         increase_interval=timedelta(seconds=chance.choice((0, 1, 30))),
+    )
+
+
+def draw_patience(chance: Random, settings: Settings) -> Settings:
+    """Return the same settings with longer pauses between looks."""
+    return replace(
+        settings,
+        update_interval=timedelta(hours=chance.choice((2, 4, 8))),
+        update_interval_when_expecting=timedelta(minutes=chance.choice((10, 20))),
+        creation_timeout=timedelta(hours=chance.choice((1, 2))),
+        deletion_retry_interval=timedelta(minutes=chance.choice((10, 30))),
+        heartbeat_interval=timedelta(hours=chance.choice((0, 2, 8))),
+        backoff=timedelta(seconds=chance.choice((30, 300))),
     )
 
 

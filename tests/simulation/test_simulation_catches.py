@@ -167,7 +167,7 @@ def plans(changes: dict[str, Any]) -> list[Plan]:
     """Return busy worlds with some settings."""
     worlds: list[Plan] = []
     for number in range(40):
-        plan = draw(f"catch-{number}", 12.0)
+        plan = draw(f"catch-{number}", 12.0, quiet=False)
         settings = replace(plan.settings, **changes)
         worlds.append(
             replace(
