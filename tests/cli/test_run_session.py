@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fleeting.testing import FakeConfig, FakeProvider
@@ -10,6 +11,7 @@ from fleeting.types import ConnectorSettings
 from taskscaler import Settings
 from taskscaler.cli.plan import GroupPlan, Plan
 from taskscaler.cli.session import run_session
+from taskscaler.core.decisions import Rule
 from taskscaler.core.records import InstanceRecord
 from taskscaler.errors import StoreError
 from taskscaler.jobs import Job, OutputMode, expand
@@ -76,3 +78,21 @@ def test_what_is_left_when_the_store_fails_is_named(
     told = capfd.readouterr().err
     assert "error: the disk is full; instances are left that may cost money: fake/group/" in told
     assert provider.groups[0].size == 1
+
+
+def test_only_instances_that_stay_are_said_to_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One that was used up is going, whatever the file says of the others."""
+    began = datetime(2026, 3, 1, tzinfo=UTC)
+    store = MemoryStore()
+    for record in (
+        InstanceRecord("fake/group", "stays", None, began, 0, ()),
+        InstanceRecord("fake/group", "goes", None, began, 1, (), Rule.USED_UP, "it is used up"),
+    ):
+        store.records[record.key] = record
+    monkeypatch.setattr("taskscaler.cli.opening.MemoryStore", lambda: store)
+    plan = plan_of(tmp_path, FakeProvider())
+    settings = replace(plan.settings, delete_instances_on_shutdown=False)
+    assert run_session(replace(plan, runs=[], settings=settings)) == 0
+    assert "1 instance stays, as the file says" in capfd.readouterr().err

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from core_model import Play
-from fleeting.types import Accepted, GroupInfo, Instance, State
+from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
 from taskscaler.core import effects, events
 from taskscaler.core.decisions import Rule
 from taskscaler.core.health import CHECKS_AT_ONCE
@@ -248,6 +248,36 @@ def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
     assert play.life("a") is Life.REMOVING
     play.say(events.InterruptionAnnounced("g", "a", "again"))
     assert play.group.instances["a"].reason == "spot"
+
+
+@pytest.mark.parametrize("when", [Life.SUSPENDED, Life.RESUMING, Life.PREPARING])
+def test_an_instance_that_is_interrupted_while_it_sleeps_or_wakes_goes_after_its_tasks(
+    when: Life,
+) -> None:
+    """Who sleeps there may go on, and nobody else gets a slot; a restart does not forget it."""
+    able = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))
+    play = Play(settings(), able)
+    play.ready("a")
+    play.say(events.TaskReleased("task-1"))
+    play.say(events.TaskSuspended("task-0"))
+    play.tick()
+    play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.SUSPENDED))
+    for life in (Life.SUSPENDED, Life.RESUMING, Life.PREPARING):
+        if life is Life.RESUMING:
+            play.say(events.TaskResumed("task-0"))
+        elif life is Life.PREPARING:
+            play.relist(Instance("a", State.RUNNING))
+        assert play.life("a") is life
+        if life is when:
+            (persist,) = play.say(events.InterruptionAnnounced("g", "a", "spot"))[:1]
+            assert isinstance(persist, effects.Persist)
+            assert [getattr(one, "reason", "") for one in persist.put] == ["spot"]
+    play.say(events.InstancePrepared("g", "a"))
+    assert play.life("a") is Life.DRAINING
+    play.say(events.TaskReleased("task-0"))
+    assert play.life("a") is Life.REMOVING
+    assert play.group.instances["a"].rule is Rule.INTERRUPTED
 
 
 def test_a_used_up_instance_that_keeps_failing_is_taken_down_if_the_operator_says_so() -> None:

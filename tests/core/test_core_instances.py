@@ -218,6 +218,18 @@ def test_a_promise_that_no_listing_shows_is_written_off_after_the_timeout() -> N
     assert play.group.size == 0
 
 
+def test_a_pause_between_listings_that_the_cloud_asks_for_outlasts_a_change_of_settings() -> None:
+    """A shorter interval begins when the pause is over."""
+    play = Play()
+    play.take(effects.List)
+    play.say(events.ListingFailed("g", Throttled("slow down", retry_after=timedelta(minutes=9))))
+    play.say(events.SettingsChanged(Settings(update_interval=timedelta(seconds=5))))
+    play.tick(539.0)
+    assert not play.has(effects.List)
+    play.tick(1.0)
+    assert play.has(effects.List)
+
+
 def test_instances_without_an_id_count_as_coming() -> None:
     """What a listing calls pending is neither bought again nor beyond the limit."""
     play = Play(Settings(max_instances=2))

@@ -167,6 +167,16 @@ def test_a_task_that_does_not_wait_is_told_so() -> None:
     assert explain(standing, key="x").startswith("task 'x' neither waits nor holds a slot")
 
 
+def test_an_explanation_says_what_decides_over_instances_that_are_not_ours() -> None:
+    """Who reads that some are foreign is led to the setting."""
+    play = Play(Settings(max_instances=1))
+    play.list(Instance("x", State.RUNNING))
+    ask(play, 1)
+    assert "; 1 of at most 1 instances (1 foreign: see unknown_instances)" in explain(
+        play.state.standing()
+    )
+
+
 # What a restart must not forget.
 
 

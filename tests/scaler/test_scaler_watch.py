@@ -100,16 +100,21 @@ class Wrong(FakeInstanceGroup):
     def __init__(self) -> None:
         super().__init__(capabilities=[Capability.WATCH])
         self.watches = 0
+        self.closers: list[tuple[int, int]] = []
 
     async def watch(self) -> AsyncIterator[Notice]:
         self.watches += 1
+        task = anyio.get_current_task().id
         await checkpoint()
+        if self.kind == "announces nonsense":
+            try:
+                yield "a s3cret"  # type: ignore[misc] # pyright: ignore[reportReturnType] - a plugin with a bug
+            finally:
+                self.closers.append((task, anyio.get_current_task().id))
         if self.kind == "raises":
             raise RuntimeError("oops")
         if self.kind == "is cancelled":
             raise asyncio.CancelledError
-        if self.kind == "announces nonsense":
-            yield "the end is near"  # type: ignore[misc] # pyright: ignore[reportReturnType] - a plugin with a bug
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
@@ -123,3 +128,17 @@ async def test_a_watch_with_a_bug_hurts_nobody(kind: str) -> None:
             assert acquisition.instance == "i-1"
         await anyio.sleep(60)
     assert group.watches > 3
+
+
+async def test_a_watch_that_announces_nonsense_is_closed_by_whoever_began_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What it cleans up is cleaned up there and then, and what it announced is in no log."""
+    group = Wrong()
+    group.kind = "announces nonsense"
+    async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect):
+        await group.until(lambda: group.watches > 1)
+    assert group.closers
+    assert all(began == closed for began, closed in group.closers)
+    assert "it announced a value of type str, and no Notice" in caplog.text
+    assert "s3cret" not in caplog.text

@@ -11,10 +11,20 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from fleeting.testing import FakeConnector, FakeInstanceGroup
+from fleeting.testing import FakeConnection, FakeConnector, FakeInstanceGroup
+from fleeting.types import Duration
 from taskscaler import Settings, Taskscaler
 from taskscaler.errors import AcquireTimeout
-from taskscaler.jobs import Job, JobResult, JobRunner, JobState, OutputMode, Stream, expand
+from taskscaler.jobs import (
+    Job,
+    JobResult,
+    JobRunner,
+    JobState,
+    OutputMode,
+    Stream,
+    executor,
+    expand,
+)
 from taskscaler.jobs.output import output_factory
 
 if TYPE_CHECKING:
@@ -46,11 +56,14 @@ class World:
         self.gate = anyio.Event()
         self.retries: list[tuple[str, str]] = []
         self.removal_status = 0
+        self.removal_hangs = False
 
     async def play(self, command: Command) -> int:
         """Do what the script says."""
         if command.line.startswith("rm "):
             self.removals.append(command.line)
+            if self.removal_hangs:
+                await anyio.sleep_forever()
             await command.stderr.send(b"rm: no\n")
             return self.removal_status
         word = b"".join([data async for data in command.stdin]).removesuffix(b"\\n\n").decode()
@@ -180,6 +193,42 @@ async def test_directory_that_stays_is_a_warning(world: World) -> None:
         await runner.run(scaler, workers=1, acquire_timeout=None)
     assert states(runner) == ["success"]
     assert runner.results[0].warnings == ["a working directory could not be removed: rm: no"]
+
+
+async def test_removal_that_hangs_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever ends on that instance, then or later, is not held up for ever."""
+    monkeypatch.setattr(executor, "SHARED_REMOVAL_SECONDS", 0.01)
+    world.removal_hangs = True
+    runner = world.runner("true", "true", "true")
+    async with world.scaler(capacity=2) as scaler:
+        await runner.run(scaler, workers=2, acquire_timeout=None)
+    assert states(runner) == ["success"] * 3
+    warnings = {warning for result in runner.results for warning in result.warnings}
+    assert warnings == {"a working directory could not be removed within 0.01s"}
+
+
+@pytest.mark.parametrize(("timeout", "limit"), [(None, "0.01s"), (Duration(seconds=1), "1s")])
+async def test_download_that_hangs_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, timeout: Duration | None, limit: str
+) -> None:
+    """With a timeout of the job or without one, the attempt is spoilt and the slot is free."""
+
+    async def hang(connection: FakeConnection, pattern: str) -> list[str]:
+        del connection, pattern
+        await anyio.sleep_forever()
+        return []
+
+    monkeypatch.setattr(executor, "DOWNLOAD_SECONDS", 0.01)
+    monkeypatch.setattr(executor, "LEAST_DOWNLOAD_SECONDS", 0.01)
+    monkeypatch.setattr(FakeConnection, "glob", hang)
+    runner = world.runner("true", download=["dist/*"], timeout=timeout)
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+    assert states(runner) == ["system_failure"]
+    assert runner.results[0].reason == f"download 'dist/*': it took longer than {limit}"
+    assert len(world.removals) == 1
 
 
 async def test_lying_instance_writes_nothing_outside(

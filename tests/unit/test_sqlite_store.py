@@ -16,7 +16,7 @@ import pytest
 
 from taskscaler.core.records import InstanceRecord, TombstoneRecord
 from taskscaler.errors import StoreError
-from taskscaler.storage import TaskEntry, _schema
+from taskscaler.storage import TaskEntry, _schema, _writer
 from taskscaler.storage.sqlite import SqliteStore, read_records, recall
 
 if TYPE_CHECKING:
@@ -158,6 +158,36 @@ async def test_closing_writes_what_waits(tmp_path: Path) -> None:
             await anyio.wait_all_tasks_blocked()
             group.start_soon(release)
         assert len(read_records(tmp_path / "state")) == 100
+
+
+async def test_a_disk_that_hangs_keeps_nobody_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Leaving gives up in time and says so, also when cancelled; what was begun may end later."""
+    monkeypatch.setattr(_writer, "CLOSE_SECONDS", 0.01)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(_: Database) -> None:
+        begun.set()
+        go_on.wait()
+
+    with anyio.CancelScope() as scope:
+        async with (
+            SqliteStore.open(tmp_path / "state") as store,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(lambda: store._writer.run(hang, durable=True))
+            await anyio.to_thread.run_sync(begun.wait)
+            scope.cancel()
+    (left,) = [one for one in threading.enumerate() if one.name == "store state"]
+    assert left.daemon, "it does not keep the interpreter either"
+    assert [one.getMessage().partition(",")[0] for one in caplog.records] == [
+        "store state could not be closed within 0.01s"
+    ]
+    go_on.set()
+    await anyio.to_thread.run_sync(left.join)
+    async with SqliteStore.open(tmp_path / "state"):
+        pass
 
 
 async def test_a_closed_store_refuses(tmp_path: Path) -> None:

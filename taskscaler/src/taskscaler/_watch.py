@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,7 +15,7 @@ from fleeting.types import Notice
 from taskscaler.core import events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from fleeting.abc import InstanceGroup
 
@@ -36,9 +38,10 @@ async def watch(group: InstanceGroup, post: Callable[[events.Event], object]) ->
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
-            async for notice in group.watch():
-                post(_event(group.info.id, notice))
-                pause = FIRST_PAUSE_SECONDS
+            async with _listening(group) as notices:
+                async for notice in notices:
+                    post(_event(group.info.id, notice))
+                    pause = FIRST_PAUSE_SECONDS
             why = "it ended by itself"
         except FleetingError as error:
             why = str(error)
@@ -54,7 +57,19 @@ async def watch(group: InstanceGroup, post: Callable[[events.Event], object]) ->
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
+@asynccontextmanager
+async def _listening(group: InstanceGroup) -> AsyncGenerator[AsyncIterator[object]]:
+    """Let the plugin clean up here and now, whyever nobody listens any more."""
+    notices = group.watch()
+    if not isinstance(notices, AsyncGenerator):
+        yield notices
+        return
+    async with aclosing(notices):
+        yield notices
+
+
 def _event(group: str, notice: object) -> events.InterruptionAnnounced:
     if not isinstance(notice, Notice):
-        raise TypeError(f"it announced {notice!r:.100} instead of a Notice")
+        # What it is could be a secret.
+        raise TypeError(f"it announced a value of type {type(notice).__name__}, and no Notice")
     return events.InterruptionAnnounced(group, notice.id, notice.reason, notice.deadline)

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from taskscaler.cli.plan import Plan
     from taskscaler.cli.reload import Reread
     from taskscaler.storage import Store
+    from taskscaler.summaries import InstanceSummary
 
 __all__ = ("exit_code", "run_session")
 
@@ -244,12 +245,12 @@ class _Session:
         # Some call hangs, and the interpreter would wait for its thread.
         os._exit(code)
 
-    def _left(self) -> list[str]:
+    def _left(self) -> list[InstanceSummary]:
         instances = self._scaler.instances() if self._scaler is not None else ()
-        return [f"{one.group}/{one.id}" for one in instances if one.removed_at is None]
+        return [one for one in instances if one.removed_at is None]
 
     def _and_left(self) -> str:
-        left = self._left()
+        left = [f"{one.group}/{one.id}" for one in self._left()]
         return f"; instances are left that may cost money: {', '.join(left)}" if left else ""
 
     def _give_up_opening(self) -> None:
@@ -378,7 +379,7 @@ class _Session:
 
     async def _tell_kept(self) -> None:
         """Say what goes on without us, because the operator wants it so."""
-        left = self._left()
+        left = [one for one in self._left() if one.removal_reason is None]
         if not left or self._error is not None or self._plan.settings.delete_instances_on_shutdown:
             return
         state = self._plan.state

@@ -13,6 +13,9 @@ from taskscaler.core.demand import Demand
 
 __all__ = ("Lack", "Standing", "describe", "explain", "refusal")
 
+# What a word for a life does not say to whoever meets it in a sentence.
+_HINTS = {"foreign": "foreign: see unknown_instances"}
+
 
 class Standing(msgspec.Struct, frozen=True):
     """Where everything stands at one moment.
@@ -124,7 +127,9 @@ def _slots(demand: Demand) -> str:
 
 
 def _instances(standing: Standing) -> str:
-    lives = ", ".join(f"{count} {word}" for word, count in standing.lives.items() if count)
+    lives = ", ".join(
+        f"{count} {_HINTS.get(word, word)}" for word, count in standing.lives.items() if count
+    )
     most = standing.demand.max_instances
     limit = f" of at most {most}" if most else ""
     return f"{standing.demand.instances}{limit} instances" + (f" ({lives})" if lives else "")

@@ -34,6 +34,11 @@ __all__ = (
     "unprepared",
 )
 
+# An instance of ours that is not ready, and may become so: for the first time, or once more.
+_NOT_READY = frozenset(
+    {Life.CREATING, Life.PREPARING, Life.SUSPENDING, Life.SUSPENDED, Life.RESUMING}
+)
+
 
 def listed(state: ScalerState, event: events.ListingArrived, now: Now) -> list[Effect]:
     """Bring a group up to date, and decide anew."""
@@ -178,8 +183,12 @@ def interrupted(state: ScalerState, event: events.InterruptionAnnounced, now: No
         return []
     if instance.life is Life.READY:
         group.retire(instance, Rule.INTERRUPTED, event.reason, now, out)
-    elif instance.life in (Life.CREATING, Life.PREPARING) and instance.vacant:
+    elif instance.life in _NOT_READY and instance.vacant:
         group.condemn(instance, Rule.INTERRUPTED, event.reason, now, out)
+    elif instance.life in _NOT_READY and instance.rule is None:
+        # Its suspended tasks keep it; it goes when they are done.
+        instance.rule, instance.reason = Rule.INTERRUPTED, event.reason
+        out.put(group.record(instance))
     state.place(now, out)
     state.expect(group, now, out)
     return out.finish()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from fleeting.errors import ConnectionLost, TransferFailed
-from fleeting.types import Completed
+from fleeting.types import Completed, Duration
 from taskscaler.errors import WorkspaceFailed
 from taskscaler.jobs import script
 from taskscaler.jobs.files import landing_place, outermost
@@ -37,6 +37,12 @@ _TAIL_BYTES = 2048
 _CHUNK_BYTES = 256 * 1024
 # How long the removal of a directory may take once everything else has been given up.
 REMOVAL_SECONDS = 10.0
+# How long one `rm` may take otherwise; all who end on its instance wait for it meanwhile.
+SHARED_REMOVAL_SECONDS = 60.0
+# How long the files of one entry of `download` may take: as long as the job's timeout, but never
+# less than the first, for that says nothing of their size; without one, the second.
+LEAST_DOWNLOAD_SECONDS = 60.0
+DOWNLOAD_SECONDS = 3600.0
 # How long an ended job waits for others on its instance to end, so that one `rm` serves all.
 COLLECT_SECONDS = 0.02
 
@@ -187,13 +193,18 @@ class _Removal:
                 return None
             await self._collect()
             batch, self._waiting = self._waiting, set()
+            completed = None
             try:
-                completed = await connection.run(script.remove_directories(sorted(batch)))
+                with anyio.move_on_after(SHARED_REMOVAL_SECONDS):
+                    completed = await connection.run(script.remove_directories(sorted(batch)))
             except ConnectionLost:
                 return None  # The instance is replaced, and its directories with it.
             except BaseException:
                 self._waiting |= batch
                 raise
+        if completed is None:
+            limit = Duration(seconds=SHARED_REMOVAL_SECONDS)
+            return f"a working directory could not be removed within {limit}"
         if completed.succeeded:
             return None
         said = completed.stderr.decode(errors="replace").strip().replace("\n", "; ")
@@ -235,21 +246,36 @@ async def _upload(connection: Connection, run: JobRun, directory: str) -> None:
 async def _download(connection: Connection, run: JobRun, work: str) -> tuple[list[str], str | None]:
     """Bring back what there is; what there is not is a warning, what gets lost is not."""
     warnings: list[str] = []
+    timeout = run.job.timeout
+    seconds = max(timeout.total_seconds(), LEAST_DOWNLOAD_SECONDS) if timeout else DOWNLOAD_SECONDS
+    limit = Duration(seconds=seconds)
     for entry in run.job.download:
         pattern, destination = _wanted(entry, run)
+        lost: str | None = f"it took longer than {limit}"
         try:
-            paths = await connection.glob(f"{work}/{pattern}")
-            names = {path.removeprefix(f"{work}/") for path in paths if path != work}
-            if not names:
-                warnings.append(f"download {pattern!r}: nothing matches it")
-            for name in outermost(names):
-                place = landing_place(destination, name)
-                if place is None:
-                    return warnings, f"download {pattern!r}: {name!r} leads out of {destination}"
-                await connection.get(f"{work}/{name}", place)
+            with anyio.move_on_after(limit.total_seconds()):
+                lost = await _bring(connection, work, pattern, destination, warnings)
         except (TransferFailed, OSError) as error:
-            return warnings, f"download {pattern!r}: {error}"
+            lost = str(error)
+        if lost is not None:
+            return warnings, f"download {pattern!r}: {lost}"
     return warnings, None
+
+
+async def _bring(
+    connection: Connection, work: str, pattern: str, destination: Path, warnings: list[str]
+) -> str | None:
+    """Copy all that matches, and return what a lying instance would do with it, if it would."""
+    paths = await connection.glob(f"{work}/{pattern}")
+    names = {path.removeprefix(f"{work}/") for path in paths if path != work}
+    if not names:
+        warnings.append(f"download {pattern!r}: nothing matches it")
+    for name in outermost(names):
+        place = landing_place(destination, name)
+        if place is None:
+            return f"{name!r} leads out of {destination}"
+        await connection.get(f"{work}/{name}", place)
+    return None
 
 
 def _wanted(entry: str | Download, run: JobRun) -> tuple[str, Path]:

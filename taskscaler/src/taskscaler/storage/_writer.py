@@ -11,13 +11,15 @@ come together.
 Requests are put and taken under one lock, which nobody holds while working. A caller
 that is cancelled leaves its request behind: it is done, and its report reaches nobody.
 Closing means that no request is taken any more, and that those which wait are done
-before the thread ends; whoever closes waits for that end, cancelled or not. Should the
-event loop be gone without that, the thread notices at its next report and ends.
+before the thread ends; whoever closes waits for that end, cancelled or not, but no longer
+than `CLOSE_SECONDS`: a disk may hang for ever. Should the event loop be gone before that
+end, the thread notices at its next report and ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 __all__ = ("Owned", "Request", "Writer")
+
+logger = logging.getLogger("taskscaler")
+
+# How long whoever closes waits for what is still to be done.
+CLOSE_SECONDS = 60.0
 
 T = TypeVar("T")
 OwnedT = TypeVar("OwnedT", bound="Owned")
@@ -111,14 +118,22 @@ class Writer(Generic[OwnedT]):
 
     async def __aexit__(self, *_: object) -> None:
         await self._close()
-        await self._ending.wait()
+        if self._ending.done.is_set():
+            await self._ending.wait()
 
     async def _close(self) -> None:
         with self._changed:
             self._is_closing = True
             self._changed.notify()
-        with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await self._ending.done.wait()
+        if not self._ending.done.is_set():
+            logger.error(
+                "%s could not be closed within %gs, and what was asked of it last may not be done; "
+                "see whether its disk hangs",
+                self._name,
+                CLOSE_SECONDS,
+            )
 
     async def run(self, work: Callable[[OwnedT], T], *, durable: bool) -> T:
         """Have something done in the thread, together with what else waits.

@@ -85,7 +85,8 @@ class SqliteStore(Store):
 
         The file, those beside it and a missing directory are made private to this user.
         Leaving waits until everything that was asked for is written, also when
-        cancelled; what is asked for later is refused with a `StoreError`.
+        cancelled, but for a minute at most: a disk that hangs is logged, and left behind.
+        What is asked for later is refused with a `StoreError`.
 
         Args:
             path: the file; on a local disk.
