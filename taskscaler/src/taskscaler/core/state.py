@@ -254,10 +254,11 @@ class ScalerState:
         out = Outbox()
         for group in self.order:
             group.settings = event.settings
+            # What is not ours is judged again by the next listing, so that comes at once.
+            pause = 0.0 if readopt else reports.interval(self, group)
             # A shorter interval makes no pause shorter that the cloud asked for.
-            at = max(now.monotonic + reports.interval(self, group), group.listing_backoff.until)
+            at = max(now.monotonic + pause, group.listing_backoff.until)
             group.list_at = min(group.list_at, at)
-            # Not before the next listing: until then they count against the limits.
             group.judge_again = group.judge_again or readopt
         # Slots that were promised to reservations may be free for everybody now.
         self.place(now, out)
