@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import logging
-import sqlite3
 import os
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
