@@ -106,8 +106,12 @@ def test_several_groups_are_used_in_order(taskscaler: Command) -> None:
     script = f"mkdir {gate}/$$; until [ $(ls {gate} | wc -l) -ge 2 ]; do sleep 0.1; done"
     done = taskscaler.run_jobs("--config", config, "--count", "2", "--", "sh", "-c", script)
     assert done.returncode == 0, done.stderr
-    used = {job["group"] for job in taskscaler.reported()["jobs"]}
-    assert used == {f"local{folder}/one", f"local{folder}/two"}
+    one, two = f"local{folder}/one", f"local{folder}/two"
+    assert f"groups of instances, the preferred first: one is {one}, two is {two}\n" in done.stderr
+    report = taskscaler.reported()
+    for kind in ("jobs", "instances"):
+        used = {(found["group"], found["group_name"]) for found in report[kind]}
+        assert used == {(one, "one"), (two, "two")}
 
 
 def test_group_that_cannot_be_opened_is_named(taskscaler: Command) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,7 +14,7 @@ from fleeting.types import Notice
 from taskscaler.core import events
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from fleeting.abc import InstanceGroup
 
@@ -58,14 +57,16 @@ async def watch(group: InstanceGroup, post: Callable[[events.Event], object]) ->
 
 
 @asynccontextmanager
-async def _listening(group: InstanceGroup) -> AsyncGenerator[AsyncIterator[object]]:
+async def _listening(group: InstanceGroup) -> AsyncGenerator[AsyncIterator[Notice]]:
     """Let the plugin clean up here and now, whyever nobody listens any more."""
     notices = group.watch()
-    if not isinstance(notices, AsyncGenerator):
+    try:
         yield notices
-        return
-    async with aclosing(notices):
-        yield notices
+    finally:
+        # A generator has it, and so have streams; an iterator need not.
+        aclose = getattr(notices, "aclose", None)
+        if aclose is not None:
+            await aclose()
 
 
 def _event(group: str, notice: object) -> events.InterruptionAnnounced:

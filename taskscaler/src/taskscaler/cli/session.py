@@ -153,6 +153,7 @@ class _Session:
                 async with AsyncExitStack() as stack:
                     groups = await open_groups(stack, plan)
                     self._groups = [group.info for group in groups]
+                    await self._tell_groups()
                     self._plan = plan = with_limits(plan, self._groups)
                     connector = plan.groups[0].connector if len(groups) == 1 else None
                     scaler = Taskscaler(groups, plan.settings, store=store, connector=connector)
@@ -174,6 +175,17 @@ class _Session:
             self._error = f"{error}{self._and_left()}"
         except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
+
+    async def _tell_groups(self) -> None:
+        """Say which ids the groups have that the operator knows by names."""
+        if len(self._groups) > 1:
+            known = ", ".join(f"{name} is {id}" for id, name in self._group_names().items())
+            await self._console.say(f"groups of instances, the preferred first: {known}")
+
+    def _group_names(self) -> dict[str, str]:
+        """Return the operator's names of the groups that are open, by their ids."""
+        pairs = zip(self._groups, self._plan.groups, strict=False)
+        return {group.id: one.name for group, one in pairs}
 
     def _workers(self) -> int:
         """Return how many jobs can run at once, or how many runs there are."""
@@ -370,6 +382,7 @@ class _Session:
             finished_at=datetime.now(UTC),
             exit_code=code,
             error=self._error,
+            group_names=self._group_names(),
         )
         code = await self._write(report)
         if not self._wrong_input:

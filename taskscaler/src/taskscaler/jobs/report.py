@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from fleeting.errors import ConfigError
 from taskscaler.jobs.result import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from taskscaler import InstanceSummary
@@ -35,6 +35,7 @@ class Report:
         finished_at: when it was over and the instances were removed.
         exit_code: of the command.
         error: why the run as a whole failed; None if it did not.
+        group_names: the operator's names of groups, by their ids.
     """
 
     results: Sequence[JobResult]
@@ -43,14 +44,15 @@ class Report:
     finished_at: datetime
     exit_code: int
     error: str | None = None
+    group_names: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is written, as plain values."""
         states = Counter(result.state for result in self.results)
         finals = [state for state in JobState if state.is_final]
         return {
-            "jobs": [_job(result) for result in self.results],
-            "instances": [_instance(record) for record in self.instances],
+            "jobs": [_job(result, self.group_names) for result in self.results],
+            "instances": [_instance(record, self.group_names) for record in self.instances],
             "summary": {
                 "total": len(self.results),
                 **{state.value: states[state] for state in finals},
@@ -64,7 +66,7 @@ class Report:
         }
 
 
-def _job(result: JobResult) -> dict[str, Any]:
+def _job(result: JobResult, group_names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": result.name,
         "state": result.state.value,
@@ -74,6 +76,7 @@ def _job(result: JobResult) -> dict[str, Any]:
         "attempts": result.attempts,
         "earlier": result.earlier,
         "group": result.group,
+        "group_name": group_names.get(result.group or ""),
         "instance": result.instance,
         "slot": result.slot,
         "queued_at": result.queued_at,
@@ -85,10 +88,11 @@ def _job(result: JobResult) -> dict[str, Any]:
     }
 
 
-def _instance(record: InstanceSummary) -> dict[str, Any]:
+def _instance(record: InstanceSummary, group_names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "id": record.id,
         "group": record.group,
+        "group_name": group_names.get(record.group),
         "created_at": record.created_at,
         "ready_at": record.ready_at,
         "removed_at": record.removed_at,
