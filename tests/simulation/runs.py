@@ -197,7 +197,8 @@ def expect_no_scaling(world: World, books: Books, invariant: str) -> None:
 
 def close(world: World) -> None:
     """The scaler is closed, and removes what it has."""
-    world.run(HOUR)  # What is not ours is to be removed, too, since a moment ago.
+    # What is not ours is to be removed, too, since a moment ago; somebody has to see it first.
+    world.run(2 * world.manager.settings.update_interval + HOUR)
     world.manager.post(events.ShutdownAsked(remove=True))
     world.run(timedelta(hours=3))
     left = [cloud.size for cloud in world.clouds.values()]
