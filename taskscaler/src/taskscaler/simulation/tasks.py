@@ -233,7 +233,7 @@ class Tasks:
             self._give_back(task)
 
     def _suspend(self, task: Task, attempt: int) -> None:
-        if task.attempt != attempt:
+        if task.attempt != attempt or self._has_lost(task):
             return
         task.paused = True
         task.attempt += 1
@@ -241,6 +241,14 @@ class Tasks:
         task.left_seconds -= self._clock.seconds - task.begun
         self._sleep(task, task.arrival.pause_seconds or 0.0)
         self.manager.post(events.TaskSuspended(task.key))
+
+    def _has_lost(self, task: Task) -> bool:
+        """Return whether its slot is lost, of which it may not have heard yet."""
+        state = self.manager.state
+        if state is None:
+            return False
+        held = state.tasks.held.get(task.key)
+        return held is None or task.key not in held[1].tasks
 
     def _sleep(self, task: Task, seconds: float) -> None:
         task.phase = Phase.SUSPENDED
