@@ -111,6 +111,7 @@ def check_group(group: Group, settings: Settings) -> None:
         assert not one.suspended or one.life is not Life.REMOVING
         assert not one.tasks or one.life in (Life.READY, Life.DRAINING), "I2"
         assert not settings.max_use_count or one.used <= settings.max_use_count, "I4"
+    check_slots(group)
     best = group.slots.best()
     able = [one for one in instances if one.available]
     if best is None:
@@ -119,6 +120,23 @@ def check_group(group: Group, settings: Settings) -> None:
         spread = settings.placement is Placement.SPREAD
         wanted = (max if spread else min)(one.available for one in able)
         assert best.number == min(one.number for one in able if one.available == wanted)
+
+
+def check_slots(group: Group) -> None:
+    """Compare what instances and the index of slots remember with what is so."""
+    heaps = cast("list[list[tuple[int, Any]]]", inside(group.slots, "_buckets"))
+    entries = {(number, id(one)) for number, heap in enumerate(heaps) for _, one in heap}
+    for one in group.instances.values():
+        taken = {*one.tasks.values(), *(kept.slot for kept in one.suspended.values())}
+        free = sum(1 << slot for slot in range(one.capacity) if slot not in taken)
+        assert inside(one, "_free") == free
+        present = sum(1 << number for number in range(len(heaps)) if (number, id(one)) in entries)
+        assert one.buckets == present
+
+
+def inside(value: object, name: str) -> Any:
+    """Return what is nobody else's business."""
+    return object.__getattribute__(value, name)
 
 
 def picture(value: Any, seen: frozenset[int] = frozenset()) -> Any:
@@ -168,6 +186,8 @@ class Play:
         self.seconds += after
         now = events.Now(self.seconds, START + timedelta(seconds=self.seconds))
         answer = self.state.apply(event, now)
+        for group in self.state.groups.values():
+            check_group(group, self.state.settings)
         self.todo += answer
         return answer
 

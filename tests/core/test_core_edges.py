@@ -1,0 +1,200 @@
+"""What a mistake by one, or a decision that is not asked for, would change."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from core_model import START, Play
+from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
+from taskscaler.core import decisions, demand, effects, events, explain, records
+from taskscaler.core.instances import Life
+from taskscaler.core.records import InstanceRecord, TombstoneRecord
+from taskscaler.core.settings import Policy, Settings
+
+ROOMY = Policy(idle_time=timedelta(hours=10))
+ABLE = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))
+STRUCTS = [
+    value
+    for module in (decisions, demand, effects, events, explain, records)
+    for value in vars(module).values()
+    if isinstance(value, type)
+    and issubclass(value, msgspec.Struct)
+    and value.__module__ == module.__name__
+]
+
+
+def settings(**changes: object) -> Settings:
+    """Return settings under which idle instances stay, and nothing is checked."""
+    values = {"policy": ROOMY, "heartbeat_interval": timedelta(0)} | changes
+    return Settings(**values)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - of many types
+
+
+def idle(play: Play, *ids: str) -> None:
+    """Get ready instances that nobody uses, and forget how."""
+    play.ready(*ids)
+    for number in range(len(ids) * play.state.settings.capacity_per_instance):
+        play.say(events.TaskReleased(f"task-{number}"))
+    play.tick()
+    play.todo.clear()
+
+
+def woken_at(play: Play) -> list[float]:
+    """Return when the core wants to be woken, and forget it."""
+    found = [one.monotonic for one in play.todo if isinstance(one, effects.WakeAt)]
+    play.todo.clear()
+    return found
+
+
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)
+def test_what_the_core_says_and_hears_cannot_be_changed(struct: type[msgspec.Struct]) -> None:
+    """Each of these values is frozen, and those that are made all the time cost no collection."""
+    assert struct.__struct_config__.frozen
+    frequent = struct.__module__.rpartition(".")[2] in ("effects", "events", "records")
+    assert struct.__struct_config__.gc is not frequent
+
+
+@pytest.mark.parametrize(
+    ("policy", "waits"),
+    [
+        (Policy(idle_time=timedelta(hours=10)), False),
+        (Policy(idle_count=1, idle_time=timedelta(hours=10)), True),
+        (Policy(scale_factor=1.0, idle_time=timedelta(hours=10)), True),
+    ],
+)
+def test_a_slot_that_is_taken_asks_for_a_decision_only_where_idle_capacity_is_kept(
+    policy: Policy, *, waits: bool
+) -> None:
+    """And then without haste: a tenth of a second after the last one at the earliest."""
+    play = Play(settings())
+    idle(play, "a", "b", "c")
+    play.say(events.SettingsChanged(settings(policy=policy)))
+    play.tick()
+    play.todo.clear()
+    decided = play.seconds
+    play.say(events.TaskAsked("task"), after=0.01)
+    assert woken_at(play) == ([decided + 0.1] if waits else [])
+
+
+def test_a_reservation_that_is_given_back_serves_who_waits() -> None:
+    """The slot was promised, and is free for everybody now."""
+    play = Play(settings())
+    idle(play, "a")
+    strict = Policy(idle_time=timedelta(hours=10), preemptive_mode=True)
+    play.say(events.SettingsChanged(settings(policy=strict)))
+    play.say(events.TaskReserved("promised"))
+    play.say(events.TaskAsked("waits"))
+    assert not play.has(effects.Grant)
+    play.say(events.TaskUnreserved("promised"))
+    assert play.take(effects.Grant).key == "waits"
+
+
+def test_an_instance_that_wakes_brings_the_slots_that_nobody_keeps() -> None:
+    """Of two slots one is kept by a suspended task, so one is coming."""
+    kept = (("task-0", 0, START),)
+    record = InstanceRecord("g", "a", None, START, 1, (), ready_at=START, suspended=kept)
+    play = Play(settings(capacity_per_instance=2), ABLE, records=[record])
+    play.list(Instance("a", State.RUNNING))
+    assert play.life("a") is Life.PREPARING
+    assert play.state.standing().demand.coming == 1
+
+
+def test_only_as_many_idle_instances_go_as_are_not_needed() -> None:
+    """Two of three where one idle slot is wanted; one of two where its group may have one."""
+    play = Play(settings())
+    idle(play, "a", "b", "c")
+    play.say(events.SettingsChanged(settings(policy=Policy(idle_count=1))))
+    play.tick()
+    assert len(play.take(effects.Decrease).ids) == 2
+    play = Play(settings())
+    idle(play, "a", "b", "c")
+    play.say(events.SettingsChanged(settings(group_limits={"g": 1})))
+    play.tick()
+    assert len(play.take(effects.Decrease).ids) == 2
+
+
+def test_a_task_that_is_resumed_in_its_last_moment_makes_nobody_spin() -> None:
+    """Its time is over while it is being resumed, and no decision is asked for at once again."""
+    play = Play(settings(suspend_time_to_live=timedelta(hours=1)), ABLE)
+    play.ready("a")
+    play.say(events.TaskSuspended("task-0"))
+    began = play.seconds
+    play.tick()
+    play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.SUSPENDED))
+    play.say(events.TaskResumed("task-0"))
+    play.todo.clear()
+    play.tick(began + 3600.0 - play.seconds)
+    assert all(at > play.seconds for at in woken_at(play))
+
+
+def test_a_refused_suspension_is_woken_for() -> None:
+    """The next try comes by itself, when the interval is over."""
+    play = Play(settings(capacity_per_instance=2, update_interval=timedelta(days=1)), ABLE)
+    play.ready("a")
+    play.say(events.TaskSuspended("task-0"))
+    play.say(events.TaskReleased("task-1"))
+    play.tick()
+    play.say(events.SuspendSettled("g", ("a",), Accepted(0)))
+    retry = play.seconds + 60.0
+    play.say(events.InstancePrepared("g", "a"))
+    play.tick()
+    play.list(Instance("a", State.RUNNING))
+    assert woken_at(play)[-1] == retry
+
+
+def test_an_instance_has_proved_itself_when_it_becomes_ready() -> None:
+    """However long it took to come up, its first task need not wait for a check."""
+    play = Play(settings())
+    play.list()
+    play.say(events.TaskAsked("task"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"), after=100.0)
+    assert play.take(effects.Grant).key == "task"
+
+
+def test_a_failed_check_is_stored_without_its_tasks_and_decided_on_at_once() -> None:
+    """A restart must not find tasks there that never knew; recovery asks for a decision, too."""
+    play = Play(settings(capacity_per_instance=2, max_instances=1))
+    idle(play, "a")
+    play.say(events.TaskAsked("task"), after=60.0)
+    play.tick()
+    play.todo.clear()
+    play.say(events.HealthFailed("g", "a", "no answer"))
+    (record,) = play.take(effects.Persist).put
+    assert isinstance(record, InstanceRecord)
+    assert (record.tasks, record.used) == ((), 2)
+    assert woken_at(play) == [play.seconds]
+    play.tick(10.0)
+    play.todo.clear()
+    play.say(events.HealthPassed("g", "a"))
+    assert woken_at(play) == [play.seconds]
+
+
+def test_a_later_machine_under_an_id_that_was_given_up_is_a_stranger() -> None:
+    """Only the same one, as far as the cloud can tell, is still ours and removed."""
+    stones = [TombstoneRecord("g", id, "1", START) for id in ("same", "other", "unclear")]
+    play = Play(settings(), records=stones)
+    play.list(
+        Instance("same", State.RUNNING, incarnation="1"),
+        Instance("other", State.RUNNING, incarnation="2"),
+        Instance("unclear", State.RUNNING),
+    )
+    assert play.take(effects.Decrease).ids == ("same", "unclear")
+    assert play.life("other") is Life.FOREIGN
+
+
+def test_a_suspended_task_that_is_given_up_asks_for_a_decision() -> None:
+    """Its instance is to be removed, which nothing else would begin."""
+    play = Play(settings(), ABLE)
+    play.ready("a")
+    play.say(events.TaskSuspended("task-0"))
+    play.tick()
+    play.todo.clear()
+    play.say(events.SuspendedTaskDropped("task-0"))
+    assert woken_at(play) == [play.seconds]
