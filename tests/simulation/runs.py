@@ -166,7 +166,7 @@ def settle(world: World, settings: Settings) -> None:
     world.run(
         settings.policy.idle_time
         + 2 * settings.creation_timeout
-        + 2 * settings.update_interval
+        + max(2, settings.missed_updates + 1) * settings.update_interval
         + 3 * settings.deletion_retry_interval
         + settings.backoff_limit
         + HOUR
