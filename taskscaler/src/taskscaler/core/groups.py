@@ -119,8 +119,7 @@ class Group:
         self.pending = 0
         self.pending_since = 0.0
         self.parting: dict[str, int] = {}
-        self.parting_slots = 0
-        self._overdue = 0
+        self.parting_slots = self._overdue = 0
         self.calling: set[Life] = set()
         self.checking = 0
         self.given_up: OrderedDict[str, str | None] = OrderedDict()
