@@ -198,3 +198,14 @@ def test_a_suspended_task_that_is_given_up_asks_for_a_decision() -> None:
     play.todo.clear()
     play.say(events.SuspendedTaskDropped("task-0"))
     assert woken_at(play) == [play.seconds]
+
+
+def test_the_slot_of_a_task_that_is_given_up_is_the_one_that_is_free() -> None:
+    """It is not the first one of its instance."""
+    play = Play(settings(capacity_per_instance=3), ABLE)
+    play.ready("a")
+    play.say(events.TaskSuspended("task-2"))
+    play.say(events.SuspendedTaskDropped("task-2"))
+    play.todo.clear()
+    play.say(events.TaskAsked("next"))
+    assert play.take(effects.Grant).slot == 2
