@@ -70,9 +70,7 @@ def test_groups_of_all_runners_are_read(path: Path) -> None:
 def test_a_wrong_key_is_told_with_its_place(path: Path) -> None:
     """What is read here and is wrong is an error that names file and key."""
     path.write_text(TEXT.replace('username = "ci"', "username = 3"))
-    with pytest.raises(
-        ConfigError, match=r"toml: runners\[0\].*connector_config\.username"
-    ):
+    with pytest.raises(ConfigError, match=r"toml: runners\[0\].*connector_config\.username"):
         configured_groups(path)
 
 
