@@ -6,6 +6,7 @@ FleetingError
 │   ├── PluginNotFound
 │   ├── PluginConflict
 │   └── PluginBroken
+├── InstallError
 ├── ProviderError
 │   ├── Throttled
 │   ├── OutOfCapacity
@@ -25,11 +26,12 @@ FleetingError
     └── TransferFailed
 
 The class says whose fault it is and what to do: `ConfigError` and
-`PluginError` are for the operator to mend, a `ProviderError` is the cloud's
-answer, an `InstanceError` concerns one instance and never its group, a
-`ConnectorError` is what lies between here and the instance. A class exists
-only where somebody reacts to it differently. Every message is one sentence:
-what, where, what to do; and none of them ever holds a secret.
+`PluginError` are for the operator to mend, an `InstallError` is the answer of
+the package installer or of the index, a `ProviderError` is the cloud's, an
+`InstanceError` concerns one instance and never its group, a `ConnectorError`
+is what lies between here and the instance. A class exists only where somebody
+reacts to it differently. Every message is one sentence: what, where, what to
+do; and none of them ever holds a secret.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ __all__ = (
     "FleetingError",
     "GroupGone",
     "HostKeyMismatch",
+    "InstallError",
     "InstanceError",
     "InstanceGone",
     "InstanceUnhealthy",
@@ -124,6 +127,19 @@ class PluginBroken(PluginError):
             f"plugin {name!r} of {distribution} is installed but broken: {reason}; "
             "reinstall or upgrade it, or tell its author"
         )
+
+
+class InstallError(FleetingError):
+    """A plugin could not be installed or removed; the environment is as it was before.
+
+    Attributes:
+        retryable: whether the system or the network refused, so that the same can succeed once
+            these allow it; otherwise what was asked for cannot be had.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        self.retryable = retryable
+        super().__init__(message)
 
 
 class ProviderError(FleetingError):

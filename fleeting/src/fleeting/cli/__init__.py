@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleeting import __version__
-from fleeting.errors import ConfigError, FleetingError, PluginError
+from fleeting.errors import ConfigError, FleetingError, InstallError, PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,11 @@ __all__ = ("main",)
 
 # The name of each command, and its one line of help, which costs no import.
 COMMANDS: Mapping[str, str] = {
+    "install": "Install plugins, or all that a config file needs.",
     "list": "Show the installed plugins.",
+    "login": "Keep the credentials of a private package index.",
+    "logout": "Forget the credentials of a private package index.",
+    "uninstall": "Remove a plugin.",
 }
 
 
@@ -89,4 +93,6 @@ def _tell(error: FleetingError) -> int:
     """Say what went wrong, a line for each problem, and return the exit code."""
     for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
         click.echo(f"error: {problem}", err=True)
+    if isinstance(error, InstallError):
+        return 3 if error.retryable else 1
     return 2 if isinstance(error, ConfigError | PluginError) else 3
