@@ -188,8 +188,8 @@ def receipt_requirements(receipt: Mapping[str, Any]) -> list[str]:
     odd = sorted({"constraints", "overrides", "excludes", "build-constraints"} & set(receipt))
     if odd:
         raise InstallError(
-            f"`uv tool` installed fleeting with {' and '.join(odd)}, which would be lost; give them "
-            "and the plugins to `uv tool install` yourself"
+            f"`uv tool` installed fleeting with {' and '.join(odd)}, which would be lost; give "
+            "them and the plugins to `uv tool install` yourself"
         )
     return [_requirement(entry) for entry in receipt.get("requirements", [])]
 

@@ -12,6 +12,7 @@ import importlib
 import netrc
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,10 +115,9 @@ class CredentialStore:
         entries = self._entries()
         for entry in entries:
             if entry.host == host and not entry.password and self._keyring is not None:
-                try:
+                # Whatever a keyring raises, the password is gone then.
+                with suppress(Exception):
                     self._keyring.delete_password(f"{SERVICE} {host}", entry.username)
-                except Exception:  # noqa: BLE001, S110 - whatever a keyring raises, it is gone then
-                    pass
         rest = [entry for entry in entries if entry.host != host]
         if len(rest) < len(entries):
             self._write(rest)
@@ -194,7 +194,7 @@ def write_netrc(path: Path, entries: Sequence[Credential]) -> None:
     text = netrc_text(entries)
     new = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
     new.replace(path)

@@ -126,17 +126,11 @@ def _conflict(text: str, output: str) -> InstallError | None:
     if "ResolutionImpossible" in text:
         section = output.partition("The conflict is caused by:")[2].strip("\n").split("\n\n")[0]
         reasons = [" ".join(line.split()) for line in section.splitlines() if line.strip()]
-    elif (
-        "No solution found" in text and "not found in" not in text.split(", we can", maxsplit=1)[0]
-    ):
-        first = text.partition("Because ")[2].split(", we can conclude")[0]
-        if not re.search(r"depends? on|require", first) or "there is no version" in first:
-            return None
-        if re.search(r"^only .* is available", first):
-            return None
-        reasons = re.split(r" and (?=all versions|\S+==\S+ depends|you require)", first)
     else:
-        return None
+        match = re.search(r"No solution found.*?Because (.*?), we can conclude", text)
+        if match is None or re.search(r"not found in|no version of|is available", match[1]):
+            return None
+        reasons = re.split(r" and (?=all versions|\S+==\S+ depends|you require)", match[1])
     reasons = [
         re.sub(r"^all versions of (\S+) depend on", r"\1 depends on", reason) for reason in reasons
     ]

@@ -27,15 +27,17 @@ _PAUSE_SECONDS = 0.1
 
 
 @contextmanager
-def alone(
-    site: Path, tell: Callable[[str], None], patience: timedelta = PATIENCE
-) -> Iterator[None]:
+def alone(site: Path, tell: Callable[[str], None], patience: timedelta = PATIENCE) -> Iterator[int]:
     """Hold the lock of an environment; what a killed holder had begun is undone first.
 
     Args:
         site: the folder of its distributions, in which the lock is.
         tell: says a sentence to whoever waits.
         patience: how long to wait for another one.
+
+    Yields:
+        The open file of the lock, for the installer to have as well: should this process be
+        killed, the lock is held until its installer has ended, too.
 
     Raises:
         InstallError: it was held for longer than that, or the folder cannot be written to.
@@ -51,7 +53,7 @@ def alone(
         _wait(lock, site, tell, time.monotonic() + patience.total_seconds())
         if remove_leftovers(site):
             tell("an earlier installation was cut off; what it had begun has been undone")
-        yield
+        yield lock
     finally:
         os.close(lock)
 

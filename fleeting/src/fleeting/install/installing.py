@@ -91,13 +91,16 @@ class _Work:
         self._manner = manner
         self._environment: Environment = choose_installer(facts or look_around())
         self._facts = self._environment.facts
+        self._lock = -1
 
     @contextmanager
     def _working(self) -> Iterator[Path]:
         """Have the environment alone, and a folder to work in."""
         site = self._facts.site
-        with interruptible(), alone(site, self._manner.tell), scratch_folder(site) as scratch:
-            yield scratch
+        with interruptible(), alone(site, self._manner.tell) as lock:
+            self._lock = lock
+            with scratch_folder(site) as scratch:
+                yield scratch
 
     def _run(self, command: Sequence[str], scratch: Path, *, show: bool) -> Outcome:
         netrc = scratch / "netrc"
@@ -117,6 +120,7 @@ class _Work:
             environ,
             show=self._manner.verbose or show,
             secrets=self._manner.secrets,
+            files=[self._lock],
         )
         if outcome.code == 0 or not log.exists():
             return outcome

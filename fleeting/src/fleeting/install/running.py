@@ -39,6 +39,7 @@ def run_installer(
     *,
     show: bool,
     secrets: Sequence[str] = (),
+    files: Sequence[int] = (),
 ) -> Outcome:
     """Run a command without a shell and without input.
 
@@ -50,6 +51,7 @@ def run_installer(
         environ: its variables.
         show: whether its output appears on standard error; on a terminal it sees one, too.
         secrets: what must not appear, whatever it prints.
+        files: open files that it has as well.
 
     Raises:
         InstallError: the program cannot be started.
@@ -64,6 +66,7 @@ def run_installer(
             stderr=writer,
             env=dict(environ),
             start_new_session=True,
+            pass_fds=files,
         )
     except OSError as error:
         os.close(reader)
