@@ -7,11 +7,12 @@ import hashlib
 import re
 import threading
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -153,7 +154,7 @@ class Index:
         """Return the address that an installer is given."""
         return f"{self.host}/simple"
 
-    def __enter__(self) -> Index:
+    def __enter__(self) -> Self:
         """Begin to answer."""
         self._thread.start()
         return self
@@ -218,6 +219,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, body: bytes, *, with_body: bool) -> None:
         is_cut = self.owner.switches.cut_off and self.path.startswith("/files/")
+        # Whoever asked may have been interrupted meanwhile.
+        with suppress(ConnectionError):
+            self._write(status, body, is_cut=is_cut, with_body=with_body)
+
+    def _write(self, status: HTTPStatus, body: bytes, *, is_cut: bool, with_body: bool) -> None:
         self.send_response(status)
         if status is HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", 'Basic realm="made up"')

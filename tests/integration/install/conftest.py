@@ -3,119 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
-import subprocess
+import shutil
 import sys
 import venv
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from install_world import ROOT, World, uv
 from made_up_plugins import Index, make_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-ROOT = Path(__file__).parents[3]
-TOOLS = Path(sys.executable).parent  # uv and pipx are beside the Python of these tests
-# What would make an installer do other than here is meant.
-PREFERENCES = re.compile(r"(PIP|PIPX|UV|PYTHON|NETRC|VIRTUAL_ENV|XDG)(_|$)|PYTHON")
-TIMEOUT_SECONDS = 120
-
-
-def uv(*arguments: str | Path) -> None:
-    """Run uv as the machine has it configured, which is how the real dependencies come."""
-    subprocess.run(
-        [TOOLS / "uv", "--quiet", *arguments], check=True, cwd=ROOT, timeout=TIMEOUT_SECONDS
-    )
-
-
-@dataclass
-class World:
-    """An environment with fleeting in it, and a home of its own.
-
-    Attributes:
-        kind: pip or uv, which installs there.
-        prefix: the environment.
-        home: where caches, credentials and configuration are.
-        variables: what its commands have besides the usual variables.
-    """
-
-    kind: str
-    prefix: Path
-    home: Path
-    variables: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def site(self) -> Path:
-        """Return the folder of its distributions."""
-        return next(self.prefix.glob("lib/python*/site-packages"))
-
-    @property
-    def command(self) -> Path:
-        """Return the installed command."""
-        return self.prefix / "bin" / "fleeting"
-
-    @property
-    def environ(self) -> dict[str, str]:
-        """Return the variables of its commands."""
-        usual = {name: text for name, text in os.environ.items() if not PREFERENCES.match(name)}
-        return {
-            **usual,
-            "HOME": str(self.home),
-            "PATH": f"{TOOLS}:/usr/bin:/bin",
-            "PIP_RETRIES": "0",
-            "UV_HTTP_RETRIES": "0",
-            "UV_LINK_MODE": "copy",
-            "UV_PYTHON_DOWNLOADS": "never",
-            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
-            **self.variables,
-        }
-
-    def run(
-        self, *arguments: str | Path, code: int = 0, text: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run `fleeting` with these arguments, and check its exit code."""
-        completed = subprocess.run(
-            [self.command, *arguments],
-            env=self.environ,
-            cwd=self.home,
-            input=text,
-            stdin=subprocess.DEVNULL if text is None else None,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
-        assert completed.returncode == code, completed.stdout + completed.stderr
-        return completed
-
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """Start `fleeting` with these arguments."""
-        return subprocess.Popen(
-            [self.command, *arguments],
-            env=self.environ,
-            cwd=self.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def plugins(self) -> dict[str, str]:
-        """Return the names and versions that `fleeting list` shows, without the built-in one."""
-        rows = [line.split() for line in self.run("list").stdout.splitlines()[1:]]
-        return {name: version for name, version, *_ in rows if name != "local"}
-
-    def snapshot(self) -> dict[str, bytes]:
-        """Return every file of the environment that was not made by importing one."""
-        return {
-            str(path.relative_to(self.prefix)): path.read_bytes()
-            for path in sorted(self.prefix.rglob("*"))
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".lock"
-        }
 
 
 @pytest.fixture(scope="session")
@@ -134,25 +34,38 @@ def bundled_pip() -> Path:
     return next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
 
 
-def make_world(kind: str, folder: Path, fleeting_wheel: Path, bundled_pip: Path) -> World:
-    """Make an environment in which pip or uv installs."""
-    world = World(kind, folder / "venv", folder / "home")
-    world.home.mkdir()
-    if kind == "pip":
-        venv.create(world.prefix, symlinks=True)
-    else:
-        uv("venv", "--python", sys.executable, world.prefix)
-    wheels = [fleeting_wheel, *([bundled_pip] if kind == "pip" else [])]
-    uv("pip", "install", "--python", world.prefix / "bin" / "python", *wheels)
-    return world
+@pytest.fixture(scope="session")
+def templates(
+    tmp_path_factory: pytest.TempPathFactory, fleeting_wheel: Path, bundled_pip: Path
+) -> dict[str, Path]:
+    """Make an environment of each kind, of which each test gets a copy."""
+    folder = tmp_path_factory.mktemp("templates")
+    made = {"pip": folder / "pip", "uv": folder / "uv"}
+    venv.create(made["pip"], symlinks=True)
+    uv("venv", "--python", sys.executable, made["uv"])
+    for kind, prefix in made.items():
+        wheels = [fleeting_wheel, *([bundled_pip] if kind == "pip" else [])]
+        uv("pip", "install", "--compile-bytecode", "--python", prefix / "bin" / "python", *wheels)
+    return made
+
+
+def copy_environment(template: Path, prefix: Path) -> None:
+    """Give an environment a second place: its files cost nothing, its command knows where it is."""
+    shutil.copytree(template, prefix, symlinks=True, copy_function=os.link)
+    script = prefix / "bin" / "fleeting"
+    text = script.read_text().replace(str(template), str(prefix))
+    script.unlink()
+    script.write_text(text)
+    script.chmod(0o755)
 
 
 @pytest.fixture(params=["pip", "uv"])
-def world(
-    request: pytest.FixtureRequest, tmp_path: Path, fleeting_wheel: Path, bundled_pip: Path
-) -> World:
+def world(request: pytest.FixtureRequest, tmp_path: Path, templates: dict[str, Path]) -> World:
     """Return a fresh environment, once with pip and once without."""
-    return make_world(request.param, tmp_path, fleeting_wheel, bundled_pip)
+    world = World(request.param, tmp_path / "venv", tmp_path / "home")
+    world.home.mkdir()
+    copy_environment(templates[world.kind], world.prefix)
+    return world
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import World
+    from install_world import World
     from made_up_plugins import Index
 
 
@@ -88,7 +88,7 @@ def test_configured_plugins_are_installed(world: World, index: Index) -> None:
 
 def test_private_index(world: World, index: Index) -> None:
     """An index that wants credentials gets those of `fleeting login`, which nobody else sees."""
-    secret = 'p@ss "w\\ord%2F#'
+    secret = 'p@ss "w\\ord%2F#'  # noqa: S105 - of an index that does not exist
     index.switches.credentials = ("ci", secret)
     place = f"--index-url={index.url}"
     refused = world.run("install", place, "good", code=3).stderr
@@ -104,7 +104,7 @@ def test_private_index(world: World, index: Index) -> None:
     index.switches.hold.clear()
     process = world.start("install", "-v", place, "good")
     assert index.switches.asked.wait(60)
-    lines = subprocess.check_output(["ps", "-eww", "-o", "args="], text=True)
+    lines = command_lines()
     index.switches.hold.set()
     output = "".join(process.communicate(timeout=120))
     assert process.returncode == 0, output
@@ -116,6 +116,11 @@ def test_private_index(world: World, index: Index) -> None:
     assert world.run("logout", index.url).stdout.startswith("forgot")
     assert "wants credentials" in world.run("install", place, "needy", code=3).stderr
     world.run("logout", index.url, code=1)
+
+
+def command_lines() -> str:
+    """Return the command lines of everything that runs, which everybody can read."""
+    return subprocess.check_output(["/bin/ps", "-eww", "-o", "args="], text=True)
 
 
 def test_credentials_in_an_address_stay_secret(world: World, index: Index) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleeting.errors import InstallError
 from fleeting.install.environment import Environment, Keeper
+from fleeting.references import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,6 +87,7 @@ class Change:
         kept: what must stay as it is, as in `fleeting==1.0.0`.
         receipt: what the receipt of `uv tool` has now, and what it must go on to have.
         upgrade: the distributions that may be upgraded.
+        names: the distributions that are wished for, whatever was asked of them before.
     """
 
     exact: tuple[str, ...]
@@ -93,6 +95,7 @@ class Change:
     kept: tuple[str, ...] = ()
     receipt: Mapping[str, Any] | None = None
     upgrade: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def _installer(environment: Environment, verb: str) -> list[str]:
@@ -166,7 +169,9 @@ def change(environment: Environment, wanted: Change, sources: Sources) -> list[s
 
 def _tool_install(environment: Environment, wanted: Change, sources: Sources) -> list[str]:
     receipt = wanted.receipt or {}
-    main, *others = receipt_requirements(receipt) or ["fleeting"]
+    entries = receipt.get("requirements", [])
+    staying = [one for one in entries if canonical(one["name"]) not in wanted.names]
+    main, *others = receipt_requirements({**receipt, "requirements": staying}) or ["fleeting"]
     options = _receipt_options(receipt.get("options", {}))
     options += [option for option in sources.places() if option not in options]
     if sources.pre and "--prerelease=allow" not in options:
@@ -235,7 +240,7 @@ def removal(
             left = [
                 entry
                 for entry in (receipt or {}).get("requirements", [])
-                if entry["name"] != distribution
+                if canonical(entry["name"]) != distribution
             ]
             rest = {**(receipt or {}), "requirements": left}
             return _tool_install(environment, Change(exact=(), receipt=rest), Sources())

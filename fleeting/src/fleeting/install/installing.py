@@ -223,7 +223,15 @@ class Installation(_Work):
         contents = self._try(wishes, planned, scratch) if planned else []
         installed = [one for one in contents_of(self._facts.site) if one.name in changing]
         check_plugins(wishes, [*contents, *installed], installed_plugins())
-        return _Found(planned, contents, exact, tuple(w.requirement for w in wishes), kept, upgrade)
+        return _Found(
+            planned=planned,
+            contents=contents,
+            exact=exact,
+            asked=tuple(wish.requirement for wish in wishes),
+            names=tuple(sorted({*changing, *(one.name for one in planned if one.is_direct)})),
+            kept=kept,
+            upgrade=upgrade,
+        )
 
     def _kept(self, changing: set[str]) -> tuple[str, ...]:
         """Return what works now, which no new plugin may break."""
@@ -250,7 +258,7 @@ class Installation(_Work):
     def _command(self, found: _Found) -> list[str]:
         is_tool = self._environment.keeper is Keeper.UV_TOOL
         receipt = _receipt(self._facts) if is_tool else None
-        named = {entry["name"] for entry in (receipt or {}).get("requirements", [])}
+        named = {canonical(entry["name"]) for entry in (receipt or {}).get("requirements", [])}
         by_hand = (
             one.partition("==")[0] for one in found.kept if one.partition("==")[0] not in named
         )
@@ -261,6 +269,7 @@ class Installation(_Work):
             kept=found.kept,
             receipt=receipt,
             upgrade=found.upgrade,
+            names=found.names,
         )
         return commands.change(self._environment, wanted, self._manner.sources)
 
@@ -300,7 +309,7 @@ class Installation(_Work):
         return near_names(name, known)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
     """What an installation would bring."""
 
@@ -308,6 +317,7 @@ class _Found:
     contents: list[Contents]
     exact: tuple[str, ...]
     asked: tuple[str, ...]
+    names: tuple[str, ...]
     kept: tuple[str, ...]
     upgrade: tuple[str, ...]
 

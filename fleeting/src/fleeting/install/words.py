@@ -21,7 +21,7 @@ __all__ = ("Wish", "holder", "parse_wish", "renamed")
 _URL = re.compile(r"(?:git\+)?[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[A-Za-z0-9 ,._-]*\])?"
-    r"\s*(?:(?:===|==|~=|!=|<=|>=|<|>)[^@;]*)?(?:;.*)?"
+    r"\s*(?:(?:===|==|~=|!=|<=|>=|<|>)[^@;]*)?(?:;\s*\S.*)?"
 )
 _ARCHIVES = (".whl", ".tar.gz", ".zip")
 
