@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import shlex
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -132,6 +135,25 @@ def test_credentials_in_an_address_stay_secret(world: World, index: Index) -> No
     assert "installed good 2.0.0" in world.run("install", "-v", place, "good").stdout
     output = world.run("install", "-v", place, "none", code=1)
     assert "hunter2" not in line + output.stdout + output.stderr
+
+
+def test_progress_is_shown_on_a_terminal(world: World, index: Index) -> None:
+    """Whoever watches sees what the installer says; a log gets the result alone."""
+    ours, theirs = pty.openpty()
+    command = [world.command, "install", f"--index-url={index.url}", "needy"]
+    with subprocess.Popen(
+        command, env=world.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        with suppress(OSError):
+            while chunk := os.read(ours, 65536):
+                seen += chunk
+        assert process.wait(60) == 0
+    os.close(ours)
+    assert b"made-up-helper" in seen
+    assert world.run("uninstall", "needy", "--yes").stderr == ""
+    assert world.run("install", f"--index-url={index.url}", "needy").stderr == ""
 
 
 def test_offline_from_a_folder(world: World, index: Index) -> None:

@@ -73,10 +73,11 @@ def test_what_is_broken_on_the_way(world: World, index: Index) -> None:
     place = f"--index-url={index.url}"
     broken = refusal(world, place, "good", "spoilt")
     assert broken.startswith("the wheel of fleeting-plugin-spoilt is broken")
+    make_wheel(index.folder, "fleeting-plugin-late")
     index.switches.cut_off = True
     # An older pip cannot tell a file that is cut off from a broken one.
-    cut = refusal(world, place, "needy", code=1 if world.kind == "pip" else 3)
-    assert "fleeting-plugin-needy" in cut
+    cut = refusal(world, place, "late", code=1 if world.kind == "pip" else 3)
+    assert "fleeting-plugin-late" in cut
     assert "cut off" in cut
     index.switches.fails = True
     assert "cannot be reached" in refusal(world, place, "good", code=3)

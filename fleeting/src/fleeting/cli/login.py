@@ -14,6 +14,7 @@ from fleeting.install.near import fetch
 __all__ = ("command",)
 
 _REFUSALS = (401, 403)
+_HERE = ("127.0.0.1", "::1", "localhost")
 
 
 @click.command("login")
@@ -52,6 +53,8 @@ def command(*, url: str, username: str | None, password_stdin: bool) -> None:
     )
     if not username or not password:
         raise ConfigError("the user name and the password must not be empty")
+    if clean.startswith("http://") and host not in _HERE:
+        click.echo(f"warning: {clean} is read by everybody on the way; use https", err=True)
     credential = Credential(host, username, password)
     status, _ = fetch(clean if "://" in clean else f"https://{clean}", [credential])
     if status in _REFUSALS:

@@ -159,6 +159,16 @@ def _login(text: str, _output: str) -> InstallError | None:
     )
 
 
+def _untrusted(text: str, _output: str) -> InstallError | None:
+    match = re.search(r"located at (\S+) is not a trusted or secure host", text)
+    if match is None or "No matching distribution" not in text:
+        return None
+    return InstallError(
+        f"pip does not trust {match[1]}, as it is not asked through https; use that, or set "
+        f"PIP_TRUSTED_HOST={match[1]}"
+    )
+
+
 def _download(text: str, _output: str) -> InstallError | None:
     match = re.search(
         r"incomplete-download|not enough bytes were received|before message length reached|"
@@ -305,6 +315,7 @@ _FINDERS: tuple[Callable[[str, str], InstallError | None], ...] = (
     _python,
     _platform,
     _login,
+    _untrusted,
     _download,
     _wheel,
     _conflict,
