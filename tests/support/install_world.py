@@ -39,7 +39,7 @@ class World:
     kind: str
     prefix: Path
     home: Path
-    variables: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def site(self) -> Path:

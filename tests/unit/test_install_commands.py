@@ -60,7 +60,7 @@ requirements = [
 ]
 python = "3.12"
 [options]
-index-url = "https://k.example/simple"
+"index-url" = "https://k.example/simple"
 find-links = ["file:///w"]
 index = [{ name = "l", url = "https://l.example/simple" }]
 no-build = true
@@ -77,7 +77,7 @@ def test_pip() -> None:
         *("f==1", "p"),
     ]
     tried = trial(PIP, ["p==1.5"], Sources(), Path("/s/t"))
-    assert tried == [*start, "install", "--target=/s/t", "--no-deps", "p==1.5"]
+    assert tried == [*start, "install", "--target=/s/t", "--no-deps", "--no-compile", "p==1.5"]
     assert change(PIP, CHANGE, Sources()) == [*start, "install", "fleeting==1.0.0", "p==1.5"]
     assert removal(PIP, "p") == [*start, "uninstall", "--yes", "p"]
 

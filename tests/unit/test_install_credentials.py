@@ -93,15 +93,12 @@ def test_installed_keyring_is_used_if_it_keeps_anything(tmp_path: Path) -> None:
     from keyring.backends.fail import Keyring as Refusing
     from keyring.backends.null import Keyring as Forgetting
 
-    class Working(Forgetting):
-        priority = 5  # type: ignore[assignment]
-
     before = keyring.get_keyring()
     environ = {"XDG_CONFIG_HOME": str(tmp_path)}
     try:
-        keyring.set_keyring(Working())
+        keyring.set_keyring(type("Working", (Forgetting,), {"priority": 5})())
         assert "the keyring" in CredentialStore(environ).keep(ENTRY)
-        keyring.set_keyring(Refusing())
+        keyring.set_keyring(Refusing())  # type: ignore[no-untyped-call]
         assert "the file" in CredentialStore(environ).keep(ENTRY)
     finally:
         keyring.set_keyring(before)

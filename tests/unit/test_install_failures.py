@@ -91,7 +91,7 @@ def test_unknown_failure_is_told_in_its_own_words() -> None:
 
 
 def test_broken_lines_are_understood() -> None:
-    """A sentence of uv breaks a sentence where the terminal ends, and older ones draw a frame around it."""
+    """Where the terminal ends uv breaks a sentence, and older ones draw a frame around it."""
     output = (
         "  \u00d7 No solution found when resolving dependencies:\n"
         "  ╰─▶ Because fleeting-plugin-none was not found in the package\n"

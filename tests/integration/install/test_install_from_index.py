@@ -49,7 +49,7 @@ def test_installed_plugin_works(world: World, index: Index) -> None:
         "and what they need: made-up-helper 1.0.0",
     ]
     code = "from fleeting.registry import Registry; print(Registry().provider('needy:1').name)"
-    python = [world.prefix / "bin" / "python", "-c", code]
+    python = [str(world.prefix / "bin" / "python"), "-c", code]
     assert subprocess.check_output(python, text=True) == "needy\n"
     left = world.run("uninstall", "needy", "--yes").stdout
     assert left.endswith("still installed, though no other package needs it: made-up-helper\n")
@@ -140,7 +140,7 @@ def test_credentials_in_an_address_stay_secret(world: World, index: Index) -> No
 def test_progress_is_shown_on_a_terminal(world: World, index: Index) -> None:
     """Whoever watches sees what the installer says; a log gets the result alone."""
     ours, theirs = pty.openpty()
-    command = [world.command, "install", f"--index-url={index.url}", "needy"]
+    command = [str(world.command), "install", f"--index-url={index.url}", "needy"]
     with subprocess.Popen(
         command, env=world.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs
     ) as process:

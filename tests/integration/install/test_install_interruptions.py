@@ -75,7 +75,7 @@ def test_killed_in_the_middle(world: World, index: Index) -> None:
     world.run("install", place, "good:1.0")
     before = world.snapshot()
     # Many files, so that the installer is at work for a while.
-    more = {f"fleeting_plugin_large/part{number}.py": "x = 1\n" * 50 for number in range(1500)}
+    more = {f"fleeting_plugin_large/part{number}.py": "x = 1\n" * 50 for number in range(400)}
     make_wheel(index.folder, "fleeting-plugin-large", more=more)
     process = world.start("install", place, "--upgrade", "good", "large")
     while not any(world.site.glob(".fleeting-install-*/journal.json")):

@@ -103,6 +103,12 @@ def test_hashes(world: World, index: Index) -> None:
     file.write_text(f"fleeting-plugin-good==1.5.0 --hash=sha256:{digest}\n")
     world.run("install", *arguments)
     assert world.plugins() == {"good": "1.5.0"}
+    wheel = make_wheel(index.folder, "click", "7.0", plugin="")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    file.write_text(f"click==7.0 --hash=sha256:{digest}\n")
+    sentence = refusal(world, *arguments)
+    assert sentence.startswith("it does not go together: ")
+    assert "click>=8.1.8" in sentence
     assert "needs a file" in refusal(world, "--require-hashes", "good", code=2)
 
 

@@ -56,7 +56,13 @@ def command(
     upgrade: bool,
     dry_run: bool,
     verbose: bool,
-    **places: object,
+    index_url: str,
+    extra_index_url: tuple[str, ...],
+    find_links: tuple[str, ...],
+    no_index: bool,
+    requirement_files: tuple[str, ...],
+    require_hashes: bool,
+    pre: bool,
 ) -> None:
     """Install plugins: all of them, or none if one cannot be had.
 
@@ -71,19 +77,23 @@ def command(
       fleeting install --no-index --find-links ./wheels aws docker
       fleeting install --dry-run ./my-plugin
     """  # noqa: D301 - click's mark of lines that stay as they are
-    sources, credentials = _sources(places)
-    words = [_without_credentials(name, credentials) for name in names]
-    if sources.require_hashes and not sources.requirement_files:
-        raise ConfigError("--require-hashes needs a file with hashes; name it with -r")
-    if sources.requirement_files and names:
-        raise ConfigError("give names, or a file of requirements with -r, and not both")
-    wishes = [parse_wish(word) for word in dict.fromkeys(words)]
-    if not wishes and not sources.requirement_files:
-        wishes = _configured(config or Path("config.toml"))
-        if not wishes:
-            return
-    elif config is not None:
-        raise ConfigError("give names, or a config file with -c, and not both")
+    credentials: list[Credential] = []
+    words, extra, links = (
+        tuple(_without_credentials(one, credentials) for one in some)
+        for some in (names, extra_index_url, find_links)
+    )
+    sources = Sources(
+        index_url=_without_credentials(index_url, credentials),
+        extra_index_urls=extra,
+        find_links=links,
+        no_index=no_index,
+        requirement_files=requirement_files,
+        require_hashes=require_hashes,
+        pre=pre,
+    )
+    wishes = _wishes(words, config, sources)
+    if not wishes and not requirement_files:
+        return
     manner = Manner(
         sources=sources,
         credentials=_all_credentials(credentials),
@@ -99,21 +109,16 @@ def command(
     _report(installation.run(wishes))
 
 
-def _sources(places: dict[str, object]) -> tuple[Sources, list[Credential]]:
-    """Return where from, with the credentials taken out of the addresses."""
-    found: list[Credential] = []
-
-    def clean(value: object) -> object:
-        if isinstance(value, str):
-            return _without_credentials(value, found)
-        if isinstance(value, tuple):
-            return tuple(_without_credentials(str(one), found) for one in value)
-        return value
-
-    return Sources(**{_FIELDS.get(k, k): clean(v) for k, v in places.items()}), found  # type: ignore[arg-type]
-
-
-_FIELDS = {"extra_index_url": "extra_index_urls"}
+def _wishes(words: Sequence[str], config: Path | None, sources: Sources) -> list[Wish]:
+    """Return what is to be installed, besides what the files of requirements say."""
+    files = sources.requirement_files
+    if sources.require_hashes and not files:
+        raise ConfigError("--require-hashes needs a file with hashes; name it with -r")
+    if [bool(words), bool(files), config is not None].count(True) > 1:
+        raise ConfigError("give names, or a config file with -c, or one of requirements with -r")
+    if words or files:
+        return [parse_wish(word) for word in dict.fromkeys(words)]
+    return _configured(config or Path("config.toml"))
 
 
 def _without_credentials(word: str, found: list[Credential]) -> str:

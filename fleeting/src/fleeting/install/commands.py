@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fleeting.errors import InstallError
 from fleeting.install.environment import Environment, Keeper
@@ -18,6 +18,7 @@ __all__ = (
     "Change",
     "Sources",
     "change",
+    "check",
     "child_environment",
     "receipt_requirements",
     "removal",
@@ -138,7 +139,13 @@ def trial(
 ) -> list[str]:
     """Install exactly these distributions into a scratch folder, to see whether it works."""
     command = [*_installer(environment, "install"), f"--target={folder}", "--no-deps"]
+    command += ["--no-compile"] if environment.uses_pip else []
     return [*command, *sources.options(), *exact]
+
+
+def check(environment: Environment) -> list[str]:
+    """Ask whether all that is installed has what it needs."""
+    return _installer(environment, "check")
 
 
 def change(environment: Environment, wanted: Change, sources: Sources) -> list[str]:
@@ -214,10 +221,12 @@ def _receipt_options(options: Mapping[str, Any]) -> list[str]:
     """Return the options that a receipt remembers as they were given."""
     found: list[str] = []
     for name, value in options.items():
-        for one in value if isinstance(value, list) else [value]:
+        values = cast("list[Any]", value) if isinstance(value, list) else [value]
+        for one in values:
             if isinstance(one, dict):
-                kind = "default-index" if one.get("default") else name
-                found.append(f"--{kind}={one.get('url', '')}")
+                table = cast("Mapping[str, Any]", one)
+                kind = "default-index" if table.get("default") else name
+                found.append(f"--{kind}={table.get('url', '')}")
             elif isinstance(one, bool):
                 found += [f"--{name}"] if one else []
             else:

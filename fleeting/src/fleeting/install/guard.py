@@ -17,7 +17,7 @@ from fleeting.errors import InstallError
 from fleeting.install.undo import SCRATCH, remove_leftovers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 __all__ = ("alone", "interruptible", "scratch_folder")
 
@@ -27,7 +27,9 @@ _PAUSE_SECONDS = 0.1
 
 
 @contextmanager
-def alone(site: Path, tell: Callable[[str], None], patience: timedelta = PATIENCE) -> Iterator[int]:
+def alone(
+    site: Path, tell: Callable[[str], None], *, patience: timedelta = PATIENCE
+) -> Generator[int]:
     """Hold the lock of an environment; what a killed holder had begun is undone first.
 
     Args:
@@ -78,7 +80,7 @@ def _wait(lock: int, site: Path, tell: Callable[[str], None], deadline_seconds: 
 
 
 @contextmanager
-def scratch_folder(site: Path) -> Iterator[Path]:
+def scratch_folder(site: Path) -> Generator[Path]:
     """Make a private folder on the file system of the environment, and remove it at the end."""
     folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=site))
     try:
@@ -88,7 +90,7 @@ def scratch_folder(site: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Generator[None]:
     """Let a request to end be an interruption, which is cleaned up after."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 

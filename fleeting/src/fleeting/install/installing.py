@@ -25,7 +25,7 @@ from fleeting.references import canonical
 from fleeting.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
     from fleeting.install.contents import Contents, Planned
@@ -94,7 +94,7 @@ class _Work:
         self._lock = -1
 
     @contextmanager
-    def _working(self) -> Iterator[Path]:
+    def _working(self) -> Generator[Path]:
         """Have the environment alone, and a folder to work in."""
         site = self._facts.site
         with interruptible(), alone(site, self._manner.tell) as lock:
@@ -285,10 +285,13 @@ class Installation(_Work):
             coming=scratch / "trial",
             lists=_lists(self._facts),
         )
+        before = self._complaints(scratch)
         with undone_on_failure(scratch):
             outcome = self._run(command, scratch, show=self._is_watched())
             if outcome.code:
                 raise self._explained(outcome)
+            if worse := self._complaints(scratch) - before:
+                raise InstallError(f"it does not go together: {'; '.join(sorted(worse))}")
             there = contents_of(self._facts.site)
             lacking = [one.name for one in found.contents if one.plugins and one not in there]
             if lacking:
@@ -296,6 +299,18 @@ class Installation(_Work):
                     f"the installer succeeded, and {', '.join(lacking)} is not there; everything "
                     "is as it was before"
                 )
+
+    def _complaints(self, scratch: Path) -> set[str]:
+        """Return what is installed without all that it needs.
+
+        It matters only where a file says exactly what is installed: otherwise that everything
+        goes on to work is a condition of what the installer looks for.
+        """
+        if not self._manner.sources.requirement_files:
+            return set()
+        outcome = self._run(commands.check(self._environment), scratch, show=False)
+        lines = {line.rstrip(".") for line in outcome.output.splitlines()}
+        return {line for line in lines if "requirement" in line or " requires " in line}
 
     def _explained(self, outcome: Outcome) -> InstallError:
         return explain(outcome.output, self._near)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from fleeting.references import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
+    from importlib.metadata import PackagePath
 
     from fleeting.install.environment import Facts
 
@@ -104,7 +105,7 @@ def undo(scratch: Path) -> bool:
 
 
 @contextmanager
-def undone_on_failure(scratch: Path) -> Iterator[None]:
+def undone_on_failure(scratch: Path) -> Generator[None]:
     """Put everything back if the block does not end as it should, whatever the reason."""
     try:
         yield
@@ -139,8 +140,8 @@ def _destination(relative: Path, facts: Facts) -> Path:
     return facts.site / relative
 
 
-def _installed_files(files: Sequence[object]) -> list[Path]:
-    return [Path(os.path.normpath(str(file.locate()))) for file in files if hasattr(file, "locate")]
+def _installed_files(files: Sequence[PackagePath]) -> list[Path]:
+    return [Path(os.path.normpath(str(file.locate()))) for file in files]
 
 
 def _link(source: Path, target: Path, *, copy: bool) -> None:
