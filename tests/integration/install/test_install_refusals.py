@@ -106,6 +106,11 @@ def test_hashes(world: World, index: Index) -> None:
     wheel = make_wheel(index.folder, "click", "7.0", plugin="")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     file.write_text(f"click==7.0 --hash=sha256:{digest}\n")
+    assert refusal(world, *arguments) == f"{file} names no plugin, so nothing was installed"
+    good = index.folder / "fleeting_plugin_good-2.0.0-py3-none-any.whl"
+    with file.open("a") as more:
+        digest = hashlib.sha256(good.read_bytes()).hexdigest()
+        more.write(f"fleeting-plugin-good==2.0.0 --hash=sha256:{digest}\n")
     sentence = refusal(world, *arguments)
     assert sentence.startswith("it does not go together: ")
     assert "click>=8.1.8" in sentence

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 from fleeting.errors import InstallError
-from fleeting.install.undo import SCRATCH, remove_leftovers
+from fleeting.install.undo import SCRATCH, is_pending, remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -81,12 +81,16 @@ def _wait(lock: int, site: Path, tell: Callable[[str], None], deadline_seconds: 
 
 @contextmanager
 def scratch_folder(site: Path) -> Generator[Path]:
-    """Make a private folder on the file system of the environment, and remove it at the end."""
+    """Make a private folder on the file system of the environment, and remove it at the end.
+
+    If something in it is still to be put back, it stays, for the next one to do that.
+    """
     folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=site))
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not is_pending(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

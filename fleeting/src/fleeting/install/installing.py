@@ -125,8 +125,18 @@ class _Work:
         if outcome.code == 0 or not log.exists():
             return outcome
         told = re.findall(r"Could not fetch URL.*", log.read_text(errors="replace"))
-        more = redacted("\n".join(told), self._manner.secrets)
-        return Outcome(outcome.code, f"{outcome.output}\n{more}")
+        return Outcome(outcome.code, "\n".join([outcome.output, *told]))
+
+    def _explained(self, outcome: Outcome) -> InstallError:
+        return explain(redacted(outcome.output, self._manner.secrets), self._near)
+
+    def _near(self, name: str) -> list[str]:
+        known = [entry.name for entry in installed_plugins()]
+        index = index_of(self._manner.sources, os.environ, uses_pip=self._environment.uses_pip)
+        if index:
+            _, page = fetch(index.rstrip("/") + "/", self._manner.credentials)
+            known += listed_plugins(page)
+        return near_names(name, known)
 
     def _is_watched(self) -> bool:
         import sys
@@ -150,7 +160,7 @@ class Installation(_Work):
             found = self._look(wishes, scratch)
             if not found.planned:
                 return ""
-            return redacted(commands.shown(self._command(found)), self._manner.secrets)
+            return redacted(commands.shown(self._command(found)))
 
     def run(self, wishes: Sequence[Wish]) -> list[Contents]:
         """Install what is not there yet.
@@ -221,6 +231,9 @@ class Installation(_Work):
             planned = planned_by_uv(outcome.output)
         exact = _exact(wishes, planned)
         contents = self._try(wishes, planned, scratch) if planned else []
+        if contents and not wishes and not any(one.plugins for one in contents):
+            files = " and ".join(self._manner.sources.requirement_files)
+            raise InstallError(f"{files} names no plugin, so nothing was installed")
         installed = [one for one in contents_of(self._facts.site) if one.name in changing]
         check_plugins(wishes, [*contents, *installed], installed_plugins())
         return _Found(
@@ -253,7 +266,8 @@ class Installation(_Work):
         outcome = self._run(command, scratch, show=self._is_watched())
         if outcome.code:
             raise self._explained(outcome)
-        return contents_of(folder)
+        coming = {one.name for one in planned}
+        return [one for one in contents_of(folder) if one.name in coming]
 
     def _command(self, found: _Found) -> list[str]:
         is_tool = self._environment.keeper is Keeper.UV_TOOL
@@ -311,17 +325,6 @@ class Installation(_Work):
         outcome = self._run(commands.check(self._environment), scratch, show=False)
         lines = {line.rstrip(".") for line in outcome.output.splitlines()}
         return {line for line in lines if "requirement" in line or " requires " in line}
-
-    def _explained(self, outcome: Outcome) -> InstallError:
-        return explain(outcome.output, self._near)
-
-    def _near(self, name: str) -> list[str]:
-        known = [entry.name for entry in installed_plugins()]
-        index = index_of(self._manner.sources, os.environ, uses_pip=self._environment.uses_pip)
-        if index:
-            _, page = fetch(index.rstrip("/") + "/", self._manner.credentials)
-            known += listed_plugins(page)
-        return near_names(name, known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -412,7 +415,7 @@ class Removal(_Work):
             with undone_on_failure(scratch):
                 outcome = self._run(command, scratch, show=False)
                 if outcome.code:
-                    raise explain(outcome.output)
+                    raise self._explained(outcome)
                 there = {one.name for one in contents_of(facts.site)}
                 if self.distribution in there:
                     raise InstallError(f"{self.distribution} could not be removed")

@@ -26,7 +26,7 @@ class Outcome:
 
     Attributes:
         code: its exit code.
-        output: all that it printed, without secrets.
+        output: all that it printed, as it did.
     """
 
     code: int
@@ -50,7 +50,7 @@ def run_installer(
         command: the program and its arguments.
         environ: its variables.
         show: whether its output appears on standard error; on a terminal it sees one, too.
-        secrets: what must not appear, whatever it prints.
+        secrets: what must not be shown, whatever it prints.
         files: open files that it has as well.
 
     Raises:
@@ -92,7 +92,7 @@ def run_installer(
     finally:
         os.close(reader)
     text = b"".join(kept).decode(errors="replace").replace("\r\n", "\n")
-    return Outcome(code, redacted(text, secrets))
+    return Outcome(code, text)
 
 
 def _chunks(reader: int) -> Iterator[bytes]:

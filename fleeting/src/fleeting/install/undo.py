@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 from contextlib import contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
     from fleeting.install.environment import Facts
 
-__all__ = ("SCRATCH", "prepare_undo", "remove_leftovers", "undo", "undone_on_failure")
+__all__ = ("SCRATCH", "is_pending", "prepare_undo", "remove_leftovers", "undo", "undone_on_failure")
 
 SCRATCH = ".fleeting-install-"
 _JOURNAL = "journal.json"
+_REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def prepare_undo(
@@ -110,9 +112,20 @@ def undone_on_failure(scratch: Path) -> Generator[None]:
     try:
         yield
     except BaseException:
-        undo(scratch)
+        # Who asks again to stop waits for a moment.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in _REQUESTS}
+        try:
+            undo(scratch)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
         raise
     (scratch / _JOURNAL).unlink(missing_ok=True)
+
+
+def is_pending(scratch: Path) -> bool:
+    """Return whether there is still a change to undo."""
+    return (scratch / _JOURNAL).exists()
 
 
 def remove_leftovers(site: Path) -> bool:
