@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
 from fleeting.errors import InstallError
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from fleeting.install.words import Wish
     from fleeting.registry import PluginEntry
 
-__all__ = ("Contents", "Planned", "check_plugins", "contents_of", "planned_by_pip", "planned_by_uv")
+__all__ = (
+    "Contents",
+    "Planned",
+    "check_plugins",
+    "contents_of",
+    "metadata_folders",
+    "planned_by_pip",
+    "planned_by_uv",
+)
 
 GROUPS = ("fleeting", "fleeting.connectors")
 _PLANNED = re.compile(
@@ -82,16 +90,23 @@ def planned_by_uv(output: str) -> list[Planned]:
     ]
 
 
+def metadata_folders(site: Path) -> dict[Path, str]:
+    """Return the metadata folders of a folder, with the normalized names of the distributions.
+
+    An installer that was stopped leaves some without their files, so the name is the folder's.
+    """
+    return {path: canonical(path.name.split("-")[0]) for path in sorted(site.glob("*.dist-info"))}
+
+
 def contents_of(folder: Path) -> list[Contents]:
-    """Read what is installed in a folder."""
-    return [
-        Contents(
-            canonical(found.name),
-            found.version,
-            tuple(sorted(point.name for point in found.entry_points if point.group in GROUPS)),
-        )
-        for found in distributions(path=[str(folder)])
-    ]
+    """Read what is installed in a folder; what is there in part only counts as not installed."""
+    found: list[Contents] = []
+    for path, name in metadata_folders(folder).items():
+        if (path / "METADATA").is_file():
+            one = Distribution.at(path)
+            plugins = sorted(point.name for point in one.entry_points if point.group in GROUPS)
+            found.append(Contents(name, one.version, tuple(plugins)))
+    return found
 
 
 def check_plugins(

@@ -7,12 +7,18 @@ import re
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import distributions
+from importlib.metadata import Distribution
 from typing import TYPE_CHECKING, Any
 
 from fleeting.errors import InstallError, PluginNotFound
 from fleeting.install import commands
-from fleeting.install.contents import check_plugins, contents_of, planned_by_pip, planned_by_uv
+from fleeting.install.contents import (
+    check_plugins,
+    contents_of,
+    metadata_folders,
+    planned_by_pip,
+    planned_by_uv,
+)
 from fleeting.install.credentials import write_netrc
 from fleeting.install.environment import Environment, Facts, Keeper, choose_installer, look_around
 from fleeting.install.failures import explain, redacted
@@ -81,7 +87,11 @@ def _lists(facts: Facts) -> list[Path]:
 
 
 def _all_names(facts: Facts) -> list[str]:
-    return [canonical(found.name) for found in distributions(path=[str(facts.site)])]
+    return list(metadata_folders(facts.site).values())
+
+
+def _installed(facts: Facts) -> dict[str, Distribution]:
+    return {name: Distribution.at(path) for path, name in metadata_folders(facts.site).items()}
 
 
 class _Work:
@@ -376,8 +386,8 @@ class Removal(_Work):
 
     def _refuse_if_needed(self, name: str) -> None:
         needing = [
-            found.name
-            for found in distributions(path=[str(self._facts.site)])
+            name
+            for name, found in _installed(self._facts).items()
             if self.distribution in _required(found.requires)
         ]
         if needing:
@@ -397,7 +407,7 @@ class Removal(_Work):
         """
         with self._working() as scratch:
             facts = self._facts
-            before = {canonical(f.name): f for f in distributions(path=[str(facts.site)])}
+            before = _installed(facts)
             if self.distribution not in before:
                 return []
             needed = _required(before[self.distribution].requires)

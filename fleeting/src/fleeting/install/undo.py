@@ -14,15 +14,14 @@ import os
 import shutil
 import signal
 from contextlib import contextmanager, suppress
-from importlib.metadata import distributions
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleeting.references import canonical
+from fleeting.install.contents import metadata_folders
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
-    from importlib.metadata import PackagePath
 
     from fleeting.install.environment import Facts
 
@@ -52,13 +51,13 @@ def prepare_undo(
     """
     backup = scratch / "backup"
     backup.mkdir()
-    before = list(distributions(path=[str(facts.site)]))
+    before = metadata_folders(facts.site)
     arriving = [_destination(path, facts) for path in _files(coming)] if coming else []
     leaving = [
         path
-        for found in before
-        if canonical(found.name) in changed
-        for path in _installed_files(found.files or ())
+        for folder, name in before.items()
+        if name in changed
+        for path in _installed_files(folder)
     ]
     kept: dict[str, str] = {}
     for path in dict.fromkeys([*arriving, *leaving, *lists]):
@@ -68,7 +67,7 @@ def prepare_undo(
     journal = {
         "site": str(facts.site),
         "prefix": str(facts.prefix),
-        "before": sorted({canonical(found.name) for found in before} - set(changed)),
+        "before": [folder.name for folder, name in before.items() if name not in changed],
         "arriving": [str(path) for path in arriving],
         "asides": [path.name for path in facts.site.glob("~*")],
         "kept": kept,
@@ -88,9 +87,9 @@ def undo(scratch: Path) -> bool:
         return False  # It had not come to a change.
     site = Path(journal["site"])
     gone = [Path(path) for path in journal["arriving"]]
-    for found in distributions(path=[str(site)]):
-        if canonical(found.name) not in journal["before"]:
-            gone += _installed_files(found.files or ())
+    for folder in metadata_folders(site):
+        if folder.name not in journal["before"]:
+            gone += _installed_files(folder)
     for path in gone:
         if path.is_relative_to(journal["prefix"]) or path.is_relative_to(site):
             _remove(path, site)
@@ -153,8 +152,11 @@ def _destination(relative: Path, facts: Facts) -> Path:
     return facts.site / relative
 
 
-def _installed_files(files: Sequence[PackagePath]) -> list[Path]:
-    return [Path(os.path.normpath(str(file.locate()))) for file in files]
+def _installed_files(folder: Path) -> list[Path]:
+    """Return the files of a distribution: those that it lists, and its metadata."""
+    listed = Distribution.at(folder).files or ()
+    found = [Path(os.path.normpath(str(file.locate()))) for file in listed]
+    return [*found, *(path for path in folder.rglob("*") if not path.is_dir())]
 
 
 def _link(source: Path, target: Path, *, copy: bool) -> None:
