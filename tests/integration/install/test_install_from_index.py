@@ -153,7 +153,6 @@ def test_progress_is_shown_on_a_terminal(world: World, index: Index) -> None:
     os.close(ours)
     assert b"made-up-helper" in seen
     assert world.run("uninstall", "needy", "--yes").stderr == ""
-    assert world.run("install", f"--index-url={index.url}", "needy").stderr == ""
 
 
 def test_offline_from_a_folder(world: World, index: Index) -> None:

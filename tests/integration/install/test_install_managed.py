@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from install_world import TOOLS, World
+from made_up_plugins import make_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +75,13 @@ def test_uv_tool(managed: World, index: Index, fleeting_wheel: Path) -> None:
     world = replace(managed, prefix=managed.prefix / "tools/fleeting")
     place = f"--extra-index-url={index.url}"
     world.run("install", place, "good:1.0")
+    by_hand = make_wheel(managed.home, "fleeting-plugin-stray")
+    python = world.prefix / "bin" / "python"
+    tool(world, "uv", "pip", "install", "--python", python, "--no-index", by_hand)
+    world.run("install", place, f"--find-links={managed.home}", "good:1.0.0", "needy")
+    assert "stray" in world.plugins()
+    assert "fleeting-plugin-stray" in requirements(world), "uv knows it now"
+    world.run("uninstall", "stray", "--yes")
     world.run("install", place, "needy")
     assert world.plugins() == {"good": "1.0.0", "needy": "1.0.0"}
     assert requirements(world) == {

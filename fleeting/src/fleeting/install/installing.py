@@ -283,9 +283,8 @@ class Installation(_Work):
         is_tool = self._environment.keeper is Keeper.UV_TOOL
         receipt = _receipt(self._facts) if is_tool else None
         named = {canonical(entry["name"]) for entry in (receipt or {}).get("requirements", [])}
-        by_hand = (
-            one.partition("==")[0] for one in found.kept if one.partition("==")[0] not in named
-        )
+        plugins = {one.partition("==")[0] for one in found.kept} - {*_FOLLOWERS}
+        by_hand = sorted(plugins - named)
         wanted = commands.Change(
             exact=found.exact,
             # What was put in by hand would be dropped, as `uv tool` knows nothing of it.
@@ -409,7 +408,10 @@ class Removal(_Work):
             facts = self._facts
             before = _installed(facts)
             if self.distribution not in before:
-                return []
+                raise InstallError(
+                    f"{self.distribution} is not in {facts.site}: it comes from another folder, or "
+                    "was removed meanwhile"
+                )
             needed = _required(before[self.distribution].requires)
             is_tool = self._environment.keeper is Keeper.UV_TOOL
             command = commands.removal(
