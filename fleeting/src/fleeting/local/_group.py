@@ -146,8 +146,9 @@ class LocalGroup(InstanceGroup):
 
     @override
     async def decrease(self, ids: Sequence[str]) -> Accepted:
-        await self._server.ask("decrease", ids=list(ids))
-        return Accepted(len(ids), tuple(ids))
+        once = tuple(dict.fromkeys(ids))
+        await self._server.ask("decrease", ids=list(once))
+        return Accepted(len(once), once)
 
     @override
     async def connect_info(self, id: str) -> ConnectInfo:
