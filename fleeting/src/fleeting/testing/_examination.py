@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 import anyio
 
 from fleeting.errors import FleetingError, ProviderError
-from fleeting.types import Accepted, Listing, State
+from fleeting.types import Accepted, ConnectInfo, Listing, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
@@ -81,15 +81,21 @@ class Examination:
         group: the group.
         instance_timeout: how long an instance may take to come up or to go away.
         call_timeout: how long one call may take.
+        learned: where to note the secrets that `connect_info` returns.
     """
 
     def __init__(
-        self, group: InstanceGroup, instance_timeout: timedelta, call_timeout: timedelta
+        self,
+        group: InstanceGroup,
+        instance_timeout: timedelta,
+        call_timeout: timedelta,
+        learned: set[str] | None = None,
     ) -> None:
         self.group = group
         self._instance_timeout = instance_timeout
         self._call_timeout = call_timeout
         self._info = group.info
+        self._learned = set[str]() if learned is None else learned
         self._removed: set[str] = set()
 
     async def call(self, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -102,7 +108,10 @@ class Examination:
         name = getattr(method, "__name__", "the call")
         try:
             with anyio.move_on_after(self._call_timeout.total_seconds()):
-                return await method(*args, **kwargs)
+                result = await method(*args, **kwargs)
+                if isinstance(result, ConnectInfo):
+                    self._learned.update(filter(None, (result.password, result.private_key)))
+                return result
         except FleetingError:
             raise
         except Exception as error:
@@ -212,10 +221,13 @@ class Examination:
 
 @asynccontextmanager
 async def examine(
-    group: InstanceGroup, instance_timeout: timedelta, call_timeout: timedelta
+    group: InstanceGroup,
+    instance_timeout: timedelta,
+    call_timeout: timedelta,
+    learned: set[str] | None = None,
 ) -> AsyncGenerator[Examination]:
     """Hold a group to its contract, and remove afterwards what the test has added to it."""
-    examination = Examination(group, instance_timeout, call_timeout)
+    examination = Examination(group, instance_timeout, call_timeout, learned)
     before = present(await examination.listing())
     try:
         yield examination
