@@ -10,7 +10,7 @@ import pytest
 from typing_extensions import override
 
 from fleeting.testing import FakeInstanceGroup, InstanceGroupContract
-from fleeting.types import Capability
+from fleeting.types import Capability, Notice
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -26,6 +26,7 @@ class _FakeContract(InstanceGroupContract):
     instance_timeout = timedelta(seconds=10)
     call_timeout = timedelta(seconds=10)
     repeats_operations = True
+    page_size = 0
 
     def make_group(self) -> FakeInstanceGroup:
         """Return the group under test."""
@@ -54,6 +55,13 @@ class _FakeContract(InstanceGroupContract):
         """Connect through the group."""
         assert isinstance(group, FakeInstanceGroup)
         return await group.connect(info)
+
+    @override
+    async def interrupt(self, group: InstanceGroup, id: str) -> bool:
+        """Let the group tell its watchers."""
+        assert isinstance(group, FakeInstanceGroup)
+        group.announce(Notice(id, "it is taken away"))
+        return True
 
 
 class TestPlainGroup(_FakeContract):

@@ -8,6 +8,7 @@ then throws into it is passed on; so it is seen whether the call was told at all
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -76,7 +77,8 @@ class _Cancelling:
             ours = f"{id(self._scope):x}" in str(error)
             self.was_told |= isinstance(error, cancelled) and ours
             if anyio.current_time() > self._deadline:
-                # It is left as it is: whoever ignores a cancellation ignores being closed too.
+                with suppress(RuntimeError):  # It may ignore being closed, too.
+                    steps.close()
                 raise _Ignored(f"went on for more than {self._limit}")
 
 
@@ -101,8 +103,9 @@ async def cancelled_at(
         AssertionError: it was cancelled and went on, or raised something else than that.
     """
     told = f"{name} was cancelled at its await number {point}, and"
-    with anyio.CancelScope() as scope:
-        cancelling = _Cancelling(call, point, scope, limit)
+    scope = anyio.CancelScope()
+    cancelling = _Cancelling(call, point, scope, limit)
+    with scope:
         try:
             await _drive(cancelling, may_block=may_block)
         except _Ignored as ignored:

@@ -51,7 +51,7 @@ def configure(config: pytest.Config) -> None:
     if (file or runner) and not name:
         option = "--fleeting-config" if file else "--fleeting-runner"
         raise pytest.UsageError(f"{option} needs --fleeting-provider NAME, the name of a plugin")
-    if name:
+    if name and file:
         _aim(config, name, Path(file), runner)
     if not hasattr(config, "workerinput"):  # The main process of a distributed run tells it all.
         config.pluginmanager.register(_Table(config, report), "fleeting-table")
@@ -101,7 +101,9 @@ class _ProviderRun:
         if not module_path.samefile(INSTALLED):
             return None
         # In messages its name is that of the provider, and not of a file far away.
-        return pytest.Module.from_parent(parent, path=module_path, nodeid=self._target.name)
+        return pytest.Module.from_parent(  # pyright: ignore[reportUnknownMemberType] - half typed
+            parent, path=module_path, nodeid=self._target.name
+        )
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Open the group once, so that a wrong setting is one sentence and not forty failures."""
@@ -110,8 +112,8 @@ class _ProviderRun:
         try:
             anyio.run(_open_once, self._target)
         except ConfigError as error:
-            told = [redact(problem, self._target.secrets) for problem in error.problems]
-            raise pytest.UsageError(*told) from None
+            problems = [redact(problem, self._target.secrets) for problem in error.problems]
+            raise pytest.UsageError(*problems) from None
         except FleetingError as error:
             told = redact(str(error), self._target.secrets)
             pytest.exit(
