@@ -95,7 +95,7 @@ class ListingTests(ContractBase):
         async with self.examined(open_group, adds=1) as examination:
             before = present(await examination.listing())
             limit = examination.group.info.max_size
-            if self.page_size is None and limit is not None:
+            if not self.page_size and limit is not None:
                 count = min(count, limit - len(before))
             new = await examination.grow(count)
             for _ in range(2):
