@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from fleeting.testing._cancelling import cancelled_at
@@ -33,14 +34,15 @@ class TestVerdicts:
         assert judgement.verdict is verdict
 
     def test_every_promise_has_a_line(self) -> None:
-        """What no test was run of is told too; each other test is named, with its reason."""
+        """Tests are named, with the reason where one did not pass, and those that were not run."""
         outcomes = [
             Outcome("test_a", SIZE, Result.PASSED),
             Outcome("test_b", SIZE, Result.FAILED, "one came too many"),
             Outcome("test_c", WATCH, Result.SKIPPED, "it cannot"),
             Outcome("test_d", WATCH, Result.SKIPPED, "it cannot"),
         ]
-        lines = [line.text for line in render(judge(outcomes), 100)]
+        known = {"test_c": Promise.WATCHING, "test_e": Promise.CHECKING}
+        lines = [line.text for line in render(judge(outcomes, known), 100)]
         where = lines.index("broken     growing and shrinking")
         assert lines[where + 1 : where + 3] == [
             "           test_a",
@@ -49,6 +51,7 @@ class TestVerdicts:
         assert lines[lines.index("not shown  watch") + 1].strip() == (
             "test_c, test_d were skipped: it cannot"
         )
+        assert lines[-2].strip() == "test_e was not run"
         assert sum(line.startswith("not shown") for line in lines) == len(Promise) - 1
         assert lines[-1] == f"0 kept, 1 broken, {len(Promise) - 1} not shown"
 
@@ -113,7 +116,7 @@ class TestSecrets:
         assert shows_secret(f"raised for {key!r}", [key])
         assert shows_secret("... klm abcdefghijklmnopqrstuvwxyz ...", [key])
         assert not shows_secret("-----BEGIN KEY----- short", [key])
-        assert redact(f"a {key!r} b", [key]) == "a *** b"
+        assert redact(f"a {key!r} b", [key]) == "a '***' b"
         assert redact("a=it's, b=1", ["it's", "1"]) == "a=***, b=1"
 
 
@@ -126,7 +129,7 @@ class TestCancelling:
 
         async def call() -> None:
             for number in range(3):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 passed.append(number)
 
         assert await cancelled_at(2, call(), limit=LIMIT)
@@ -137,14 +140,14 @@ class TestCancelling:
     @pytest.mark.anyio
     @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
     async def test_what_a_call_does_shielded_it_may_finish(self) -> None:
-        """Neither work that is shielded nor a scope of the call's own is a swallowed cancellation."""
+        """Shielded work, or a scope of the call's own, is no swallowed cancellation."""
 
         async def call() -> str:
             with anyio.CancelScope(shield=True):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             with anyio.CancelScope() as own:
                 own.cancel()
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             return "finished"
 
         for point in range(1, 5):

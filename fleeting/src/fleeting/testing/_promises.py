@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ("Promise", "Shown", "promise_of", "shows")
+__all__ = ("Promise", "Shown", "promise_of", "promises_of", "shows")
 
 Test = TypeVar("Test", bound="Callable[..., object]")
 
@@ -85,3 +85,9 @@ def promise_of(owner: type, name: str) -> Shown | None:
         if isinstance(shown, Shown):
             return shown
     return None
+
+
+def promises_of(owner: type) -> dict[str, Promise]:
+    """Return the names of all tests of a class that are about a promise, and which it is."""
+    shown = {name: promise_of(owner, name) for name in dir(owner)}
+    return {name: one.promise for name, one in shown.items() if one is not None}

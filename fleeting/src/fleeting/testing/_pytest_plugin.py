@@ -13,9 +13,9 @@ import anyio
 import pytest
 
 from fleeting.errors import ConfigError, FleetingError, PluginError
-from fleeting.testing._promises import promise_of
+from fleeting.testing._promises import promise_of, promises_of
 from fleeting.testing._secrets import redact, shows_secret
-from fleeting.testing._table import Outcome, Result, judge, render, report_of
+from fleeting.testing._table import Judgement, Outcome, Result, judge, render, report_of
 from fleeting.testing._target import Target, read_target
 
 if TYPE_CHECKING:
@@ -172,15 +172,21 @@ class _Table:
     def pytest_sessionfinish(self) -> None:
         if self._report is None:
             return
-        told = report_of({name: judge(found.values()) for name, found in self._outcomes.items()})
+        told = report_of(self._judgements())
         Path(self._report).write_text(json.dumps(told, indent=2) + "\n")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         width = shutil.get_terminal_size().columns
-        for name, found in self._outcomes.items():
+        for name, judgements in self._judgements().items():
             terminalreporter.section(f"what {name} keeps of the contract")
-            for line in render(judge(found.values()), width):
+            for line in render(judgements, width):
                 terminalreporter.write_line(line.text, **line.markup)
+
+    def _judgements(self) -> dict[str, list[Judgement]]:
+        from fleeting.testing.contract import InstanceGroupContract
+
+        known = promises_of(InstanceGroupContract)
+        return {name: judge(found.values(), known) for name, found in self._outcomes.items()}
 
 
 def _result(report: pytest.TestReport) -> Result:

@@ -24,6 +24,7 @@ class Result(Enum):
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "skipped"
+    NOT_RUN = "not run"
 
 
 class Verdict(Enum):
@@ -35,6 +36,11 @@ class Verdict(Enum):
 
 
 _MARKUP = {Verdict.KEPT: "green", Verdict.BROKEN: "red", Verdict.NOT_SHOWN: "yellow"}
+_VERBS = {
+    Result.FAILED: "failed",
+    Result.SKIPPED: "was skipped",
+    Result.NOT_RUN: "was not run",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +77,22 @@ class Line:
     markup: Mapping[str, bool] = field(default_factory=dict[str, bool])
 
 
-def judge(outcomes: Iterable[Outcome]) -> list[Judgement]:
-    """Return a verdict on each promise, in the order of the specification."""
+def judge(
+    outcomes: Iterable[Outcome], known: Mapping[str, Promise] | None = None
+) -> list[Judgement]:
+    """Return a verdict on each promise, in the order of the specification.
+
+    Args:
+        outcomes: of the tests that were run.
+        known: all tests of the contract, so that those are named that were not run.
+    """
     by_promise: dict[str, list[Outcome]] = {promise.value: [] for promise in Promise}
+    left = dict(known or {})
     for outcome in outcomes:
         by_promise[outcome.promise].append(outcome)
+        left.pop(outcome.test.partition("[")[0], None)
+    for test, promise in left.items():
+        by_promise[promise.value].append(Outcome(test, promise.value, Result.NOT_RUN))
     return [
         Judgement(promise, _verdict(by_promise[promise.value]), tuple(by_promise[promise.value]))
         for promise in Promise
@@ -113,16 +130,14 @@ def _tests(judgement: Judgement) -> Iterator[str]:
     passed = [one.test for one in judgement.outcomes if one.result is Result.PASSED]
     if passed:
         yield ", ".join(passed)
-    for result, verb in ((Result.FAILED, "failed"), (Result.SKIPPED, "was skipped")):
+    for result, verb in _VERBS.items():
         reasons: dict[str, list[str]] = {}
         for one in judgement.outcomes:
             if one.result is result:
                 reasons.setdefault(one.reason, []).append(one.test)
         for reason, tests in reasons.items():
             words = verb.replace("was", "were") if len(tests) > 1 else verb
-            yield f"{', '.join(tests)} {words}: {reason}"
-    if not judgement.outcomes:
-        yield "no test of it was run"
+            yield f"{', '.join(tests)} {words}{reason and f': {reason}'}"
 
 
 def report_of(groups: Mapping[str, Sequence[Judgement]]) -> dict[str, Any]:
