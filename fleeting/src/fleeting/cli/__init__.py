@@ -26,6 +26,7 @@ __all__ = ("main",)
 COMMANDS: Mapping[str, str] = {
     "info": "Show what a plugin is, and the keys of its configuration.",
     "list": "Show the installed plugins.",
+    "new": "Make the project of a new plugin.",
 }
 
 
