@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,7 +190,7 @@ BROKEN = {
     "exits well": ("import os; os._exit(0)", "its import ended the process with exit code 0;"),
     "crashes": ("import ctypes; ctypes.string_at(0)", "its import crashed by SIGSEGV"),
     "prints": ("print('hello')\n" + PROVIDER.format(name="broken"), "writes to standard output"),
-    "colours": ("raise OSError('\\x1b[31mred\\x07')", "OSError: [31mred;"),
+    "colours": ("raise OSError('\\x1b[31mred\\x07')", "OSError: [31mred ;"),
     "has another name": (PROVIDER.format(name="other"), "registers no provider named 'broken'"),
     "has a dictionary": (
         CONFIG.format(config_type="dict", **STRICT),
@@ -217,7 +216,8 @@ BROKEN = {
 def test_verify_says_what_is_broken_and_why(plugins: PluginFolder) -> None:
     """Whatever the import of a plugin does, it is one sentence, and hurts no other plugin."""
     for number, (source, _) in enumerate(BROKEN.values()):
-        plugins.add(f"broken{number}", source.replace('"broken"', f'"broken{number}"'))
+        named = source.replace('"broken"', f'"broken{number}"')
+        plugins.add(f"broken{number}", named.replace("'broken'", f"'broken{number}'"))
     plugins.add("nimbus")
     completed = plugins.run("list", "--verify")
     assert completed.returncode == 1
@@ -330,12 +330,11 @@ def test_a_few_are_verified_at_the_same_time(plugins: PluginFolder, tmp_path: Pa
     for name in ("started", "running"):
         (tmp_path / name).mkdir()
     for number in range(9):
-        plugins.add(
-            f"p{number}", CROWD.format(path=str(tmp_path)) + PROVIDER.format(name=f"p{number}")
-        )
+        name = f"p{number}"
+        plugins.add(name, CROWD.format(path=str(tmp_path)) + PROVIDER.format(name=name))
     completed = plugins.run("list", "--verify")
     assert completed.returncode == 0, completed.stderr
-    assert len(os.listdir(tmp_path / "started")) == 9
+    assert len(list((tmp_path / "started").iterdir())) == 9
     seen = sorted(int(path.name.partition("-")[2]) for path in tmp_path.glob("seen-*"))
     assert seen[-1] <= 4
 

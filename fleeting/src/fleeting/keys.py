@@ -153,5 +153,6 @@ def _example_value(shape: Any) -> Any:
         return [_example_value(item[0])] if item else []
     if kind in {int, float}:
         least = [meta.ge for meta in (*metas, *more) if meta.ge is not None]
-        return next(iter(least), 1)
+        least += [meta.gt + 1 for meta in (*metas, *more) if meta.gt is not None]
+        return max(least, default=1)
     return _EXAMPLES.get(kind, "...")

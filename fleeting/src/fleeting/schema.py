@@ -117,8 +117,8 @@ class _Copies:
         return msgspec.Meta(description=texts.get(field.name), extra_json_schema=extra or None)
 
 
-def _unknown_type(_shape: type) -> dict[str, Any]:
-    return {}  # What a plugin's own type can be, only the plugin knows.
+def _unknown_type(shape: type) -> dict[str, Any]:
+    return {"title": shape.__name__}  # What it can be, only its plugin knows.
 
 
 def _union(parts: tuple[Any, ...]) -> Any:
