@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    Limits: TypeAlias = Callable[[type[msgspec.Struct], msgspec.structs.FieldInfo], dict[str, Any]]
+    _Limits: TypeAlias = Callable[[type[msgspec.Struct], msgspec.structs.FieldInfo], dict[str, Any]]
 
 __all__ = ("json_schema",)
 
 _DURATION = r"^[+-]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(h|ms|us|\u00b5s|\u03bcs|ns|m|s))+)$"
 
 
-def json_schema(shape: type[msgspec.Struct], limits: Limits | None = None) -> dict[str, Any]:
+def json_schema(shape: type[msgspec.Struct], limits: _Limits | None = None) -> dict[str, Any]:
     """Return the JSON Schema, of the draft 2020-12, of what is decoded into a struct.
 
     Each struct is first copied into one that is plain JSON, with durations and paths as
@@ -55,7 +55,7 @@ def json_schema(shape: type[msgspec.Struct], limits: Limits | None = None) -> di
 class _Copies:
     """Copies of structs that JSON can say, each made once."""
 
-    def __init__(self, limits: Limits | None) -> None:
+    def __init__(self, limits: _Limits | None) -> None:
         self._limits = limits
         self._known: dict[type, Any] = {}
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 import msgspec
@@ -24,16 +24,15 @@ from fleeting.errors import PluginBroken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import TypeAlias
 
     from anyio.abc import ByteReceiveStream
 
     from fleeting._metadata import PluginEntry
 
-    # Its kind, `provider` or `connector`, and its metadata.
-    Plugin: TypeAlias = tuple[str, PluginEntry]
+__all__ = ("Plugin", "Report", "verify_plugins")
 
-__all__ = ("Report", "verify_plugins")
+# Its kind, `provider` or `connector`, and its metadata.
+Plugin: TypeAlias = "tuple[str, PluginEntry]"
 
 # SDKs are large, and the first import after an installation compiles them.
 DEADLINE = timedelta(seconds=60)

@@ -25,7 +25,7 @@ LABEL_WIDTH = 12
 LONGEST_LINE = 100
 
 
-class Facts(NamedTuple):
+class _Facts(NamedTuple):
     """All that is known about a plugin.
 
     Attributes:
@@ -115,7 +115,7 @@ def _check_version(reference: PluginReference, entry: PluginEntry) -> None:
         raise PluginNotFound("plugin", str(reference), known, hint)
 
 
-def _ask(kind: str, entry: PluginEntry) -> Facts:
+def _ask(kind: str, entry: PluginEntry) -> _Facts:
     """Import a plugin elsewhere, and return what that and its metadata tell.
 
     Raises:
@@ -136,10 +136,10 @@ def _ask(kind: str, entry: PluginEntry) -> Facts:
     # The names of these are free; this is the usual one.
     pages = {name.lower(): url for name, url in urls.items()}
     homepage = metadata.get("Home-page") or pages.get("homepage") or next(iter(pages.values()), "")
-    return Facts(kind, entry, metadata.get("Summary") or "", homepage, report)
+    return _Facts(kind, entry, metadata.get("Summary") or "", homepage, report)
 
 
-def _plain(facts: Facts) -> dict[str, Any]:
+def _plain(facts: _Facts) -> dict[str, Any]:
     """Return the facts as scripts read them."""
     import msgspec
 
@@ -156,7 +156,7 @@ def _plain(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _lines(facts: Facts, width: int) -> list[str]:
+def _lines(facts: _Facts, width: int) -> list[str]:
     """Return the facts as people read them."""
     labelled = {
         "name": facts.entry.name,
