@@ -187,38 +187,36 @@ def test_name_that_is_taken_is_refused(plugins: PluginFolder) -> None:
 
 
 def test_nothing_is_overwritten(plugins: PluginFolder, tmp_path: Path) -> None:
-    """Where something is already, nothing changes: a file, a full folder, a link, another try."""
+    """Where something is already, nothing changes: a file, a folder, a link that leads nowhere."""
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "README.md").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "other").symlink_to(tmp_path / "empty")
     before = sorted(path.name for path in tmp_path.rglob("*"))
-    for name in ("file", "full", "link", "other"):
+    for name in ("file", "full", "link", "empty"):
         completed = plugins.run("new", "x", "--directory", name)
         assert completed.returncode == 2
-        assert f"{tmp_path / name} exists; nothing in it was changed" in completed.stderr
+        assert f"{tmp_path / name} exists, and was not changed" in completed.stderr
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     assert (tmp_path / "full" / "README.md").read_text() == "mine"
 
 
-def test_empty_folder_is_filled(plugins: PluginFolder, tmp_path: Path) -> None:
-    """A folder that was made beforehand is as good as none, and has the usual permissions."""
-    (tmp_path / "empty").mkdir()
-    completed = plugins.run("new", "x", "-d", "empty", "--json")
+def test_folder_of_another_name(plugins: PluginFolder, tmp_path: Path) -> None:
+    """Scripts read what was made where, and all of it has the usual permissions."""
+    completed = plugins.run("new", "x", "-d", "other", "--json")
     told = json.loads(completed.stdout)
-    assert told["directory"] == "empty"
+    assert told["directory"] == "other"
     assert told["module"] == "fleeting_plugin_x"
     assert sorted(told["files"]) == sorted(
-        str(path.relative_to(tmp_path / "empty"))
-        for path in (tmp_path / "empty").rglob("*")
+        str(path.relative_to(tmp_path / "other"))
+        for path in (tmp_path / "other").rglob("*")
         if path.is_file()
     )
     (tmp_path / "reference").mkdir()
     usual = (tmp_path / "reference").stat().st_mode
-    assert (tmp_path / "empty").stat().st_mode == usual
-    assert (tmp_path / "empty" / "src").stat().st_mode == usual
+    assert (tmp_path / "other").stat().st_mode == usual
+    assert (tmp_path / "other" / "src").stat().st_mode == usual
 
 
 def test_failure_leaves_nothing(plugins: PluginFolder, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def create_project(names: PluginNames, folder: Path) -> list[str]:
 
     Args:
         names: from `names_of`.
-        folder: where; it must not exist, or be empty.
+        folder: where; it must not exist.
 
     Returns:
         The paths of the files, below the folder.
@@ -119,6 +119,6 @@ def create_project(names: PluginNames, folder: Path) -> list[str]:
 def _check_place(folder: Path) -> None:
     if not folder.parent.is_dir():
         raise ConfigError(f"{folder.parent}: there is no such directory; make it first")
-    is_empty = folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
-    if os.path.lexists(folder) and not is_empty:
-        raise ConfigError(f"{folder} exists; nothing in it was changed; choose another --directory")
+    # Not even an empty folder is replaced: somebody's shell may be in it.
+    if os.path.lexists(folder):
+        raise ConfigError(f"{folder} exists, and was not changed; choose another --directory")

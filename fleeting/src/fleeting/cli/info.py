@@ -135,8 +135,9 @@ def _ask(kind: str, entry: PluginEntry) -> _Facts:
     urls = dict(url.split(", ", 1) for url in metadata.get_all("Project-URL") or [] if ", " in url)
     # The names of these are free; this is the usual one.
     pages = {name.lower(): url for name, url in urls.items()}
-    homepage = metadata.get("Home-page") or pages.get("homepage") or next(iter(pages.values()), "")
-    return _Facts(kind, entry, metadata.get("Summary") or "", homepage, report)
+    homepage = (metadata.get_all("Home-page") or [pages.get("homepage", "")])[0]
+    summary = (metadata.get_all("Summary") or [""])[0]
+    return _Facts(kind, entry, summary, homepage or next(iter(pages.values()), ""), report)
 
 
 def _plain(facts: _Facts) -> dict[str, Any]:

@@ -17,7 +17,7 @@ __all__ = ("command",)
     "-d",
     "--directory",
     type=click.Path(path_type=Path),
-    help="Where to make it; must be missing or empty.  [default: NAME]",
+    help="The folder to make, which must not exist.  [default: NAME]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
 def command(*, name: str, directory: Path | None, as_json: bool) -> None:
