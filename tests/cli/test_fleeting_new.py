@@ -124,8 +124,8 @@ def test_a_promise_that_is_broken_is_noticed(environment: Environment, tmp_path:
     environment.ok("fleeting new wrong", tmp_path)
     module = tmp_path / "wrong" / "src" / "fleeting_plugin_wrong" / "__init__.py"
     text = module.read_text()
-    assert "return Accepted(len(ids), tuple(ids))" in text
-    module.write_text(text.replace("return Accepted(len(ids), tuple(ids))", "return Accepted(0)"))
+    assert "return Accepted(len(asked), asked)" in text
+    module.write_text(text.replace("return Accepted(len(asked), asked)", "return Accepted(0)"))
     environment.install(tmp_path / "wrong")
     completed = environment.run("pytest -q -k idempotent", tmp_path / "wrong")
     assert completed.returncode == 1, completed.stdout
