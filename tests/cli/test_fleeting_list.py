@@ -311,6 +311,18 @@ async def test_import_that_hangs_is_ended(
     assert done == [1]
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_refusal_of_the_system_is_no_fault_of_a_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If no process can be started, that is raised as it is, however many plugins there are."""
+    monkeypatch.setattr("sys.executable", str(tmp_path / "missing"))
+    entries = [PluginEntry(name, f"fleeting-plugin-{name}", "1.2.3") for name in ("a", "b")]
+    with pytest.raises(FileNotFoundError):
+        await verify_plugins([("provider", entry) for entry in entries])
+
+
 CROWD = """
 import pathlib, time
 folder = pathlib.Path({path!r})

@@ -56,6 +56,9 @@ async def verify_plugins(
         plugins: the kind and the metadata of each.
         deadline: how long each may take, its start included.
         on_verified: called with the number of those that are done, after each.
+
+    Raises:
+        OSError: the system refused to start a process.
     """
     reports: dict[Plugin, Report] = {}
     limiter = anyio.CapacityLimiter(AT_ONCE)
@@ -65,9 +68,13 @@ async def verify_plugins(
             reports[plugin] = await _verify(*plugin, deadline)
         on_verified(len(reports))
 
-    async with anyio.create_task_group() as tasks:
-        for plugin in plugins:
-            tasks.start_soon(verify, plugin)
+    try:
+        async with anyio.create_task_group() as tasks:
+            for plugin in plugins:
+                tasks.start_soon(verify, plugin)
+    except ExceptionGroup as errors:
+        # Of what the system refuses to one, it refuses the same to the others.
+        raise errors.exceptions[0] from None
     return {plugin: reports[plugin] for plugin in plugins}
 
 
