@@ -146,9 +146,8 @@ class LocalGroup(InstanceGroup):
 
     @override
     async def decrease(self, ids: Sequence[str]) -> Accepted:
-        once = tuple(dict.fromkeys(ids))
-        await self._server.ask("decrease", ids=list(once))
-        return Accepted(len(once), once)
+        await self._server.ask("decrease", ids=list(ids))
+        return Accepted(len(ids), tuple(ids))
 
     @override
     async def connect_info(self, id: str) -> ConnectInfo:

@@ -24,13 +24,28 @@ For a plugin that is installed there is no test file to write::
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from typing_extensions import override
+
+import fleeting
 from fleeting.testing._contract_size import ListingTests, SizeTests
 from fleeting.testing._contract_trouble import CancellationTests, ClosingTests, ConcurrencyTests
 from fleeting.testing._contract_use import CapabilityTests, CheckTests, ConnectTests, SecretTests
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from fleeting.abc import Connection, InstanceGroup
+    from fleeting.types import ConnectInfo, Finding
+
 __all__ = ("InstanceGroupContract",)
 
 
+@pytest.mark.anyio
 class InstanceGroupContract(
     ListingTests,
     SizeTests,
@@ -69,3 +84,48 @@ class InstanceGroupContract(
         secrets: texts that no message may show, such as a password in the
             configuration; those that `connect_info` returns are known.
     """
+
+    instance_timeout = timedelta(minutes=10)
+    call_timeout = timedelta(minutes=1)
+    affordable = 5
+    page_size: int | None = None
+    cancellation_points = 20
+    repeats_operations = False
+    keeps_instances = True
+    can_connect = True
+    command = "true"
+    unknown_id = "no-such-instance"
+    secrets: Sequence[str] = ()
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        """Return the event loop to run on; override it as you like."""
+        return "asyncio"
+
+    @pytest.fixture
+    def open_group(self) -> Callable[[], AbstractAsyncContextManager[InstanceGroup]]:
+        """Return what opens the group; override this.
+
+        It is called without arguments, more than once in some tests, and returns an
+        async context manager, such as `Provider.open` does.
+        """
+        raise NotImplementedError("override the fixture open_group in your subclass")
+
+    @pytest.fixture
+    def check_provider(self) -> Callable[[], Awaitable[Sequence[Finding]]] | None:
+        """Return what calls `Provider.check`; override it to have that tested, too."""
+        return None
+
+    @override
+    async def connect(self, group: InstanceGroup, info: ConnectInfo) -> Connection:
+        """Connect to an instance; override it if that needs more than `fleeting.connect`."""
+        return await fleeting.connect(info)
+
+    @override
+    async def interrupt(self, group: InstanceGroup, id: str) -> bool:
+        """Have the cloud announce that it takes an instance away; return whether it can.
+
+        Override it if your group can be watched and there is a way to do this, such as
+        that of a fake.
+        """
+        return False
