@@ -165,6 +165,19 @@ def test_interrupted_run_removes_its_instances(place: Place, number: signal.Sign
     assert [path.name for path in place.instances.iterdir()] == ["mine"]
 
 
+def test_nothing_is_added_beyond_what_is_affordable(place: Place) -> None:
+    """Who can afford no instance gets none: what takes one is not shown, with the reason."""
+    options = place.settings(mistake="hangs")  # It would hang as soon as it had an instance.
+    file = place.path / "contract.toml"
+    file.write_text(f"{file.read_text()}affordable = 0\n")
+    run = place.run(*options)
+    assert run.returncode == 0, run.stdout
+    assert "not shown  growing and shrinking" in run.stdout
+    assert "affordable is 0, and it takes 1" in " ".join(run.stdout.split())
+    assert "kept       check starts nothing" in run.stdout
+    assert [path.name for path in place.instances.iterdir()] == ["mine"]
+
+
 def test_group_that_cannot_be_opened(place: Place) -> None:
     """What keeps the group from being opened is one sentence, not a failure of each test."""
     run = place.run(*place.settings(mistake="denies", password=SECRET))

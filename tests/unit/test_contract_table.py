@@ -6,7 +6,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from fleeting.testing import FakeInstanceGroup
 from fleeting.testing._cancelling import cancelled_at
+from fleeting.testing._examination import examine
 from fleeting.testing._promises import Promise, promise_of
 from fleeting.testing._resources import Resources
 from fleeting.testing._secrets import redact, secret_values, shows_secret
@@ -173,6 +175,19 @@ class TestCancelling:
 
         with pytest.raises(AssertionError, match=r"watch was cancelled at its await number 1.*on"):
             await cancelled_at(1, call(), limit=LIMIT, name="watch")
+
+
+class TestExamination:
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+    async def test_what_could_not_be_removed_is_told(self) -> None:
+        """If a test fails, and its instances do not go away then, the failure says so."""
+        group = FakeInstanceGroup(removal_updates=None)
+        with pytest.raises(ValueError, match="found") as caught:
+            async with examine(group, LIMIT, LIMIT) as examination:
+                await examination.grow(1)
+                raise ValueError("found")
+        assert "Look for instances that the test has left" in caught.value.__notes__[0]
 
 
 class TestResources:

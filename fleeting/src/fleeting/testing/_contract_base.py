@@ -59,7 +59,7 @@ class ContractBase:
             adds: how many instances the test has at most at one time.
         """
         if adds > self.affordable:
-            pytest.skip(f"it takes {adds} instances, and affordable is {self.affordable}")
+            pytest.skip(f"affordable is {self.affordable}, and it takes {adds}")
         async with (
             open_group() as group,
             examine(group, self.instance_timeout, self.call_timeout, self.learned) as examination,
@@ -68,7 +68,7 @@ class ContractBase:
             if limit is not None and adds:
                 room = limit - len(present(await examination.listing()))
                 if room < adds:
-                    pytest.skip(f"it takes {adds} instances, and the group has room for {room}")
+                    pytest.skip(f"the group has room for {room}, and it takes {adds}")
             yield examination
 
     def unknown_ids(self, count: int) -> list[str]:

@@ -46,12 +46,14 @@ WATCHED_LISTINGS = 4
 
 def expect(condition: object, sentence: str) -> None:
     """Fail the test with a sentence for the author of the provider unless the condition holds."""
+    __tracebackhide__ = True
     if not condition:
         fail(sentence)
 
 
 def fail(sentence: str) -> NoReturn:
     """Fail the test."""
+    __tracebackhide__ = True
     raise AssertionError(sentence)
 
 
