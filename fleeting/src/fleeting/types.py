@@ -103,7 +103,7 @@ class State(enum.Enum):
     kept and left alone until the next listing.
 
     Attributes:
-        CREATING: it is asked for or boots, and costs already.
+        CREATING: it was asked for and does not run yet.
         RUNNING: it can be connected to, now or in a moment.
         DELETING: it goes away and does not come back.
         SUSPENDING: it stops, to go on later.
@@ -256,7 +256,7 @@ class ConnectorSettings:
     What is said here wins over what the provider knows.
 
     Attributes:
-        os: see `ConnectInfo`, also for the next ones.
+        os: this and all that has no words here is as in `ConnectInfo`.
         protocol_port: the port.
         key_path: the file with the private key.
         use_static_credentials: do not provision credentials for each instance.
