@@ -24,7 +24,9 @@ __all__ = ("main",)
 
 # The name of each command, and its one line of help, which costs no import.
 COMMANDS: Mapping[str, str] = {
+    "info": "Show what a plugin is, and the keys of its configuration.",
     "list": "Show the installed plugins.",
+    "new": "Make the project of a new plugin.",
 }
 
 
