@@ -124,6 +124,9 @@ class InstanceGroup(ABC):
         as accepted. The group must not replace what was removed. An empty
         sequence does nothing. Never wait for the removal to be finished.
 
+        Args:
+            ids: as listings have them, or had them once.
+
         Returns:
             The accepted ids. If some were not, `error` says why, and the caller asks
             again later.
