@@ -24,10 +24,12 @@ __all__ = ("main",)
 
 # The name of each command, and its one line of help, which costs no import.
 COMMANDS: Mapping[str, str] = {
+    "info": "Show what a plugin is, and the keys of its configuration.",
     "install": "Install plugins, or all that a config file needs.",
     "list": "Show the installed plugins.",
     "login": "Keep the credentials of a private package index.",
     "logout": "Forget the credentials of a private package index.",
+    "new": "Make the project of a new plugin.",
     "uninstall": "Remove a plugin.",
 }
 
