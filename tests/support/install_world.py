@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -98,9 +99,13 @@ class World:
         )
 
     def plugins(self) -> dict[str, str]:
-        """Return the names and versions that `fleeting list` shows, without the built-in one."""
-        rows = [line.split() for line in self.run("list").stdout.splitlines()[1:]]
-        return {name: version for name, version, *_ in rows if name != "local"}
+        """Return the names and versions that `fleeting list` shows, without what is built in."""
+        entries = json.loads(self.run("list", "--json").stdout)
+        return {
+            entry["name"]: entry["version"]
+            for entry in entries
+            if entry["distribution"] != "fleeting"
+        }
 
     def snapshot(self) -> dict[str, bytes]:
         """Return every file of the environment that was not made by importing one."""
