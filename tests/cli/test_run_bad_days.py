@@ -75,7 +75,7 @@ def test_wrong_file_is_exit_code_2(taskscaler: Command, text: str, expected: str
         (["--timeout", "soon", "--", "true"], "'soon' is no duration"),
         (["--timeout", "0", "--", "true"], "'0' is too short"),
         (["--idle-time", "-1s", "--", "true"], "'-1s' is less than nothing"),
-        (["--plugin", "nimbus", "--", "true"], "fleeting-plugin-nimbus"),
+        (["--plugin", "nimbus", "--", "true"], "try `fleeting install nimbus`"),
         (["--plugin-config", "root", "--", "true"], "is not KEY=VALUE"),
         (["--plugin-config", "rot=x", "--", "true"], "did you mean 'root'?"),
         (["--plugin-config", "root=/proc/x", "--", "true"], "/proc/x cannot be used"),

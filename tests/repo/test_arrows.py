@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from importlib.metadata import packages_distributions
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from .conftest import Module
@@ -95,9 +96,15 @@ def impurities(tree: ast.Module) -> list[str]:
     return found
 
 
+@functools.cache
+def _providers() -> Mapping[str, list[str]]:
+    """Return which distributions provide a package; looking at all of them takes a second."""
+    return packages_distributions()
+
+
 def undeclared(imported: Iterable[str], declared: set[str]) -> set[str]:
     """Return the imported packages that no declared distribution provides."""
-    providers = packages_distributions()
+    providers = _providers()
     strangers = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
     return {
         package
