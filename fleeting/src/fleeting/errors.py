@@ -13,6 +13,7 @@ FleetingError
 │   ├── PermissionDenied
 │   ├── GroupGone
 │   └── OutcomeUnknown
+├── GroupHeld
 ├── InstanceError
 │   ├── InstanceGone
 │   └── InstanceUnhealthy
@@ -26,9 +27,10 @@ FleetingError
 
 The class says whose fault it is and what to do: `ConfigError` and
 `PluginError` are for the operator to mend, a `ProviderError` is the cloud's
-answer, an `InstanceError` concerns one instance and never its group, a
-`ConnectorError` is what lies between here and the instance. A class exists
-only where somebody reacts to it differently. Every message is one sentence:
+answer, `GroupHeld` says that another process is at work on the group, an
+`InstanceError` concerns one instance and never its group, a `ConnectorError`
+is what lies between here and the instance. A class exists only where
+somebody reacts to it differently. Every message is one sentence:
 what, where, what to do; and none of them ever holds a secret.
 """
 
@@ -47,6 +49,7 @@ __all__ = (
     "ConnectorError",
     "FleetingError",
     "GroupGone",
+    "GroupHeld",
     "HostKeyMismatch",
     "InstanceError",
     "InstanceGone",
@@ -170,6 +173,21 @@ class OutcomeUnknown(ProviderError):
 
     Ask the next listing; do not repeat an increase on account of it.
     """
+
+
+class GroupHeld(FleetingError):
+    """Another process drives the group now; nothing was done. See `fleeting.lock`.
+
+    Attributes:
+        id: the group, `GroupInfo.id`.
+        holder: the process, for people; empty if it has not said who it is.
+    """
+
+    def __init__(self, id: str, holder: str, advice: str = "stop that one first") -> None:
+        self.id = id
+        self.holder = holder
+        who = f" ({holder})" if holder else ""
+        super().__init__(f"group {id} is driven by another process now{who}; {advice}")
 
 
 class InstanceError(FleetingError):
