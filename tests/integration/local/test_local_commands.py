@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
-import asyncssh
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    import asyncssh
     from tests.integration.local.conftest import Local
 
 pytestmark = pytest.mark.anyio

@@ -15,8 +15,9 @@ from fleeting.errors import ConfigError
 from fleeting.types import State
 
 if TYPE_CHECKING:
-    from fleeting.abc import InstanceGroup
     from tests.integration.local.conftest import Local
+
+    from fleeting.abc import InstanceGroup
 
 pytestmark = [
     pytest.mark.anyio,

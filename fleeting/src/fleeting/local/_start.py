@@ -71,7 +71,7 @@ async def starting(root: Path | None) -> AsyncGenerator[None]:
         yield
         return
     with _open_lock(root, "start.lock") as lock:
-        while not _is_locked_now(lock):
+        while not _is_locked_now(lock):  # noqa: ASYNC110 - another process, which tells nobody
             await anyio.sleep(START_INTERVAL_SECONDS)
         yield
 
