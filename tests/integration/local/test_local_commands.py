@@ -258,7 +258,8 @@ async def test_a_terminal_hangs_up_with_its_channel(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
     """What runs on a terminal ends with it, and a typed Ctrl-C is a signal."""
-    async with connection.create_process("cat; echo over; exec cat", term_type="xterm") as process:
+    async with connection.create_process("echo up; exec cat", term_type="xterm") as process:
+        assert await process.stdout.readline() == "up\r\n"
         process.stdin.write("\x03")
         completed = await process.wait()
     assert completed.exit_signal is not None
