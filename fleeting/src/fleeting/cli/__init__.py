@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleeting import __version__
+from fleeting.cli._text import plain
 from fleeting.errors import ConfigError, FleetingError, PluginError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ("main",)
 
 # The name of each command, and its one line of help, which costs no import.
 COMMANDS: Mapping[str, str] = {
+    "check": "Find what would hurt a group, before the first job.",
+    "group": "Work with one group of instances by hand.",
     "list": "Show the installed plugins.",
 }
 
@@ -88,5 +91,5 @@ def _main() -> int:
 def _tell(error: FleetingError) -> int:
     """Say what went wrong, a line for each problem, and return the exit code."""
     for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
-        click.echo(f"error: {problem}", err=True)
+        click.echo(f"error: {plain(problem)}", err=True)
     return 2 if isinstance(error, ConfigError | PluginError) else 3
