@@ -30,7 +30,7 @@ COMMAND_TIMEOUT = timedelta(seconds=20)
 _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
 
-async def check_group(target: Target, connects: bool, as_json: bool) -> int:  # noqa: FBT001 - started without keywords
+async def check_group(target: Target, *, connects: bool, as_json: bool) -> int:
     """Print all findings about a group, and return the exit code.
 
     Args:

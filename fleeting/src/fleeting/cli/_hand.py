@@ -6,6 +6,7 @@ import math
 import signal
 import sys
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -66,7 +67,7 @@ class Hand:
         return await bounded(call, CALL_SECONDS, f"group {self.id} did not {what}")
 
 
-def perform(function: Callable[..., Awaitable[int]], *args: Any) -> int:
+def perform(function: Callable[..., Awaitable[int]], *args: Any, **options: Any) -> int:
     """Run a command's coroutine to its end, and return the exit code.
 
     Raises:
@@ -74,14 +75,14 @@ def perform(function: Callable[..., Awaitable[int]], *args: Any) -> int:
         KeyboardInterrupt: somebody interrupted; everything has been cleaned up.
     """
     try:
-        return anyio.run(_performed, function, *args)
+        return anyio.run(_performed, partial(function, *args, **options))
     except BaseExceptionGroup as errors:
         raise first_error(errors) from errors
 
 
-async def _performed(function: Callable[..., Awaitable[int]], *args: Any) -> int:
+async def _performed(function: Callable[[], Awaitable[int]]) -> int:
     if sys.platform == "win32":
-        return await function(*args)
+        return await function()
     ended_by: list[signal.Signals] = []
     code = 0
     async with anyio.create_task_group() as tasks:
@@ -94,7 +95,7 @@ async def _performed(function: Callable[..., Awaitable[int]], *args: Any) -> int
                     return
 
         tasks.start_soon(hear)
-        code = await function(*args)
+        code = await function()
         tasks.cancel_scope.cancel()
     return 128 + ended_by[0] if ended_by else code
 

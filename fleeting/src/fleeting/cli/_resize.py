@@ -82,7 +82,8 @@ def growth(
 async def increase(
     target: Target,
     count: int,
-    force: bool,  # noqa: FBT001 - started without keywords
+    *,
+    force: bool,
     wait: Duration | None,
 ) -> int:
     """Ask for more instances, and return the exit code.
@@ -109,7 +110,7 @@ async def increase(
             return 0 if done and accepted.count == count else 1
 
 
-async def decrease(target: Target, ids: Sequence[str], force: bool, yes: bool) -> int:  # noqa: FBT001 - started without keywords
+async def decrease(target: Target, ids: Sequence[str], *, force: bool, yes: bool) -> int:
     """Remove instances, and return the exit code.
 
     Args:
@@ -136,7 +137,7 @@ async def decrease(target: Target, ids: Sequence[str], force: bool, yes: bool) -
             return _conclude(accepted, ids, "removed")
 
 
-async def suspend_or_resume(target: Target, verb: str, ids: Sequence[str], force: bool) -> int:  # noqa: FBT001 - started without keywords
+async def suspend_or_resume(target: Target, verb: str, ids: Sequence[str], *, force: bool) -> int:
     """Stop instances for a while, or start them again, and return the exit code.
 
     Args:

@@ -24,7 +24,7 @@ __all__ = ("instance_rows", "instance_table", "list_instances", "show_status", "
 HEADING = ("ID", "STATE", "INCARNATION", "REASON")
 
 
-async def show_status(target: Target, as_json: bool) -> int:  # noqa: FBT001 - started without keywords
+async def show_status(target: Target, *, as_json: bool) -> int:
     """Print how a group is, and return the exit code.
 
     Args:

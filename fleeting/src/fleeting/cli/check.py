@@ -41,4 +41,4 @@ def command(*, name: str | None, connect: bool, as_json: bool, **words: Any) -> 
     from fleeting.cli._check import check_group
     from fleeting.cli._hand import perform
 
-    return perform(check_group, target, connect, as_json)
+    return perform(check_group, target, connects=connect, as_json=as_json)

@@ -94,7 +94,7 @@ def status(*, as_json: bool, **words: Any) -> int:
     from fleeting.cli._hand import perform
     from fleeting.cli._status import show_status
 
-    return perform(show_status, target, as_json)
+    return perform(show_status, target, as_json=as_json)
 
 
 @command.command()
@@ -121,7 +121,7 @@ def increase(*, count: int, force: bool, wait: bool, timeout: Duration, **words:
     from fleeting.cli._hand import perform
     from fleeting.cli._resize import increase as carry_out
 
-    return perform(carry_out, target, count, force, timeout if wait else None)
+    return perform(carry_out, target, count, force=force, wait=timeout if wait else None)
 
 
 @command.command()
@@ -142,7 +142,7 @@ def decrease(*, ids: tuple[str, ...], force: bool, yes: bool, **words: Any) -> i
     from fleeting.cli._hand import perform
     from fleeting.cli._resize import decrease as carry_out
 
-    return perform(carry_out, target, ids, force, yes)
+    return perform(carry_out, target, ids, force=force, yes=yes)
 
 
 @command.command()
@@ -170,7 +170,7 @@ def _suspend_or_resume(
     from fleeting.cli._hand import perform
     from fleeting.cli._resize import suspend_or_resume
 
-    return perform(suspend_or_resume, target, verb, ids, force)
+    return perform(suspend_or_resume, target, verb, ids, force=force)
 
 
 @command.command()
