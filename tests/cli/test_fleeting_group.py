@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
-from typing_extensions import override
 
+from farm import target
 from fleeting.cli._hand import perform
 from fleeting.cli._resize import Growth, growth, increase, suspend_or_resume
 from fleeting.cli._status import show_status
@@ -30,7 +28,6 @@ from fleeting.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from cli_command import Command
@@ -59,26 +56,6 @@ plugin_config = {{ max_size = 3 }}
 name = "nobody"
 [runners.autoscaler]
 """
-
-
-class Prepared(FakeProvider):
-    """Opens a group that a test has prepared."""
-
-    def __init__(self, group: FakeInstanceGroup) -> None:
-        super().__init__()
-        self.group = group
-
-    @override
-    @asynccontextmanager
-    async def open(self, config: object, settings: object) -> AsyncGenerator[FakeInstanceGroup]:
-        # As a real one may, which has tasks of its own while it is open.
-        async with anyio.create_task_group():
-            yield self.group
-
-
-def target(group: FakeInstanceGroup) -> Target:
-    """Return the name of a group that is there already."""
-    return Target("plugin fake", Prepared(group), None, GroupSettings())
 
 
 # Looking.

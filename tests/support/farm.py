@@ -6,10 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import anyio
+from typing_extensions import override
+
+from fleeting.cli._target import Target
+from fleeting.testing import FakeInstanceGroup, FakeProvider
+from fleeting.types import GroupSettings
 from own_terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 # Long enough for a slow machine; nothing that goes well waits for it.
 DEADLINE_SECONDS = 60
@@ -32,6 +42,7 @@ class Farm:
             *("--plugin-config", "persistent=true"),
         )
         self._terminals: list[Terminal] = []
+        self._started: list[subprocess.Popen[str]] = []
 
     @property
     def program(self) -> str:
@@ -64,7 +75,7 @@ class Farm:
 
     def start(self, subcommand: str, *words: str) -> subprocess.Popen[str]:
         """Start a command on the group, whose output comes through pipes."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [self.program, "group", subcommand, *words],
             cwd=self.folder,
             env=self.environment,
@@ -73,6 +84,8 @@ class Farm:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._started.append(process)
+        return process
 
     def terminal(self, subcommand: str, *words: str) -> Terminal:
         """Start a command on the group on a terminal of its own."""
@@ -101,5 +114,31 @@ class Farm:
         """Remove every instance, with which the server ends, and what a test has left running."""
         for terminal in self._terminals:
             terminal.close()
+        for process in self._started:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None and not stream.closed:
+                    stream.close()
         if ids := self.ids():
             self.group("decrease", *ids, "--yes", "--force")
+
+
+class Prepared(FakeProvider):
+    """Opens a group that a test has prepared."""
+
+    def __init__(self, group: FakeInstanceGroup) -> None:
+        super().__init__()
+        self.group = group
+
+    @override
+    @asynccontextmanager
+    async def open(self, config: object, settings: object) -> AsyncGenerator[FakeInstanceGroup]:
+        # As a real one may, which has tasks of its own while it is open.
+        async with anyio.create_task_group():
+            yield self.group
+
+
+def target(group: FakeInstanceGroup) -> Target:
+    """Return the name of a group that is there already."""
+    return Target("plugin fake", Prepared(group), None, GroupSettings())

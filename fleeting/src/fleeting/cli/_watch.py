@@ -135,9 +135,8 @@ class _Watcher:
 
     def picture(self) -> list[str]:
         """Return the lines of what is known."""
-        lines = [f"{plain(self._hand.id)}: {summary(self._listing)}", ""]
-        lines += instance_table(self._listing.instances) if self._listing.instances else []
-        return lines
+        table = ["", *instance_table(self._listing.instances)] if self._listing.instances else []
+        return [plain(self._hand.id), summary(self._listing), *table]
 
     def _announce(self, notice: Notice) -> None:
         at = f", at {notice.deadline:%H:%M:%SZ} at the latest" if notice.deadline else ""
