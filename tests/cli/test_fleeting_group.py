@@ -323,6 +323,20 @@ def test_a_manager_does_not_start_where_another_is(farm: Farm, taskscaler: Comma
     assert taskscaler.run_jobs(*farm.named, "--", "true").returncode == 0
 
 
+def test_a_group_that_is_listed_twice_is_wrong(farm: Farm, taskscaler: Command) -> None:
+    """Two groups of a file that are one in truth would be counted twice."""
+    path = farm.folder / "twice.toml"
+    path.write_text(
+        '[[runners]]\nname = "a"\n[runners.autoscaler]\nplugin = "local"\n'
+        f'plugin_config = {{ root = "{farm.folder / "farm"}", persistent = true }}\n'
+        "[runners.autoscaler.state_storage]\nenabled = false\n"
+        "[[runners.autoscaler.extensions.group]]\n[[runners.autoscaler.extensions.group]]\n"
+    )
+    done = taskscaler.run_jobs("--config", path, "--", "true")
+    assert done.returncode == 2
+    assert f"group '2' (plugin local) cannot be opened: {farm.id} is in the list" in done.stderr
+
+
 def test_a_group_of_its_own_conflicts_with_nobody(farm: Farm) -> None:
     """Two groups that live and die with their processes have nothing to do with each other."""
     alone = ("--plugin", "local")

@@ -80,10 +80,10 @@ def command() -> None:
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
 
 
-@command.command()
+@command.command("status")
 @_group_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
-def status(*, as_json: bool, **words: Any) -> int:
+def _status(*, as_json: bool, **words: Any) -> int:
     """Show what the group is, and every instance with its state.
 
     \b
@@ -97,7 +97,7 @@ def status(*, as_json: bool, **words: Any) -> int:
     return perform(show_status, target, as_json=as_json)
 
 
-@command.command()
+@command.command("increase")
 @click.argument("count", metavar="N", type=click.IntRange(1))
 @_group_options
 @_force
@@ -110,7 +110,7 @@ def status(*, as_json: bool, **words: Any) -> int:
     callback=_duration,
     help="How long to wait.",
 )
-def increase(*, count: int, force: bool, wait: bool, timeout: Duration, **words: Any) -> int:
+def _increase(*, count: int, force: bool, wait: bool, timeout: Duration, **words: Any) -> int:
     """Ask for N more instances, and say how many were accepted.
 
     \b
@@ -124,12 +124,12 @@ def increase(*, count: int, force: bool, wait: bool, timeout: Duration, **words:
     return perform(carry_out, target, count, force=force, wait=timeout if wait else None)
 
 
-@command.command()
+@command.command("decrease")
 @_ids
 @_group_options
 @_force
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def decrease(*, ids: tuple[str, ...], force: bool, yes: bool, **words: Any) -> int:
+def _decrease(*, ids: tuple[str, ...], force: bool, yes: bool, **words: Any) -> int:
     """Remove instances, after showing them and asking.
 
     \b
@@ -145,20 +145,20 @@ def decrease(*, ids: tuple[str, ...], force: bool, yes: bool, **words: Any) -> i
     return perform(carry_out, target, ids, force=force, yes=yes)
 
 
-@command.command()
+@command.command("suspend")
 @_ids
 @_group_options
 @_force
-def suspend(*, ids: tuple[str, ...], force: bool, **words: Any) -> int:
+def _suspend(*, ids: tuple[str, ...], force: bool, **words: Any) -> int:
     """Stop instances so that they cost less and can go on later."""
     return _suspend_or_resume("suspend", ids, words, force=force)
 
 
-@command.command()
+@command.command("resume")
 @_ids
 @_group_options
 @_force
-def resume(*, ids: tuple[str, ...], force: bool, **words: Any) -> int:
+def _resume(*, ids: tuple[str, ...], force: bool, **words: Any) -> int:
     """Start suspended instances again."""
     return _suspend_or_resume("resume", ids, words, force=force)
 
@@ -173,11 +173,11 @@ def _suspend_or_resume(
     return perform(suspend_or_resume, target, verb, ids, force=force)
 
 
-@command.command()
+@command.command("connect")
 @click.argument("id", metavar="ID")
 @_group_options
 @connector_option
-def connect(*, id: str, **words: Any) -> int:
+def _connect(*, id: str, **words: Any) -> int:
     """Open a shell on an instance; this terminal becomes its terminal.
 
     The exit code is that of the shell. Enter, `~` and a period leave it at once.
@@ -200,12 +200,12 @@ def connect(*, id: str, **words: Any) -> int:
     return perform(open_shell, target, id)
 
 
-@command.command(cls=_WithWords)
+@command.command("run", cls=_WithWords, short_help="Run one command on an instance.")
 @click.argument("id", metavar="ID")
 @_group_options
 @connector_option
 @click.pass_context
-def run(ctx: click.Context, /, *, id: str, **words: Any) -> int:
+def _run(ctx: click.Context, /, *, id: str, **words: Any) -> int:
     """Run one command on an instance, with live input and output; its exit code is the result.
 
     The words after -- are the command; for a shell's tricks write -- sh -c '...'.
@@ -224,7 +224,7 @@ def run(ctx: click.Context, /, *, id: str, **words: Any) -> int:
     return perform(run_command, target, id, ctx.meta[_WORDS])
 
 
-@command.command()
+@command.command("watch", short_help="Show the group live.")
 @_group_options
 @click.option(
     "--interval",
@@ -234,7 +234,7 @@ def run(ctx: click.Context, /, *, id: str, **words: Any) -> int:
     callback=_duration,
     help="How often to look.",
 )
-def watch(*, interval: Duration, **words: Any) -> int:
+def _watch(*, interval: Duration, **words: Any) -> int:
     """Show the group live: a table on a terminal, else a line for each change. Ctrl-C ends it.
 
     \b

@@ -66,6 +66,8 @@ async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
         )
         try:
             group = await stack.enter_async_context(one.provider.open(one.plugin_config, settings))
+            if group.info.id in {other.info.id for other in groups}:
+                raise ConfigError(f"{group.info.id} is in the list already; remove one of the two")
             locks.enter_context(driving(group.info.id, PURPOSE))
         except GroupHeld:
             raise
