@@ -306,7 +306,9 @@ def test_a_group_that_is_driven_is_left_alone(farm: Farm, taskscaler: Command, f
         assert "taskscaler run); stop that one first, or repeat this with --force" in done.stderr
     done = farm.group("run", mine, options=("--", "echo", "read-only"))
     assert done.stdout == "read-only\n"
-    assert farm.group("decrease", mine, "--yes", "--force").returncode == 0
+    done = farm.group("decrease", mine, "--yes", "--force")
+    assert done.returncode == 0
+    assert f"warning: group {farm.id} is driven by process {running.pid} on " in done.stderr
     fifo.write_text("go on\n")
     assert running.wait() == 0
     assert farm.status()["driven_by"] is None
@@ -324,13 +326,14 @@ def test_a_manager_does_not_start_where_another_is(farm: Farm, taskscaler: Comma
 
 
 def test_a_group_that_is_listed_twice_is_wrong(farm: Farm, taskscaler: Command) -> None:
-    """Two groups of a file that are one in truth would be counted twice."""
+    """Two groups of a file that turn out to be one are refused, as one would be counted twice."""
     path = farm.folder / "twice.toml"
     path.write_text(
         '[[runners]]\nname = "a"\n[runners.autoscaler]\nplugin = "local"\n'
         f'plugin_config = {{ root = "{farm.folder / "farm"}", persistent = true }}\n'
         "[runners.autoscaler.state_storage]\nenabled = false\n"
         "[[runners.autoscaler.extensions.group]]\n[[runners.autoscaler.extensions.group]]\n"
+        "plugin_config = { max_size = 3 }\n"
     )
     done = taskscaler.run_jobs("--config", path, "--", "true")
     assert done.returncode == 2

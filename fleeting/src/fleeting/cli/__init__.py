@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleeting import __version__
+from fleeting._descriptors import open_standard_streams
 from fleeting.cli._text import plain
 from fleeting.errors import ConfigError, FleetingError, PluginError
 
@@ -63,6 +64,7 @@ def main() -> None:
     0 is success, 1 that the answer is no, 2 that what was given is wrong, 3 that the system,
     the network or the cloud refused, 130 that somebody interrupted.
     """
+    open_standard_streams()
     sys.exit(_main())
 
 

@@ -123,7 +123,7 @@ async def decrease(target: Target, ids: Sequence[str], *, force: bool, yes: bool
         with ExitStack() as lock:
             _take(lock, hand, "fleeting group decrease", force=force)
             found = await _find(hand, ids)
-            for line in instance_table(found):
+            for line in instance_table(found) if found else ():
                 click.echo(line)
             if found and not yes:
                 what = "this instance" if len(found) == 1 else f"these {len(found)} instances"
@@ -167,6 +167,7 @@ def _take(lock: ExitStack, hand: Hand, purpose: str, *, force: bool) -> None:
         if not force:
             advice = "stop that one first, or repeat this with --force and expect it to object"
             raise GroupHeld(held.id, held.holder, advice) from None
+        click.echo(f"warning: group {plain(hand.id)} is driven by {held.holder or 'another process'}", err=True)
 
 
 async def _find(hand: Hand, ids: Sequence[str]) -> list[Instance]:
