@@ -15,6 +15,11 @@ ALLOWED: dict[str, str] = {
     for name in ("test_full_group_accepts_in_part",)
     for loop in ("asyncio", "trio")
 }
+ALLOWED["tests.contract.test_local_contract.TestLocal::test_info_names_the_same_group_again"] = (
+    "a group whose instances end with it is another one each time"
+)
+# That such a group refuses what it does not declare, another test of the contract proves.
+UNDECLARED = "the group does not declare that it can"
 
 
 def main(report: str) -> int:
@@ -27,8 +32,9 @@ def main(report: str) -> int:
         if skipped is None:
             continue
         name = f"{case.get('classname')}::{case.get('name')}"
-        unexpected += name not in ALLOWED
-        print(f"{name} was skipped: {ALLOWED.get(name) or skipped.get('message')}")
+        message = skipped.get("message") or ""
+        unexpected += name not in ALLOWED and not message.startswith(UNDECLARED)
+        print(f"{name} was skipped: {ALLOWED.get(name) or message}")
     print(f"{len(cases)} tests, {unexpected} skipped without a reason in {__file__}")
     return 1 if unexpected or not cases else 0
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from fleeting.types import (
         Accepted,
+        Capability,
         Completed,
         ConnectInfo,
         Exit,
@@ -124,6 +125,9 @@ class InstanceGroup(ABC):
         as accepted. The group must not replace what was removed. An empty
         sequence does nothing. Never wait for the removal to be finished.
 
+        Args:
+            ids: as listings have them, or had them once.
+
         Returns:
             The accepted ids. If some were not, `error` says why, and the caller asks
             again later.
@@ -197,10 +201,13 @@ class Provider(ABC):
         name: the name of its entry point, as in `plugin = "name"`.
         config_type: a frozen `msgspec.Struct` with `forbid_unknown_fields=True`;
             `[plugin_config]` is decoded into it before anything is opened.
+        capabilities: what its groups may be able to do beyond the ordinary, for people who
+            choose a provider; what a group can really do is in its `info`.
     """
 
     name: ClassVar[str]
     config_type: ClassVar[type[Any]]
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
 
     @abstractmethod
     def open(
@@ -291,10 +298,7 @@ class Process(ABC):
 
 
 class Terminal(Process):
-    """A shell on a terminal of the instance; all that it shows comes through `stdout`.
-
-    What is sent to `stdin` is typed there, so that a byte 3 is a Ctrl-C.
-    """
+    """A shell on a terminal: what is sent is typed there, and `stdout` is all that it shows."""
 
     @abstractmethod
     async def resize(self, columns: int, rows: int) -> None:
@@ -390,7 +394,7 @@ class Connection(ABC):
     def open_shell(
         self, *, kind: str, columns: int, rows: int
     ) -> AbstractAsyncContextManager[Terminal]:
-        """Return a context manager in which the user's shell runs on a terminal, which then ends.
+        """Return a context manager in which a shell of the user runs on a terminal.
 
         Args:
             kind: of the terminal, as in the variable `TERM`.

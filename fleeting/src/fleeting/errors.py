@@ -106,7 +106,12 @@ class PluginNotFound(PluginError):
 
 
 class PluginConflict(PluginError):
-    """Two distributions claim one name; neither is used until one is uninstalled."""
+    """Two distributions claim one name; neither is used until one is uninstalled.
+
+    Attributes:
+        name: the name that they claim.
+        distributions: who claims it, each with its version.
+    """
 
     def __init__(self, kind: str, name: str, distributions: Sequence[str]) -> None:
         self.name = name
@@ -118,7 +123,12 @@ class PluginConflict(PluginError):
 
 
 class PluginBroken(PluginError):
-    """An installed plugin cannot be imported, or registers nothing usable."""
+    """An installed plugin cannot be imported, or registers nothing usable.
+
+    Attributes:
+        name: of its entry point.
+        distribution: that carries it.
+    """
 
     def __init__(self, name: str, distribution: str, reason: str) -> None:
         self.name = name

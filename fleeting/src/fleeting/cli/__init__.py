@@ -28,7 +28,9 @@ __all__ = ("main",)
 COMMANDS: Mapping[str, str] = {
     "check": "Find what would hurt a group, before the first job.",
     "group": "Work with one group of instances by hand.",
+    "info": "Show what a plugin is, and the keys of its configuration.",
     "list": "Show the installed plugins.",
+    "new": "Make the project of a new plugin.",
 }
 
 

@@ -167,7 +167,10 @@ def _take(lock: ExitStack, hand: Hand, purpose: str, *, force: bool) -> None:
         if not force:
             advice = "stop that one first, or repeat this with --force and expect it to object"
             raise GroupHeld(held.id, held.holder, advice) from None
-        click.echo(f"warning: group {plain(hand.id)} is driven by {held.holder or 'another process'}", err=True)
+        click.echo(
+            f"warning: group {plain(hand.id)} is driven by {held.holder or 'another process'}",
+            err=True,
+        )
 
 
 async def _find(hand: Hand, ids: Sequence[str]) -> list[Instance]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleeting.cli._hand import opened
-from fleeting.cli._text import plain, table
+from fleeting.cli._table import table
+from fleeting.cli._text import plain
 from fleeting.errors import ConfigError
 from fleeting.lock import lock_path, read_holder
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from fleeting.cli._target import Target
     from fleeting.types import GroupInfo, Instance, Listing
 
-__all__ = ("instance_rows", "instance_table", "list_instances", "show_status", "summary")
+__all__ = ("instance_table", "list_instances", "show_status", "summary")
 
 HEADING = ("ID", "STATE", "INCARNATION", "REASON")
 
@@ -48,16 +49,13 @@ async def list_instances(hand: Hand) -> Listing:
     return await hand.ask("list its instances", hand.group.update())
 
 
-def instance_table(instances: Iterable[Instance]) -> Iterator[str]:
-    """Yield the lines of a table of instances, sorted by their ids."""
-    yield from table(HEADING, instance_rows(instances))
-
-
-def instance_rows(instances: Iterable[Instance]) -> list[tuple[str, str, str, str]]:
-    """Return the cells of a table of instances, sorted by their ids."""
-    return sorted(
-        (one.id, one.state.value, one.incarnation or "-", one.reason or "") for one in instances
-    )
+def instance_table(instances: Iterable[Instance]) -> list[str]:
+    """Return the lines of a table of instances, sorted by their ids."""
+    rows = [
+        (one.id, one.state.value, one.incarnation or "-", one.reason or "")
+        for one in sorted(instances, key=lambda one: one.id)
+    ]
+    return table(HEADING, [[plain(cell) for cell in row] for row in rows]).splitlines()
 
 
 def summary(listing: Listing) -> str:
