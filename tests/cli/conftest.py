@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cli_command import Command
+from farm import Farm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,3 +29,12 @@ def fifo(tmp_path: Path) -> Path:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     return path
+
+
+@pytest.fixture
+def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Farm]:
+    """Yield a group of instances on this computer that outlive the commands."""
+    monkeypatch.setenv("FLEETING_LOCK_DIR", str(tmp_path / "locks"))
+    farm = Farm(tmp_path)
+    yield farm
+    farm.close()

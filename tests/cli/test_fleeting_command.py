@@ -42,9 +42,20 @@ def _run(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("args", [["--version"], ["list"], ["list", "--json"], ["--help"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--version"],
+        ["list"],
+        ["list", "--json"],
+        ["--help"],
+        ["check", "--help"],
+        ["group", "--help"],
+        ["group", "run", "--help"],
+    ],
+)
 def test_start_imports_nothing_heavy(args: list[str]) -> None:
-    """What only looks at metadata imports no library that costs start-up time."""
+    """What only helps or looks at metadata imports no library that costs start-up time."""
     modules = set(_run(*args).stderr.split())
     assert "fleeting.cli" in modules
     assert modules.isdisjoint(HEAVY)

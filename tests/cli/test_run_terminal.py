@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import subprocess
-import sys
-import termios
 from typing import TYPE_CHECKING
 
 import pytest
+
+from own_terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,68 +15,20 @@ if TYPE_CHECKING:
     from cli_command import Command
 
 
-# Becomes a program whose terminal is its standard input.
-OWN_TERMINAL = """
-import fcntl, os, sys, termios
-os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
-
-class Terminal:
-    """The command on a terminal of its own, as its foreground process."""
-
-    def __init__(self, command: Command, *words: str, columns: int = 80) -> None:
-        self._side, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (24, columns))
-        words = ("run", "--report", str(command.report), *words)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", OWN_TERMINAL, command.program, *words],
-            cwd=command.folder,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        )
-        os.close(theirs)
-        self.text = ""
-
-    def read_until(self, text: str) -> None:
-        """Read what is shown until there is some text in it."""
-        while text not in self.text:
-            data = self._read()
-            assert data, f"{text!r} never came: {self.text!r}"
-
-    def read_all(self) -> str:
-        """Read what is shown until the command has ended."""
-        while self._read():
-            pass
-        return self.text
-
-    def type(self, text: str) -> None:
-        """Press keys."""
-        os.write(self._side, text.encode())
-
-    def close(self) -> None:
-        """Hang up."""
-        os.close(self._side)
-        self.process.kill()
-        self.process.wait()
-
-    def _read(self) -> str:
-        try:
-            data = os.read(self._side, 65536).decode()
-        except OSError:
-            return ""  # Nobody has the terminal open any more.
-        self.text += data
-        return data
+def open_terminal(command: Command, *words: str, columns: int = 80) -> Terminal:
+    """Start `taskscaler run` with a report on a terminal."""
+    words = ("run", "--report", str(command.report), *words)
+    terminal = Terminal(command.program, words, command.folder, columns=columns)
+    terminal.let_go()
+    return terminal
 
 
 @pytest.fixture
 def terminal(taskscaler: Command, fifo: Path) -> Iterator[Terminal]:
     """Yield a terminal on which two jobs read a pipe, one after the other."""
     script = f"echo up; cat {fifo}"
-    opened = Terminal(taskscaler, "--count", "2", "--max-instances", "1", "--", "sh", "-c", script)
+    words = ("--count", "2", "--max-instances", "1", "--", "sh", "-c", script)
+    opened = open_terminal(taskscaler, *words)
     yield opened
     opened.close()
 
@@ -114,7 +63,7 @@ def test_typed_interrupt_lets_the_job_finish(
 def test_narrow_terminal_shows_what_matters_most(taskscaler: Command, fifo: Path) -> None:
     """On 44 columns, the status tells of the jobs, and the table has whole words."""
     words = ("--count", "2", "--max-instances", "1", "--", "sh", "-c", f"cat {fifo}; exit 3")
-    terminal = Terminal(taskscaler, *words, columns=44)
+    terminal = open_terminal(taskscaler, *words, columns=44)
     try:
         terminal.read_until("jobs: 1 waiting, 1 running, 0 done")
         fifo.write_text("one\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleeting.connectors._ssh_process import prepare
+from fleeting.connectors._ssh_process import Launch, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,12 +30,17 @@ def _installed(shell: str) -> list[str]:
     return [path, "sh"] if shell == "busybox" else [path]
 
 
+def _line(launch: Launch) -> str:
+    assert launch.line is not None
+    return launch.line
+
+
 @pytest.mark.parametrize("shell", LOGIN_SHELLS)
 def test_any_login_shell_starts_the_command(shell: str, tmp_path: Path) -> None:
     """Whatever the login shell is, value, folder and the command's own input arrive unchanged."""
     launch = prepare(PRINT, {"VALUE": EVERY_BYTE}, str(tmp_path), announced=False)
     done = subprocess.run(
-        [*_installed(shell), "-c", launch.line],
+        [*_installed(shell), "-c", _line(launch)],
         input=launch.header + b"its own\ninput\0",
         capture_output=True,
         env={**os.environ, "SHELL": "/bin/sh", "LC_ALL": "C.UTF-8"},
@@ -51,7 +56,7 @@ def test_any_login_shell_starts_the_command(shell: str, tmp_path: Path) -> None:
 def test_any_system_shell_runs_the_script(shell: str, tmp_path: Path) -> None:
     """The script works whichever shell `/bin/sh` is."""
     launch = prepare(PRINT, {"VALUE": EVERY_BYTE}, str(tmp_path), announced=False)
-    line = launch.line.replace("/bin/sh", " ".join(_installed(shell)))
+    line = _line(launch).replace("/bin/sh", " ".join(_installed(shell)))
     done = subprocess.run(
         ["/bin/sh", "-c", line],
         input=launch.header,
@@ -70,7 +75,7 @@ def test_a_header_that_breaks_off_starts_nothing(tmp_path: Path) -> None:
     launch = prepare(f"touch {tmp_path}/started", {"A": "x\ny"}, None, announced=False)
     for length in range(0, len(launch.header), 7):
         done = subprocess.run(
-            ["/bin/sh", "-c", launch.line], input=launch.header[:length], check=False
+            ["/bin/sh", "-c", _line(launch)], input=launch.header[:length], check=False
         )
         assert done.returncode == 1
     assert list(tmp_path.iterdir()) == []
@@ -79,7 +84,7 @@ def test_a_header_that_breaks_off_starts_nothing(tmp_path: Path) -> None:
 def test_the_line_tells_nothing() -> None:
     """No part of environment, folder or command is on the line that others can read."""
     launch = prepare("echo secret", {"SECRET": "secret"}, "/secret", announced=True)
-    assert "secret" not in launch.line.lower()
+    assert "secret" not in _line(launch).lower()
 
 
 def test_a_command_that_needs_nothing_goes_unchanged() -> None:

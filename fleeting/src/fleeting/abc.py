@@ -57,6 +57,7 @@ __all__ = (
     "Output",
     "Process",
     "Provider",
+    "Terminal",
 )
 
 
@@ -174,12 +175,7 @@ class InstanceGroup(ABC):
         raise NotSupported(f"group {self.info.id} cannot suspend its instances ({len(ids)} asked)")
 
     async def resume(self, ids: Sequence[str]) -> Accepted:
-        """Start suspended instances again; the contract is that of `suspend`.
-
-        Raises:
-            NotSupported: the group has not the capability.
-            ProviderError: nothing was accepted.
-        """
+        """Start suspended instances again; the contract is that of `suspend`."""
         raise NotSupported(f"group {self.info.id} cannot resume its instances ({len(ids)} asked)")
 
     def watch(self) -> AsyncIterator[Notice]:
@@ -301,6 +297,18 @@ class Process(ABC):
         """
 
 
+class Terminal(Process):
+    """A shell on a terminal: what is sent is typed there, and `stdout` is all that it shows."""
+
+    @abstractmethod
+    async def resize(self, columns: int, rows: int) -> None:
+        """Tell the shell how large the window is now; after its end, do nothing.
+
+        Raises:
+            ConnectionLost: the connection is broken.
+        """
+
+
 class Connection(ABC):
     """A way to one instance, over which many things can be done at the same time.
 
@@ -383,6 +391,22 @@ class Connection(ABC):
             capture_limit=capture_limit,
         )
 
+    def open_shell(
+        self, *, kind: str, columns: int, rows: int
+    ) -> AbstractAsyncContextManager[Terminal]:
+        """Return a context manager in which a shell of the user runs on a terminal.
+
+        Args:
+            kind: of the terminal, as in the variable `TERM`.
+            columns: how wide it is, in characters.
+            rows: how high it is, in characters.
+
+        Raises:
+            NotSupported: this kind of connection, or this instance, has no terminals.
+            ConnectionLost: on entering or inside, the connection broke.
+        """
+        raise NotSupported(f"this connection opens no shell (on {kind}, {columns} by {rows})")
+
     @abstractmethod
     async def put(self, source: Path, destination: str) -> None:
         """Copy a file or a whole folder to the instance, with its permission bits.
@@ -400,12 +424,7 @@ class Connection(ABC):
 
     @abstractmethod
     async def get(self, source: str, destination: Path) -> None:
-        """Copy a file or a whole folder from the instance; see `put` for the rest.
-
-        Raises:
-            TransferFailed: naming the path and the cause; what was copied so far stays.
-            ConnectionLost: the connection broke.
-        """
+        """Copy a file or a whole folder from the instance; the contract is that of `put`."""
 
     @abstractmethod
     async def glob(self, pattern: str) -> list[str]:
@@ -431,13 +450,7 @@ class Connection(ABC):
         raise NotSupported(f"this connection opens no TCP streams (to {host}:{port})")
 
     async def open_unix(self, path: str) -> ByteStream:
-        """Open a stream to a Unix socket on the instance.
-
-        Raises:
-            NotSupported: this kind of connection cannot.
-            Unreachable: nobody listens there, or the instance does not permit it.
-            ConnectionLost: the connection broke.
-        """
+        """Open a stream to a Unix socket on the instance; raises what `open_tcp` does."""
         raise NotSupported(f"this connection opens no Unix sockets (to {path})")
 
     @abstractmethod

@@ -14,6 +14,7 @@ FleetingError
 │   ├── PermissionDenied
 │   ├── GroupGone
 │   └── OutcomeUnknown
+├── GroupHeld
 ├── InstanceError
 │   ├── InstanceGone
 │   └── InstanceUnhealthy
@@ -27,7 +28,8 @@ FleetingError
 
 The class says whose fault it is and what to do: `ConfigError` and
 `PluginError` are for the operator to mend, an `InstallError` is the answer of
-the package installer or of the index, a `ProviderError` is the cloud's, an
+the package installer or of the index, a `ProviderError` is the cloud's,
+`GroupHeld` says that another process is at work on the group, an
 `InstanceError` concerns one instance and never its group, a `ConnectorError`
 is what lies between here and the instance. A class exists only where somebody
 reacts to it differently. Every message is one sentence: what, where, what to
@@ -49,6 +51,7 @@ __all__ = (
     "ConnectorError",
     "FleetingError",
     "GroupGone",
+    "GroupHeld",
     "HostKeyMismatch",
     "InstallError",
     "InstanceError",
@@ -196,6 +199,21 @@ class OutcomeUnknown(ProviderError):
 
     Ask the next listing; do not repeat an increase on account of it.
     """
+
+
+class GroupHeld(FleetingError):
+    """Another process drives the group now; nothing was done. See `fleeting.lock`.
+
+    Attributes:
+        id: the group, `GroupInfo.id`.
+        holder: the process, for people; empty if it has not said who it is.
+    """
+
+    def __init__(self, id: str, holder: str, advice: str = "stop that one first") -> None:
+        self.id = id
+        self.holder = holder
+        who = f" ({holder})" if holder else ""
+        super().__init__(f"group {id} is driven by another process now{who}; {advice}")
 
 
 class InstanceError(FleetingError):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
-import asyncssh
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    import asyncssh
     from tests.integration.local.conftest import Local
 
 pytestmark = pytest.mark.anyio
@@ -227,10 +227,53 @@ async def test_a_command_that_cannot_start_says_why(
     assert "too long" in str(completed.stderr)
 
 
-async def test_no_terminal_is_given(connection: asyncssh.SSHClientConnection) -> None:
-    """A request for a terminal is refused, as instances are for jobs."""
-    with pytest.raises(asyncssh.ChannelOpenError):
-        await connection.run("tty", term_type="xterm")
+async def test_a_command_can_have_a_terminal(connection: asyncssh.SSHClientConnection) -> None:
+    """Its streams are one terminal, of the kind and the size that were asked for, and its own."""
+    script = 'tty && stty size && echo "$TERM" && ps -o tty= -p $$ && echo to stderr >&2'
+    completed = await connection.run(script, term_type="vt100", term_size=(97, 31))
+    assert completed.exit_status == 0
+    name, size, kind, own, last = str(completed.stdout).split("\r\n")[:5]
+    assert name == f"/dev/{own.strip()}"
+    assert (size, kind, last) == ("31 97", "vt100", "to stderr")
+    assert completed.stderr == ""
+
+
+async def test_all_that_a_terminal_shows_arrives(connection: asyncssh.SSHClientConnection) -> None:
+    """The end of a command cuts nothing off that it has written to its terminal before."""
+    completed = await connection.run("seq 1 20000; exit 5", term_type="xterm")
+    assert str(completed.stdout).split() == [str(number) for number in range(1, 20001)]
+    assert completed.exit_status == 5
+
+
+async def test_a_terminal_changes_its_size(connection: asyncssh.SSHClientConnection) -> None:
+    """The command is told when the client's window has another size."""
+    script = "trap 'stty size; exit' WINCH; echo up; while :; do sleep 0.1; done"
+    async with connection.create_process(script, term_type="xterm") as process:
+        assert await process.stdout.readline() == "up\r\n"
+        process.change_terminal_size(50, 20)
+        assert await process.stdout.readline() == "20 50\r\n"
+
+
+async def test_a_terminal_hangs_up_with_its_channel(
+    connection: asyncssh.SSHClientConnection,
+) -> None:
+    """What runs on a terminal ends with it, and a typed Ctrl-C is a signal."""
+    async with connection.create_process("echo up; exec cat", term_type="xterm") as process:
+        assert await process.stdout.readline() == "up\r\n"
+        process.stdin.write("\x03")
+        completed = await process.wait()
+    assert completed.exit_signal is not None
+    assert completed.exit_signal[0] == "INT"
+    process = await connection.create_process("echo $$; exec cat", term_type="xterm")
+    pid = int(await process.stdout.readline())
+    process.close()
+    with anyio.fail_after(30):
+        while await _exists(connection, pid):
+            await anyio.sleep(0.01)
+
+
+async def _exists(connection: asyncssh.SSHClientConnection, pid: int) -> bool:
+    return (await connection.run(f"kill -0 {pid}")).exit_status == 0
 
 
 async def test_files_travel_relative_to_home(

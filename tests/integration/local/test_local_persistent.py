@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from fleeting.errors import ConfigError
@@ -15,6 +16,8 @@ from fleeting.types import State
 
 if TYPE_CHECKING:
     from tests.integration.local.conftest import Local
+
+    from fleeting.abc import InstanceGroup
 
 pytestmark = [
     pytest.mark.anyio,
@@ -58,16 +61,40 @@ async def test_without_instances_the_server_ends(local: Local, tmp_path: Path) -
     assert not (tmp_path / "server.json").exists()
 
 
-@pytest.mark.parametrize("persistent", [True, False])
-async def test_a_second_manager_is_refused(
-    local: Local, tmp_path: Path, *, persistent: bool
-) -> None:
-    """Two managers never drive one root at the same time."""
-    async with local.open(root=tmp_path, persistent=persistent) as group:
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_second_manager_is_refused(local: Local, tmp_path: Path, *, first: bool) -> None:
+    """A group that ends with its manager is nobody else's, and takes over nobody's root."""
+    async with local.open(root=tmp_path, persistent=first) as group:
         with pytest.raises(ConfigError, match="another manager"):
-            async with local.open(root=tmp_path, persistent=persistent):
+            async with local.open(root=tmp_path, persistent=False):
                 pass
         assert await local.states(group) == {}
+
+
+async def test_several_managers_share_what_is_persistent(local: Local, tmp_path: Path) -> None:
+    """A second manager that comes at the same time sees the same group, with settings of its own.
+
+    Whoever of them changes its size is for `fleeting.lock` to say.
+    """
+    groups: list[InstanceGroup] = []
+    done = anyio.Event()
+
+    async def manage(max_size: int) -> None:
+        async with local.open(root=tmp_path, persistent=True, max_size=max_size) as group:
+            groups.append(group)
+            await done.wait()
+
+    async with anyio.create_task_group() as managers:
+        managers.start_soon(manage, 1)
+        managers.start_soon(manage, 1)
+        await local.wait(lambda: len(groups) == 2)
+        async with local.open(root=tmp_path, persistent=True, max_size=3) as third:
+            ids = await local.grow(third, 2)
+        assert (await groups[0].increase(1, "full")).count == 0
+        assert await local.states(groups[1]) == dict.fromkeys(ids, State.RUNNING)
+        await groups[1].decrease(ids)
+        done.set()
+    await local.wait(lambda: not local.processes(tmp_path))
 
 
 async def test_a_persistent_root_is_not_opened_otherwise(local: Local, tmp_path: Path) -> None:

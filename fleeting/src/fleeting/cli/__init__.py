@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fleeting import __version__
+from fleeting._descriptors import open_standard_streams
+from fleeting.cli._text import plain
 from fleeting.errors import ConfigError, FleetingError, InstallError, PluginError
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ __all__ = ("main",)
 
 # The name of each command, and its one line of help, which costs no import.
 COMMANDS: Mapping[str, str] = {
+    "check": "Find what would hurt a group, before the first job.",
+    "group": "Work with one group of instances by hand.",
     "info": "Show what a plugin is, and the keys of its configuration.",
     "install": "Install plugins, or all that a config file needs.",
     "list": "Show the installed plugins.",
@@ -66,6 +70,7 @@ def main() -> None:
     0 is success, 1 that the answer is no, 2 that what was given is wrong, 3 that the system,
     the network or the cloud refused, 130 that somebody interrupted.
     """
+    open_standard_streams()
     sys.exit(_main())
 
 
@@ -94,7 +99,7 @@ def _main() -> int:
 def _tell(error: FleetingError) -> int:
     """Say what went wrong, a line for each problem, and return the exit code."""
     for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
-        click.echo(f"error: {problem}", err=True)
+        click.echo(f"error: {plain(problem)}", err=True)
     if isinstance(error, InstallError):
         return 3 if error.retryable else 1
     return 2 if isinstance(error, ConfigError | PluginError) else 3

@@ -224,6 +224,11 @@ class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
         self._signals.append(signal)
         self._send_signals()
 
+    def resize(self, columns: int, rows: int) -> None:
+        """Tell the command's terminal its size, which nobody confirms."""
+        if self.can_write():
+            self._transport.change_terminal_size(columns, rows)
+
     def kill(self) -> None:
         """Close the channel and end the command, without waiting for anything; idempotent."""
         if not self.settled.is_set():

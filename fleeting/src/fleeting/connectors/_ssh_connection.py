@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import asyncssh
-from asyncssh.constants import OPEN_REQUEST_SESSION_FAILED
+from asyncssh.constants import OPEN_REQUEST_PTY_FAILED, OPEN_REQUEST_SESSION_FAILED
 from typing_extensions import override
 
 from fleeting.abc import Connection
 from fleeting.connectors._ssh_channels import ChannelStream, CommandChannel, StreamChannel
 from fleeting.connectors._ssh_errors import FOREIGN, cause, translate
 from fleeting.connectors._ssh_files import Files
-from fleeting.connectors._ssh_process import Launch, SSHProcess, prepare
+from fleeting.connectors._ssh_process import Launch, SSHProcess, SSHTerminal, prepare
 from fleeting.connectors._ssh_signals import COMMAND, Signaller, delivers_signals
 from fleeting.errors import NotSupported
 
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
+    from fleeting.abc import Terminal
     from fleeting.connectors._ssh_watcher import Watcher
 
 T = TypeVar("T")
 C = TypeVar("C")
+P = TypeVar("P", bound=SSHProcess)
 
 WINDOW_BYTES = 2 * 1024 * 1024
 CLOSE_SECONDS = 2.0
@@ -47,6 +49,8 @@ CLOSE_SECONDS = 2.0
 LINGER_SECONDS = 0.05
 LINGER_TRIES = 100
 END_SECONDS = 5.0
+# What no waiting mends: the server lets us in, and does not do this.
+REFUSALS = (OPEN_REQUEST_PTY_FAILED, OPEN_REQUEST_SESSION_FAILED)
 
 _log = logging.getLogger(__name__)
 
@@ -90,11 +94,25 @@ class SSHConnection(Connection):
         self._watcher.raise_if_lost()
         signaller = None if self._delivers_signals else await self._open_signaller()
         channel = await self._open_command(launch, signaller)
-        process = SSHProcess(channel)
-        self._processes.add(process)
-        try:
+        async with self._running(SSHProcess(channel)) as process:
             if launch.header:
                 await process.send_header(launch.header)
+            yield process
+
+    @override
+    @asynccontextmanager
+    async def open_shell(self, *, kind: str, columns: int, rows: int) -> AsyncGenerator[Terminal]:
+        self._watcher.raise_if_lost()
+        options = {"term_type": kind or "dumb", "term_size": (columns, rows)}
+        channel = await self._open_command(Launch(None), terminal=options)
+        async with self._running(SSHTerminal(channel)) as shell:
+            yield shell
+
+    @asynccontextmanager
+    async def _running(self, process: P) -> AsyncGenerator[P]:
+        """End a process on leaving, and make room for others."""
+        self._processes.add(process)
+        try:
             yield process
         finally:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + END_SECONDS):
@@ -157,7 +175,10 @@ class SSHConnection(Connection):
         self._connection.abort()
 
     async def _open_command(
-        self, launch: Launch, signaller: Signaller | None = None
+        self,
+        launch: Launch,
+        signaller: Signaller | None = None,
+        terminal: Mapping[str, Any] | None = None,
     ) -> CommandChannel:
         def opening() -> Coroutine[Any, Any, CommandChannel]:
             channel = CommandChannel(
@@ -169,11 +190,18 @@ class SSHConnection(Connection):
                 self._connection.create_session,  # pyright: ignore[reportUnknownMemberType] - as above
             )
             return _opened(
-                create(lambda: channel, launch.line, encoding=None, window=WINDOW_BYTES),
+                create(
+                    lambda: channel,
+                    launch.line,
+                    encoding=None,
+                    window=WINDOW_BYTES,
+                    **(terminal or {}),
+                ),
                 channel,
             )
 
-        return await self._open_session(opening, CommandChannel.kill, "runs no command")
+        failure = "runs no command" if terminal is None else "gives no terminal"
+        return await self._open_session(opening, CommandChannel.kill, failure)
 
     async def _open_session(
         self,
@@ -194,7 +222,7 @@ class SSHConnection(Connection):
                 # have ended for us and not yet for the server.
                 tries -= not others
                 lingering = self._permitted and tries > 0
-                if error.code == OPEN_REQUEST_SESSION_FAILED or not (others or lingering):
+                if error.code in REFUSALS or not (others or lingering):
                     self._announce()  # Who waits for this one shall find out for itself.
                     raise NotSupported(
                         f"{self._watcher.where} {failure}: {cause(error)}"

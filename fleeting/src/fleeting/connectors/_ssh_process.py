@@ -23,7 +23,7 @@ from anyio.lowlevel import checkpoint
 from asyncssh.constants import EXTENDED_DATA_STDERR
 from typing_extensions import override
 
-from fleeting.abc import Process
+from fleeting.abc import Process, Terminal
 from fleeting.connectors._ssh_channels import CommandChannel, Sender
 from fleeting.errors import ConnectionLost
 
@@ -55,12 +55,12 @@ class Launch:
     """How to start a command.
 
     Attributes:
-        line: for the user's login shell.
+        line: for the user's login shell; None is that shell itself.
         header: to send to its standard input first; empty if there is none.
         token: the first and last line of the header.
     """
 
-    line: str
+    line: str | None
     header: bytes = b""
     token: str = ""
 
@@ -159,3 +159,23 @@ class SSHProcess(Process):
                     await self._channel.settled.wait()
         finally:
             self._channel.kill()
+
+
+class SSHTerminal(SSHProcess, Terminal):
+    """A shell on a terminal."""
+
+    @override
+    async def resize(self, columns: int, rows: int) -> None:
+        await checkpoint()
+        if self._channel.exit is None:
+            self._channel.raise_if_lost()
+            self._channel.resize(columns, rows)
+
+    @override
+    async def end(self) -> None:
+        """Close the channel: the server hangs up, which ends a shell that hears no TERM."""
+        for receiver in self._channel.receivers.values():
+            receiver.discard()
+        self._channel.abort()
+        with anyio.move_on_after(KILL_SECONDS):
+            await self._channel.settled.wait()

@@ -28,7 +28,14 @@ from fleeting.errors import (
     ProviderError,
     QuotaExceeded,
 )
-from fleeting.local._start import find_server, holding, prepare_root, start_detached, start_server
+from fleeting.local._start import (
+    find_server,
+    holding,
+    prepare_root,
+    start_detached,
+    start_server,
+    starting,
+)
 from fleeting.types import Accepted, ConnectInfo, GroupInfo, Instance, Listing, State
 
 if TYPE_CHECKING:
@@ -56,21 +63,15 @@ class Server:
         self._lock = anyio.Lock()
         self._serial = 0
 
-    async def greet(self, config: LocalConfig) -> dict[str, Any]:
-        """Tell the server this manager's settings, when it has started, and hear what it is.
+    async def greet(self) -> dict[str, Any]:
+        """Wait until the server has started, and hear what it is.
 
         After a cancellation this object is of no use any more.
 
         Raises:
             GroupGone: the server has ended.
         """
-        settings = {
-            "max_size": config.max_size,
-            "boot_delay_seconds": config.boot_delay.total_seconds(),
-            "fail_rate": config.fail_rate,
-            "shell": config.shell,
-        }
-        return await self._exchange("settings", settings)
+        return await self._exchange("greet", {})
 
     async def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
         """Return the reply to a request.
@@ -117,10 +118,17 @@ class Server:
 class LocalGroup(InstanceGroup):
     """The instances of one server."""
 
-    def __init__(self, server: Server, root: str, max_size: int) -> None:
-        self.info = GroupInfo(id=f"local{root}", max_size=max_size, version=__version__)
+    def __init__(self, server: Server, root: str, config: LocalConfig) -> None:
+        self.info = GroupInfo(id=f"local{root}", max_size=config.max_size, version=__version__)
         self._server = server
-        self._max_size = max_size
+        self._max_size = config.max_size
+        # Each manager says his own, since there may be several.
+        self._settings = {
+            "max_size": config.max_size,
+            "boot_delay_seconds": config.boot_delay.total_seconds(),
+            "fail_rate": config.fail_rate,
+            "shell": config.shell,
+        }
 
     @override
     async def update(self) -> Listing:
@@ -134,7 +142,9 @@ class LocalGroup(InstanceGroup):
 
     @override
     async def increase(self, count: int, operation: str) -> Accepted:
-        answer = await self._server.ask("increase", count=count, operation=operation)
+        answer = await self._server.ask(
+            "increase", count=count, operation=operation, settings=self._settings
+        )
         ids = tuple(answer["ids"])
         error = None
         if len(ids) < count:
@@ -187,17 +197,20 @@ async def open_group(config: LocalConfig) -> AsyncGenerator[LocalGroup]:
     """Start the server, or find the one that is persistent, and hold it while the group is open.
 
     Raises:
-        ConfigError: the root cannot be used, or another manager is using it.
+        ConfigError: the root cannot be used, or it is used by another manager and one of the
+            two is not persistent.
         ProviderError: the server did not start.
     """
     async with contextlib.AsyncExitStack() as stack:
         root = None
         if config.root is not None:
             root = await anyio.to_thread.run_sync(prepare_root, config.root)
-            stack.enter_context(holding(root))
+            # Of a persistent group there may be several, as of one in a cloud.
+            stack.enter_context(holding(root, shared=config.persistent))
         try:
             with anyio.fail_after(START_SECONDS):
-                server, answer = await _reach_server(stack, root, config)
+                async with starting(root):
+                    server, answer = await _reach_server(stack, root, config)
         except TimeoutError:
             raise ProviderError(
                 f"the server of the local group did not start within {START_SECONDS:.0f} s; "
@@ -214,7 +227,7 @@ async def open_group(config: LocalConfig) -> AsyncGenerator[LocalGroup]:
                 f"{answer['version']}, and this is {__version__}; remove its instances with that "
                 "version, or choose another root"
             )
-        yield LocalGroup(server, answer["root"], config.max_size)
+        yield LocalGroup(server, answer["root"], config)
 
 
 async def _reach_server(
@@ -227,7 +240,7 @@ async def _reach_server(
         # One that has just lost its last instance may be on its way out.
         with contextlib.suppress(GroupGone):
             server = Server(found, found)
-            answer = await server.greet(config)
+            answer = await server.greet()
             if not config.persistent:
                 raise ConfigError(
                     f"plugin_config.root: {root} holds instances that were started with "
@@ -240,4 +253,4 @@ async def _reach_server(
         server = Server(stream, stream)
     else:
         server = Server(*await stack.enter_async_context(start_server(root)))
-    return server, await server.greet(config)
+    return server, await server.greet()

@@ -119,7 +119,6 @@ class Instance:
             server_factory=lambda: Server(self),
             server_host_keys=[self._host_key],
             encoding=None,
-            allow_pty=False,
             line_editor=False,
             agent_forwarding=False,
             compression_algs=None,

@@ -276,23 +276,24 @@ class Reaper:
     def _handle(self, message: dict[str, Any]) -> None:
         command: int = message["command"]
         if "arguments" in message:
-            self._start(command, message["arguments"], message["environment"])
+            self._start(command, message)
         elif command in self._commands:
             group = self._commands[command]
             kill_group(group, message["signal"])
             if message.get("hangup"):
                 self._hangups[group] = time.monotonic() + HANGUP_SECONDS
 
-    def _start(self, command: int, arguments: list[str], extra: dict[str, str]) -> None:
+    def _start(self, command: int, order: dict[str, Any]) -> None:
+        arguments: list[str] = order["arguments"]
         descriptors = [self._inbox.descriptors.popleft() for _ in range(3)]
         try:
             pid = os.posix_spawn(
                 arguments[0],
                 arguments,
-                self._environment | extra,
+                self._environment | order["environment"],
                 file_actions=[
-                    (os.POSIX_SPAWN_DUP2, descriptor, number)
-                    for number, descriptor in enumerate(descriptors)
+                    *_opening(order["terminal"]),
+                    *((os.POSIX_SPAWN_DUP2, one, number) for number, one in enumerate(descriptors)),
                 ],
                 setsid=True,
                 setsigmask=(),
@@ -364,6 +365,11 @@ class Reaper:
                 kill_group(group, signal.SIGKILL)
             poll.poll(KILL_INTERVAL_SECONDS * 1000)
             self._children.clear()
+
+
+def _opening(terminal: str | None) -> list[tuple[Any, ...]]:
+    """Return what makes a terminal the one of a new session: its leader opens it first."""
+    return [] if terminal is None else [(os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)]
 
 
 class Nursery:

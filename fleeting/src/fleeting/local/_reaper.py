@@ -96,6 +96,8 @@ class Reaper:
         environment: Mapping[str, str],
         streams: tuple[int, int, int],
         ended: Callable[[int | None, str], None],
+        *,
+        terminal: str | None = None,
     ) -> int:
         """Start a command in a session of its own.
 
@@ -105,6 +107,7 @@ class Reaper:
             streams: its standard streams; closed here when they are on their way.
             ended: called once with the wait status, or with None and a reason if it
                 could not be started; not called if the reaper ends first.
+            terminal: the path of the one that all of its streams are, and that it is to have.
 
         Returns:
             A number for the command.
@@ -115,6 +118,7 @@ class Reaper:
             "command": self._last,
             "arguments": list(arguments),
             "environment": dict(environment),
+            "terminal": terminal,
         }
         self._outbox.send(message, streams)
         return self._last

@@ -51,13 +51,12 @@ class Group:
         self._tasks = tasks
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._operations: dict[str, list[str]] = {}
-        self._settings = Settings(0, 0.0, 0.0, "/bin/sh")
         self._username = user_name()
         self._environment = {
             name: value for name, value in os.environ.items() if name.startswith(INHERITED)
         }
         self._requests: dict[str, Callable[..., dict[str, Any]]] = {
-            "settings": self._change_settings,
+            "greet": self._greet,
             "update": self._update,
             "increase": self._increase,
             "decrease": self._decrease,
@@ -78,8 +77,7 @@ class Group:
         """Begin to remove every instance."""
         self._decrease(list(self.instances))
 
-    def _change_settings(self, **settings: Any) -> dict[str, Any]:
-        self._settings = Settings(**settings)
+    def _greet(self) -> dict[str, Any]:
         return {"version": __version__, "root": self._root}
 
     def _update(self) -> dict[str, Any]:
@@ -90,13 +88,14 @@ class Group:
             ]
         }
 
-    def _increase(self, count: int, operation: str) -> dict[str, Any]:
+    def _increase(self, count: int, operation: str, settings: dict[str, Any]) -> dict[str, Any]:
         if operation not in self._operations:
+            wanted = Settings(**settings)
             members = sum(one.state is not State.DELETING for one in self.instances.values())
-            allowed = max(0, min(count, self._settings.max_size - members))
+            allowed = max(0, min(count, wanted.max_size - members))
             while len(self._operations) >= OPERATIONS_LIMIT:
                 del self._operations[next(iter(self._operations))]
-            self._operations[operation] = [self._create() for _ in range(allowed)]
+            self._operations[operation] = [self._create(wanted) for _ in range(allowed)]
         return {"ids": self._operations[operation]}
 
     def _decrease(self, ids: list[str]) -> dict[str, Any]:
@@ -125,10 +124,10 @@ class Group:
             "host_key": instance.host_key,
         }
 
-    def _create(self) -> str:
+    def _create(self, settings: Settings) -> str:
         id = f"local-{secrets.token_hex(6)}"
         folder = f"{self._root}/instances/{id}"
-        instance = Instance(id, folder, self._username, self._environment, self._settings)
+        instance = Instance(id, folder, self._username, self._environment, settings)
         self.instances[id] = instance
         life = self._tasks.create_task(instance.live(self._nursery))
         self._lives[id] = life
@@ -204,7 +203,7 @@ async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 
 async def _serve_socket(group: Group, root: Path) -> None:
-    """Answer one manager after the other, until one goes and leaves no instance behind."""
+    """Answer all managers, until the last one goes and leaves no instance behind."""
     managers: set[asyncio.StreamWriter] = set()
     changed = asyncio.Event()
     is_leaving = False

@@ -17,6 +17,9 @@ event loop's thread, with no task and no buffer of our own beside what one
   until it closes its outputs or the client has had enough.
 * When the channel closes before the command has ended, the command's process
   group gets HUP, and a short time later KILL.
+* With a terminal, its other side takes the place of all three pipes. It ends when
+  the command does, because the system hangs up the terminal of a session whose
+  leader is gone; so what is shown is complete when it ends, and not before.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from asyncssh.stream import SSHServerStreamSession
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from fleeting.local._reaper import Reaper
 
@@ -80,8 +83,14 @@ class Output:
         self._channel = channel
         self._datatype = datatype
         self._moved = moved
+        self._is_terminal = os.isatty(descriptor)
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the terminal that this is another size, which its processes hear of."""
+        if self.is_open:
+            termios.tcsetwinsize(self._descriptor, (rows, columns))
 
     def resume(self) -> None:
         if self.is_open:
@@ -100,7 +109,9 @@ class Output:
 
     def command_ended(self) -> None:
         """Note how much the command left in the pipe."""
-        if self.is_open:
+        if self.is_open and self._is_terminal:
+            self.due = 1  # All that comes until it ends, which is soon.
+        elif self.is_open:
             count = array.array("i", [0])
             fcntl.ioctl(self._descriptor, termios.FIONREAD, count)
             self.due = count[0]
@@ -110,8 +121,11 @@ class Output:
             data = os.read(self._descriptor, READ_SIZE)
         except BlockingIOError:
             return
+        except OSError:
+            data = b""  # So ends a terminal that nobody has open any more.
         if data:
-            self.due = max(0, self.due - len(data))
+            if not self._is_terminal:
+                self.due = max(0, self.due - len(data))
             self._channel.write(data, self._datatype)  # pyright: ignore[reportUnknownMemberType] - the library leaves its type open
             self._moved()
         else:
@@ -130,6 +144,7 @@ class Input:
         self._waiting = b""
         self._is_ending = False
         self._is_open = True
+        self._is_terminal = os.isatty(descriptor)
         os.set_blocking(descriptor, False)
 
     def write(self, data: bytes) -> None:
@@ -143,7 +158,9 @@ class Input:
             self._loop.add_writer(self._descriptor, self._resume)
 
     def end(self) -> None:
-        """Give the command the end of file once everything is written."""
+        """Give the command the end of file once everything is written; a terminal has none."""
+        if self._is_terminal:
+            return
         self._is_ending = True
         if not self._waiting:
             self.close()
@@ -182,7 +199,7 @@ class Command(asyncssh.SSHServerSession[bytes]):
     """A channel that a command runs on."""
 
     _stdin: Input
-    _outputs: tuple[Output, Output]
+    _outputs: tuple[Output, ...]
     _number: int
 
     def __init__(self, reaper: Reaper, channel: asyncssh.SSHServerChannel[bytes]) -> None:
@@ -193,33 +210,54 @@ class Command(asyncssh.SSHServerSession[bytes]):
         self._has_exited = False
         self._has_reported = False
 
-    def start(self, arguments: list[str]) -> bool:
+    def start(self, arguments: list[str], *, on_terminal: bool) -> bool:
         """Start the command; return whether there were files enough to do so."""
-        pipes: list[int] = []
-        try:
-            for _ in range(3):
-                pipes += os.pipe()
-        except OSError:
-            for descriptor in pipes:
-                os.close(descriptor)
-            return False
-        theirs_in, ours_in, ours_out, theirs_out, ours_error, theirs_error = pipes
         # Any byte that waits pauses us: then an unpaused channel is known to be empty.
         self._channel.set_write_buffer_limits(0, 0)
+        environment = dict(self._channel.get_environment())
+        opened: list[int] = []
+        try:
+            streams = self._open_terminal(opened) if on_terminal else self._open_pipes(opened)
+        except OSError:
+            for descriptor in opened:
+                os.close(descriptor)
+            return False
+        if on_terminal:
+            environment["TERM"] = self._channel.get_terminal_type() or "dumb"
+        for output in self._outputs:
+            output.resume()
+        terminal = os.ttyname(streams[0]) if on_terminal else None
+        self._number = self._reaper.start(
+            arguments, environment, streams, self._ended, terminal=terminal
+        )
+        return True
+
+    def _open_pipes(self, opened: list[int]) -> tuple[int, int, int]:
+        for _ in range(3):
+            opened += os.pipe()
+        theirs_in, ours_in, ours_out, theirs_out, ours_error, theirs_error = opened
         self._stdin = Input(ours_in, self._channel)
         self._outputs = (
             Output(ours_out, self._channel, None, self._moved),
             Output(ours_error, self._channel, EXTENDED_DATA_STDERR, self._moved),
         )
-        for output in self._outputs:
-            output.resume()
-        self._number = self._reaper.start(
-            arguments,
-            dict(self._channel.get_environment()),
-            (theirs_in, theirs_out, theirs_error),
-            self._ended,
-        )
-        return True
+        return theirs_in, theirs_out, theirs_error
+
+    def _open_terminal(self, opened: list[int]) -> tuple[int, int, int]:
+        opened += os.openpty()
+        ours, theirs = opened
+        for descriptor in (ours, theirs, theirs):
+            opened.append(os.dup(descriptor))
+        self._stdin = Input(opened[2], self._channel)
+        self._outputs = (Output(ours, self._channel, None, self._moved),)
+        columns, rows, _, _ = self._channel.get_terminal_size()
+        self._outputs[0].resize(columns, rows)
+        return theirs, opened[3], opened[4]
+
+    @override
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        for output in self._outputs[:1]:
+            output.resize(width, height)
 
     @override
     def data_received(self, data: bytes, datatype: int | None) -> None:
@@ -310,12 +348,24 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._reaper = reaper
         self._shell = shell
         self._home = home
+        self._wants_terminal = False
         # Until the client has asked, nothing is done with what comes.
         self._handler: asyncssh.SSHServerSession[bytes] = asyncssh.SSHServerSession()
 
     @override
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         self._channel = chan
+
+    @override
+    def pty_requested(
+        self, term_type: str, term_size: object, term_modes: Mapping[int, int]
+    ) -> bool:
+        self._wants_terminal = True
+        return True
+
+    @override
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        self._handler.terminal_size_changed(width, height, pixwidth, pixheight)
 
     @override
     def exec_requested(self, command: str) -> bool:
@@ -365,7 +415,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     def _start(self, arguments: list[str]) -> bool:
         command = Command(self._reaper, self._channel)
-        is_started = command.start(arguments)
+        is_started = command.start(arguments, on_terminal=self._wants_terminal)
         if is_started:
             self._handler = command
         return is_started

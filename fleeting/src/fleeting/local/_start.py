@@ -19,10 +19,12 @@ from fleeting.errors import ConfigError, ProviderError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
-__all__ = ("find_server", "holding", "prepare_root", "start_detached", "start_server")
+__all__ = ("find_server", "holding", "prepare_root", "start_detached", "start_server", "starting")
 
 # How long the server may take to end every instance before it is killed, which ends them too.
 END_SECONDS = 15.0
+# How often to look whether another manager has started its server.
+START_INTERVAL_SECONDS = 0.02
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LANGUAGE", "LC_")
 
 
@@ -45,20 +47,32 @@ def prepare_root(root: Path) -> Path:
 
 
 @contextmanager
-def holding(root: Path) -> Generator[None]:
-    """Keep every other manager away from a root.
+def holding(root: Path, *, shared: bool) -> Generator[None]:
+    """Keep other managers away from a root: all of them, or those that would not share it.
 
     Raises:
         ConfigError: another one is there.
     """
     with _open_lock(root) as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
                 f"plugin_config.root: {root} is in use by another manager; stop that one, or "
                 "choose another root"
             ) from None
+        yield
+
+
+@asynccontextmanager
+async def starting(root: Path | None) -> AsyncGenerator[None]:
+    """Wait until nobody else starts a server for a root, so that there is never more than one."""
+    if root is None:
+        yield
+        return
+    with _open_lock(root, "start.lock") as lock:
+        while not _is_locked_now(lock):  # noqa: ASYNC110 - another process, which tells nobody
+            await anyio.sleep(START_INTERVAL_SECONDS)
         yield
 
 
@@ -121,8 +135,16 @@ async def find_server(root: Path) -> anyio.abc.SocketStream | None:
         return None
 
 
-def _open_lock(root: Path) -> Any:
-    return os.fdopen(os.open(root / "manager.lock", os.O_RDWR | os.O_CREAT, 0o600), "wb")
+def _open_lock(root: Path, name: str = "manager.lock") -> Any:
+    return os.fdopen(os.open(root / name, os.O_RDWR | os.O_CREAT, 0o600), "wb")
+
+
+def _is_locked_now(lock: Any) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _command() -> list[str]:

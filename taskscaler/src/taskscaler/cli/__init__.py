@@ -10,14 +10,13 @@ import sys
 
 import click
 
+from fleeting._descriptors import open_standard_streams
 from taskscaler import __version__
 from taskscaler.cli.config import config
 from taskscaler.cli.explain import explain
 from taskscaler.cli.run import run
 
 __all__ = ("main",)
-
-_STDERR = 2
 
 
 @click.group(
@@ -37,18 +36,8 @@ _command_group.add_command(run)
 
 def main() -> None:
     """Run the command and exit with its code; wrong usage is one sentence and code 2."""
-    _open_standard_streams()
+    open_standard_streams()
     sys.exit(_main())
-
-
-def _open_standard_streams() -> None:
-    """Connect those to nothing that were closed by who started us, as by `>&-`.
-
-    Else the next file to be opened would take their numbers, and get what we write to them.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        pass
-    os.close(descriptor)
 
 
 def _give_up_output() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +10,7 @@ import click
 import msgspec
 
 from fleeting.errors import ConfigError
+from fleeting.lock import read_holder
 from fleeting.types import Duration
 from taskscaler.config import read_config
 from taskscaler.core.explain import explain
@@ -116,20 +114,9 @@ def _read(path: Path) -> _Account:
 
 def _is_held(path: Path) -> bool | None:
     """Return whether the one that holds a state file is alive, without touching its lock."""
-    lock = path.resolve().with_name(f"{path.resolve().name}.lock")
-    try:
-        process, host = lock.read_text(errors="replace").split()
-    except (OSError, ValueError):
-        return False  # Whoever goes in order leaves it empty.
-    if sys.platform == "win32" or host != socket.gethostname() or not process.isdecimal():
-        return None
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # Of another user.
-    return True
+    holder = read_holder(path.resolve().with_name(f"{path.resolve().name}.lock"))
+    # Whoever goes in order leaves it empty.
+    return holder.is_alive if holder is not None else False
 
 
 # What is known of one key.

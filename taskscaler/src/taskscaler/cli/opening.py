@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fleeting.errors import ConfigError, FleetingError
+from fleeting.errors import ConfigError, FleetingError, GroupHeld
+from fleeting.lock import driving
 from fleeting.types import GroupSettings
 from taskscaler.cli.reached import ReachedGroup
 from taskscaler.errors import TaskscalerError
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from taskscaler.storage import Store
 
 __all__ = ("open_groups", "open_store", "with_limits")
+
+# For whoever is refused by the lock of a group.
+PURPOSE = "taskscaler run"
 
 
 @asynccontextmanager
@@ -42,15 +46,18 @@ async def open_store(state: State | None) -> AsyncGenerator[Store]:
 
 
 async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
-    """Open all groups in order, and let a stack close them.
+    """Open all groups in order, drive them alone, and let a stack close them.
 
     One that cannot be opened is an error even where there are others: what runs there
     could be neither used nor counted against the limits, nor removed.
 
     Raises:
+        GroupHeld: another process drives one of them.
         FleetingError: one of them cannot be opened, naming it if there are several.
     """
     groups: list[InstanceGroup] = []
+    # Below the groups in the stack, so that each lock is held until its group is closed.
+    locks = stack.enter_context(ExitStack())
     for one in plan.groups:
         limits = (plan.settings.max_instances, one.max_instances)
         settings = GroupSettings(
@@ -59,6 +66,11 @@ async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
         )
         try:
             group = await stack.enter_async_context(one.provider.open(one.plugin_config, settings))
+            if group.info.id in {other.info.id for other in groups}:
+                raise ConfigError(f"{group.info.id} is in the list already; remove one of the two")
+            locks.enter_context(driving(group.info.id, PURPOSE))
+        except GroupHeld:
+            raise
         except FleetingError as error:
             if len(plan.groups) == 1:
                 raise

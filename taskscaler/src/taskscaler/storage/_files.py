@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from fleeting.lock import locked_file, read_holder
 from taskscaler.errors import StoreError, StoreLocked
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -35,8 +30,6 @@ PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 # Where nothing is linked to another file behind our back, and no child process inherits it.
 SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-# On Windows a locked byte cannot be read, so it is one that the holder's name never reaches.
-LOCKED_BYTE = 1 << 20
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -113,63 +106,26 @@ def sync_directory(directory: Path) -> None:
 def locked(path: Path) -> Generator[None]:
     """Keep every other scaler away from a file, as long as this process lives at most.
 
-    The lock is the system's, on a file of its own beside it: it goes with the process,
-    however that ends, so it never has to be removed by hand. That file says who holds it.
+    The lock is on a file of its own beside it, which says who holds it; see `fleeting.lock`.
 
     Raises:
         StoreLocked: another scaler that is alive holds it.
         StoreError: the lock cannot be had for another reason.
     """
-    lock = beside(path, ".lock")
-    try:
-        handle = open_private(lock, os.O_RDWR)
-    except OSError as error:
-        raise _unlockable(lock, error) from None
-    try:
-        _lock(handle, lock, path)
-        # Whoever is alive may be asked to stop, so say who that is.
-        _write_holder(handle, f"{os.getpid()} {socket.gethostname()}\n")
+    path_of_lock = beside(path, ".lock")
+    with ExitStack() as stack:
         try:
-            yield
-        finally:
-            _write_holder(handle, "")
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, lock: Path, path: Path) -> None:
-    try:
-        if sys.platform == "win32":
-            os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        raise StoreLocked(
-            f"the state file {path} is in use by another scaler{_holder(handle)}; stop that one, "
-            "or give this one a file of its own"
-        ) from None
-    except OSError as error:
-        raise _unlockable(lock, error) from None
-
-
-def _holder(handle: int) -> str:
-    os.lseek(handle, 0, os.SEEK_SET)
-    # What stands there is for a person and may be another program's: do not trust it.
-    words = os.read(handle, 300).decode(errors="replace").split()
-    if len(words) != 2 or not words[0].isdecimal() or not words[1].isprintable():  # noqa: PLR2004 - a process and its host
-        return ""
-    return f" (process {words[0]} on {words[1]})"
-
-
-def _write_holder(handle: int, text: str) -> None:
-    # On a full disk the lock holds all the same; only its message would be poorer.
-    try:
-        os.ftruncate(handle, 0)
-        os.lseek(handle, 0, os.SEEK_SET)
-        os.write(handle, text.encode())
-    except OSError:
-        pass
+            stack.enter_context(locked_file(path_of_lock))
+        except BlockingIOError:
+            holder = read_holder(path_of_lock)
+            raise StoreLocked(
+                f"the state file {path} is in use by another scaler"
+                f"{f' ({holder})' if holder else ''}; stop that one, or give this one a file of "
+                "its own"
+            ) from None
+        except OSError as error:
+            raise _unlockable(path_of_lock, error) from None
+        yield
 
 
 def _unlockable(lock: Path, error: OSError) -> StoreError:

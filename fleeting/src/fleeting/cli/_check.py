@@ -1,0 +1,158 @@
+"""What `fleeting check` finds: the provider's own findings, and whether an instance is reached."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import click
+
+from fleeting.cli._hand import CALL_SECONDS, bounded, opened, reach
+from fleeting.cli._status import list_instances
+from fleeting.cli._text import plain
+from fleeting.errors import ConfigError, FleetingError
+from fleeting.types import Finding, Severity, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from fleeting.cli._hand import Hand
+    from fleeting.cli._target import Target
+
+__all__ = ("check_group", "told", "verdict", "worst_first")
+
+# A provider may ask a cloud many things.
+CHECK_SECONDS = 300.0
+COMMAND_TIMEOUT = timedelta(seconds=20)
+
+_ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
+
+
+async def check_group(target: Target, *, connects: bool, as_json: bool) -> int:
+    """Print all findings about a group, and return the exit code.
+
+    Args:
+        target: the group.
+        connects: whether an instance is to be reached, too.
+        as_json: whether a program reads it.
+    """
+    findings = await _ask_provider(target)
+    # Opening what cannot work would only say the same again, less well.
+    if connects and verdict(findings) != Severity.ERROR.value:
+        findings = [*findings, await _reachability(target)]
+    findings = worst_first(findings)
+    if as_json:
+        click.echo(json.dumps(_document(target, findings), indent=2))
+    else:
+        for line in told(target.label, findings):
+            click.echo(line)
+    return 1 if verdict(findings) == Severity.ERROR.value else 0
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings in the order of their severity, and else as they were."""
+    return sorted(findings, key=lambda one: _ORDER.index(one.severity))
+
+
+def verdict(findings: Iterable[Finding]) -> str:
+    """Return the worst severity that counts, `error` or `warning`, or else `ok`."""
+    severities = {one.severity for one in findings} - {Severity.INFO}
+    return next((one.value for one in _ORDER if one in severities), "ok")
+
+
+def told(label: str, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield what a person reads; a fix of several lines is a block that can be copied."""
+    for one in findings:
+        yield f"{one.severity.value}: {plain(one.code)}: {plain(one.reason)}"
+        lines = [plain(line.replace("\t", "    ")) for line in one.fix.strip("\n").splitlines()]
+        if len(lines) == 1:
+            yield f"    fix: {lines[0]}"
+        elif lines:
+            yield "    fix:"
+            yield from (f"        {line}".rstrip() for line in lines)
+    counts = [(sum(one.severity is kind for one in findings), kind.value) for kind in _ORDER[:2]]
+    found = " and ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts if n)
+    yield f"{plain(label)}: {found or 'nothing stands in the way'}"
+
+
+async def _ask_provider(target: Target) -> list[Finding]:
+    try:
+        call = target.provider.check(target.config, target.settings)
+        return list(await bounded(call, CHECK_SECONDS, f"{target.label} was not checked"))
+    except ConfigError as error:
+        return [Finding(Severity.ERROR, "check-failed", problem) for problem in error.problems]
+    except FleetingError as error:
+        return [Finding(Severity.ERROR, "check-failed", str(error))]
+
+
+async def _reachability(target: Target) -> Finding:
+    """Find out whether jobs would get to an instance, if there is one to try it with."""
+    try:
+        async with opened(target) as hand:
+            return await _reach_one(hand)
+    except ConfigError as error:
+        return Finding(Severity.ERROR, "not-opened", "; ".join(error.problems))
+    except FleetingError as error:
+        return Finding(Severity.ERROR, "not-opened", str(error))
+
+
+async def _reach_one(hand: Hand) -> Finding:
+    try:
+        listing = await list_instances(hand)
+    except FleetingError as error:
+        return Finding(Severity.ERROR, "not-listed", str(error))
+    running = sorted(one.id for one in listing.instances if one.state is State.RUNNING)
+    if not running:
+        return Finding(
+            Severity.WARNING,
+            "no-instance",
+            "no instance runs, so it is not proven that one can be reached",
+            "start one with `fleeting group increase 1 --wait`, and check again",
+        )
+    return await _reach_this(hand, running[0])
+
+
+async def _reach_this(hand: Hand, id: str) -> Finding:
+    began = anyio.current_time()
+    try:
+        async with reach(hand, id) as connection:
+            call = connection.run("true", timeout=COMMAND_TIMEOUT)
+            completed = await bounded(call, CALL_SECONDS, f"instance {id} ran no command")
+    except (FleetingError, OSError) as error:
+        return Finding(
+            Severity.ERROR,
+            "unreachable",
+            f"instance {id} runs and cannot be used: {error}",
+            "if its address, user or key are wrong, set them in [runners.autoscaler."
+            "connector_config]; else let the network and the instance accept the connection",
+        )
+    seconds = anyio.current_time() - began
+    if completed.succeeded:
+        text = f"instance {id} was reached and has run a command within {seconds:.1f} s"
+        return Finding(Severity.INFO, "reachable", text)
+    how = "took too long" if completed.timed_out else f"ended with {completed.status}"
+    return Finding(
+        Severity.ERROR,
+        "no-command",
+        f"instance {id} was reached, and the command `true` {how} there",
+        "look at the user's shell and its start-up files on the instance",
+    )
+
+
+def _document(target: Target, findings: Sequence[Finding]) -> dict[str, Any]:
+    return {
+        "group": target.label,
+        "plugin": target.provider.name,
+        "findings": [
+            {
+                "severity": one.severity.value,
+                "code": one.code,
+                "reason": one.reason,
+                "fix": one.fix,
+            }
+            for one in findings
+        ],
+        "verdict": verdict(findings),
+    }
