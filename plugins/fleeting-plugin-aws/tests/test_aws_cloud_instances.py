@@ -8,7 +8,7 @@ import pytest
 from aiobotocore.session import get_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     from aws_cloud import AwsCloud

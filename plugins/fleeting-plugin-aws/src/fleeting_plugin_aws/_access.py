@@ -13,7 +13,7 @@ it is asked for, and kept nowhere.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,10 @@ import anyio
 
 from fleeting.errors import (
     ConfigError,
+    FleetingError,
     InstanceGone,
     InstanceUnhealthy,
     PermissionDenied,
-    ProviderError,
 )
 from fleeting.types import ConnectInfo
 from fleeting_plugin_aws._describe import describe_machines, state_of
@@ -118,11 +118,11 @@ class Access:
         machine = await self._find(id)
         info = _info(id, machine, self._settings)
         if self._config.host_keys == "console":
-            info = _replace(info, host_keys=await self._read_host_keys(id))
+            info = replace(info, host_keys=await self._read_host_keys(id))
         if is_pushed(self._settings, info.os):
             info = await self._push(info, machine)
         elif info.os == "windows" and self._settings.password is None:
-            info = _replace(info, password=await self._password(id))
+            info = replace(info, password=await self._password(id))
         return info
 
     async def _find(self, id: str) -> Mapping[str, Any]:
@@ -156,7 +156,7 @@ class Access:
             )
         except Refused as error:
             raise _instance_error(info.id, error) from None
-        info = _replace(
+        info = replace(
             info, private_key=self._key.private, expires=expires, timeout=CONNECT_TIMEOUT
         )
         self._answers[info.id] = (pushed + REUSE.total_seconds(), info)
@@ -197,9 +197,7 @@ class Access:
     async def _console(self, id: str) -> str:
         """Return what an instance has printed on its console; older kinds tell it late."""
         try:
-            answer = await self._clients.ask(
-                "ec2", "GetConsoleOutput", InstanceId=id, Latest=True
-            )
+            answer = await self._clients.ask("ec2", "GetConsoleOutput", InstanceId=id, Latest=True)
         except Refused as error:
             if error.code != "UnsupportedOperation":
                 raise _instance_error(id, error) from None
@@ -264,12 +262,6 @@ def _info(id: str, machine: Mapping[str, Any], settings: ConnectorSettings) -> C
     )
 
 
-def _replace(info: ConnectInfo, **changes: Any) -> ConnectInfo:
-    from dataclasses import replace
-
-    return replace(info, **changes)
-
-
 def _usable(id: str, machine: Mapping[str, Any] | None, is_member: bool) -> Mapping[str, Any]:  # noqa: FBT001
     """Return an instance that can be reached.
 
@@ -291,9 +283,9 @@ def _usable(id: str, machine: Mapping[str, Any] | None, is_member: bool) -> Mapp
     return machine
 
 
-def _instance_error(id: str, error: Refused) -> Exception:
+def _instance_error(id: str, error: Refused) -> FleetingError:
     if error.code in _NOT_FOUND:
         return InstanceUnhealthy(id, f"instance {id}: {error}")
     if error.code in _NOT_NOW:
         return InstanceUnhealthy(id, f"instance {id} takes no key now: {error}")
-    return error if isinstance(error, ProviderError) else ProviderError(str(error))
+    return error

@@ -120,7 +120,11 @@ def is_protected(group: Snapshot) -> bool:
 
 
 def is_final(
-    group: Snapshot, activities: Sequence[Activity], since: datetime, patience: timedelta, now: datetime
+    group: Snapshot,
+    activities: Sequence[Activity],
+    since: datetime,
+    patience: timedelta,
+    now: datetime,
 ) -> bool:
     """Return whether what is missing of a group can be said not to come.
 

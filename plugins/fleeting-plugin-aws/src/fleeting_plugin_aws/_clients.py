@@ -165,7 +165,9 @@ class Clients:
             keys: dict[str, str] = {}
             if self._config.assume_role_arn is not None:
                 keys, generation.renew_at = await self._assume(self._config.assume_role_arn)
-            session = self._session if self._generation is None else await _new_session(self._config)
+            session = (
+                self._session if self._generation is None else await _new_session(self._config)
+            )
             for service in SERVICES:
                 if service == "sqs" and self._config.interruption_queue_url is None:
                     continue

@@ -153,6 +153,17 @@ class Refused(ProviderError):
         super().__init__(message)
 
 
+# What AWS says, what that is to us, and what to do about it.
+_ANSWERS: tuple[tuple[frozenset[str], type[ProviderError], str], ...] = (
+    (THROTTLING, Throttled, "lower requests_per_second in plugin_config if that goes on"),
+    (EXPIRED, CredentialsExpired, "renew the credentials where the SDK looks for them"),
+    (PERMISSION, PermissionDenied, "`fleeting check aws` shows the policy that allows it"),
+    (CAPACITY, OutOfCapacity, "another zone or instance type may have some"),
+    (QUOTA, QuotaExceeded, "ask AWS for a higher quota of the account, or for less"),
+    (BUSY, ProviderError, "it is tried again"),
+)
+
+
 def translate(error: Exception, what: str, *, mutates: bool) -> FleetingError:
     """Return the error that says the same in the words of `fleeting`.
 
@@ -181,20 +192,9 @@ def _answered(error: Any, what: str, *, mutates: bool) -> FleetingError:
     words = str(response.get("Error", {}).get("Message", "")).strip().rstrip(".")
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     said = f"{what}: AWS says {code or status}" + (f": {words}" if words else "")
-    if code in THROTTLING:
-        return Throttled(f"{said}; requests_per_second in plugin_config makes us slower")
-    if code in EXPIRED:
-        return CredentialsExpired(f"{said}; renew the credentials where the SDK looks for them")
-    if code in PERMISSION:
-        return PermissionDenied(
-            f"{said}; allow it to these credentials: `fleeting check aws` shows the least policy"
-        )
-    if code in CAPACITY:
-        return OutOfCapacity(f"{said}; another zone or instance type may have some")
-    if code in QUOTA:
-        return QuotaExceeded(f"{said}; raise the account's limit, or ask for less")
-    if code in BUSY:
-        return ProviderError(f"{said}; it is tried again")
+    for codes, make, advice in _ANSWERS:
+        if code in codes:
+            return make(f"{said}; {advice}")
     if status >= SERVER_FAULT:
         return _unknown(f"{said}; AWS failed internally", mutates=mutates)
     if any(phrase in words.lower() for phrase in _GROUP_GONE):

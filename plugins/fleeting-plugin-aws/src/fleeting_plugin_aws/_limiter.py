@@ -29,7 +29,7 @@ def pause(attempt: int, chance: float) -> float:
         attempt: which one failed; the first is 1.
         chance: a random number from 0 to 1.
     """
-    span = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
+    span: float = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
     return span * (0.5 + 0.5 * chance)
 
 
@@ -76,9 +76,7 @@ class Limiters:
     def __init__(self) -> None:
         self._limiters: dict[tuple[str, str, str], Limiter] = {}
 
-    def get(
-        self, account: str, region: str, endpoint: str, requests_per_second: float
-    ) -> Limiter:
+    def get(self, account: str, region: str, endpoint: str, requests_per_second: float) -> Limiter:
         """Return the limiter of an account in a region; of two rates the lower one counts."""
         limiter = self._limiters.setdefault(
             (account, region, endpoint), Limiter(requests_per_second)

@@ -96,7 +96,10 @@ class Sleepers:
         return found
 
     def _steps(
-        self, wishes: Mapping[str, Wish], group: Snapshot, machines: Mapping[str, Mapping[str, object]]
+        self,
+        wishes: Mapping[str, Wish],
+        group: Snapshot,
+        machines: Mapping[str, Mapping[str, object]],
     ) -> dict[str, Step]:
         return {
             id: next_step(wish, group.members[id].lifecycle, state_of(machines.get(id)))

@@ -57,6 +57,12 @@ class Sleeping(NamedTuple):
     reason: str | None = None
 
 
+# What is in standby and not ours to put to sleep or to wake.
+_LEFT_ALONE = {
+    "pending": Sleeping(State.RESUMING),
+    "running": Sleeping(State.UNKNOWN, "somebody has put it in standby, and it runs"),
+    "stopping": Sleeping(State.SUSPENDING),
+}
 _GONE = frozenset({"shutting-down", "terminated"})
 _STANDBY = frozenset({"EnteringStandby", "Standby"})
 
@@ -101,24 +107,14 @@ def sleeping(wish: Wish | None, lifecycle: str, machine: str) -> Sleeping:
     """
     if lifecycle not in _STANDBY:
         found = life(lifecycle).state
-        if wish is Wish.WAKE and found is State.CREATING:
-            return Sleeping(State.RESUMING)
-        return Sleeping(found)
+        wakes = wish is Wish.WAKE and found is State.CREATING
+        return Sleeping(State.RESUMING if wakes else found)
     if machine in _GONE:
         return Sleeping(State.FAILED, "EC2 has ended it while it was in standby")
     if wish is Wish.WAKE:
         return Sleeping(State.RESUMING)
+    if lifecycle == "Standby" and machine == "stopped":
+        return Sleeping(State.SUSPENDED)
     if lifecycle == "EnteringStandby" or wish is Wish.SLEEP:
-        done = lifecycle == "Standby" and machine == "stopped"
-        return Sleeping(State.SUSPENDED if done else State.SUSPENDING)
-    match machine:
-        case "stopped":
-            return Sleeping(State.SUSPENDED)
-        case "stopping":
-            return Sleeping(State.SUSPENDING)
-        case "running":
-            return Sleeping(State.UNKNOWN, "somebody has put it in standby, and it runs")
-        case "pending":
-            return Sleeping(State.RESUMING)
-        case _:
-            return Sleeping(State.UNKNOWN, "EC2 does not say what it does")
+        return Sleeping(State.SUSPENDING)
+    return _LEFT_ALONE.get(machine, Sleeping(State.UNKNOWN, "EC2 does not say what it does"))
