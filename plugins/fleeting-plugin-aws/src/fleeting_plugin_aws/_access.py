@@ -108,7 +108,9 @@ class Access:
 
     def keep_only(self, ids: Collection[str]) -> None:
         """Forget what is known of all others."""
-        self.forget([id for id in {*self._known, *self._answers} if id not in ids])
+        self.forget(
+            [id for id in {*self._known, *self._answers, *self._host_keys} if id not in ids]
+        )
 
     async def connect_info(self, id: str) -> ConnectInfo:
         """Return how to reach an instance; see `InstanceGroup.connect_info`."""

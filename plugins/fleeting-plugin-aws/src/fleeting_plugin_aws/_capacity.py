@@ -139,7 +139,8 @@ def is_final(
     failed = [one for one in activities if one.is_failed_launch and one.started >= since]
     if coming or not failed:
         return False
-    return max(one.ended for one in failed) + patience <= now
+    # The cloud's clock, as it comes with an answer, has whole seconds.
+    return max(one.ended for one in failed).replace(microsecond=0) + patience <= now
 
 
 def lowered(group: Snapshot) -> int:

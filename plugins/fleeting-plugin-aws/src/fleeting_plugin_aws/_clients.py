@@ -111,17 +111,19 @@ class Clients:
         renewed = False
         while True:
             await self.limiter.wait()
+            generation: _Generation | None = None
             try:
-                return await self._try(service, operation, parameters)
+                generation = await self._current()
+                return await _call(generation, service, operation, parameters)
             except Exception as error:  # noqa: BLE001 - all that an SDK may raise is translated
                 failure = _provider_error(error, f"{operation} of {self._where}", mutates=mutates)
             if isinstance(failure, Throttled):
                 self.limiter.exhaust(anyio.current_time())
             if isinstance(failure, CredentialsExpired):
-                if renewed or self._generation is None:
+                if renewed or generation is None:
                     raise failure
                 # Nothing was done, and there may be better ones by now.
-                self._generation.renew_at = datetime.now(UTC)
+                generation.renew_at = datetime.now(UTC)
                 renewed = True
                 continue
             again = failure.retryable and (isinstance(failure, Throttled) or not mutates)
@@ -129,21 +131,6 @@ class Clients:
                 raise failure
             await anyio.sleep(pause(attempt, random.random()))  # noqa: S311 - no secret
             attempt += 1
-
-    async def _try(
-        self, service: str, operation: str, parameters: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        generation = await self._current()
-        generation.users += 1
-        try:
-            client = generation.clients[service]
-            method = getattr(client, _snake(operation))
-            answer: dict[str, Any] = await method(**parameters)
-            return answer
-        finally:
-            generation.users -= 1
-            if generation.retired and not generation.users:
-                await _close(generation)
 
     async def _current(self) -> _Generation:
         """Return the clients to use, new ones if the old ones are of no use any more."""
@@ -263,6 +250,21 @@ def _load_session(config: AwsConfig) -> Any:
     for service in LARGE_SERVICES:
         loader.load_service_model(service, "service-2")
     return session
+
+
+async def _call(
+    generation: _Generation, service: str, operation: str, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Send a request once."""
+    generation.users += 1
+    try:
+        method = getattr(generation.clients[service], _snake(operation))
+        answer: dict[str, Any] = await method(**parameters)
+        return answer
+    finally:
+        generation.users -= 1
+        if generation.retired and not generation.users:
+            await _close(generation)
 
 
 async def _close(generation: _Generation) -> None:

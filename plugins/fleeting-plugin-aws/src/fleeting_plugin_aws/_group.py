@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
@@ -30,7 +31,6 @@ from fleeting_plugin_aws._states import is_absent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-    from datetime import datetime
 
     from fleeting.types import ConnectInfo, GroupInfo, Notice
     from fleeting_plugin_aws import AwsConfig
@@ -114,6 +114,8 @@ class AwsGroup(InstanceGroup):
                     f"{shlex.quote(self._name)} --max-size NUMBER"
                 )
             if plan.accepted:
+                # Also if the answer is lost: failures from before are none of this request.
+                self._losses.since = datetime.now(UTC)
                 answer = await self._clients.change(
                     "autoscaling",
                     "SetDesiredCapacity",

@@ -30,7 +30,7 @@ RECORDS = 100
 
 
 class Losses:
-    """Knows which failures have been told.
+    """Knows since when failures count; those before that have been told, or made good.
 
     Args:
         clients: how to ask.
@@ -40,7 +40,7 @@ class Losses:
         since: when the group was opened, by the cloud's clock.
 
     Attributes:
-        since: when more was asked for last, or the group was opened.
+        since: when more was asked for last, or the group was opened, or failures were told.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Losses:
         self._name = name
         self._patience = patience
         self._writing = writing
+        # AWS's clock has whole seconds, in which more than one thing can happen.
         self._told: frozenset[str] = frozenset()
         self._warned: set[str] = set()
 
@@ -80,7 +81,8 @@ class Losses:
             MaxRecords=RECORDS,
         )
         now = server_time(answer)
-        history = [one for one in _activities.read(answer) if one.id not in self._told]
+        told = self._told
+        history = [one for one in _activities.read(answer) if one.id not in told]
         if not _capacity.is_final(group, history, self.since, self._patience, now):
             return group, ()
         async with self._writing:
@@ -88,16 +90,16 @@ class Losses:
             # More may have been asked for, or have come, in the meantime.
             if not _capacity.is_final(group, history, self.since, self._patience, now):
                 return group, ()
-            return await self._give_up(group, history)
+            return await self._give_up(group, history, now)
 
     async def _give_up(
-        self, before: Snapshot, history: Sequence[Activity]
+        self, before: Snapshot, history: Sequence[Activity], now: datetime
     ) -> tuple[Snapshot, tuple[ProviderError, ...]]:
         failed = [one for one in history if one.is_failed_launch and one.started >= self.since]
         desired = _capacity.lowered(before)
+        if not before.pending:  # They were made good.
+            self._forget(history, now)
         if desired == before.desired:
-            if not before.pending:  # Made good.
-                self._told |= {one.id for one in failed}
             return before, ()
         if not _capacity.is_protected(before):
             self._warn_unprotected(before, failed)
@@ -109,12 +111,17 @@ class Losses:
             DesiredCapacity=desired,
             HonorCooldown=False,
         )
-        self._told = frozenset(one.id for one in history if one.is_failed_launch) | {
-            one.id for one in failed
-        }
+        self._forget(history, now)
         after = await describe_group(self._clients, self._name)
         count = _capacity.lost(before, after)
         return after, _activities.failures(failed, count, self._name)
+
+    def _forget(self, history: Sequence[Activity], now: datetime) -> None:
+        """Let what failed until now not count again."""
+        self.since = now
+        # Those that were told before are older than `since`, but for the last second's.
+        recent = self._told if len(self._told) < RECORDS else frozenset[str]()
+        self._told = recent | {one.id for one in history if one.is_failed_launch}
 
     def _warn_unprotected(self, group: Snapshot, failed: Sequence[Activity]) -> None:
         reason = _activities.classify(failed[0], self._name)

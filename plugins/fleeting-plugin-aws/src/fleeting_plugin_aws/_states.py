@@ -104,16 +104,12 @@ class Snapshot:
         maximum: its `MaxSize`.
         desired: how many instances AWS means it to have.
         members: those that are there, by id; without the warm pool.
-        protects_new: whether new instances will be protected from scale-in.
-        raw: all that AWS said.
     """
 
     minimum: int
     maximum: int
     desired: int
     members: Mapping[str, Member]
-    protects_new: bool
-    raw: Mapping[str, Any]
 
     @property
     def counted(self) -> int:
@@ -143,8 +139,6 @@ def snapshot(group: Mapping[str, Any]) -> Snapshot:
         maximum=int(group["MaxSize"]),
         desired=int(group["DesiredCapacity"]),
         members={member.id: member for member in _members(group.get("Instances", ()))},
-        protects_new=bool(group.get("NewInstancesProtectedFromScaleIn", False)),
-        raw=group,
     )
 
 

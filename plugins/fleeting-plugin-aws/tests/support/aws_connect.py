@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
-
 from aws_engine import NotModelled
 from aws_errors import AwsError
 

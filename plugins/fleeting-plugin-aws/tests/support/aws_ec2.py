@@ -6,12 +6,11 @@ import base64
 import re
 from typing import TYPE_CHECKING, Any
 
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
 from aws_engine import NotModelled, Power, paged
 from aws_errors import AwsError
 from aws_group import ENDING, SERVING, STARTING, Wait
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

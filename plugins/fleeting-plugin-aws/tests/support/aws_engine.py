@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from botocore.exceptions import BotoCoreError, ClientError
-
 from aws_errors import AwsError
 from aws_wire import SERVICES
+from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
     from aws_group import Group, Member, Shortage
@@ -75,7 +74,7 @@ class Engine:
             NotModelled: moto breaks.
         """
         try:
-            answer = await self._clients[service]._make_api_call(operation, parameters)
+            answer = await self._clients[service]._make_api_call(operation, parameters)  # noqa: SLF001 - by name
         except ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if status == 500:
