@@ -31,7 +31,7 @@ async def check(
     findings = examine_settings(config, settings)
     account, region, partition = "*", config.region or "*", "aws"
     try:
-        async with open_clients(config) as clients:
+        async with open_clients(config, "sts") as clients:
             region, partition = clients.region, partition_of(clients.region)
             account, found = await _identity(clients)
             findings += found

@@ -26,13 +26,13 @@ from fleeting_plugin_aws._errors import CredentialsExpired, Refused, translate
 from fleeting_plugin_aws._limiter import Limiter, pause
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from fleeting_plugin_aws import AwsConfig
 
 __all__ = ("Clients", "open_clients", "server_time")
 
-SERVICES = ("autoscaling", "ec2", "ec2-instance-connect", "sqs", "sts")
+SERVICES = ("autoscaling", "ec2", "ec2-instance-connect")
 # Those whose description is large enough to be noticed when it is read.
 LARGE_SERVICES = ("autoscaling", "ec2")
 
@@ -70,11 +70,14 @@ class Clients:
         limiter: whose turn it is; replaced as soon as the account is known.
     """
 
-    def __init__(self, config: AwsConfig, session: Any, region: str) -> None:
+    def __init__(
+        self, config: AwsConfig, session: Any, region: str, services: Sequence[str]
+    ) -> None:
         self.region = region
         self.limiter = Limiter(config.requests_per_second)
         self._config = config
         self._session = session
+        self._services = services
         self._where = f"aws/{region}/{config.name}"
         self._lock = anyio.Lock()
         self._generation: _Generation | None = None
@@ -155,9 +158,7 @@ class Clients:
             session = (
                 self._session if self._generation is None else await _new_session(self._config)
             )
-            for service in SERVICES:
-                if service == "sqs" and self._config.interruption_queue_url is None:
-                    continue
+            for service in self._services:
                 client = session.create_client(service, **self._options(), **keys)
                 generation.clients[service] = await stack.enter_async_context(client)
             generation.stack = stack.pop_all()
@@ -200,8 +201,12 @@ class Clients:
 
 
 @asynccontextmanager
-async def open_clients(config: AwsConfig) -> AsyncGenerator[Clients]:
+async def open_clients(config: AwsConfig, *more: str) -> AsyncGenerator[Clients]:
     """Load the SDK, in a thread, and be ready to send requests.
+
+    Args:
+        config: the plugin's.
+        *more: services beside those that every group needs.
 
     Raises:
         ConfigError: the SDK's configuration cannot be used, or there is no region.
@@ -218,7 +223,10 @@ async def open_clients(config: AwsConfig) -> AsyncGenerator[Clients]:
             "plugin_config.region: it is not set, and neither the SDK's configuration nor "
             'AWS_REGION names one; write for instance region = "eu-central-1"'
         )
-    clients = Clients(config, session, region)
+    services = [*SERVICES, *more]
+    if config.interruption_queue_url is not None:
+        services.append("sqs")
+    clients = Clients(config, session, region, services)
     try:
         yield clients
     finally:
