@@ -22,7 +22,8 @@ FAILED = "Launching EC2 instance failed."
 # What AWS's documentation and those who met them have recorded.
 CAPACITY = [
     (
-        "We currently do not have sufficient m5.large capacity in the Availability Zone you requested "
+        "We currently do not have sufficient m5.large capacity in the Availability Zone you "
+        "requested "
         "(eu-central-1a). Our system will be working on provisioning additional capacity. You can "
         "currently get m5.large capacity by not specifying an Availability Zone in your request or "
         "choosing eu-central-1b, eu-central-1c."
@@ -32,11 +33,13 @@ CAPACITY = [
         "available that matches your request."
     ),
     (
-        "Could not launch On-Demand Instances. UnfulfillableCapacity - Unable to fulfill capacity due "
+        "Could not launch On-Demand Instances. UnfulfillableCapacity - Unable to fulfill "
+        "capacity due "
         "to your request configuration. Please adjust your request and try again."
     ),
     (
-        "Your requested instance type (t4g.micro) is not supported in your requested Availability Zone "
+        "Your requested instance type (t4g.micro) is not supported in your requested "
+        "Availability Zone "
         "(us-east-1e). Please retry your request by not specifying an Availability Zone."
     ),
     (
@@ -50,7 +53,8 @@ QUOTA = [
         "instance bucket that the specified instance type belongs to."
     ),
     (
-        "You have requested more instances (21) than your current instance limit of 20 allows for the "
+        "You have requested more instances (21) than your current instance limit of 20 allows "
+        "for the "
         "specified instance type."
     ),
     (
@@ -76,7 +80,8 @@ TEMPLATE = [
     "The security group 'sg-0123456789abcdef0' does not exist.",
     "The image id '[ami-0123456789abcdef0]' does not exist",
     (
-        "The requested configuration is currently not supported. Please check the documentation for "
+        "The requested configuration is currently not supported. Please check the documentation "
+        "for "
         "supported configurations."
     ),
     "Invalid device name upload.",

@@ -1,12 +1,13 @@
-"""The fake cloud's groups: delays, limits, failures, as plain clients see them."""
+"""The fake cloud's groups as plain clients see them: delays, limits, replacements."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
+
+from aws_group import Delays
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -15,31 +16,210 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+NAME = "builders"
+GROUP = {"AutoScalingGroupName": NAME}
+
 
 @pytest.fixture
 async def autoscaling(cloud: AwsCloud) -> AsyncGenerator[Any]:
     """Return a client of Auto Scaling."""
-    session = get_session()
-    async with session.create_client(
-        "autoscaling", region_name=cloud.region, endpoint_url=cloud.url
-    ) as client:
+    async with cloud.client("autoscaling") as client:
         yield client
+
+
+async def describe(client: Any) -> dict[str, Any]:
+    """Return what a describe says of the group."""
+    answer = await client.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
+    group: dict[str, Any] = answer["AutoScalingGroups"][0]
+    return group
+
+
+def states(group: dict[str, Any]) -> list[str]:
+    """Return the states of a group's members."""
+    return [member["LifecycleState"] for member in group["Instances"]]
 
 
 async def test_members_are_pending_first(cloud: AwsCloud, autoscaling: Any) -> None:
     """A new member is pending for one describe and in service at the next."""
-    cloud.group("builders")
-    await autoscaling.set_desired_capacity(AutoScalingGroupName="builders", DesiredCapacity=2)
-    seen: list[set[str]] = []
+    cloud.group(NAME)
+    await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=2)
+    assert states(await describe(autoscaling)) == ["Pending", "Pending"]
+    assert states(await describe(autoscaling)) == ["InService", "InService"]
+
+
+async def test_members_may_be_listed_late(cloud: AwsCloud, autoscaling: Any) -> None:
+    """What is desired may not be listed yet, and waits for `settle` if that is said."""
+    cloud.group(NAME, delays=Delays(listing=1, launch=None))
+    await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=1)
+    seen = await describe(autoscaling)
+    assert (seen["DesiredCapacity"], states(seen)) == (1, [])
+    for _ in range(3):
+        assert states(await describe(autoscaling)) == ["Pending"]
+    cloud.settle()
+    assert states(await describe(autoscaling)) == ["InService"]
+
+
+async def test_terminated_members_stay_a_while(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A member that is terminated is listed as such, then gone, and not wanted any more."""
+    cloud.group(NAME, desired=2)
+    id = next(iter(cloud.members(NAME)))
+    answer = await autoscaling.terminate_instance_in_auto_scaling_group(
+        InstanceId=id, ShouldDecrementDesiredCapacity=True
+    )
+    assert answer["Activity"]["StatusCode"] == "InProgress"
+    seen = await describe(autoscaling)
+    assert (seen["DesiredCapacity"], states(seen)) == (1, ["Terminating", "InService"])
+    assert states(await describe(autoscaling)) == ["InService"]
+
+
+async def test_nothing_is_decremented_twice(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A member that is being terminated can be terminated again, to no effect."""
+    cloud.group(NAME, desired=2)
+    id = next(iter(cloud.members(NAME)))
     for _ in range(2):
-        answer = await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=["builders"])
-        [group] = answer["AutoScalingGroups"]
-        seen.append({member["LifecycleState"] for member in group["Instances"]})
-    assert seen == [{"Pending"}, {"InService"}]
+        await autoscaling.terminate_instance_in_auto_scaling_group(
+            InstanceId=id, ShouldDecrementDesiredCapacity=True
+        )
+    assert cloud.desired(NAME) == 1
 
 
-async def test_limits(cloud: AwsCloud, autoscaling: Any) -> None:
-    """A desired capacity above the maximum is refused with AWS's words."""
-    cloud.group("builders", maximum=5)
-    with pytest.raises(ClientError, match="9 is above max value 5"):
-        await autoscaling.set_desired_capacity(AutoScalingGroupName="builders", DesiredCapacity=9)
+async def test_termination_without_decrement_replaces(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A member that is terminated without a decrement is replaced."""
+    cloud.group(NAME, desired=1)
+    id = next(iter(cloud.members(NAME)))
+    await autoscaling.terminate_instance_in_auto_scaling_group(
+        InstanceId=id, ShouldDecrementDesiredCapacity=False
+    )
+    seen = await describe(autoscaling)
+    assert (seen["DesiredCapacity"], states(seen)) == (1, ["Terminating", "Pending"])
+
+
+@pytest.mark.parametrize(("desired", "words"), [(9, "above max value 5"), (0, "below min value 1")])
+async def test_limits(cloud: AwsCloud, autoscaling: Any, desired: int, words: str) -> None:
+    """A desired capacity out of bounds is refused with AWS's code and words."""
+    cloud.group(NAME, desired=1, minimum=1, maximum=5)
+    with pytest.raises(ClientError, match=f"ValidationError.*{words}"):
+        await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=desired)
+    assert cloud.desired(NAME) == 1
+
+
+async def test_termination_stops_at_the_minimum(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A member is not terminated without replacement when that would go below the minimum."""
+    cloud.group(NAME, desired=1, minimum=1)
+    id = next(iter(cloud.members(NAME)))
+    with pytest.raises(ClientError, match=r"ValidationError.*desiredSize equals minSize \(1\)"):
+        await autoscaling.terminate_instance_in_auto_scaling_group(
+            InstanceId=id, ShouldDecrementDesiredCapacity=True
+        )
+    assert cloud.members(NAME) == {id: "InService"}
+
+
+async def test_unknown_names(cloud: AwsCloud, autoscaling: Any) -> None:
+    """An unknown group is no error for a describe; else an unknown group or member is one."""
+    cloud.group("other")
+    answer = await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
+    assert answer["AutoScalingGroups"] == []
+    with pytest.raises(ClientError, match="ValidationError.*name not found"):
+        await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=1)
+    with pytest.raises(ClientError, match="ValidationError.*No managed instance found"):
+        await autoscaling.terminate_instance_in_auto_scaling_group(
+            InstanceId="i-0123456789abcdef0", ShouldDecrementDesiredCapacity=True
+        )
+
+
+async def test_deleted_group(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A group that is deleted says so until its members are gone, and then is unknown."""
+    cloud.group(NAME, desired=1)
+    cloud.delete_group(NAME)
+    seen = await describe(autoscaling)
+    assert (seen["Status"], states(seen)) == ("Delete in progress", ["Terminating"])
+    answer = await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
+    assert answer["AutoScalingGroups"] == []
+
+
+async def test_suspended_processes_do_nothing(cloud: AwsCloud, autoscaling: Any) -> None:
+    """While Launch is suspended nothing is launched, and it is when it is resumed."""
+    cloud.group(NAME, suspended=["Launch"])
+    await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=1)
+    seen = await describe(autoscaling)
+    assert (states(seen), seen["SuspendedProcesses"][0]["ProcessName"]) == ([], "Launch")
+    await autoscaling.resume_processes(**GROUP, ScalingProcesses=["Launch"])
+    assert states(await describe(autoscaling)) == ["Pending"]
+
+
+async def test_scale_in_spares_the_protected(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A smaller desired capacity ends members that are not protected, and only these."""
+    cloud.group(NAME, desired=3)
+    ids = list(cloud.members(NAME))
+    await autoscaling.set_instance_protection(
+        **GROUP, InstanceIds=[ids[1]], ProtectedFromScaleIn=False
+    )
+    await describe(autoscaling)
+    await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=0)
+    assert [id for id, state in cloud.members(NAME).items() if state == "Terminating"] == [ids[1]]
+
+
+async def test_interruption(cloud: AwsCloud, autoscaling: Any) -> None:
+    """An interrupted spot instance terminates, and another one takes its place."""
+    cloud.group(NAME, desired=1, spot=True)
+    cloud.interrupt(next(iter(cloud.members(NAME))))
+    seen = await describe(autoscaling)
+    assert (seen["DesiredCapacity"], states(seen)) == (1, ["Terminating", "Pending"])
+
+
+async def test_standby(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A member that enters standby is not counted, and is again when it leaves."""
+    cloud.group(NAME, desired=2, minimum=1, maximum=2)
+    one, other = cloud.members(NAME)
+    await autoscaling.enter_standby(**GROUP, InstanceIds=[one], ShouldDecrementDesiredCapacity=True)
+    seen = await describe(autoscaling)
+    assert (seen["DesiredCapacity"], states(seen)) == (1, ["Standby", "InService"])
+    with pytest.raises(ClientError, match="ValidationError.*min-size=1"):
+        await autoscaling.enter_standby(
+            **GROUP, InstanceIds=[other], ShouldDecrementDesiredCapacity=True
+        )
+    await autoscaling.exit_standby(**GROUP, InstanceIds=[one])
+    seen = await describe(autoscaling)
+    assert (seen["DesiredCapacity"], states(seen)) == (2, ["Pending", "InService"])
+
+
+async def test_no_standby_above_the_maximum(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A member cannot leave standby when that would go above the maximum."""
+    cloud.group(NAME, desired=1, maximum=1)
+    [id] = cloud.members(NAME)
+    await autoscaling.enter_standby(**GROUP, InstanceIds=[id], ShouldDecrementDesiredCapacity=True)
+    await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=1)
+    with pytest.raises(ClientError, match="ValidationError.*max-size=1"):
+        await autoscaling.exit_standby(**GROUP, InstanceIds=[id])
+
+
+async def test_pages(cloud: AwsCloud, autoscaling: Any) -> None:
+    """Groups and activities come in pages of the size that is set."""
+    for number in range(3):
+        cloud.group(f"{NAME}-{number}", desired=1)
+    cloud.set_page_size(2)
+    for operation, key in (
+        ("describe_auto_scaling_groups", "AutoScalingGroups"),
+        ("describe_scaling_activities", "Activities"),
+    ):
+        pages = [page async for page in autoscaling.get_paginator(operation).paginate()]
+        assert [len(page[key]) for page in pages] == [2, 1]
+    with pytest.raises(ClientError, match="InvalidNextToken"):
+        await autoscaling.describe_auto_scaling_groups(NextToken="made up")
+
+
+async def test_facts(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A group can be said to be otherwise, and a member to be in a state that nobody knows."""
+    cloud.group(NAME, desired=1, facts={"CapacityRebalance": True, "MaxInstanceLifetime": 86400})
+    cloud.set_state(next(iter(cloud.members(NAME))), "Hibernating")
+    seen = await describe(autoscaling)
+    assert (seen["CapacityRebalance"], seen["MaxInstanceLifetime"]) == (True, 86400)
+    assert states(seen) == ["Hibernating"]
+
+
+async def test_zones_and_types(cloud: AwsCloud, autoscaling: Any) -> None:
+    """Members are spread over the zones."""
+    cloud.group(NAME, desired=5, zones=2)
+    seen = await describe(autoscaling)
+    zones = [member["AvailabilityZone"] for member in seen["Instances"]]
+    assert sorted(zones) == ["eu-central-1a"] * 3 + ["eu-central-1b"] * 2

@@ -1,5 +1,6 @@
 """The operations of Auto Scaling: AWS's rules in front of moto's instances."""
 
+# ruff: noqa: N803, FBT001, FBT002 - parameters are named and ordered as in the contract
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ __all__ = ("AutoScaling",)
 
 DEFAULT_PAGE = 50
 DEFAULT_ACTIVITIES = 100
+SUSPENSION = {"SuspensionReason": "User suspended at 2026-01-01T00:00:00Z"}
 # What moto does well enough.
 PASSED_ON = {
     "DescribeLifecycleHooks",
@@ -65,7 +67,7 @@ class AutoScaling:
         """Launch what is wanted and can be had; end what there is too much of."""
         facts = await self._facts_of(group.name)
         suspended = {process["ProcessName"] for process in facts.get("SuspendedProcesses", ())}
-        if "Launch" not in suspended and not group.is_being_deleted:
+        if not ("Launch" in suspended or group.is_being_deleted or group.is_delayed):
             await self._launch(group, facts)
         if "Terminate" not in suspended:
             for member in group.victims():
@@ -122,10 +124,10 @@ class AutoScaling:
 
     async def _describe_groups(
         self,
-        AutoScalingGroupNames: list[str] | None = None,  # noqa: N803 - the contract's names
-        MaxRecords: int = DEFAULT_PAGE,  # noqa: N803
-        NextToken: str | None = None,  # noqa: N803
-        IncludeInstances: bool = True,  # noqa: N803, FBT001, FBT002
+        AutoScalingGroupNames: list[str] | None = None,
+        MaxRecords: int = DEFAULT_PAGE,
+        NextToken: str | None = None,
+        IncludeInstances: bool = True,
         **others: Any,
     ) -> dict[str, Any]:
         if others:
@@ -151,17 +153,14 @@ class AutoScaling:
             )
             del self._world.groups[group.name]
             return None
-        if group.may_launch(now):
-            await self.reconcile(group)
+        await self.reconcile(group)
         facts = await self._facts_of(group.name)
         for one in facts.get("Instances", ()):
             if one["InstanceId"] in group.members:
                 group.members[one["InstanceId"]].facts = one
+        suspended: list[dict[str, str]] = facts.get("SuspendedProcesses", [])
         answer = facts | {
-            "SuspendedProcesses": [
-                process | {"SuspensionReason": "User suspended at 2026-01-01T00:00:00Z"}
-                for process in facts.get("SuspendedProcesses", ())
-            ],
+            "SuspendedProcesses": [process | SUSPENSION for process in suspended],
             "MinSize": group.minimum,
             "MaxSize": group.maximum,
             "DesiredCapacity": group.desired,
@@ -175,7 +174,7 @@ class AutoScaling:
 
     async def _describe_refreshes(
         self,
-        AutoScalingGroupName: str,  # noqa: N803
+        AutoScalingGroupName: str,
         **_: Any,
     ) -> dict[str, Any]:
         self._group(AutoScalingGroupName)
@@ -183,39 +182,38 @@ class AutoScaling:
 
     async def _describe_activities(
         self,
-        AutoScalingGroupName: str | None = None,  # noqa: N803
-        MaxRecords: int = DEFAULT_ACTIVITIES,  # noqa: N803
-        NextToken: str | None = None,  # noqa: N803
+        AutoScalingGroupName: str | None = None,
+        MaxRecords: int = DEFAULT_ACTIVITIES,
+        NextToken: str | None = None,
         **others: Any,
     ) -> dict[str, Any]:
         if others:
             raise NotModelled(f"nobody has said what {sorted(others)} of activities do")
-        groups = self._world.groups.values()
+        groups = list(self._world.groups.values())
         if AutoScalingGroupName is not None:
-            groups = (self._group(AutoScalingGroupName),)
+            groups = [self._group(AutoScalingGroupName)]
         items = [_described(group, activity) for group in groups for activity in group.activities]
         page, token = paged(items, self._world.page_size, MaxRecords, NextToken)
         return {"Activities": page} | ({"NextToken": token} if token else {})
 
     async def _set_desired(
         self,
-        AutoScalingGroupName: str,  # noqa: N803
-        DesiredCapacity: int,  # noqa: N803
-        HonorCooldown: bool = False,  # noqa: N803, FBT001, FBT002
+        AutoScalingGroupName: str,
+        DesiredCapacity: int,
+        HonorCooldown: bool = False,
     ) -> dict[str, Any]:
         if HonorCooldown:
             raise NotModelled("nobody has said how long a cooldown is")
         group = self._group(AutoScalingGroupName)
         group.check_desired(DesiredCapacity)
         group.want(DesiredCapacity, self._world.now())
-        if group.may_launch(self._world.now()):
-            await self.reconcile(group)
+        await self.reconcile(group)
         return {}
 
     async def _terminate(
         self,
-        ShouldDecrementDesiredCapacity: bool,  # noqa: N803, FBT001
-        InstanceId: str | None = None,  # noqa: N803
+        ShouldDecrementDesiredCapacity: bool,
+        InstanceId: str | None = None,
         **others: Any,
     ) -> dict[str, Any]:
         if others or InstanceId is None:
@@ -242,9 +240,9 @@ class AutoScaling:
 
     async def _enter_standby(
         self,
-        AutoScalingGroupName: str,  # noqa: N803
-        ShouldDecrementDesiredCapacity: bool,  # noqa: N803, FBT001
-        InstanceIds: list[str] | None = None,  # noqa: N803
+        AutoScalingGroupName: str,
+        ShouldDecrementDesiredCapacity: bool,
+        InstanceIds: list[str] | None = None,
     ) -> dict[str, Any]:
         group = self._group(AutoScalingGroupName)
         members = self._members(group, InstanceIds or [], SERVING)
@@ -268,8 +266,8 @@ class AutoScaling:
 
     async def _exit_standby(
         self,
-        AutoScalingGroupName: str,  # noqa: N803
-        InstanceIds: list[str] | None = None,  # noqa: N803
+        AutoScalingGroupName: str,
+        InstanceIds: list[str] | None = None,
     ) -> dict[str, Any]:
         group = self._group(AutoScalingGroupName)
         members = self._members(group, InstanceIds or [], STANDBY)

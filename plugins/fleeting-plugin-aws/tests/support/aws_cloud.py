@@ -11,17 +11,25 @@ thread, and has had its effect when it returns.
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
 
 from aws_engine import Engine, World
-from aws_group import Delays, Group, Shortage
+from aws_group import Delays, Group
+from aws_machines import Machines
 from aws_proxy import ANY, Hold, Proxy, Spoiler
+from aws_queue import Queue
+from aws_shortage import Shortage
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    import asyncssh
 
     from aws_errors import Fault
     from aws_journal import Call
@@ -31,34 +39,9 @@ __all__ = ("AwsCloud", "Held")
 
 Result = TypeVar("Result")
 
+ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"
 REGION = "eu-central-1"
 UNLIMITED = 10_000
-NO_ROOM = (
-    "We currently do not have sufficient {type} capacity in the Availability Zone you requested"
-    " ({zone}). Our system will be working on provisioning additional capacity. You can currently"
-    " get {type} capacity by not specifying an Availability Zone in your request or choosing"
-    " {others}."
-)
-TOO_MANY_CPUS = (
-    "You have requested more vCPU capacity than your current vCPU limit of 32 allows for the"
-    " instance bucket that the specified instance type belongs to. Please visit"
-    " http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit."
-)
-MESSAGES = {
-    "InsufficientInstanceCapacity": NO_ROOM,
-    "InstanceLimitExceeded": (
-        "You have requested more instances (21) than your current instance limit of 20 allows"
-        " for the specified instance type. Please visit"
-        " http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit."
-    ),
-    "InvalidAMIID.NotFound": "The image id '[ami-0123456789abcdef0]' does not exist",
-    "MaxSpotInstanceCountExceeded": "Max spot instance count exceeded",
-    "UnfulfillableCapacity": (
-        "Unable to fulfill capacity due to your request configuration. Please adjust your"
-        " request and try again."
-    ),
-    "VcpuLimitExceeded": TOO_MANY_CPUS,
-}
 
 
 class Held:
@@ -72,7 +55,7 @@ class Held:
         """Let them go, and those that come later."""
         self._cloud.release(self._hold)
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,20 +71,24 @@ class AwsCloud:
     """
 
     def __init__(self, moto: Moto) -> None:
-        self._moto = moto
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.region = REGION
+        self._session: Any = get_session()  # one for all: it remembers the service models
         self._engine = Engine(moto.url, REGION)
+        self._machines = Machines(self._lets_in)
         self._proxy: Proxy = self._run(self._open())
         self.url = self._proxy.url
 
     async def _open(self) -> Proxy:
         await self._engine.open()
-        proxy = Proxy(World(REGION, self._engine))
+        proxy = Proxy(self._new_world())
         await proxy.open()
         return proxy
+
+    def _new_world(self) -> World:
+        return World(REGION, self._engine, self._machines)
 
     def close(self) -> None:
         """End the server and its thread."""
@@ -110,6 +97,7 @@ class AwsCloud:
         async def close() -> None:
             await self._proxy.close()
             await self._engine.close()
+            await self._machines.close()
 
         self._run(close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -122,10 +110,33 @@ class AwsCloud:
         async def reset() -> None:
             for hold in self._proxy.holds:
                 hold.released.set()
-            self._proxy.forget(World(REGION, self._engine))
+            world = self._proxy.world
+            self._proxy.forget(self._new_world())
+            await world.remove()
+            await self._machines.stop_all()
+            self._machines.boot_seconds = 0.0
 
         self._run(reset())
-        self._moto.reset()
+
+    def client(
+        self, service: str, *, access_key: str = ACCESS_KEY, attempts: int = 1
+    ) -> AbstractAsyncContextManager[Any]:
+        """Return a client of a service, which is open for as long as the `async with` block.
+
+        Args:
+            service: its name, as botocore knows it.
+            access_key: the id of the key that signs.
+            attempts: how often the client tries a call.
+        """
+        client: AbstractAsyncContextManager[Any] = self._session.create_client(
+            service,
+            region_name=self.region,
+            endpoint_url=self.url,
+            aws_access_key_id=access_key,
+            aws_secret_access_key="not looked at",  # noqa: S106 - it is no secret
+            config=AioConfig(retries={"mode": "standard", "total_max_attempts": attempts}),
+        )
+        return client
 
     # What there is
 
@@ -188,6 +199,27 @@ class AwsCloud:
                 group.look(world.now())
 
         self._run(create())
+
+    def use_machines(
+        self, *, boot: timedelta = timedelta(0), known_keys: Sequence[str] = ()
+    ) -> int:
+        """Let instances that are launched from now on be real: an SSH server for each.
+
+        An instance's private and public address lead to it. It lets in who has sent a key
+        for that user by Instance Connect in the last minute of the cloud's clock; commands
+        run as whoever runs the tests, whatever the user is called.
+
+        Args:
+            boot: how long a machine takes, after its launch, until it listens.
+            known_keys: public keys that are always let in.
+
+        Returns:
+            The port on which they listen.
+        """
+        self._machines.boot_seconds = boot.total_seconds()
+        self._proxy.world.has_machines = True
+        self._proxy.world.known_keys = tuple(known_keys)
+        return self._machines.port
 
     def change(self, name: str, **facts: Any) -> None:
         """Change what a group is: `minimum`, `maximum`, `desired` or `delays`, without a check."""
@@ -257,7 +289,7 @@ class AwsCloud:
         count: int,
         *,
         zone: str | None = None,
-        type: str | None = None,
+        instance_type: str | None = None,
         code: str = "InsufficientInstanceCapacity",
     ) -> None:
         """Limit how many instances there can be, running ones included.
@@ -265,14 +297,14 @@ class AwsCloud:
         Args:
             count: how many.
             zone: in this zone only; its letter is enough.
-            type: of this instance type only.
+            instance_type: of this instance type only.
             code: EC2's reason: InsufficientInstanceCapacity, VcpuLimitExceeded,
                 InstanceLimitExceeded, MaxSpotInstanceCountExceeded, UnfulfillableCapacity,
                 InvalidAMIID.NotFound.
         """
         if zone is not None and not zone.startswith(self.region):
             zone = f"{self.region}{zone}"
-        shortage = Shortage(count, zone, type, code, MESSAGES[code])
+        shortage = Shortage(count, zone, instance_type, code)
         self._run(self._shortages([*self._proxy.world.shortages, shortage]))
 
     def unlimited(self) -> None:
@@ -381,6 +413,12 @@ class AwsCloud:
         """Return what was wrong with requests and answers."""
         return self._proxy.problems
 
+    def take_problems(self) -> list[str]:
+        """Return what was wrong, and forget it: for tests that do something wrong on purpose."""
+        problems = list(self._proxy.problems)
+        self._proxy.problems.clear()
+        return problems
+
     def calls(self, operation: str = ANY) -> list[Call]:
         """Return the calls of an operation, or all, in order."""
         calls = list(self._proxy.journal.calls)
@@ -399,52 +437,25 @@ class AwsCloud:
 
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(wait(), self._loop))
 
-    # What a queue tells
-
-    def queue(self, name: str) -> str:
-        """Create an SQS queue, and return its URL."""
+    def queue(self, name: str) -> Queue:
+        """Create an SQS queue."""
 
         async def create() -> str:
             answer = await self._engine.call("sqs", "CreateQueue", QueueName=name)
-            return f"{self.url}/{'/'.join(answer['QueueUrl'].split('/')[3:])}"
+            url: str = answer["QueueUrl"]
+            self._proxy.world.queues.append(url)
+            return url
 
-        return self._run(create())
+        inside = self._run(create())
+        url = f"{self.url}/{'/'.join(inside.split('/')[3:])}"
 
-    def send(self, queue_url: str, body: str) -> None:
-        """Put a message into a queue."""
-        self._run(self._engine.call("sqs", "SendMessage", QueueUrl=queue_url, MessageBody=body))
+        def send(body: str) -> None:
+            self._run(self._engine.call("sqs", "SendMessage", QueueUrl=inside, MessageBody=body))
 
-    def send_event(self, queue_url: str, kind: str, **detail: Any) -> None:
-        """Put an event of EventBridge into a queue, as a rule with that target does.
+        return Queue(url, self.region, send)
 
-        Args:
-            queue_url: the queue.
-            kind: the event's `detail-type`, as `EC2 Spot Instance Interruption Warning`.
-            detail: the event's own facts.
-        """
-        source = "aws.autoscaling" if "AutoScalingGroupName" in detail else "aws.ec2"
-        event = {
-            "version": "0",
-            "id": "6a2b1c1e-7f43-4a44-9b9e-0f3c1d2e4a5b",
-            "detail-type": kind,
-            "source": source,
-            "account": "123456789012",
-            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "region": self.region,
-            "resources": [],
-            "detail": detail,
-        }
-        self.send(queue_url, json.dumps(event))
-
-    def warn_of_interruption(self, queue_url: str, id: str) -> None:
-        """Announce that a spot instance will be taken away in two minutes."""
-        kind = "EC2 Spot Instance Interruption Warning"
-        self.send_event(queue_url, kind, **{"instance-id": id, "instance-action": "terminate"})
-
-    def recommend_rebalance(self, queue_url: str, id: str) -> None:
-        """Announce that a spot instance might be taken away soon."""
-        kind = "EC2 Instance Rebalance Recommendation"
-        self.send_event(queue_url, kind, **{"instance-id": id})
+    def _lets_in(self, id: str, user: str, key: asyncssh.SSHKey) -> bool:
+        return self._proxy.world.lets_in(id, user, key)
 
     def _group(self, name: str) -> Group:
         return self._proxy.world.groups[name]

@@ -1,10 +1,12 @@
 """EC2 Instance Connect: keys that open an instance for a minute."""
 
+# ruff: noqa: N803 - parameters are named and ordered as in the contract
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
+
 from aws_engine import NotModelled
 from aws_errors import AwsError
 
@@ -35,10 +37,10 @@ class InstanceConnect:
 
     async def _send_key(
         self,
-        InstanceId: str,  # noqa: N803 - the contract's names
-        InstanceOSUser: str,  # noqa: N803
-        SSHPublicKey: str,  # noqa: N803
-        AvailabilityZone: str | None = None,  # noqa: N803
+        InstanceId: str,
+        InstanceOSUser: str,
+        SSHPublicKey: str,
+        AvailabilityZone: str | None = None,
     ) -> dict[str, Any]:
         found = self._world.find_member(InstanceId)
         if found is None or self._world.box(InstanceId).hidden:

@@ -1,16 +1,18 @@
 """The operations of EC2 and of EC2 Instance Connect that moto does not do as AWS does."""
 
+# ruff: noqa: N803 - parameters are named and ordered as in the contract
 from __future__ import annotations
 
 import base64
 import re
 from typing import TYPE_CHECKING, Any
 
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
 from aws_engine import NotModelled, Power, paged
 from aws_errors import AwsError
 from aws_group import ENDING, SERVING, STARTING, Wait
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,10 +71,10 @@ class Ec2:
 
     async def _describe(
         self,
-        InstanceIds: list[str] | None = None,  # noqa: N803 - the contract's names
-        Filters: list[dict[str, Any]] | None = None,  # noqa: N803
-        MaxResults: int | None = None,  # noqa: N803
-        NextToken: str | None = None,  # noqa: N803
+        InstanceIds: list[str] | None = None,
+        Filters: list[dict[str, Any]] | None = None,
+        MaxResults: int | None = None,
+        NextToken: str | None = None,
     ) -> dict[str, Any]:
         if InstanceIds and MaxResults is not None:
             raise AwsError(
@@ -88,6 +90,7 @@ class Ec2:
         answer = await self._world.engine.call(
             "ec2", "DescribeInstances", **{k: v for k, v in parameters.items() if v is not None}
         )
+        boxes = self._world.boxes  # moto may remember instances of former tests
         hidden = {id for id, box in self._world.boxes.items() if box.hidden}
         for id in hidden & set(ids):
             self._world.boxes[id].hidden -= 1
@@ -98,7 +101,7 @@ class Ec2:
             instances = [
                 self._shown(one)
                 for one in reservation["Instances"]
-                if one["InstanceId"] not in hidden
+                if one["InstanceId"] in boxes.keys() - hidden
             ]
             if instances:
                 reservations.append(reservation | {"Instances": instances})
@@ -130,6 +133,8 @@ class Ec2:
             else:
                 state = box.power.shown
         one["State"] = {"Name": state, "Code": CODES[state]}
+        if box.address is not None and state not in {"shutting-down", "terminated"}:
+            one["PrivateIpAddress"] = one["PublicIpAddress"] = box.address
         one |= box.facts
         if address := one.get("PrivateIpAddress"):
             one["NetworkInterfaces"] = [
@@ -161,17 +166,17 @@ class Ec2:
             for one in reservation["Instances"]
         }
 
-    async def _console(self, InstanceId: str, **_: Any) -> dict[str, Any]:  # noqa: N803
+    async def _console(self, InstanceId: str, **_: Any) -> dict[str, Any]:
         await self._known([InstanceId])
         box = self._world.box(InstanceId)
         answer: dict[str, Any] = {"InstanceId": InstanceId}
         if not _is_quiet(box):
-            text = console_text(box.host_keys)
+            text = console_text(box.host_key.export_public_key("openssh").decode().split()[:2])
             answer["Output"] = base64.b64encode(text.encode()).decode()
             answer["Timestamp"] = box.launched
         return answer
 
-    async def _password(self, InstanceId: str) -> dict[str, Any]:  # noqa: N803
+    async def _password(self, InstanceId: str) -> dict[str, Any]:
         await self._known([InstanceId])
         box = self._world.box(InstanceId)
         data = ""
@@ -184,7 +189,7 @@ class Ec2:
             data = f"\r\n{base64.b64encode(cipher).decode()}\r\n"
         return {"InstanceId": InstanceId, "PasswordData": data, "Timestamp": box.launched}
 
-    async def _stop(self, InstanceIds: list[str], **options: Any) -> dict[str, Any]:  # noqa: N803
+    async def _stop(self, InstanceIds: list[str], **options: Any) -> dict[str, Any]:
         before = await self._known(InstanceIds)
         for id, one in before.items():
             if one["State"]["Name"] not in {"running", "stopped"}:
@@ -199,7 +204,7 @@ class Ec2:
                 found[1].health = "Unhealthy"
         return {"StoppingInstances": [_change(one, "stopping") for one in before.values()]}
 
-    async def _start(self, InstanceIds: list[str], **options: Any) -> dict[str, Any]:  # noqa: N803
+    async def _start(self, InstanceIds: list[str], **options: Any) -> dict[str, Any]:
         before = await self._known(InstanceIds)
         for id, one in before.items():
             power = self._world.box(id).power
@@ -219,9 +224,9 @@ class Ec2:
         self._world.box(id).power = Power(shown, Wait(delay, self._world.now()))
 
 
-def console_text(host_keys: tuple[str, ...]) -> str:
+def console_text(host_key: list[str]) -> str:
     """Return what cloud-init leaves on the console of an instance that has booted."""
-    keys = "".join(f"{key} root@ip-10-0-0-1\r\n" for key in host_keys)
+    keys = f"{' '.join(host_key)} root@ip-10-0-0-1\r\n"
     return (
         "[    0.000000] Linux version 6.1.0 (mockbuild@buildhost)\r\n"
         "[   12.345678] cloud-init[1234]: Cloud-init v. 22.2.2 running 'modules:final'\r\n"

@@ -10,18 +10,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import asyncssh
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from aws_errors import AwsError
-from aws_wire import SERVICES
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aws_errors import AwsError
+from aws_machines import new_host_key
+from aws_wire import SERVICES
+
 if TYPE_CHECKING:
-    from aws_group import Group, Member, Shortage
+    from aws_group import Group, Member, Wait
+    from aws_machines import Machines
+    from aws_shortage import Shortage
 
 __all__ = ("Engine", "NotModelled", "World", "paged")
 
 ANY_KEY = "testing"
+# How long a key that was sent opens an instance.
+KEY_SECONDS = 60
 
 
 class NotModelled(Exception):
@@ -41,7 +48,7 @@ class Engine:
     async def open(self) -> None:
         """Make the clients."""
         config = AioConfig(retries={"mode": "standard", "total_max_attempts": 1})
-        session = get_session()
+        session: Any = get_session()
         for service in SERVICES:
             self._clients[service] = await self._stack.enter_async_context(
                 session.create_client(
@@ -74,12 +81,13 @@ class Engine:
             NotModelled: moto breaks.
         """
         try:
-            answer = await self._clients[service]._make_api_call(operation, parameters)  # noqa: SLF001 - by name
+            answer = await self._clients[service]._make_api_call(operation, parameters)
         except ClientError as error:
-            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            response: dict[str, Any] = dict(error.response)
+            status = response["ResponseMetadata"]["HTTPStatusCode"]
             if status == 500:
                 raise NotModelled(f"moto breaks on {operation}: {error}") from None
-            details = error.response["Error"]
+            details = response["Error"]
             raise AwsError(details["Code"], details["Message"], status) from None
         except BotoCoreError as error:
             raise NotModelled(f"moto breaks on {operation}({parameters}): {error}") from None
@@ -91,7 +99,7 @@ class Power:
     """That an instance is being stopped or started: what it shows until that is done."""
 
     shown: str
-    wait: Any
+    wait: Wait
 
 
 @dataclass
@@ -104,7 +112,8 @@ class Box:
         quiet: how many more calls its console output and its password are not there yet.
         password: its administrator's password, for Windows.
         password_key: the public key that this is encrypted for, in PEM.
-        host_keys: public keys as the console shows them.
+        host_key: by which it is recognized.
+        address: where its machine listens, if it is one that really runs.
         power: what goes on about its power.
         launched: since when it runs.
         is_off: whether it was stopped or ended.
@@ -116,7 +125,8 @@ class Box:
     quiet: int = 0
     password: str | None = None
     password_key: bytes | None = None
-    host_keys: tuple[str, ...] = ()
+    host_key: asyncssh.SSHKey = field(default_factory=new_host_key)
+    address: str | None = None
     power: Power | None = None
     launched: datetime | None = None
     is_off: bool = False
@@ -130,6 +140,9 @@ class World:
     Attributes:
         region: the only one.
         engine: the way to moto.
+        machines: what runs on the instances.
+        has_machines: whether new instances really run.
+        known_keys: public keys that open all of them.
         lock: held while the state is changed with moto's help.
         groups: by their names.
         boxes: by their instances' ids.
@@ -141,11 +154,15 @@ class World:
         quiet: for how many calls the console of a new instance is empty.
         group_facts: what describes of a group say instead, by the group's name.
         instance_facts: what describes of its new instances say instead, by the group's name.
+        queues: the URLs of the queues that there are.
         refreshes: the instance refreshes, by the group's name.
     """
 
     region: str
     engine: Engine
+    machines: Machines
+    has_machines: bool = False
+    known_keys: tuple[str, ...] = ()
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     groups: dict[str, Group] = field(default_factory=dict[str, "Group"])
     boxes: dict[str, Box] = field(default_factory=dict[str, Box])
@@ -157,9 +174,26 @@ class World:
     quiet: int = 0
     group_facts: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     instance_facts: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    queues: list[str] = field(default_factory=list[str])
     refreshes: dict[str, list[dict[str, Any]]] = field(
         default_factory=dict[str, list[dict[str, Any]]]
     )
+
+    async def remove(self) -> None:
+        """Remove what was created.
+
+        moto could forget everything at once, but then takes a third of a second to begin anew.
+        """
+        for name in self.groups:
+            await self.engine.call(
+                "autoscaling", "DeleteAutoScalingGroup", AutoScalingGroupName=name, ForceDelete=True
+            )
+        for name in self.group_facts:
+            await self.engine.call(
+                "ec2", "DeleteLaunchTemplate", LaunchTemplateName=f"template-{name}"
+            )
+        for url in self.queues:
+            await self.engine.call("sqs", "DeleteQueue", QueueUrl=url)
 
     def now(self) -> float:
         """Return the seconds of the cloud's clock."""
@@ -192,10 +226,25 @@ class World:
             box.hidden, box.quiet = self.hidden, self.quiet
             box.launched = datetime.now(UTC)
             box.facts |= self.instance_facts.get(group.name, {})
+        if self.has_machines:
+            if box.address is None:
+                box.address = self.machines.new_address()
+            self.machines.start(id, box.address, box.host_key)
 
     async def power_off(self, id: str) -> None:
         """Stop an instance, and whatever runs on it."""
         self.box(id).is_off = True
+        await self.machines.stop(id)
+
+    def lets_in(self, id: str, user: str, key: asyncssh.SSHKey) -> bool:
+        """Return whether a user may log in: with a key that was just sent, or one that is known."""
+        now = self.now()
+        sent = [
+            text
+            for name, text, since in self.box(id).keys
+            if name == user and now - since <= KEY_SECONDS
+        ]
+        return any(asyncssh.import_public_key(text) == key for text in [*sent, *self.known_keys])
 
 
 def paged(

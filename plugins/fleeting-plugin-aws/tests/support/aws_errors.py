@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 __all__ = (
     "AccessDenied",
     "AwsError",
@@ -57,8 +59,8 @@ class Fault:
 class Throttled(Fault):
     """There were too many calls."""
 
+    @override
     def error(self, service: str, operation: str) -> AwsError:
-        """Return the error to answer with."""
         match service:
             case "ec2":
                 return AwsError("RequestLimitExceeded", "Request limit exceeded.", 503)
@@ -74,8 +76,8 @@ class Throttled(Fault):
 class CredentialsExpired(Fault):
     """The session's credentials are past their time."""
 
+    @override
     def error(self, service: str, operation: str) -> AwsError:
-        """Return the error to answer with."""
         text = "The security token included in the request is expired"
         match service:
             case "ec2":
@@ -90,8 +92,8 @@ class CredentialsExpired(Fault):
 class AccessDenied(Fault):
     """The policy does not allow the operation."""
 
+    @override
     def error(self, service: str, operation: str) -> AwsError:
-        """Return the error to answer with."""
         who = f"arn:aws:sts::{ACCOUNT}:assumed-role/scaler/session"
         text = (
             f"User: {who} is not authorized to perform: {service}:{operation} because no"
@@ -111,8 +113,8 @@ class AccessDenied(Fault):
 class Unavailable(Fault):
     """The service itself is ill."""
 
+    @override
     def error(self, service: str, operation: str) -> AwsError:
-        """Return the error to answer with."""
         text = "An internal error has occurred"
         if service == "ec2":
             return AwsError("InternalError", text, 500)

@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aws_errors import validation_error
+from aws_shortage import Shortage, first_shortage
 
-__all__ = ("Activity", "Delays", "Group", "Launch", "Member", "Shortage")
+__all__ = ("Activity", "Delays", "Group", "Launch", "Member", "Wait")
 
 # The states of members that count against the desired capacity.
 STARTING = "Pending"
@@ -96,29 +97,6 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Shortage:
-    """A reason for which instances are not launched.
-
-    Attributes:
-        room: how many instances there may be.
-        zone: where; everywhere if None.
-        type: which; all types if None.
-        code: the code of EC2's error.
-        message: EC2's message, in which `{type}`, `{zone}` and `{others}` are filled in.
-    """
-
-    room: int
-    zone: str | None
-    type: str | None
-    code: str
-    message: str
-
-    def covers(self, zone: str, type: str) -> bool:
-        """Return whether it is about such instances."""
-        return self.zone in {None, zone} and self.type in {None, type}
-
-
-@dataclass(frozen=True, slots=True)
 class Launch:
     """An instance to be launched."""
 
@@ -187,7 +165,7 @@ class Group:
 
     def want(self, desired: int, now: float) -> None:
         """Take over a desired capacity that is known to be allowed."""
-        if desired > self.desired:
+        if desired > self.desired and self.delays.listing != 0:
             self._listing = Wait(self.delays.listing, now)
         self.desired = desired
         self._complained.clear()
@@ -222,6 +200,8 @@ class Group:
 
     def look(self, now: float) -> None:
         """Let a describe pass: what is due with it happens."""
+        if self._listing is not None and self._listing.look(now):
+            self._listing = None
         for member in list(self.members.values()):
             if member.wait is None or not member.wait.look(now):
                 continue
@@ -242,12 +222,10 @@ class Group:
         self._listing = None
         self._complained.clear()
 
-    def may_launch(self, now: float) -> bool:
-        """Return whether new members are due to be listed."""
-        if self._listing is None or self._listing.look(now):
-            self._listing = None
-            return True
-        return False
+    @property
+    def is_delayed(self) -> bool:
+        """Return whether new members are not due to be listed yet."""
+        return self._listing is not None
 
     def launches(
         self, running: Counter[tuple[str, str]], shortages: list[Shortage]
@@ -262,16 +240,16 @@ class Group:
         found: list[Launch] = []
         running = Counter(running)
         for _ in range(self.desired - len(self.counted)):
-            for type, zone in itertools.product(
+            for instance_type, zone in itertools.product(
                 self.types, sorted(self.zones, key=lambda zone: (here[zone], zone))
             ):
-                shortage = _shortage(zone, type, running, shortages)
+                shortage = first_shortage(zone, instance_type, running, shortages)
                 if shortage is None:
-                    found.append(Launch(zone, type, self.is_spot))
+                    found.append(Launch(zone, instance_type, self.is_spot))
                     here[zone] += 1
-                    running[zone, type] += 1
+                    running[zone, instance_type] += 1
                     break
-                self._complain(shortage, zone, type)
+                self._complain(shortage, zone, instance_type)
             else:
                 break
         return found
@@ -337,12 +315,12 @@ class Group:
             if activity.description == description and activity.ended is None:
                 activity.end()
 
-    def _complain(self, shortage: Shortage, zone: str, type: str) -> None:
+    def _complain(self, shortage: Shortage, zone: str, instance_type: str) -> None:
         if (shortage.code, zone) in self._complained:
             return
         self._complained.add((shortage.code, zone))
         others = ", ".join(other for other in self.zones if other != zone)
-        text = shortage.message.format(type=type, zone=zone, others=others)
+        text = shortage.words(zone, instance_type, others)
         if self.is_mixed:
             kind = "Spot" if self.is_spot else "On-Demand"
             text = f"Could not launch {kind} Instances. {shortage.code} - {text}"
@@ -353,13 +331,3 @@ class Group:
             message=message,
             zone=zone,
         )
-
-
-def _shortage(
-    zone: str, type: str, running: Counter[tuple[str, str]], shortages: list[Shortage]
-) -> Shortage | None:
-    for shortage in shortages:
-        used = sum(n for key, n in running.items() if shortage.covers(*key))
-        if shortage.covers(zone, type) and used >= shortage.room:
-            return shortage
-    return None

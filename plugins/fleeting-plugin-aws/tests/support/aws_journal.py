@@ -20,7 +20,7 @@ class Call:
         access_key: the id of the key that signed it.
         at_once: how many calls of the same operation were being answered when this one came,
             itself included.
-        writes_at_once: the same, over all operations that change the same group's capacity.
+        writes_at_once: the same for calls that set a capacity; 0 for others.
         started: when it came, on the monotonic clock.
         ended: when the answer left.
         outcome: `ok`, the code of an error, `lost`, or None while it is being answered.
@@ -31,7 +31,7 @@ class Call:
     parameters: dict[str, Any]
     access_key: str
     at_once: int = 1
-    writes_at_once: int = 1
+    writes_at_once: int = 0
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     outcome: str | None = None
@@ -58,7 +58,8 @@ class Journal:
         """Note that a call came."""
         under_way = [other for other in self.calls if other.ended is None]
         call.at_once += sum(other.operation == call.operation for other in under_way)
-        call.writes_at_once += sum(other.is_write for other in under_way)
+        if call.is_write:
+            call.writes_at_once = 1 + sum(other.is_write for other in under_way)
         self.calls.append(call)
         return call
 

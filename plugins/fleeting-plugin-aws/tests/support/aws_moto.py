@@ -13,8 +13,9 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 __all__ = ("Moto",)
 
@@ -52,12 +53,6 @@ class Moto:
             self.close()
             raise
 
-    def reset(self) -> None:
-        """Forget everything that was ever created."""
-        request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")  # noqa: S310 - our own
-        with urllib.request.urlopen(request, timeout=START_SECONDS):  # noqa: S310 - our own
-            pass
-
     def close(self) -> None:
         """End it."""
         self._process.kill()
@@ -89,9 +84,10 @@ def _main() -> None:
     # The folder of this file is on the path first, where names are ours and not the libraries'.
     sys.path[:] = [entry for entry in sys.path if Path(entry) != Path(__file__).parent]
     threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
-    from moto.moto_server.threaded_moto_server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    # Not imported above: this process is moto's, and loading it takes a second.
+    server: Any = import_module("moto.server").ThreadedMotoServer(
+        "127.0.0.1", port=0, verbose=False
+    )
     server.start()
     print(server.get_host_and_port()[1], flush=True)  # noqa: T201 - to the parent
     threading.Event().wait()

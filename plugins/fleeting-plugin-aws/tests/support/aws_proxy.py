@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+
 from aws_autoscaling import AutoScaling
 from aws_connect import InstanceConnect
 from aws_ec2 import Ec2

@@ -38,20 +38,21 @@ def answer_problems(
     """
     shape = operation.output_shape
     problems = [] if shape is None else _problems(shape, dict(answer), strangers)
-    parser = create_parser(operation.service_model.metadata["protocol"])
-    response = {"body": body, "headers": {}, "status_code": 200}
-    parsed = parser.parse(response, shape)
-    parsed.pop("ResponseMetadata", None)
-    if not problems and parsed != answer:
-        problems.append(f"botocore reads {parsed!r} instead of {answer!r}")
+    if not problems:
+        parser: Any = create_parser(operation.service_model.metadata["protocol"])
+        parsed = parser.parse({"body": body, "headers": {}, "status_code": 200}, shape)
+        parsed.pop("ResponseMetadata", None)
+        if parsed != answer:
+            problems = [f"botocore reads {parsed!r} instead of {answer!r}"]
     return [f"answer to {operation.name}: {problem}" for problem in problems]
 
 
 def _problems(
     shape: Shape, value: dict[str, Any], strangers: frozenset[str] = frozenset()
 ) -> list[str]:
-    report = ParamValidator().validate(value, shape)
-    problems = report.generate_report().splitlines() if report.has_errors() else []
+    validator: Any = ParamValidator()
+    report = validator.validate(value, shape)
+    problems: list[str] = report.generate_report().splitlines() if report.has_errors() else []
     for where, text in _outside_enumerations(shape, value, shape.name):
         if text not in strangers:
             problems.append(f"{where} is {text!r}, which its enumeration does not have")

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import botocore.session
 from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
@@ -83,7 +83,9 @@ def read_request(headers: Mapping[str, str], body: bytes) -> Request:
         if prefix != model.metadata["targetPrefix"]:
             raise BadRequest(f"X-Amz-Target is not of {service}: {prefix}.{name}")
         operation = _operation(model, name)
-        parameters = _from_json(operation.input_shape, json.loads(body or b"{}"), name)
+        parameters: dict[str, Any] = _from_json(
+            operation.input_shape, json.loads(body or b"{}"), name
+        )
     else:
         form = dict(parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True))
         name, version = form.pop("Action", ""), form.pop("Version", "")
@@ -205,18 +207,18 @@ def answer_body(operation: OperationModel, answer: Mapping[str, Any]) -> bytes:
     protocol = model.metadata["protocol"]
     if protocol == "json":
         return json.dumps(_to_json(shape, answer) if shape else {}).encode()
-    root = ElementTree.Element(f"{operation.name}Response", xmlns=model.metadata["xmlNamespace"])
+    root = ET.Element(f"{operation.name}Response", xmlns=model.metadata["xmlNamespace"])
     if protocol == "ec2":
-        ElementTree.SubElement(root, "requestId").text = REQUEST_ID
+        ET.SubElement(root, "requestId").text = REQUEST_ID
         if shape is not None:
             _write_members(root, shape, answer)
     else:
         if shape is not None:
             wrapper = shape.serialization.get("resultWrapper", f"{operation.name}Result")
-            _write_members(ElementTree.SubElement(root, wrapper), shape, answer)
-        metadata = ElementTree.SubElement(root, "ResponseMetadata")
-        ElementTree.SubElement(metadata, "RequestId").text = REQUEST_ID
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+            _write_members(ET.SubElement(root, wrapper), shape, answer)
+        metadata = ET.SubElement(root, "ResponseMetadata")
+        ET.SubElement(metadata, "RequestId").text = REQUEST_ID
+    return _document(root)
 
 
 def error_body(service: str, code: str, message: str) -> bytes:
@@ -226,49 +228,54 @@ def error_body(service: str, code: str, message: str) -> bytes:
     if protocol == "json":
         return json.dumps({"__type": code, "message": message}).encode()
     if protocol == "ec2":
-        root = ElementTree.Element("Response")
-        error = ElementTree.SubElement(ElementTree.SubElement(root, "Errors"), "Error")
-        ElementTree.SubElement(root, "RequestID").text = REQUEST_ID
+        root = ET.Element("Response")
+        error = ET.SubElement(ET.SubElement(root, "Errors"), "Error")
+        ET.SubElement(root, "RequestID").text = REQUEST_ID
     else:
-        root = ElementTree.Element("ErrorResponse", xmlns=model.metadata["xmlNamespace"])
-        error = ElementTree.SubElement(root, "Error")
-        ElementTree.SubElement(error, "Type").text = "Sender"
-        ElementTree.SubElement(root, "RequestId").text = REQUEST_ID
-    ElementTree.SubElement(error, "Code").text = code
-    ElementTree.SubElement(error, "Message").text = message
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+        root = ET.Element("ErrorResponse", xmlns=model.metadata["xmlNamespace"])
+        error = ET.SubElement(root, "Error")
+        ET.SubElement(error, "Type").text = "Sender"
+        ET.SubElement(root, "RequestId").text = REQUEST_ID
+    ET.SubElement(error, "Code").text = code
+    ET.SubElement(error, "Message").text = message
+    return _document(root)
 
 
-def _write_members(parent: ElementTree.Element, shape: Shape, value: Mapping[str, Any]) -> None:
+def _document(root: ET.Element) -> bytes:
+    text = ET.tostring(root, encoding="unicode").replace("\r", "&#13;")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}'.encode()
+
+
+def _write_members(parent: ET.Element, shape: Shape, value: Mapping[str, Any]) -> None:
     assert isinstance(shape, StructureShape)
     for name, item in value.items():
         # What the model lacks is written all the same: finding it is not done here.
         member = shape.members.get(name)
         if member is None:
-            ElementTree.SubElement(parent, name).text = str(item)
+            ET.SubElement(parent, name).text = str(item)
         elif item is not None:
             _write(parent, member, str(member.serialization.get("name", name)), item)
 
 
-def _write(parent: ElementTree.Element, shape: Shape, name: str, value: Any) -> None:
+def _write(parent: ET.Element, shape: Shape, name: str, value: Any) -> None:
     if isinstance(shape, StructureShape):
-        _write_members(ElementTree.SubElement(parent, name), shape, value)
+        _write_members(ET.SubElement(parent, name), shape, value)
     elif isinstance(shape, ListShape):
         if shape.serialization.get("flattened"):
             where, item_name = parent, str(shape.member.serialization.get("name", name))
         else:
-            where = ElementTree.SubElement(parent, name)
+            where = ET.SubElement(parent, name)
             item_name = str(shape.member.serialization.get("name", "member"))
         for item in value:
             _write(where, shape.member, item_name, item)
     elif isinstance(shape, MapShape):
-        where = ElementTree.SubElement(parent, name)
+        where = ET.SubElement(parent, name)
         for key, item in value.items():
-            entry = ElementTree.SubElement(where, "entry")
+            entry = ET.SubElement(where, "entry")
             _write(entry, shape.key, str(shape.key.serialization.get("name", "key")), key)
             _write(entry, shape.value, str(shape.value.serialization.get("name", "value")), item)
     else:
-        ElementTree.SubElement(parent, name).text = _to_text(shape, value)
+        ET.SubElement(parent, name).text = _to_text(shape, value)
 
 
 def _to_text(shape: Shape, value: Any) -> str:
