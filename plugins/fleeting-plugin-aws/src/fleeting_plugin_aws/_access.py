@@ -12,7 +12,6 @@ it is asked for, and kept nowhere.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -204,7 +203,7 @@ class Access:
             if error.code != "UnsupportedOperation":
                 raise _instance_error(id, error) from None
             answer = await self._clients.ask("ec2", "GetConsoleOutput", InstanceId=id)
-        return base64.b64decode(answer.get("Output", "")).decode(errors="replace")
+        return str(answer.get("Output", ""))  # The SDK has decoded it.
 
 
 def is_pushed(settings: ConnectorSettings, os: str) -> bool:
