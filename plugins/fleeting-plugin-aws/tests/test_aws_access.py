@@ -195,7 +195,7 @@ async def test_wrong_key_file_stops_the_group(cloud: AwsCloud, tmp_path: Path) -
         path.unlink(missing_ok=True)
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(ConfigError, match="connector_config[.]key_path") as caught:
+        with pytest.raises(ConfigError, match=r"connector_config\.key_path") as caught:
             async with open_group(cloud, ConnectorSettings(key_path=path)):
                 pass
         assert "hunter2" not in str(caught.value)
