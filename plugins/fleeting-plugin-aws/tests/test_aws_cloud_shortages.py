@@ -35,8 +35,8 @@ async def test_zone_without_capacity(cloud: AwsCloud, autoscaling: Any) -> None:
     cloud.group(NAME, zones=2)
     cloud.room(1, zone="a")
     await autoscaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=4)
-    for _ in range(2):
-        answer = await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
+    await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
+    answer = await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
     [group] = answer["AutoScalingGroups"]
     zones = sorted(member["AvailabilityZone"][-1] for member in group["Instances"])
     assert zones == ["a", "b", "b", "b"]

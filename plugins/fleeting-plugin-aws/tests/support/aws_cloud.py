@@ -167,8 +167,7 @@ class AwsCloud:
             zones: how many availability zones it has: `a`, `b` and so on.
             types: its instance types, the preferred one first.
             spot: whether its instances are spot instances.
-            mixed: whether it has a MixedInstancesPolicy; its failed activities are then
-                worded differently.
+            mixed: whether it has a MixedInstancesPolicy, which words failures differently.
             protected: NewInstancesProtectedFromScaleIn.
             suspended: the suspended processes.
             delays: how long everything takes.
@@ -388,6 +387,10 @@ class AwsCloud:
     def mend(self) -> None:
         """Let nothing go wrong any more."""
         self._proxy.spoilers.clear()
+
+    def allow_only(self, *actions: str) -> None:
+        """Let the policy of all clients allow these actions only, as `ec2:DescribeInstances`."""
+        self._proxy.allowed = frozenset(actions)
 
     def hold(self, operation: str, *, before: bool = False) -> Held:
         """Keep the answers of an operation back until they are released.

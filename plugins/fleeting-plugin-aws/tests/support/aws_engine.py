@@ -16,7 +16,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aws_errors import AwsError
-from aws_machines import new_host_key
+from aws_machines import new_key
 from aws_wire import SERVICES
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Box:
     quiet: int = 0
     password: str | None = None
     password_key: bytes | None = None
-    host_key: asyncssh.SSHKey = field(default_factory=new_host_key)
+    host_key: asyncssh.SSHKey = field(default_factory=new_key)
     address: str | None = None
     power: Power | None = None
     launched: datetime | None = None

@@ -77,6 +77,7 @@ class Member:
         state: its LifecycleState.
         is_spot: whether it may be interrupted.
         health: its HealthStatus.
+        looks_ill: how many describes have found it unhealthy.
         facts: what moto says of it as a member.
         wait: what ends its present state, if anything does.
     """
@@ -87,6 +88,7 @@ class Member:
     is_spot: bool
     state: str = STARTING
     health: str = "Healthy"
+    looks_ill: int = 0
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
     wait: Wait | None = None
 
@@ -194,15 +196,16 @@ class Group:
                 " shouldDecrementDesiredCapacity flag to false or lower group's min size."
             )
 
-    def unhealthy(self) -> list[Member]:
-        """Return the members that were found ill, and are to be replaced."""
-        return [m for m in self.counted if m.health == "Unhealthy" and m.wait is None]
+    def found_ill(self) -> list[Member]:
+        """Return the members that are to be replaced: a describe has seen already that they ail."""
+        return [member for member in self.counted if member.looks_ill > 1]
 
     def look(self, now: float) -> None:
         """Let a describe pass: what is due with it happens."""
         if self._listing is not None and self._listing.look(now):
             self._listing = None
         for member in list(self.members.values()):
+            member.looks_ill += member.health == "Unhealthy"
             if member.wait is None or not member.wait.look(now):
                 continue
             member.wait = None
