@@ -26,6 +26,7 @@ pytestmark = pytest.mark.anyio
 
 NAME = "builders"
 USER = "ec2-user"
+SHORT = timedelta(milliseconds=200)
 
 
 def public(key: asyncssh.SSHKey) -> str:
@@ -154,7 +155,7 @@ async def test_a_machine_takes_time_to_boot(cloud: AwsCloud) -> None:
     assert cloud.members(NAME) == {id: "InService"}
     info = await way_to(cloud, id, port, key)
     with pytest.raises(Unreachable):
-        await fleeting.connect(replace(info, timeout=timedelta(seconds=1)))
+        await fleeting.connect(replace(info, timeout=SHORT))
 
 
 async def test_nothing_is_left(cloud: AwsCloud) -> None:
@@ -173,7 +174,7 @@ async def test_nothing_is_left(cloud: AwsCloud) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
     with pytest.raises(Unreachable):
-        await fleeting.connect(replace(info, timeout=timedelta(seconds=1)))
+        await fleeting.connect(replace(info, timeout=SHORT))
 
 
 async def test_stopped_machine(cloud: AwsCloud) -> None:
@@ -187,7 +188,7 @@ async def test_stopped_machine(cloud: AwsCloud) -> None:
     async with cloud.client("ec2") as ec2:
         await ec2.stop_instances(InstanceIds=[id])
         with pytest.raises(Unreachable):
-            await fleeting.connect(replace(info, timeout=timedelta(seconds=1)))
+            await fleeting.connect(replace(info, timeout=SHORT))
         cloud.settle()
         await ec2.start_instances(InstanceIds=[id])
     with anyio.fail_after(10):

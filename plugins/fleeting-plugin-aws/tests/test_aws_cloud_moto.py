@@ -46,7 +46,7 @@ def test_moto_ends_with_its_parent(tmp_path: Path) -> None:
     """When the process that started it is killed, moto ends by itself."""
     support = str(Path(sys.modules[Moto.__module__].__file__ or "").parent)
     with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "log")],
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PYTHONPATH": support},
@@ -63,4 +63,4 @@ def test_failure_to_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """If moto does not start, what it said about that is in the error."""
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     with pytest.raises(RuntimeError, match=r"(?s)moto did not start.*/nowhere"):
-        Moto(tmp_path / "log")
+        Moto(tmp_path)

@@ -74,7 +74,7 @@ async def test_type_without_capacity(cloud: AwsCloud, autoscaling: Any) -> None:
     [
         ("VcpuLimitExceeded", False, "current vCPU limit of 32"),
         ("InstanceLimitExceeded", False, "current instance limit of 20"),
-        ("InvalidAMIID.NotFound", False, "image id '[ami-0123456789abcdef0]' does not exist"),
+        ("InvalidAMIID.NotFound", False, "image id '[ami-0fedcba9876543210]' does not exist"),
         ("MaxSpotInstanceCountExceeded", True, "Max spot instance count exceeded"),
         ("UnfulfillableCapacity", True, "Unable to fulfill capacity"),
     ],

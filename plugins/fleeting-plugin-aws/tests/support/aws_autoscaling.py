@@ -20,16 +20,25 @@ __all__ = ("AutoScaling",)
 DEFAULT_PAGE = 50
 DEFAULT_ACTIVITIES = 100
 OUT_OF_SERVICE = "an instance was taken out of service in response to {}."
-SUSPENSION = {"SuspensionReason": "User suspended at 2026-01-01T00:00:00Z"}
+SUSPENSION = "User suspended at 2026-01-01T00:00:00Z"
+PROCESSES = (
+    "AddToLoadBalancer",
+    "AlarmNotification",
+    "AZRebalance",
+    "HealthCheck",
+    "InstanceRefresh",
+    "Launch",
+    "ReplaceUnhealthy",
+    "ScheduledActions",
+    "Terminate",
+)
 # What moto does well enough.
 PASSED_ON = {
     "DescribeLifecycleHooks",
     "DescribePolicies",
     "DescribeScheduledActions",
     "DescribeWarmPool",
-    "ResumeProcesses",
     "SetInstanceProtection",
-    "SuspendProcesses",
 }
 
 
@@ -44,8 +53,10 @@ class AutoScaling:
             "DescribeScalingActivities": self._describe_activities,
             "EnterStandby": self._enter_standby,
             "ExitStandby": self._exit_standby,
+            "ResumeProcesses": self._resume,
             "SetDesiredCapacity": self._set_desired,
             "SetInstanceHealth": self._set_health,
+            "SuspendProcesses": self._suspend,
             "TerminateInstanceInAutoScalingGroup": self._terminate,
         }
 
@@ -67,14 +78,12 @@ class AutoScaling:
 
     async def reconcile(self, group: Group) -> None:
         """Launch what is wanted and can be had; end what there is too much of."""
-        facts = await self._facts_of(group.name)
-        suspended = _suspended(facts)
-        if not suspended & {"Terminate", "ReplaceUnhealthy"}:
+        if not group.suspended & {"Terminate", "ReplaceUnhealthy"}:
             for member in group.found_ill():
                 await self.end(group, member, OUT_OF_SERVICE.format("an EC2 health check"))
-        if not ("Launch" in suspended or group.is_being_deleted or group.is_delayed):
+        if not ("Launch" in group.suspended or group.is_being_deleted or group.is_delayed):
             await self._launch(group)
-        if "Terminate" not in suspended:
+        if "Terminate" not in group.suspended:
             for member in group.victims():
                 await self.end(group, member, OUT_OF_SERVICE.format("a difference in capacity"))
 
@@ -95,12 +104,12 @@ class AutoScaling:
         if not launches:
             return
         now = self._world.now()
-        facts = await self._facts_of(group.name)
+        running = sum(not member.is_ended for member in group.members.values())
         await self._world.engine.call(
             "autoscaling",
             "SetDesiredCapacity",
             AutoScalingGroupName=group.name,
-            DesiredCapacity=facts["DesiredCapacity"] + len(launches),
+            DesiredCapacity=running + len(launches),
         )
         facts = await self._facts_of(group.name)
         new = [one for one in facts["Instances"] if one["InstanceId"] not in group.members]
@@ -156,10 +165,12 @@ class AutoScaling:
         for one in facts.get("Instances", ()):
             if one["InstanceId"] in group.members:
                 group.members[one["InstanceId"]].facts = one
-        suspended: list[dict[str, str]] = facts.get("SuspendedProcesses", [])
         answer: dict[str, Any] = {
             **facts,
-            "SuspendedProcesses": [process | SUSPENSION for process in suspended],
+            "SuspendedProcesses": [
+                {"ProcessName": name, "SuspensionReason": SUSPENSION}
+                for name in sorted(group.suspended)
+            ],
             "MinSize": group.minimum,
             "MaxSize": group.maximum,
             "DesiredCapacity": group.desired,
@@ -210,6 +221,21 @@ class AutoScaling:
         await self.reconcile(group)
         return {}
 
+    async def _suspend(
+        self, AutoScalingGroupName: str, ScalingProcesses: list[str] | None = None
+    ) -> dict[str, Any]:
+        group = self._group(AutoScalingGroupName)
+        group.suspended |= set(ScalingProcesses or PROCESSES)
+        return {}
+
+    async def _resume(
+        self, AutoScalingGroupName: str, ScalingProcesses: list[str] | None = None
+    ) -> dict[str, Any]:
+        group = self._group(AutoScalingGroupName)
+        group.suspended -= set(ScalingProcesses or PROCESSES)
+        await self.reconcile(group)
+        return {}
+
     async def _set_health(
         self,
         InstanceId: str,
@@ -235,7 +261,7 @@ class AutoScaling:
             assert activity is not None
             return {"Activity": _described(group, activity)}
         cause = OUT_OF_SERVICE.format("a user request")
-        if "Terminate" in _suspended(await self._facts_of(group.name)):
+        if "Terminate" in group.suspended:
             # Accepted, and then nothing happens for as long as the process is suspended.
             activity = group.note(f"Terminating EC2 instance: {member.id}", "InProgress")
             return {"Activity": _described(group, activity)}
@@ -317,10 +343,6 @@ class AutoScaling:
 
 def _next(token: str | None) -> dict[str, str]:
     return {} if token is None else {"NextToken": token}
-
-
-def _suspended(facts: dict[str, Any]) -> set[str]:
-    return {process["ProcessName"] for process in facts.get("SuspendedProcesses", ())}
 
 
 def _policy(group: Group, facts: dict[str, Any]) -> dict[str, Any]:
