@@ -40,7 +40,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Generator[AwsCloud]:
     from aws_cloud import AwsCloud
     from aws_moto import Moto
 
-    moto = Moto(tmp_path_factory.mktemp("moto") / "log")
+    moto = Moto(tmp_path_factory.mktemp("moto"))
     try:
         cloud = AwsCloud(moto)
         yield cloud

@@ -81,11 +81,10 @@ def test_requests_are_read_as_botocore_writes_them(
     """What botocore writes is read as it was meant, in each protocol."""
     model = service_model(service).operation_model(operation)
     create: Any = create_serializer
-    request = create(service_model(service).metadata["protocol"]).serialize_to_request(
-        parameters, model
-    )
+    serializer = create(service_model(service).metadata["protocol"])
+    request = serializer.serialize_to_request(parameters, model)
     body = request["body"]
-    if isinstance(body, dict):
+    if not isinstance(body, bytes):
         body = urlencode(body).encode()
     read = read_request(signed_for(service) | request["headers"], body)
     assert (read.service, read.operation.name) == (service, operation)
@@ -127,7 +126,7 @@ def test_missing_parameters_are_found() -> None:
     assert ["explode" in problem for problem in problems] == [True]
 
 
-GOOD = {"Instances": [], "MinSize": 0, "MaxSize": 1, "DesiredCapacity": 0}
+GOOD: dict[str, Any] = {"Instances": [], "MinSize": 0, "MaxSize": 1, "DesiredCapacity": 0}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +163,7 @@ def test_wrong_answers_are_found(change: dict[str, Any], words: str) -> None:
 def test_strangers_are_let_pass() -> None:
     """A value that no enumeration knows is no problem when it is there on purpose."""
     model = service_model("autoscaling").operation_model("DescribeScalingActivities")
-    answer = {"Activities": []}
+    answer: dict[str, Any] = {"Activities": []}
     assert answer_problems(model, answer, answer_body(model, answer)) == []
     model = service_model("ec2").operation_model("StopInstances")
     answer = {"StoppingInstances": [{"CurrentState": {"Name": "dreaming", "Code": 99}}]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,9 +120,9 @@ async def test_unknown_names(cloud: AwsCloud, autoscaling: Any) -> None:
     cloud.group("other")
     answer = await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
     assert answer["AutoScalingGroups"] == []
-    with pytest.raises(ClientError, match="ValidationError.*name not found"):
+    with pytest.raises(ClientError, match=r"ValidationError.*name not found"):
         await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=1)
-    with pytest.raises(ClientError, match="ValidationError.*No managed instance found"):
+    with pytest.raises(ClientError, match=r"ValidationError.*No managed instance found"):
         await autoscaling.terminate_instance_in_auto_scaling_group(
             InstanceId="i-0123456789abcdef0", ShouldDecrementDesiredCapacity=True
         )
@@ -145,6 +146,42 @@ async def test_suspended_processes_do_nothing(cloud: AwsCloud, autoscaling: Any)
     assert (states(seen), seen["SuspendedProcesses"][0]["ProcessName"]) == ([], "Launch")
     await autoscaling.resume_processes(**GROUP, ScalingProcesses=["Launch"])
     assert states(await describe(autoscaling)) == ["Pending"]
+
+
+async def test_termination_is_suspended(cloud: AwsCloud, autoscaling: Any) -> None:
+    """While Terminate is suspended, a termination is accepted and nothing happens."""
+    cloud.group(NAME, desired=1, suspended=["Terminate"])
+    [id] = cloud.members(NAME)
+    await autoscaling.terminate_instance_in_auto_scaling_group(
+        InstanceId=id, ShouldDecrementDesiredCapacity=True
+    )
+    cloud.settle()
+    assert (cloud.members(NAME), cloud.desired(NAME)) == ({id: "InService"}, 1)
+
+
+async def test_unhealthy_member_is_replaced(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A member that ails is seen to, and is replaced then, unless that is suspended."""
+    cloud.group(NAME, desired=1)
+    [id] = cloud.members(NAME)
+    await autoscaling.set_instance_health(InstanceId=id, HealthStatus="Unhealthy")
+    seen = await describe(autoscaling)
+    assert (states(seen), seen["Instances"][0]["HealthStatus"]) == (["InService"], "Unhealthy")
+    assert states(await describe(autoscaling)) == ["Terminating", "Pending"]
+    cloud.group("other", desired=1, suspended=["ReplaceUnhealthy"])
+    cloud.set_state(next(iter(cloud.members("other"))), "InService", health="Unhealthy")
+    cloud.settle()
+    cloud.settle()
+    assert list(cloud.members("other").values()) == ["InService"]
+
+
+async def test_real_time(cloud: AwsCloud, autoscaling: Any) -> None:
+    """Delays can be real times, on the cloud's clock."""
+    cloud.group(NAME, delays=Delays(launch=timedelta(minutes=1)))
+    await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=1)
+    for _ in range(3):
+        assert states(await describe(autoscaling)) == ["Pending"]
+    cloud.forward(60)
+    assert states(await describe(autoscaling)) == ["InService"]
 
 
 async def test_scale_in_spares_the_protected(cloud: AwsCloud, autoscaling: Any) -> None:
@@ -174,7 +211,7 @@ async def test_standby(cloud: AwsCloud, autoscaling: Any) -> None:
     await autoscaling.enter_standby(**GROUP, InstanceIds=[one], ShouldDecrementDesiredCapacity=True)
     seen = await describe(autoscaling)
     assert (seen["DesiredCapacity"], states(seen)) == (1, ["Standby", "InService"])
-    with pytest.raises(ClientError, match="ValidationError.*min-size=1"):
+    with pytest.raises(ClientError, match=r"ValidationError.*min-size=1"):
         await autoscaling.enter_standby(
             **GROUP, InstanceIds=[other], ShouldDecrementDesiredCapacity=True
         )
@@ -189,7 +226,7 @@ async def test_no_standby_above_the_maximum(cloud: AwsCloud, autoscaling: Any) -
     [id] = cloud.members(NAME)
     await autoscaling.enter_standby(**GROUP, InstanceIds=[id], ShouldDecrementDesiredCapacity=True)
     await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=1)
-    with pytest.raises(ClientError, match="ValidationError.*max-size=1"):
+    with pytest.raises(ClientError, match=r"ValidationError.*max-size=1"):
         await autoscaling.exit_standby(**GROUP, InstanceIds=[id])
 
 
@@ -217,7 +254,16 @@ async def test_facts(cloud: AwsCloud, autoscaling: Any) -> None:
     assert states(seen) == ["Hibernating"]
 
 
-async def test_zones_and_types(cloud: AwsCloud, autoscaling: Any) -> None:
+async def test_mixed_group(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A mixed group shows its types in a policy, and no launch template beside it."""
+    cloud.group(NAME, types=["m5.large", "c5.large"], mixed=True)
+    seen = await describe(autoscaling)
+    overrides = seen["MixedInstancesPolicy"]["LaunchTemplate"]["Overrides"]
+    assert overrides == [{"InstanceType": "m5.large"}, {"InstanceType": "c5.large"}]
+    assert "LaunchTemplate" not in seen
+
+
+async def test_zones(cloud: AwsCloud, autoscaling: Any) -> None:
     """Members are spread over the zones."""
     cloud.group(NAME, desired=5, zones=2)
     seen = await describe(autoscaling)

@@ -6,11 +6,12 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-import asyncssh
 import pytest
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+import aws_machines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -56,9 +57,7 @@ def make_group(cloud: AwsCloud, desired: int = 1, **options: Any) -> list[str]:
 
 def new_key(kind: str = "ssh-ed25519") -> str:
     """Return the public half of a new key."""
-    generate: Any = asyncssh.generate_private_key
-    text: str = generate(kind).export_public_key("openssh").decode()
-    return text
+    return aws_machines.new_key(kind).export_public_key("openssh").decode()
 
 
 async def test_instance_is_where_its_member_is(cloud: AwsCloud, ec2: Any) -> None:
@@ -137,7 +136,8 @@ async def test_stopped_member_is_replaced(cloud: AwsCloud, ec2: Any) -> None:
     [id] = make_group(cloud)
     await ec2.stop_instances(InstanceIds=[id])
     async with cloud.client("autoscaling") as autoscaling:
-        await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
+        for _ in range(2):
+            await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
     assert sorted(cloud.members(NAME).values()) == ["Pending", "Terminating"]
 
 

@@ -5,31 +5,28 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
-import asyncssh
 import pytest
 
 import fleeting
+from aws_machines import new_key
 from fleeting.errors import AuthenticationFailed, Unreachable
 from fleeting.types import ConnectInfo
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import asyncssh
+
     from aws_cloud import AwsCloud
 
 pytestmark = pytest.mark.anyio
 
 NAME = "builders"
 USER = "ec2-user"
-
-
-def new_key() -> asyncssh.SSHKey:
-    """Make a client's key."""
-    generate: Any = asyncssh.generate_private_key
-    key: asyncssh.SSHKey = generate("ssh-ed25519")
-    return key
+SHORT = timedelta(milliseconds=200)
 
 
 def public(key: asyncssh.SSHKey) -> str:
@@ -158,7 +155,7 @@ async def test_a_machine_takes_time_to_boot(cloud: AwsCloud) -> None:
     assert cloud.members(NAME) == {id: "InService"}
     info = await way_to(cloud, id, port, key)
     with pytest.raises(Unreachable):
-        await fleeting.connect(replace(info, timeout=timedelta(seconds=1)))
+        await fleeting.connect(replace(info, timeout=SHORT))
 
 
 async def test_nothing_is_left(cloud: AwsCloud) -> None:
@@ -171,13 +168,13 @@ async def test_nothing_is_left(cloud: AwsCloud) -> None:
     async with await fleeting.connect(info) as connection:
         result = await connection.run("setsid sleep 1000 >/dev/null 2>&1 & echo $!; pwd")
         pid, home = result.stdout.split()
-        assert Path(home.decode()).exists()
+        assert await anyio.Path(home.decode()).exists()
         cloud.interrupt(id)
-    assert not Path(home.decode()).exists()
+    assert not await anyio.Path(home.decode()).exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
     with pytest.raises(Unreachable):
-        await fleeting.connect(replace(info, timeout=timedelta(seconds=1)))
+        await fleeting.connect(replace(info, timeout=SHORT))
 
 
 async def test_stopped_machine(cloud: AwsCloud) -> None:
@@ -191,7 +188,7 @@ async def test_stopped_machine(cloud: AwsCloud) -> None:
     async with cloud.client("ec2") as ec2:
         await ec2.stop_instances(InstanceIds=[id])
         with pytest.raises(Unreachable):
-            await fleeting.connect(replace(info, timeout=timedelta(seconds=1)))
+            await fleeting.connect(replace(info, timeout=SHORT))
         cloud.settle()
         await ec2.start_instances(InstanceIds=[id])
     with anyio.fail_after(10):

@@ -35,8 +35,8 @@ async def test_zone_without_capacity(cloud: AwsCloud, autoscaling: Any) -> None:
     cloud.group(NAME, zones=2)
     cloud.room(1, zone="a")
     await autoscaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=4)
-    for _ in range(2):
-        answer = await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
+    await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
+    answer = await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
     [group] = answer["AutoScalingGroups"]
     zones = sorted(member["AvailabilityZone"][-1] for member in group["Instances"])
     assert zones == ["a", "b", "b", "b"]
@@ -74,7 +74,7 @@ async def test_type_without_capacity(cloud: AwsCloud, autoscaling: Any) -> None:
     [
         ("VcpuLimitExceeded", False, "current vCPU limit of 32"),
         ("InstanceLimitExceeded", False, "current instance limit of 20"),
-        ("InvalidAMIID.NotFound", False, "image id '[ami-0123456789abcdef0]' does not exist"),
+        ("InvalidAMIID.NotFound", False, "image id '[ami-0fedcba9876543210]' does not exist"),
         ("MaxSpotInstanceCountExceeded", True, "Max spot instance count exceeded"),
         ("UnfulfillableCapacity", True, "Unable to fulfill capacity"),
     ],

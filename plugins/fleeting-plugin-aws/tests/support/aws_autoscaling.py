@@ -19,16 +19,26 @@ __all__ = ("AutoScaling",)
 
 DEFAULT_PAGE = 50
 DEFAULT_ACTIVITIES = 100
-SUSPENSION = {"SuspensionReason": "User suspended at 2026-01-01T00:00:00Z"}
+OUT_OF_SERVICE = "an instance was taken out of service in response to {}."
+SUSPENSION = "User suspended at 2026-01-01T00:00:00Z"
+PROCESSES = (
+    "AddToLoadBalancer",
+    "AlarmNotification",
+    "AZRebalance",
+    "HealthCheck",
+    "InstanceRefresh",
+    "Launch",
+    "ReplaceUnhealthy",
+    "ScheduledActions",
+    "Terminate",
+)
 # What moto does well enough.
 PASSED_ON = {
     "DescribeLifecycleHooks",
     "DescribePolicies",
     "DescribeScheduledActions",
     "DescribeWarmPool",
-    "ResumeProcesses",
     "SetInstanceProtection",
-    "SuspendProcesses",
 }
 
 
@@ -43,7 +53,10 @@ class AutoScaling:
             "DescribeScalingActivities": self._describe_activities,
             "EnterStandby": self._enter_standby,
             "ExitStandby": self._exit_standby,
+            "ResumeProcesses": self._resume,
             "SetDesiredCapacity": self._set_desired,
+            "SetInstanceHealth": self._set_health,
+            "SuspendProcesses": self._suspend,
             "TerminateInstanceInAutoScalingGroup": self._terminate,
         }
 
@@ -65,18 +78,14 @@ class AutoScaling:
 
     async def reconcile(self, group: Group) -> None:
         """Launch what is wanted and can be had; end what there is too much of."""
-        facts = await self._facts_of(group.name)
-        suspended = {process["ProcessName"] for process in facts.get("SuspendedProcesses", ())}
-        if not ("Launch" in suspended or group.is_being_deleted or group.is_delayed):
-            await self._launch(group, facts)
-        if "Terminate" not in suspended:
+        if not group.suspended & {"Terminate", "ReplaceUnhealthy"}:
+            for member in group.found_ill():
+                await self.end(group, member, OUT_OF_SERVICE.format("an EC2 health check"))
+        if not ("Launch" in group.suspended or group.is_being_deleted or group.is_delayed):
+            await self._launch(group)
+        if "Terminate" not in group.suspended:
             for member in group.victims():
-                await self.end(
-                    group,
-                    member,
-                    "an instance was taken out of service in response"
-                    " to a difference between desired and actual capacity.",
-                )
+                await self.end(group, member, OUT_OF_SERVICE.format("a difference in capacity"))
 
     async def end(self, group: Group, member: Member, cause: str) -> Activity:
         """Terminate a member."""
@@ -90,16 +99,17 @@ class AutoScaling:
         await self._world.power_off(member.id)
         return activity
 
-    async def _launch(self, group: Group, facts: dict[str, Any]) -> None:
+    async def _launch(self, group: Group) -> None:
         launches = group.launches(self._world.running(), self._world.shortages)
         if not launches:
             return
-        engine, now = self._world.engine, self._world.now()
-        await engine.call(
+        now = self._world.now()
+        running = sum(not member.is_ended for member in group.members.values())
+        await self._world.engine.call(
             "autoscaling",
             "SetDesiredCapacity",
             AutoScalingGroupName=group.name,
-            DesiredCapacity=facts["DesiredCapacity"] + len(launches),
+            DesiredCapacity=running + len(launches),
         )
         facts = await self._facts_of(group.name)
         new = [one for one in facts["Instances"] if one["InstanceId"] not in group.members]
@@ -138,15 +148,12 @@ class AutoScaling:
         found = [answer for answer in answers if answer is not None]
         if not IncludeInstances:
             found = [answer | {"Instances": []} for answer in found]
-        return {"AutoScalingGroups": found} | ({"NextToken": token} if token else {})
+        return {"AutoScalingGroups": found, **_next(token)}
 
     async def _look(self, group: Group) -> dict[str, Any] | None:
         """Let a describe pass over a group, and return what it sees."""
         now = self._world.now()
         group.look(now)
-        for member in group.unhealthy():
-            cause = "an instance was taken out of service in response to an EC2 health check."
-            await self.end(group, member, cause)
         if group.is_being_deleted and not group.members:
             await self._world.engine.call(
                 "autoscaling", "DeleteAutoScalingGroup", AutoScalingGroupName=group.name
@@ -158,15 +165,19 @@ class AutoScaling:
         for one in facts.get("Instances", ()):
             if one["InstanceId"] in group.members:
                 group.members[one["InstanceId"]].facts = one
-        suspended: list[dict[str, str]] = facts.get("SuspendedProcesses", [])
-        answer = facts | {
-            "SuspendedProcesses": [process | SUSPENSION for process in suspended],
+        answer: dict[str, Any] = {
+            **facts,
+            "SuspendedProcesses": [
+                {"ProcessName": name, "SuspensionReason": SUSPENSION}
+                for name in sorted(group.suspended)
+            ],
             "MinSize": group.minimum,
             "MaxSize": group.maximum,
             "DesiredCapacity": group.desired,
             "AvailabilityZones": list(group.zones),
             "Instances": [_listed(member) for member in group.members.values()],
         }
+        answer |= _policy(group, facts)
         if group.is_being_deleted:
             answer["Status"] = "Delete in progress"
         answer |= self._world.group_facts.get(group.name, {})
@@ -194,7 +205,7 @@ class AutoScaling:
             groups = [self._group(AutoScalingGroupName)]
         items = [_described(group, activity) for group in groups for activity in group.activities]
         page, token = paged(items, self._world.page_size, MaxRecords, NextToken)
-        return {"Activities": page} | ({"NextToken": token} if token else {})
+        return {"Activities": page, **_next(token)}
 
     async def _set_desired(
         self,
@@ -210,6 +221,31 @@ class AutoScaling:
         await self.reconcile(group)
         return {}
 
+    async def _suspend(
+        self, AutoScalingGroupName: str, ScalingProcesses: list[str] | None = None
+    ) -> dict[str, Any]:
+        group = self._group(AutoScalingGroupName)
+        group.suspended |= set(ScalingProcesses or PROCESSES)
+        return {}
+
+    async def _resume(
+        self, AutoScalingGroupName: str, ScalingProcesses: list[str] | None = None
+    ) -> dict[str, Any]:
+        group = self._group(AutoScalingGroupName)
+        group.suspended -= set(ScalingProcesses or PROCESSES)
+        await self.reconcile(group)
+        return {}
+
+    async def _set_health(
+        self,
+        InstanceId: str,
+        HealthStatus: str,
+        ShouldRespectGracePeriod: bool = True,
+    ) -> dict[str, Any]:
+        del ShouldRespectGracePeriod  # there is none
+        self._member(InstanceId)[1].health = HealthStatus
+        return {}
+
     async def _terminate(
         self,
         ShouldDecrementDesiredCapacity: bool,
@@ -218,22 +254,20 @@ class AutoScaling:
     ) -> dict[str, Any]:
         if others or InstanceId is None:
             raise NotModelled("only one instance is terminated at a time")
-        found = self._world.find_member(InstanceId)
-        if found is None:
-            raise validation_error(
-                f"Instance Id not found - No managed instance found for instance ID {InstanceId}"
-            )
-        group, member = found
+        group, member = self._member(InstanceId)
         if member.state.startswith("Terminating"):
             # Nothing is decremented twice: the SDK itself asks again after a lost reply.
             activity = group.activity_of(InstanceId)
             assert activity is not None
             return {"Activity": _described(group, activity)}
-        if ShouldDecrementDesiredCapacity:
+        cause = OUT_OF_SERVICE.format("a user request")
+        if "Terminate" in group.suspended:
+            # Accepted, and then nothing happens for as long as the process is suspended.
+            activity = group.note(f"Terminating EC2 instance: {member.id}", "InProgress")
+            return {"Activity": _described(group, activity)}
+        if ShouldDecrementDesiredCapacity and member.is_counted:
             group.check_decrement()
-            if member.is_counted:
-                group.desired -= 1
-        cause = "instance was taken out of service in response to a user request."
+            group.desired -= 1
         activity = await self.end(group, member, cause)
         await self.reconcile(group)
         return {"Activity": _described(group, activity)}
@@ -288,6 +322,14 @@ class AutoScaling:
             )
         return {"Activities": [_described(group, activity) for activity in activities]}
 
+    def _member(self, id: str) -> tuple[Group, Member]:
+        found = self._world.find_member(id)
+        if found is None:
+            raise validation_error(
+                f"Instance Id not found - No managed instance found for instance ID {id}"
+            )
+        return found
+
     def _members(self, group: Group, ids: list[str], state: str) -> list[Member]:
         for id in ids:
             if id not in group.members:
@@ -297,6 +339,23 @@ class AutoScaling:
             if group.members[id].state != state:
                 raise validation_error(f"The instance {id} is not in {state}.")
         return [group.members[id] for id in ids]
+
+
+def _next(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"NextToken": token}
+
+
+def _policy(group: Group, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the group's launch template, as a group with several types shows it."""
+    if not group.is_mixed:
+        return {}
+    template = {
+        "LaunchTemplateSpecification": facts["LaunchTemplate"],
+        "Overrides": [{"InstanceType": each} for each in group.types],
+    }
+    share = {"OnDemandPercentageAboveBaseCapacity": 0 if group.is_spot else 100}
+    policy = {"LaunchTemplate": template, "InstancesDistribution": share}
+    return {"LaunchTemplate": None, "MixedInstancesPolicy": policy}
 
 
 def _listed(member: Member) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from aiobotocore.session import get_session
 from aws_engine import Engine, World
 from aws_group import Delays, Group
 from aws_machines import Machines
+from aws_moto import IMAGE
 from aws_proxy import ANY, Hold, Proxy, Spoiler
 from aws_queue import Queue
 from aws_shortage import Shortage
@@ -167,8 +168,7 @@ class AwsCloud:
             zones: how many availability zones it has: `a`, `b` and so on.
             types: its instance types, the preferred one first.
             spot: whether its instances are spot instances.
-            mixed: whether it has a MixedInstancesPolicy; its failed activities are then
-                worded differently.
+            mixed: whether it has a MixedInstancesPolicy, which words failures differently.
             protected: NewInstancesProtectedFromScaleIn.
             suspended: the suspended processes.
             delays: how long everything takes.
@@ -185,11 +185,12 @@ class AwsCloud:
             delays or Delays(),
             is_spot=spot,
             is_mixed=mixed,
+            suspended=set(suspended),
         )
         world = self._proxy.world
 
         async def create() -> None:
-            await _create(world.engine, group, protected=protected, suspended=suspended)
+            await _create(world.engine, group, protected=protected)
             world.groups[name] = group
             world.group_facts[name] = facts or {}
             world.instance_facts[name] = instance_facts or {}
@@ -389,6 +390,10 @@ class AwsCloud:
         """Let nothing go wrong any more."""
         self._proxy.spoilers.clear()
 
+    def allow_only(self, *actions: str) -> None:
+        """Let the policy of all clients allow these actions only, as `ec2:DescribeInstances`."""
+        self._proxy.allowed = frozenset(actions)
+
     def hold(self, operation: str, *, before: bool = False) -> Held:
         """Keep the answers of an operation back until they are released.
 
@@ -464,14 +469,12 @@ class AwsCloud:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-async def _create(
-    engine: Engine, group: Group, *, protected: bool, suspended: Sequence[str]
-) -> None:
+async def _create(engine: Engine, group: Group, *, protected: bool) -> None:
     await engine.call(
         "ec2",
         "CreateLaunchTemplate",
         LaunchTemplateName=f"template-{group.name}",
-        LaunchTemplateData={"ImageId": await engine.image(), "InstanceType": group.types[0]},
+        LaunchTemplateData={"ImageId": IMAGE["ami_id"], "InstanceType": group.types[0]},
     )
     await engine.call(
         "autoscaling",
@@ -484,10 +487,3 @@ async def _create(
         AvailabilityZones=list(group.zones),
         NewInstancesProtectedFromScaleIn=protected,
     )
-    if suspended:
-        await engine.call(
-            "autoscaling",
-            "SuspendProcesses",
-            AutoScalingGroupName=group.name,
-            ScalingProcesses=list(suspended),
-        )

@@ -16,7 +16,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aws_errors import AwsError
-from aws_machines import new_host_key
+from aws_machines import new_key
 from aws_wire import SERVICES
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ class Engine:
         self._region = region
         self._stack = AsyncExitStack()
         self._clients: dict[str, Any] = {}
-        self._image: str | None = None
 
     async def open(self) -> None:
         """Make the clients."""
@@ -60,14 +59,6 @@ class Engine:
                     config=config,
                 )
             )
-
-    async def image(self) -> str:
-        """Return a machine image that is not of Windows; there are the same ones after a reset."""
-        if self._image is None:
-            images = await self.call("ec2", "DescribeImages", Owners=["amazon"])
-            image = next(one for one in images["Images"] if one.get("Platform") is None)
-            self._image = str(image["ImageId"])
-        return self._image
 
     async def close(self) -> None:
         """Close the clients."""
@@ -125,7 +116,7 @@ class Box:
     quiet: int = 0
     password: str | None = None
     password_key: bytes | None = None
-    host_key: asyncssh.SSHKey = field(default_factory=new_host_key)
+    host_key: asyncssh.SSHKey = field(default_factory=new_key)
     address: str | None = None
     power: Power | None = None
     launched: datetime | None = None

@@ -77,6 +77,8 @@ class Member:
         state: its LifecycleState.
         is_spot: whether it may be interrupted.
         health: its HealthStatus.
+        looks_ill: how many describes have found it unhealthy.
+        is_ended: whether its termination has begun.
         facts: what moto says of it as a member.
         wait: what ends its present state, if anything does.
     """
@@ -87,6 +89,8 @@ class Member:
     is_spot: bool
     state: str = STARTING
     health: str = "Healthy"
+    looks_ill: int = 0
+    is_ended: bool = False
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
     wait: Wait | None = None
 
@@ -138,6 +142,7 @@ class Group:
         delays: how long everything takes.
         is_spot: whether its instances are spot instances.
         is_mixed: whether it has a MixedInstancesPolicy, which words its errors differently.
+        suspended: the processes that do nothing.
         members: by their ids.
         activities: the newest first.
         is_being_deleted: whether it goes away as soon as the last member has.
@@ -152,6 +157,7 @@ class Group:
     delays: Delays
     is_spot: bool = False
     is_mixed: bool = False
+    suspended: set[str] = field(default_factory=set[str])
     members: dict[str, Member] = field(default_factory=dict[str, Member])
     activities: list[Activity] = field(default_factory=list[Activity])
     is_being_deleted: bool = False
@@ -194,15 +200,16 @@ class Group:
                 " shouldDecrementDesiredCapacity flag to false or lower group's min size."
             )
 
-    def unhealthy(self) -> list[Member]:
-        """Return the members that were found ill, and are to be replaced."""
-        return [m for m in self.counted if m.health == "Unhealthy" and m.wait is None]
+    def found_ill(self) -> list[Member]:
+        """Return the members that are to be replaced: a describe has seen already that they ail."""
+        return [member for member in self.counted if member.looks_ill > 1]
 
     def look(self, now: float) -> None:
         """Let a describe pass: what is due with it happens."""
         if self._listing is not None and self._listing.look(now):
             self._listing = None
         for member in list(self.members.values()):
+            member.looks_ill += member.health == "Unhealthy"
             if member.wait is None or not member.wait.look(now):
                 continue
             member.wait = None
@@ -277,6 +284,7 @@ class Group:
     def end(self, member: Member, cause: str, now: float) -> Activity:
         """Begin to terminate a member."""
         member.state = ENDING
+        member.is_ended = True
         member.wait = Wait(self.delays.terminate, now)
         description = f"Terminating EC2 instance: {member.id}"
         return self.note(description, "InProgress", cause=cause, zone=member.zone)

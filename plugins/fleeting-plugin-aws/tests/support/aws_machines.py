@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-__all__ = ("Machines", "new_host_key")
+__all__ = ("Machines", "new_key")
 
 SHELL = "/bin/sh"
 INHERITED = ("PATH", "LANG", "LANGUAGE", "LC_")
 
 
-def new_host_key() -> asyncssh.SSHKey:
-    """Make a key by which a machine is recognized."""
-    return asyncssh.generate_private_key("ssh-ed25519")  # pyright: ignore[reportUnknownMemberType] - of an option that is not used
+def new_key(kind: str = "ssh-ed25519") -> asyncssh.SSHKey:
+    """Make a key, of a machine or of a user."""
+    return asyncssh.generate_private_key(kind)  # pyright: ignore[reportUnknownMemberType] - of an option that is not used
 
 
 class Machines:

@@ -6,6 +6,7 @@ AWS does instead is in `aws_group.py` and around it, which stand in front.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,8 +18,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ("Moto",)
+__all__ = ("IMAGE", "Moto")
 
+# The only machine image that there is: loading Amazon's takes seconds.
+IMAGE = {
+    "ami_id": "ami-0123456789abcdef0",
+    "name": "linux",
+    "description": "Linux",
+    "owner_id": "801119661308",
+    "architecture": "x86_64",
+    "virtualization_type": "hvm",
+    "hypervisor": "xen",
+    "state": "available",
+    "public": True,
+    "image_location": "amazon/linux",
+    "image_type": "machine",
+    "root_device_type": "ebs",
+    "root_device_name": "/dev/sda1",
+    "sriov": "simple",
+}
 START_SECONDS = 60
 POLL_SECONDS = 0.05
 
@@ -29,14 +47,19 @@ class Moto:
     It ends with `close`, and if this process ends in any other way: it notices
     the end of its standard input.
 
+    Args:
+        folder: for its log, and for what it is told to read.
+
     Attributes:
         url: where it listens.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, folder: Path) -> None:
+        images = folder / "images.json"
+        images.write_text(json.dumps([IMAGE]))
+        log = folder / "log"
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        # Looking for an instance's role and loading Amazon's list of images are for others.
-        environment |= {"AWS_EC2_METADATA_DISABLED": "true", "MOTO_IAM_LOAD_MANAGED_POLICIES": ""}
+        environment |= {"AWS_EC2_METADATA_DISABLED": "true", "MOTO_AMIS_PATH": str(images)}
         with log.open("wb") as sink:
             self._process = subprocess.Popen(
                 [sys.executable, __file__],

@@ -13,7 +13,7 @@ from aws_autoscaling import AutoScaling
 from aws_connect import InstanceConnect
 from aws_ec2 import Ec2
 from aws_engine import NotModelled
-from aws_errors import AwsError, Fault, LostReply, LostRequest
+from aws_errors import AccessDenied, AwsError, Fault, LostReply, LostRequest
 from aws_journal import Call, Journal
 from aws_shapes import answer_problems, request_problems
 from aws_wire import (
@@ -84,6 +84,7 @@ class Proxy:
         problems: what was wrong with requests and answers.
         spoilers: what is to go wrong.
         holds: what is to wait.
+        allowed: the actions that the policy allows, such as `ec2:DescribeInstances`; all if None.
         changed: notified whenever a call comes or is answered.
     """
 
@@ -100,6 +101,7 @@ class Proxy:
         self.problems: list[str] = []
         self.spoilers: list[Spoiler] = []
         self.holds: list[Hold] = []
+        self.allowed: frozenset[str] | None = None
         self.autoscaling = AutoScaling(world)
         self._services: dict[str, Any] = {
             "autoscaling": self.autoscaling,
@@ -156,6 +158,7 @@ class Proxy:
         await self._wait(name, before=True)
         faults = [spoiler.fault for spoiler in self.spoilers if spoiler.strikes(call)][:1]
         try:
+            self._check_policy(service, name)
             for fault in faults:
                 if error := fault.error(service, name):
                     raise error
@@ -191,6 +194,12 @@ class Proxy:
         if "QueueUrl" in answer:  # so that clients come back through here
             answer["QueueUrl"] = f"{self.url}/{'/'.join(answer['QueueUrl'].split('/')[3:])}"
         return answer
+
+    def _check_policy(self, service: str, operation: str) -> None:
+        # Each action is named like its operation, batches excepted; who one is may everybody ask.
+        action = f"{service}:{operation.removesuffix('Batch')}"
+        if self.allowed is not None and action not in {*self.allowed, "sts:GetCallerIdentity"}:
+            raise AccessDenied().error(service, operation)
 
     async def _wait(self, operation: str, *, before: bool) -> None:
         for hold in list(self.holds):

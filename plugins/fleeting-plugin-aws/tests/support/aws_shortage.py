@@ -28,7 +28,7 @@ MESSAGES = {
         " for the specified instance type. Please visit"
         " http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit."
     ),
-    "InvalidAMIID.NotFound": "The image id '[ami-0123456789abcdef0]' does not exist",
+    "InvalidAMIID.NotFound": "The image id '[ami-0fedcba9876543210]' does not exist",
     "MaxSpotInstanceCountExceeded": "Max spot instance count exceeded",
     "UnfulfillableCapacity": (
         "Unable to fulfill capacity due to your request configuration. Please adjust your"
