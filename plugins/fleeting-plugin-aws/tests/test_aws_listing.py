@@ -22,12 +22,11 @@ from fleeting.errors import (
     QuotaExceeded,
 )
 from fleeting.errors import Throttled as TooMany
-from fleeting.types import Accepted, State
+from fleeting.types import Accepted, Listing, State
 
 if TYPE_CHECKING:
     from aws_cloud import AwsCloud
     from fleeting.abc import InstanceGroup
-    from fleeting.types import Listing
 
 pytestmark = pytest.mark.anyio
 
@@ -259,20 +258,29 @@ async def test_listing_survives_that_failures_may_not_be_read(
 
 
 async def test_deleted_group_is_gone(cloud: AwsCloud) -> None:
-    """A group that is being deleted is gone for all purposes, also when AWS has forgotten it."""
-    cloud.group("builders", desired=1, delays=Delays(terminate=1))
+    """A group that is being deleted takes its instances along, and can have no new ones."""
+    cloud.group("builders", desired=1, delays=Delays(terminate=2))
     async with open_group(cloud) as group:
+        [id] = states(await group.update())
         cloud.delete_group("builders")
-        with pytest.raises(GroupGone, match="being deleted"):
+        assert states(await group.update()) == {id: State.DELETING}
+        with pytest.raises(GroupGone, match="is being deleted"):
             await group.increase(1, "one")
-        cloud.settle()
+        while (await group.update()).instances:
+            pass
+        assert await group.update() == Listing()
         with pytest.raises(GroupGone, match="does not exist any more"):
-            while True:
-                try:
-                    await group.update()
-                except GroupGone as error:
-                    if "being deleted" not in str(error):
-                        raise
+            await group.increase(1, "two")
+
+
+async def test_group_that_is_not_found_is_gone(cloud: AwsCloud) -> None:
+    """A group that AWS has never said to delete is no reason to believe that nothing is there."""
+    cloud.group("builders", desired=1)
+    async with open_group(cloud) as group:
+        await group.update()
+        cloud.reset()
+        with pytest.raises(GroupGone, match="does not exist any more"):
+            await group.update()
 
 
 async def test_lost_answer_of_an_increase_is_unknown(cloud: AwsCloud) -> None:

@@ -13,37 +13,27 @@ if TYPE_CHECKING:
     from fleeting_plugin_aws._clients import Clients
     from fleeting_plugin_aws._states import Snapshot
 
-__all__ = ("describe_group", "describe_machines", "find_group", "state_of")
+__all__ = ("describe_group", "describe_machines", "state_of")
 
 # AWS takes so many values of a filter.
 BATCH = 200
-
-
-async def find_group(clients: Clients, name: str) -> Mapping[str, Any] | None:
-    """Return what AWS says about a group; None if there is none of that name."""
-    answer = await clients.ask(
-        "autoscaling", "DescribeAutoScalingGroups", AutoScalingGroupNames=[name]
-    )
-    return next(iter(answer.get("AutoScalingGroups", ())), None)
 
 
 async def describe_group(clients: Clients, name: str) -> Snapshot:
     """Return a group as it is now.
 
     Raises:
-        GroupGone: it is not there any more, or is being deleted.
+        GroupGone: it is not there any more.
         ProviderError: AWS did not say.
     """
-    found = await find_group(clients, name)
+    answer = await clients.ask(
+        "autoscaling", "DescribeAutoScalingGroups", AutoScalingGroupNames=[name]
+    )
+    found = next(iter(answer.get("AutoScalingGroups", ())), None)
     if found is None:
         raise GroupGone(
             f"the Auto Scaling group {name} in {clients.region} does not exist any more; "
             "create it again, or change name in plugin_config"
-        )
-    if found.get("Status"):
-        raise GroupGone(
-            f"the Auto Scaling group {name} in {clients.region} is being deleted "
-            f"({found['Status']}); create it again when that is over"
         )
     return snapshot(found)
 

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from fleeting.abc import InstanceGroup
 from fleeting.errors import (
+    GroupGone,
     InstanceGone,
     InstanceUnhealthy,
     NotSupported,
@@ -82,6 +83,7 @@ class AwsGroup(InstanceGroup):
         # The members as they were listed last, and when, in monotonic seconds.
         self._members: Mapping[str, Member] = {}
         self._listed_at = float("-inf")
+        self._is_being_deleted = False
         self._strange: set[str] = set()
 
     @override
@@ -91,9 +93,15 @@ class AwsGroup(InstanceGroup):
         That is: it takes back what will not come, before it says so (see `_capacity`), and
         takes the next steps of those who are to sleep or to wake (see `_standby`).
         """
-        group = await self._look()
+        try:
+            group = await self._look()
+        except GroupGone:
+            if not self._is_being_deleted:
+                raise
+            return Listing()  # AWS has said that it would take the instances with it.
+        self._is_being_deleted = group.is_being_deleted
         failures: tuple[ProviderError, ...] = ()
-        if group.pending:
+        if group.pending and not group.is_being_deleted:
             group, failures = await self._losses.settle(group)
             self._remember(group)
         asleep = await self._sleepers.progress(group)
@@ -104,6 +112,11 @@ class AwsGroup(InstanceGroup):
     async def increase(self, count: int, operation: str) -> Accepted:
         async with self._writing:
             group = await describe_group(self._clients, self._name)
+            if group.is_being_deleted:
+                raise GroupGone(
+                    f"group {self.info.id} is being deleted; create it again when that is over, "
+                    "or change name in plugin_config"
+                )
             plan = plan_growth(group, count)
             error: ProviderError | None = None
             if plan.accepted < count:

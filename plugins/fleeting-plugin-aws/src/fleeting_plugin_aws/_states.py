@@ -104,12 +104,14 @@ class Snapshot:
         maximum: its `MaxSize`.
         desired: how many instances AWS means it to have.
         members: those that are there, by id; without the warm pool.
+        is_being_deleted: whether it goes, and its members with it.
     """
 
     minimum: int
     maximum: int
     desired: int
     members: Mapping[str, Member]
+    is_being_deleted: bool = False
 
     @property
     def counted(self) -> int:
@@ -139,6 +141,7 @@ def snapshot(group: Mapping[str, Any]) -> Snapshot:
         maximum=int(group["MaxSize"]),
         desired=int(group["DesiredCapacity"]),
         members={member.id: member for member in _members(group.get("Instances", ()))},
+        is_being_deleted=bool(group.get("Status")),
     )
 
 
