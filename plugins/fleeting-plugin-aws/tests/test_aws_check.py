@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,11 +18,10 @@ from fleeting.config import decode
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
 from fleeting.registry import Registry
 from fleeting.types import Capability, ConnectorSettings, Duration, GroupSettings, Severity
-from fleeting_plugin_aws import AwsConfig, AwsProvider
+from fleeting_plugin_aws import AwsConfig, AwsProvider, _check, _findings
+from fleeting_plugin_aws._policy import policy, policy_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aws_cloud import AwsCloud
     from fleeting.types import Finding
 
@@ -225,8 +226,8 @@ async def test_warnings_are_logged_once(cloud: AwsCloud, caplog: pytest.LogCaptu
         await group.update()
     assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == [
         (
-            "group builders does not protect new instances from scale-in, so AWS may end those with "
-            "running jobs, and what failed to launch cannot be taken back safely; to mend it: aws "
+            "group builders does not protect new instances from scale-in, so AWS may end those "
+            "with running jobs, and what failed to launch cannot be taken back safely; to mend it: aws "
             "autoscaling update-auto-scaling-group --region eu-central-1 --auto-scaling-group-name "
             "builders --new-instances-protected-from-scale-in"
         )
@@ -296,9 +297,28 @@ def test_unknown_keys_are_refused() -> None:
         decode({}, AwsConfig, where="plugin_config")
 
 
-def test_every_key_is_in_the_page(request: pytest.FixtureRequest) -> None:
+@pytest.fixture
+def page(request: pytest.FixtureRequest) -> str:
+    """Return the page for operators."""
+    path: Path = request.path.parents[1] / "README.md"
+    return path.read_text()
+
+
+def test_policy_of_the_page(page: str) -> None:
+    """The policy that the page shows is the one that the check prints."""
+    document = policy("builders", "eu-central-1", account="123456789012")
+    assert f"```json\n{policy_text(document)}\n```" in page
+
+
+def test_codes_of_the_page(page: str) -> None:
+    """Each code that a finding can have is explained."""
+    source = Path(_findings.__file__).read_text() + Path(_check.__file__).read_text()
+    found = re.findall(r'(?:_error|_warning|Finding)\((?:\s*Severity\.\w+,)?\s*"([a-z-]+)"', source)
+    assert len(set(found)) > 15
+    assert [code for code in sorted(set(found)) if f"`{code}`" not in page] == []
+
+
+def test_every_key_is_in_the_page(page: str) -> None:
     """Each key has a row in the page's table."""
-    page: Path = request.path.parents[1] / "README.md"
-    text = page.read_text()
     keys = [field.name for field in msgspec.structs.fields(AwsConfig)]
-    assert [key for key in keys if f"| `{key}` |" not in text] == []
+    assert [key for key in keys if f"| `{key}` |" not in page] == []

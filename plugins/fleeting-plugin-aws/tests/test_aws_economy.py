@@ -103,7 +103,7 @@ async def test_groups_of_an_account_share_their_limit(cloud: AwsCloud) -> None:
     async with (
         open_group(cloud, provider=provider) as first,
         open_group(cloud, provider=provider, name="testers") as second,
-        open_group(cloud) as stranger,
+        open_group(cloud, provider=AwsProvider()) as stranger,
     ):
         assert isinstance(first, AwsGroup)
         assert isinstance(second, AwsGroup)
@@ -115,7 +115,7 @@ async def test_groups_of_an_account_share_their_limit(cloud: AwsCloud) -> None:
 async def test_requests_wait_for_their_turn(cloud: AwsCloud) -> None:
     """With few requests per second, a burst goes at once and the rest as slowly as it is to."""
     cloud.group("builders")
-    async with open_group(cloud, requests_per_second=4.0) as group:
+    async with open_group(cloud, provider=AwsProvider(), requests_per_second=4.0) as group:
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
                 tasks.start_soon(group.update)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleeting_plugin_aws._limiter import Limiter, Limiters, pause
+from fleeting_plugin_aws._limiter import Limiter, Shared, pause
 
 
 def test_a_burst_goes_out_at_once() -> None:
@@ -42,12 +42,12 @@ def test_the_rate_is_kept(times: list[float], rate: float) -> None:
 
 def test_groups_of_an_account_and_region_share() -> None:
     """What AWS counts together has one limiter, and the lower rate of two holds."""
-    limiters = Limiters()
-    first = limiters.get("123", "eu-central-1", "", 10.0)
-    assert limiters.get("123", "eu-central-1", "", 5.0) is first
+    shared = Shared()
+    first = shared.limiter("123", "eu-central-1", "", 10.0)
+    assert shared.limiter("123", "eu-central-1", "", 5.0) is first
     assert first.requests_per_second == 5.0
-    assert limiters.get("123", "eu-west-1", "", 10.0) is not first
-    assert limiters.get("456", "eu-central-1", "", 10.0) is not first
+    assert shared.limiter("123", "eu-west-1", "", 10.0) is not first
+    assert shared.limiter("456", "eu-central-1", "", 10.0) is not first
 
 
 def test_pauses_grow_and_differ() -> None:

@@ -88,9 +88,9 @@ class AwsProvider(Provider):
     config_type: ClassVar[type[AwsConfig]] = AwsConfig
 
     def __init__(self) -> None:
-        from fleeting_plugin_aws._limiter import Limiters
+        from fleeting_plugin_aws._limiter import Shared
 
-        self._limiters = Limiters()
+        self._shared = Shared()
 
     @override
     @asynccontextmanager
@@ -99,14 +99,14 @@ class AwsProvider(Provider):
     ) -> AsyncGenerator[InstanceGroup]:
         from fleeting_plugin_aws._open import open_group
 
-        async with open_group(config, settings, self._limiters) as group:
+        async with open_group(config, settings, self._shared) as group:
             yield group
 
     @override
     async def check(self, config: AwsConfig, settings: GroupSettings) -> Sequence[Finding]:
         from fleeting_plugin_aws._check import check
 
-        return await check(config, settings, self._limiters)
+        return await check(config, settings, self._shared)
 
 
 @hookimpl

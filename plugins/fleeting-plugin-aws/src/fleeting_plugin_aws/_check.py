@@ -19,24 +19,22 @@ if TYPE_CHECKING:
     from fleeting.types import ConnectorSettings, GroupSettings
     from fleeting_plugin_aws import AwsConfig
     from fleeting_plugin_aws._clients import Clients
-    from fleeting_plugin_aws._limiter import Limiters
+    from fleeting_plugin_aws._limiter import Shared
 
 __all__ = ("account_of", "check", "examine_group", "examine_settings", "partition_of")
 
 
-async def check(
-    config: AwsConfig, settings: GroupSettings, limiters: Limiters
-) -> Sequence[Finding]:
+async def check(config: AwsConfig, settings: GroupSettings, shared: Shared) -> Sequence[Finding]:
     """Return what there is to say about a configuration and its group, the worst first."""
     findings = examine_settings(config, settings)
     account, region, partition = "*", config.region or "*", "aws"
     try:
-        async with open_clients(config, "sts") as clients:
+        async with open_clients(config, shared, "sts") as clients:
             region, partition = clients.region, partition_of(clients.region)
             account, found = await _identity(clients)
             findings += found
             if not found or found[0].severity is not Severity.ERROR:
-                clients.limiter = limiters.get(
+                clients.limiter = shared.limiter(
                     account, region, config.endpoint_url or "", config.requests_per_second
                 )
                 group, _ = await _group_findings(clients, config, settings)

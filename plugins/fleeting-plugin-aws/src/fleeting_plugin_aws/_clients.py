@@ -23,7 +23,7 @@ import sniffio
 
 from fleeting.errors import ConfigError, FleetingError, ProviderError, Throttled
 from fleeting_plugin_aws._errors import CredentialsExpired, Refused, translate
-from fleeting_plugin_aws._limiter import Limiter, pause
+from fleeting_plugin_aws._limiter import Limiter, Shared, pause
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -71,11 +71,17 @@ class Clients:
     """
 
     def __init__(
-        self, config: AwsConfig, session: Any, region: str, services: Sequence[str]
+        self,
+        config: AwsConfig,
+        shared: Shared,
+        session: Any,
+        region: str,
+        services: Sequence[str],
     ) -> None:
         self.region = region
         self.limiter = Limiter(config.requests_per_second)
         self._config = config
+        self._shared = shared
         self._session = session
         self._services = services
         self._where = f"aws/{region}/{config.name}"
@@ -156,7 +162,9 @@ class Clients:
             if self._config.assume_role_arn is not None:
                 keys, generation.renew_at = await self._assume(self._config.assume_role_arn)
             session = (
-                self._session if self._generation is None else await _new_session(self._config)
+                self._session
+                if self._generation is None
+                else await _new_session(self._config, self._shared)
             )
             for service in self._services:
                 client = session.create_client(service, **self._options(), **keys)
@@ -166,7 +174,11 @@ class Clients:
 
     async def _assume(self, role: str) -> tuple[dict[str, str], datetime]:
         """Return the keys of a role, and when to assume it again."""
-        session = self._session if self._generation is None else await _new_session(self._config)
+        session = (
+            self._session
+            if self._generation is None
+            else await _new_session(self._config, self._shared)
+        )
         async with session.create_client("sts", **self._options()) as client:
             answer = await client.assume_role(RoleArn=role, RoleSessionName="fleeting")
         given = answer["Credentials"]
@@ -201,11 +213,12 @@ class Clients:
 
 
 @asynccontextmanager
-async def open_clients(config: AwsConfig, *more: str) -> AsyncGenerator[Clients]:
+async def open_clients(config: AwsConfig, shared: Shared, *more: str) -> AsyncGenerator[Clients]:
     """Load the SDK, in a thread, and be ready to send requests.
 
     Args:
         config: the plugin's.
+        shared: what the groups of a provider have in common.
         *more: services beside those that every group needs.
 
     Raises:
@@ -214,7 +227,7 @@ async def open_clients(config: AwsConfig, *more: str) -> AsyncGenerator[Clients]
     if sniffio.current_async_library() != "asyncio":
         raise ConfigError("plugin 'aws' runs on asyncio only; run the manager on that event loop")
     try:
-        session = await _new_session(config)
+        session = await _new_session(config, shared)
         region = config.region or session.get_config_variable("region")
     except Exception as error:  # noqa: BLE001 - all that an SDK may raise is translated
         raise translate(error, "plugin_config", mutates=False) from None
@@ -226,7 +239,7 @@ async def open_clients(config: AwsConfig, *more: str) -> AsyncGenerator[Clients]
     services = [*SERVICES, *more]
     if config.interruption_queue_url is not None:
         services.append("sqs")
-    clients = Clients(config, session, region, services)
+    clients = Clients(config, shared, session, region, services)
     try:
         yield clients
     finally:
@@ -243,20 +256,23 @@ def server_time(answer: Mapping[str, Any]) -> datetime:
         return datetime.now(UTC)
 
 
-async def _new_session(config: AwsConfig) -> Any:
-    return await anyio.to_thread.run_sync(_load_session, config)
+async def _new_session(config: AwsConfig, shared: Shared) -> Any:
+    return await anyio.to_thread.run_sync(_load_session, config, shared)
 
 
-def _load_session(config: AwsConfig) -> Any:
+def _load_session(config: AwsConfig, shared: Shared) -> Any:
     """Import the SDK and read its files: half a second of work the first time."""
     session = importlib.import_module("aiobotocore.session").AioSession()
     for variable in ("profile", "config_file", "credentials_file"):
         value = getattr(config, variable)
         if value is not None:
             session.set_config_variable(variable, str(value))
-    loader = session.get_component("data_loader")
+    if shared.loader is None:
+        shared.loader = session.get_component("data_loader")
+    session.register_component("data_loader", shared.loader)
+    shared.loader.load_data("endpoints")
     for service in LARGE_SERVICES:
-        loader.load_service_model(service, "service-2")
+        shared.loader.load_service_model(service, "service-2")
     return session
 
 

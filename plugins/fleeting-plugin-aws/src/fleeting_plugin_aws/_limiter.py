@@ -7,9 +7,11 @@ was too much all the same, the bucket is emptied, and every group slows down.
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 
-__all__ = ("Limiter", "Limiters", "pause")
+__all__ = ("Limiter", "Shared", "pause")
 
 # How many requests may go out at once after a time of rest, in seconds' worth of them.
 BURST_SECONDS = 2.0
@@ -70,14 +72,21 @@ class Limiter:
         return max(BURST_SECONDS, 1 / self.requests_per_second)
 
 
-class Limiters:
-    """The limiters of one provider, by what AWS counts together."""
+class Shared:
+    """What the groups of one provider have in common.
+
+    Attributes:
+        loader: the SDK's, which keeps the descriptions of services: 25 MiB; None at first.
+    """
 
     def __init__(self) -> None:
+        self.loader: Any = None
         self._limiters: dict[tuple[str, str, str], Limiter] = {}
 
-    def get(self, account: str, region: str, endpoint: str, requests_per_second: float) -> Limiter:
-        """Return the limiter of an account in a region; of two rates the lower one counts."""
+    def limiter(
+        self, account: str, region: str, endpoint: str, requests_per_second: float
+    ) -> Limiter:
+        """Return what limits an account in a region; of two rates the lower one counts."""
         limiter = self._limiters.setdefault(
             (account, region, endpoint), Limiter(requests_per_second)
         )

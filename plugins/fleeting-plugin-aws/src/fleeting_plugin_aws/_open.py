@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fleeting.types import Finding, GroupSettings
     from fleeting_plugin_aws import AwsConfig
-    from fleeting_plugin_aws._limiter import Limiters
+    from fleeting_plugin_aws._limiter import Shared
 
 __all__ = ("open_group",)
 
@@ -28,17 +28,17 @@ logger = logging.getLogger("fleeting")
 
 @asynccontextmanager
 async def open_group(
-    config: AwsConfig, settings: GroupSettings, limiters: Limiters
+    config: AwsConfig, settings: GroupSettings, shared: Shared
 ) -> AsyncGenerator[AwsGroup]:
     """Return a context manager in which the group is open; see `Provider.open`."""
     _stop_for_errors(examine_settings(config, settings))
-    async with open_clients(config) as clients:
+    async with open_clients(config, shared) as clients:
         findings, found, opened = await examine_group(clients, config, settings)
         _stop_for_errors(findings)
         for finding in findings:
             if finding.severity is Severity.WARNING:
                 logger.warning("%s; to mend it: %s", finding.reason, finding.fix)
-        clients.limiter = limiters.get(
+        clients.limiter = shared.limiter(
             account_of(found),
             clients.region,
             config.endpoint_url or "",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ("configure", "open_group", "settle", "states")
 
 NAME = "builders"
+# One for most tests: what it has loaded of the SDK takes a while.
+PROVIDER = AwsProvider()
 
 
 def configure(cloud: AwsCloud, **changes: Any) -> AwsConfig:
@@ -42,7 +44,7 @@ def open_group(
 ) -> AbstractAsyncContextManager[InstanceGroup]:
     """Return what opens the group."""
     settings = GroupSettings(connector=connector) if connector else GroupSettings()
-    return (provider or AwsProvider()).open(configure(cloud, **changes), settings)
+    return (provider or PROVIDER).open(configure(cloud, **changes), settings)
 
 
 def states(listing: Listing) -> dict[str, State]:
