@@ -1,8 +1,19 @@
 """A fake AWS for tests: one account, one region, over real HTTP on the loopback interface.
 
-Real clients talk to it when their `endpoint_url` is `cloud.url`. It checks each
-request and each of its own answers against botocore's service models; what it
-finds is in `problems`, and the fixture `cloud` fails the test for it.
+Real clients talk to it when their `endpoint_url` is `cloud.url`, from this
+process or another one::
+
+    cloud.group("builders", maximum=10, zones=2)
+    cloud.room(1, zone="a")                          # the rest goes to zone b, with a complaint
+    cloud.fail("SetDesiredCapacity", Throttled(), times=2)
+    ...                                              # what is tested scales up
+    cloud.settle()                                   # all that is under way is done now
+    assert len(cloud.calls("SetDesiredCapacity")) == 3
+
+It checks each request and each of its own answers against botocore's service
+models; what it finds is in `problems`, and the fixture `cloud` fails the test
+for it. About an operation of which it does not know what AWS does, it does not
+guess: that is a problem, too.
 
 Time does not pass by itself: see `Delays`. Each method may be called from any
 thread, and has had its effect when it returns.
@@ -12,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aiobotocore.config import AioConfig
@@ -199,7 +210,8 @@ class AwsCloud:
         An instance's private and public address lead to it, on systems where all of
         127.0.0.0/8 is the loopback interface, as it is on Linux. It lets in who has sent a key
         for that user by Instance Connect in the last minute of the cloud's clock; commands
-        run as whoever runs the tests, whatever the user is called.
+        run as whoever runs the tests, whatever the user is called. What is on a disk does
+        not outlive that its instance is stopped.
 
         Args:
             boot: how long a machine takes, after its launch, until it listens.
@@ -233,6 +245,17 @@ class AwsCloud:
     def say_of_instance(self, id: str, **facts: Any) -> None:
         """Let DescribeInstances say something else of an instance; None removes a key."""
         self._do(lambda: self._proxy.world.box(id).facts.update(facts))
+
+    def refresh(self, name: str, status: str = "InProgress") -> None:
+        """Let a group have an instance refresh, which replaces its members one by one."""
+        refresh = {
+            "InstanceRefreshId": "08b91cf7-8fa6-48af-b6a6-d227f40f1b9b",
+            "AutoScalingGroupName": name,
+            "Status": status,
+            "StartTime": datetime.now(UTC),
+            "InstancesToUpdate": len(self.members(name)),
+        }
+        self._do(lambda: self._proxy.world.refreshes.setdefault(name, []).insert(0, refresh))
 
     def delete_group(self, name: str) -> None:
         """Begin to delete a group with its members, as `ForceDelete` does."""
