@@ -254,6 +254,23 @@ async def test_facts(cloud: AwsCloud, autoscaling: Any) -> None:
     assert states(seen) == ["Hibernating"]
 
 
+async def test_refresh(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A group can have an instance refresh."""
+    cloud.group(NAME, desired=1)
+    assert (await autoscaling.describe_instance_refreshes(**GROUP))["InstanceRefreshes"] == []
+    cloud.refresh(NAME)
+    [refresh] = (await autoscaling.describe_instance_refreshes(**GROUP))["InstanceRefreshes"]
+    assert refresh["Status"] == "InProgress"
+
+
+async def test_changes_from_outside(cloud: AwsCloud, autoscaling: Any) -> None:
+    """Somebody else can change a group: its limits, and how many members it wants."""
+    cloud.group(NAME)
+    cloud.change(NAME, minimum=1, maximum=3, desired=2)
+    seen = await describe(autoscaling)
+    assert (seen["MinSize"], seen["MaxSize"], states(seen)) == (1, 3, ["Pending"] * 2)
+
+
 async def test_mixed_group(cloud: AwsCloud, autoscaling: Any) -> None:
     """A mixed group shows its types in a policy, and no launch template beside it."""
     cloud.group(NAME, types=["m5.large", "c5.large"], mixed=True)

@@ -1,8 +1,19 @@
 """A fake AWS for tests: one account, one region, over real HTTP on the loopback interface.
 
-Real clients talk to it when their `endpoint_url` is `cloud.url`. It checks each
-request and each of its own answers against botocore's service models; what it
-finds is in `problems`, and the fixture `cloud` fails the test for it.
+Real clients talk to it when their `endpoint_url` is `cloud.url`, from this
+process or another one::
+
+    cloud.group("builders", maximum=10, zones=2)
+    cloud.room(1, zone="a")                          # the rest goes to zone b, with a complaint
+    cloud.fail("SetDesiredCapacity", Throttled(), times=2)
+    ...                                              # what is tested scales up
+    cloud.settle()                                   # all that is under way is done now
+    assert len(cloud.calls("SetDesiredCapacity")) == 3
+
+It checks each request and each of its own answers against botocore's service
+models; what it finds is in `problems`, and the fixture `cloud` fails the test
+for it. About an operation of which it does not know what AWS does, it does not
+guess: that is a problem, too.
 
 Time does not pass by itself: see `Delays`. Each method may be called from any
 thread, and has had its effect when it returns.
@@ -12,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aiobotocore.config import AioConfig
@@ -21,13 +32,12 @@ from aiobotocore.session import get_session
 from aws_engine import Engine, World
 from aws_group import Delays, Group
 from aws_machines import Machines
-from aws_moto import IMAGE
 from aws_proxy import ANY, Hold, Proxy, Spoiler
 from aws_queue import Queue
 from aws_shortage import Shortage
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import asyncssh
@@ -42,7 +52,6 @@ Result = TypeVar("Result")
 
 ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"
 REGION = "eu-central-1"
-UNLIMITED = 10_000
 
 
 class Held:
@@ -189,26 +198,20 @@ class AwsCloud:
         )
         world = self._proxy.world
 
-        async def create() -> None:
-            await _create(world.engine, group, protected=protected)
-            world.groups[name] = group
-            world.group_facts[name] = facts or {}
-            world.instance_facts[name] = instance_facts or {}
-            async with world.lock:
-                await self._proxy.autoscaling.reconcile(group)
-                group.settle()
-                group.look(world.now())
-
-        self._run(create())
+        world.group_facts[name] = facts or {}
+        world.instance_facts[name] = instance_facts or {}
+        self._run(self._proxy.autoscaling.create(group, protected=protected))
 
     def use_machines(
         self, *, boot: timedelta = timedelta(0), known_keys: Sequence[str] = ()
     ) -> int:
         """Let instances that are launched from now on be real: an SSH server for each.
 
-        An instance's private and public address lead to it. It lets in who has sent a key
+        An instance's private and public address lead to it, on systems where all of
+        127.0.0.0/8 is the loopback interface, as it is on Linux. It lets in who has sent a key
         for that user by Instance Connect in the last minute of the cloud's clock; commands
-        run as whoever runs the tests, whatever the user is called.
+        run as whoever runs the tests, whatever the user is called. What is on a disk does
+        not outlive that its instance is stopped.
 
         Args:
             boot: how long a machine takes, after its launch, until it listens.
@@ -224,24 +227,35 @@ class AwsCloud:
 
     def change(self, name: str, **facts: Any) -> None:
         """Change what a group is: `minimum`, `maximum`, `desired` or `delays`, without a check."""
-        group = self._group(name)
 
-        async def change() -> None:
+        def change() -> None:
+            group = self._group(name)
             if "desired" in facts:
-                group.want(facts.pop("desired"), self._proxy.world.now())
+                group.want(facts["desired"], self._proxy.world.now())
             for key, value in facts.items():
                 assert hasattr(group, key), key
                 setattr(group, key, value)
 
-        self._run(change())
+        self._do(change)
 
     def say_of_group(self, name: str, **facts: Any) -> None:
         """Let DescribeAutoScalingGroups say something else of a group; None removes a key."""
-        self._proxy.world.group_facts[name] |= facts
+        self._do(lambda: self._proxy.world.group_facts[name].update(facts))
 
     def say_of_instance(self, id: str, **facts: Any) -> None:
         """Let DescribeInstances say something else of an instance; None removes a key."""
-        self._proxy.world.box(id).facts |= facts
+        self._do(lambda: self._proxy.world.box(id).facts.update(facts))
+
+    def refresh(self, name: str, status: str = "InProgress") -> None:
+        """Let a group have an instance refresh, which replaces its members one by one."""
+        refresh = {
+            "InstanceRefreshId": "08b91cf7-8fa6-48af-b6a6-d227f40f1b9b",
+            "AutoScalingGroupName": name,
+            "Status": status,
+            "StartTime": datetime.now(UTC),
+            "InstancesToUpdate": len(self.members(name)),
+        }
+        self._do(lambda: self._proxy.world.refreshes.setdefault(name, []).insert(0, refresh))
 
     def delete_group(self, name: str) -> None:
         """Begin to delete a group with its members, as `ForceDelete` does."""
@@ -259,7 +273,8 @@ class AwsCloud:
 
     def members(self, name: str) -> dict[str, str]:
         """Return the ids of a group's members and their states."""
-        return {id: member.state for id, member in self._group(name).members.items()}
+        members = self._group(name).members
+        return self._do(lambda: {id: member.state for id, member in members.items()})
 
     def desired(self, name: str) -> int:
         """Return the desired capacity of a group."""
@@ -322,13 +337,16 @@ class AwsCloud:
 
     def set_state(self, id: str, state: str, *, health: str = "Healthy") -> None:
         """Put a member into a state, which may be one that no enumeration knows."""
-        found = self._proxy.world.find_member(id)
-        assert found is not None, id
-        self._proxy.world.strangers.add(state)
-        _, member = found
-        member.wait = None
-        member.health = health
-        member.state = state
+
+        def change() -> None:
+            world = self._proxy.world
+            found = world.find_member(id)
+            assert found is not None, id
+            _, member = found
+            world.strangers.add(state)
+            member.wait, member.state, member.health = None, state, health
+
+        self._do(change)
 
     def interrupt(self, id: str) -> None:
         """Take a spot instance away: it terminates, and the group launches another one."""
@@ -426,6 +444,7 @@ class AwsCloud:
 
     def calls(self, operation: str = ANY) -> list[Call]:
         """Return the calls of an operation, or all, in order."""
+        # A copy, because more may come while this is looked at.
         calls = list(self._proxy.journal.calls)
         return [call for call in calls if operation in {ANY, call.operation}]
 
@@ -465,25 +484,13 @@ class AwsCloud:
     def _group(self, name: str) -> Group:
         return self._proxy.world.groups[name]
 
+    def _do(self, work: Callable[[], Result]) -> Result:
+        """Do something in the cloud's own thread, so that nothing else happens meanwhile."""
+
+        async def do() -> Result:
+            return work()
+
+        return self._run(do())
+
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-async def _create(engine: Engine, group: Group, *, protected: bool) -> None:
-    await engine.call(
-        "ec2",
-        "CreateLaunchTemplate",
-        LaunchTemplateName=f"template-{group.name}",
-        LaunchTemplateData={"ImageId": IMAGE["ami_id"], "InstanceType": group.types[0]},
-    )
-    await engine.call(
-        "autoscaling",
-        "CreateAutoScalingGroup",
-        AutoScalingGroupName=group.name,
-        LaunchTemplate={"LaunchTemplateName": f"template-{group.name}", "Version": "1"},
-        MinSize=0,
-        MaxSize=UNLIMITED,
-        DesiredCapacity=0,
-        AvailabilityZones=list(group.zones),
-        NewInstancesProtectedFromScaleIn=protected,
-    )

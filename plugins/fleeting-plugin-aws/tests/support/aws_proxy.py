@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ("Hold", "Proxy", "Spoiler")
 
 ANY = "*"
+LOST = "lost"
 
 
 @dataclass
@@ -134,14 +135,16 @@ class Proxy:
             Call(request.service, request.operation.name, request.parameters, request.access_key)
         )
         await self._tell()
-        outcome = "lost"
+        outcome = LOST
         try:
-            response = await self._answer(request, call)
-            outcome = "ok" if response.status == 200 else response.headers["x-outcome"]
+            outcome, response = await self._answer(request, call)
         except _ConnectionLost:
             response = web.Response()
             if http.transport is not None:
                 http.transport.abort()
+        except Exception as error:
+            self.problems.append(f"the fake cloud broke on {request.operation.name}: {error!r}")
+            raise
         finally:
             self.journal.close(call, outcome)
             with suppress(asyncio.CancelledError):
@@ -152,7 +155,7 @@ class Proxy:
         async with self.changed:
             self.changed.notify_all()
 
-    async def _answer(self, request: Request, call: Call) -> web.Response:
+    async def _answer(self, request: Request, call: Call) -> tuple[str, web.Response]:
         name, service = request.operation.name, request.service
         self.problems += request_problems(request.operation, request.parameters)
         await self._wait(name, before=True)
@@ -167,17 +170,18 @@ class Proxy:
             answer = await self._perform(request)
         except AwsError as error:
             await self._wait(name, before=False)
-            return self._error_response(service, error)
+            return error.code, _error_response(service, error)
         except NotModelled as error:
             self.problems.append(f"{service}: {error}")
-            return self._error_response(service, AwsError("InternalFailure", str(error), 500))
+            code = "InternalFailure"
+            return code, _error_response(service, AwsError(code, str(error), 500))
         body = answer_body(request.operation, answer)
         strangers = frozenset(self.world.strangers)
         self.problems += answer_problems(request.operation, answer, body, strangers)
         await self._wait(name, before=False)
         if any(isinstance(fault, LostReply) for fault in faults):
             raise _ConnectionLost
-        return web.Response(body=body, headers=_headers(service))
+        return "ok", web.Response(body=body, headers=_headers(service))
 
     async def _perform(self, request: Request) -> dict[str, Any]:
         name, parameters = request.operation.name, dict(request.parameters)
@@ -206,14 +210,14 @@ class Proxy:
             if hold.operation in {ANY, operation} and hold.before is before:
                 await hold.released.wait()
 
-    def _error_response(self, service: str, error: AwsError) -> web.Response:
-        headers = _headers(service) | {"x-outcome": error.code}
-        body = error_body(service, error.code, error.message)
-        return web.Response(status=error.status, body=body, headers=headers)
-
 
 class _ConnectionLost(Exception):
     """The client is to get no answer."""
+
+
+def _error_response(service: str, error: AwsError) -> web.Response:
+    body = error_body(service, error.code, error.message)
+    return web.Response(status=error.status, body=body, headers=_headers(service))
 
 
 def _headers(service: str) -> dict[str, str]:
