@@ -126,8 +126,8 @@ async def measure_requests(
         for _ in range(HOUR // UPDATE_INTERVAL):
             for one in (await group.update()).instances:
                 await group.heartbeat(one.id)
-        calls = len(cloud.calls()) - before
-        rows.append({"what": "requests for an idle hour, listed once a minute", "figure": calls})
+        idle = len(cloud.calls()) - before
+        rows.append({"what": "requests for an idle hour, listed once a minute", "figure": idle})
     return rows
 
 

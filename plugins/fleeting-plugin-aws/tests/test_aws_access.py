@@ -51,6 +51,12 @@ def launch_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 2048)
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let AWS be asked again at once."""
+    monkeypatch.setattr("fleeting_plugin_aws._access.PAUSE_SECONDS", 0.0)
+
+
 def public_pem(key: rsa.RSAPrivateKey) -> bytes:
     """Return the public half of a key as a file has it."""
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -137,6 +143,21 @@ async def test_an_instance_that_ec2_does_not_know_yet(cloud: AwsCloud) -> None:
             await group.connect_info(new)
         assert (await group.connect_info(known)).id == known
         assert (await group.connect_info(new)).id == new
+
+
+async def test_who_waits_for_an_instance_does_not_hurry_aws(
+    cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks again at once about an instance that cannot be reached yet costs nothing."""
+    monkeypatch.setattr("fleeting_plugin_aws._access.PAUSE_SECONDS", 60.0)
+    cloud.quiet_new(1)
+    cloud.group("builders", desired=1)
+    async with open_group(cloud, host_keys="console") as group:
+        [id] = states(await group.update())
+        for _ in range(3):
+            with pytest.raises(InstanceUnhealthy, match="shows no SSH host keys yet"):
+                await group.connect_info(id)
+        assert len(cloud.calls("GetConsoleOutput")) == 1
 
 
 async def test_instances_that_cannot_be_reached(cloud: AwsCloud) -> None:

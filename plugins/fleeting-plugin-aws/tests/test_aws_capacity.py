@@ -89,6 +89,14 @@ def test_removal_stops_at_the_minimum() -> None:
     assert found.refused == ("i-1", "i-2")
 
 
+def test_removal_of_what_is_more_than_desired() -> None:
+    """Where there are more members than desired, AWS would refuse to desire even fewer."""
+    found = plan_removal(group(*serving(3), desired=1), ["i-0", "i-1", "i-2"])
+    assert (found.release, found.shrink, found.refused) == (("i-0", "i-1"), ("i-2",), ())
+    found = plan_removal(group(*serving(1), desired=0), ["i-0"])
+    assert (found.release, found.refused) == (("i-0",), ())
+
+
 def test_a_failed_launch_is_final_after_a_while() -> None:
     """A failure counts as soon as its time to be made good is over."""
     arguments = (group(desired=1), [launch("Failed")], NOON, PATIENCE)

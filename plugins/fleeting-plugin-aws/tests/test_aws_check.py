@@ -227,9 +227,9 @@ async def test_warnings_are_logged_once(cloud: AwsCloud, caplog: pytest.LogCaptu
     assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == [
         (
             "group builders does not protect new instances from scale-in, so AWS may end those "
-            "with running jobs, and what failed to launch cannot be taken back safely; to mend it: aws "
-            "autoscaling update-auto-scaling-group --region eu-central-1 --auto-scaling-group-name "
-            "builders --new-instances-protected-from-scale-in"
+            "with running jobs, and what failed to launch cannot be taken back safely; to mend it: "
+            "aws autoscaling update-auto-scaling-group --region eu-central-1 "
+            "--auto-scaling-group-name builders --new-instances-protected-from-scale-in"
         )
     ]
 

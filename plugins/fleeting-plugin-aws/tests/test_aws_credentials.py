@@ -89,15 +89,18 @@ async def test_many_requests_renew_once(no_keys: AwsCloud, tmp_path: Path) -> No
         assert sum(call.access_key == NEW for call in calls) == 5
 
 
-async def test_role_is_assumed(cloud: AwsCloud) -> None:
-    """With a role, requests are signed with keys that AWS gives for it, and not with ours."""
+async def test_role_is_assumed(cloud: AwsCloud, caplog: pytest.LogCaptureFixture) -> None:
+    """With a role, requests are signed with keys that AWS gives for it, and nobody sees those."""
+    caplog.set_level(logging.DEBUG)
     cloud.group("builders")
     role = "arn:aws:iam::123456789012:role/builders"
     async with open_group(cloud, assume_role_arn=role):
         pass
     assume, *others = cloud.calls()
     assert (assume.operation, assume.parameters["RoleArn"]) == ("AssumeRole", role)
-    assert assume.access_key not in {call.access_key for call in others}
+    used = {call.access_key for call in others}
+    assert assume.access_key not in used
+    assert not any(key in caplog.text for key in used)
 
 
 async def test_role_is_assumed_again_when_it_expires(cloud: AwsCloud) -> None:

@@ -19,6 +19,11 @@ from fleeting_plugin_aws._keys import KeyPair, decrypt_password, host_keys, read
 PASSWORD = "correct horse;battery"  # noqa: S105 - made up
 
 
+def new_key(kind: str) -> asyncssh.SSHKey:
+    """Make a key of a kind."""
+    return asyncssh.generate_private_key(kind)  # pyright: ignore[reportUnknownMemberType]
+
+
 @pytest.fixture(scope="module")
 def launch_key() -> rsa.RSAPrivateKey:
     """Return a key as EC2 makes it for a launch."""
@@ -55,14 +60,14 @@ def test_a_key_does_not_show_itself() -> None:
 @pytest.mark.parametrize("kind", ["ssh-ed25519", "ssh-rsa"])
 def test_keys_that_can_be_pushed(kind: str) -> None:
     """A key of the operator's is read, and its public half is what is pushed."""
-    given = asyncssh.generate_private_key(kind)
+    given = new_key(kind)
     found = read_key(given.export_private_key().decode())
     assert found.public.encode().split()[:2] == given.export_public_key().split()[:2]
 
 
 def test_keys_that_cannot_be_pushed(launch_key: rsa.RSAPrivateKey) -> None:
     """What is no key, has a passphrase or is of another kind is refused, and never quoted."""
-    other = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_private_key().decode()
+    other = new_key("ecdsa-sha2-nistp256").export_private_key().decode()
     secret = launch_key.private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase")
     ).decode()

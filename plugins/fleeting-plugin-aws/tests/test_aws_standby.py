@@ -134,6 +134,21 @@ async def test_not_allowed_to_sleep(cloud: AwsCloud) -> None:
         assert states(await group.update()) == {id: State.RUNNING}
 
 
+async def test_others_are_listed_when_ec2_is_ill(
+    cloud: AwsCloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When EC2 does not say what a sleeper does, it is unknown, and the others are as they are."""
+    cloud.group("builders", desired=2)
+    async with open_group(cloud) as group:
+        id, other = sorted(states(await group.update()))
+        await group.suspend([id])
+        await until(cloud, group, id, State.SUSPENDED)
+        cloud.fail("DescribeInstances", AccessDenied())
+        assert states(await group.update()) == {id: State.UNKNOWN, other: State.RUNNING}
+        assert "is not known" in caplog.text
+        assert states(await group.update())[id] is State.SUSPENDED
+
+
 async def test_limits_hold_for_sleepers(cloud: AwsCloud) -> None:
     """Nobody falls asleep below `MinSize`, and nobody wakes up above `MaxSize`."""
     cloud.group("builders", desired=2, minimum=1, maximum=2)

@@ -24,8 +24,8 @@ def group(*members: dict[str, Any], **facts: Any) -> dict[str, Any]:
 
 def test_every_state_that_aws_has_is_known() -> None:
     """Each `LifecycleState` of AWS's own model, but those of warm pools, has a meaning."""
-    model = botocore.session.get_session().get_service_model("autoscaling")
-    states: list[str] = model.shape_for("LifecycleState").enum  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    model: Any = botocore.session.get_session().get_service_model("autoscaling")
+    states: list[str] = model.shape_for("LifecycleState").enum
     unknown = [one for one in states if life(one).state is State.UNKNOWN]
     assert len(states) > 25
     assert unknown == [one for one in states if one.startswith(WARM)]

@@ -47,6 +47,9 @@ KEY_MARGIN = timedelta(seconds=5)
 # For how long an answer is given again: so that enough of its life is left to connect.
 REUSE = timedelta(seconds=20)
 
+# For how long AWS is not asked again about an instance that cannot be reached yet.
+PAUSE_SECONDS = 5.0
+
 # A connection that takes longer than that would come with a key that is forgotten.
 CONNECT_TIMEOUT = timedelta(seconds=45)
 
@@ -96,6 +99,7 @@ class Access:
         self._looking = anyio.Lock()
         self._known: dict[str, _Known] = {}
         self._answers: dict[str, tuple[float, ConnectInfo]] = {}
+        self._not_yet: dict[str, tuple[float, str]] = {}
         self._host_keys: dict[str, tuple[str, ...]] = {}
 
     def forget(self, ids: Collection[str]) -> None:
@@ -103,19 +107,36 @@ class Access:
         for id in ids:
             self._known.pop(id, None)
             self._answers.pop(id, None)
+            self._not_yet.pop(id, None)
             self._host_keys.pop(id, None)
 
     def keep_only(self, ids: Collection[str]) -> None:
         """Forget what is known of all others."""
         self.forget(
-            [id for id in {*self._known, *self._answers, *self._host_keys} if id not in ids]
+            [
+                id
+                for id in {*self._known, *self._answers, *self._not_yet, *self._host_keys}
+                if id not in ids
+            ]
         )
 
     async def connect_info(self, id: str) -> ConnectInfo:
         """Return how to reach an instance; see `InstanceGroup.connect_info`."""
-        answered = self._answers.get(id)
-        if answered is not None and anyio.current_time() < answered[0]:
-            return answered[1]
+        now = anyio.current_time()
+        until, answer = self._answers.get(id, (now, None))
+        if answer is not None and now < until:
+            return answer
+        until, reason = self._not_yet.get(id, (now, ""))
+        if now < until:
+            raise InstanceUnhealthy(id, reason)
+        try:
+            return await self._ask(id)
+        except InstanceUnhealthy as error:
+            # Who waits for it asks once a second, and there can be many.
+            self._not_yet[id] = (anyio.current_time() + PAUSE_SECONDS, str(error))
+            raise
+
+    async def _ask(self, id: str) -> ConnectInfo:
         machine = await self._find(id)
         info = _info(id, machine, self._settings)
         if self._config.host_keys == "console":

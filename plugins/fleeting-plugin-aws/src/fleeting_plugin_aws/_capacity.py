@@ -91,7 +91,8 @@ def plan_removal(group: Snapshot, ids: Sequence[str]) -> Removal:
 
     An instance in standby does not count, and its desired capacity was lowered when it
     entered; to lower that again could make AWS end a member that works. One that is
-    retained after its termination does not count either.
+    retained after its termination does not count either. And of members that are more
+    than desired, as many can go as there are too many.
     """
     done: list[str] = []
     shrink: list[str] = []
@@ -106,6 +107,9 @@ def plan_removal(group: Snapshot, ids: Sequence[str]) -> Removal:
             release.append(id)
         else:
             done.append(id)
+    surplus = max(0, group.counted - group.desired)
+    release += shrink[:surplus]
+    del shrink[:surplus]
     room = max(0, group.desired - group.minimum)
     return Removal(tuple(done), tuple(shrink[:room]), tuple(release), tuple(shrink[room:]))
 

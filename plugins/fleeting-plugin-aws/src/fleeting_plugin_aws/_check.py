@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fleeting.errors import ConfigError, FleetingError, ProviderError
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from fleeting_plugin_aws._limiter import Shared
 
 __all__ = ("account_of", "check", "examine_group", "examine_settings", "partition_of")
+
+# A queue is asked to wait for a message for a second at least, and needs a while to answer.
+SHORTEST_READ = timedelta(seconds=5)
 
 
 async def check(config: AwsConfig, settings: GroupSettings, shared: Shared) -> Sequence[Finding]:
@@ -72,6 +76,12 @@ def examine_settings(config: AwsConfig, settings: GroupSettings) -> list[Finding
         if getattr(config, name).total_seconds() <= 0:
             reason = f"plugin_config.{name}: {getattr(config, name)} is no time to wait"
             found.append(Finding(Severity.ERROR, "timeout", reason, 'write for instance "10s"'))
+    if config.interruption_queue_url is not None and config.read_timeout < SHORTEST_READ:
+        reason = (
+            f"plugin_config.read_timeout: {config.read_timeout} is too short to wait for messages "
+            "of the interruption queue"
+        )
+        found.append(Finding(Severity.ERROR, "timeout", reason, 'write at least "5s"'))
     if config.launch_patience.total_seconds() < 0:
         reason = f"plugin_config.launch_patience: {config.launch_patience} is negative"
         found.append(Finding(Severity.ERROR, "timeout", reason, 'write for instance "20s"'))

@@ -10,6 +10,7 @@ are closed when the last request that uses them has ended.
 from __future__ import annotations
 
 import importlib
+import logging
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -262,11 +263,17 @@ async def _new_session(config: AwsConfig, shared: Shared) -> Any:
 
 def _load_session(config: AwsConfig, shared: Shared) -> Any:
     """Import the SDK and read its files: half a second of work the first time."""
+    for name in ("aiobotocore", "botocore"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            # Below that it logs requests and answers as they are, with keys and tokens.
+            logger.setLevel(logging.INFO)
     session = importlib.import_module("aiobotocore.session").AioSession()
     for variable in ("profile", "config_file", "credentials_file"):
         value = getattr(config, variable)
         if value is not None:
             session.set_config_variable(variable, str(value))
+    session.get_scoped_config()  # Which complains of what cannot be used.
     if shared.loader is None:
         shared.loader = session.get_component("data_loader")
     session.register_component("data_loader", shared.loader)

@@ -47,8 +47,9 @@ logger = logging.getLogger("fleeting")
 # How many terminations are under way at once.
 TERMINATIONS = 10
 
-# How old a listing may be to answer whether an instance works, in seconds.
-FRESH_SECONDS = 20.0
+# How old a listing may be to answer whether an instance works, in seconds: groups are
+# listed once a minute by default, and to ask AWS again for each instance would cost more.
+FRESH_SECONDS = 90.0
 
 
 class AwsGroup(InstanceGroup):

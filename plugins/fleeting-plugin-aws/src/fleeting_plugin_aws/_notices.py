@@ -27,6 +27,7 @@ logger = logging.getLogger("fleeting")
 
 # AWS lets one request wait so long for a message, and bring so many.
 LONGEST_WAIT = timedelta(seconds=20)
+SHORTEST_WAIT = timedelta(seconds=1)
 MESSAGES = 10
 
 # A request that waits for messages must be answered before its time is over.
@@ -99,7 +100,7 @@ async def watch(
     Raises:
         ProviderError: the queue does not answer.
     """
-    wait = max(timedelta(0), min(LONGEST_WAIT, read_timeout - WAIT_MARGIN))
+    wait = max(SHORTEST_WAIT, min(LONGEST_WAIT, read_timeout - WAIT_MARGIN))
     while True:
         answer = await clients.ask(
             "sqs",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fleeting.errors import ProviderError, QuotaExceeded
 from fleeting.types import Accepted
 from fleeting_plugin_aws._describe import describe_group, describe_machines, state_of
-from fleeting_plugin_aws._standby import Step, Wish, is_fulfilled, next_step, sleeping
+from fleeting_plugin_aws._standby import STANDBY, Step, Wish, is_fulfilled, next_step, sleeping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,29 +70,30 @@ class Sleepers:
         return Accepted(len(accepted), tuple(accepted), failed or error)
 
     async def progress(self, group: Snapshot) -> dict[str, Sleeping]:
-        """Take the next steps, and return what a listing says of the instances concerned.
-
-        Raises:
-            ProviderError: EC2 did not say what they do.
-        """
+        """Take the next steps, and return what a listing says of the instances concerned."""
         for id in [one for one in self._wishes if one not in group.members]:
             del self._wishes[id]
-        machines = await self._machines(group, self._wishes)
+        try:
+            machines = await self._machines(group, self._wishes)
+        except ProviderError as error:
+            # The others are listed all the same.
+            logger.warning("%s; what instances in standby do is not known", error)
+            machines = {}
         states = {id: state_of(machine) for id, machine in machines.items()}
         for id, wish in list(self._wishes.items()):
             if is_fulfilled(wish, group.members[id].lifecycle, states.get(id, "")):
                 del self._wishes[id]
         found = {
             id: sleeping(self._wishes.get(id), group.members[id].lifecycle, states.get(id, ""))
-            for id in machines | self._wishes
-            if id in group.members
+            for id, member in group.members.items()
+            if id in self._wishes or member.lifecycle in STANDBY
         }
         steps = self._steps(self._wishes, group, machines)
         # Only a request may begin anew: one that was in service again is meant to be.
         due = {id: step for id, step in steps.items() if step is not Step.ENTER_STANDBY}
-        _, error = await self._take(due)
-        if error is not None:
-            logger.warning("%s; it is tried again with the next listing", error)
+        _, refusal = await self._take(due)
+        if refusal is not None:
+            logger.warning("%s; it is tried again with the next listing", refusal)
         return found
 
     def _steps(
@@ -110,8 +111,7 @@ class Sleepers:
         self, group: Snapshot, ids: Iterator[str] | Sequence[str] | Mapping[str, Wish]
     ) -> dict[str, Mapping[str, object]]:
         """Ask EC2 about those of a group that it alone knows enough about."""
-        standby = {"EnteringStandby", "Standby"}
-        asleep = {id for id, one in group.members.items() if one.lifecycle in standby}
+        asleep = {id for id, one in group.members.items() if one.lifecycle in STANDBY}
         wanted = asleep | {id for id in ids if id in group.members}
         if not wanted:
             return {}

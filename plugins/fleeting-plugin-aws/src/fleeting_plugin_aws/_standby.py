@@ -24,7 +24,7 @@ from typing import NamedTuple
 from fleeting.types import State
 from fleeting_plugin_aws._states import life
 
-__all__ = ("Step", "Wish", "is_fulfilled", "next_step", "sleeping")
+__all__ = ("STANDBY", "Step", "Wish", "is_fulfilled", "next_step", "sleeping")
 
 
 class Wish(enum.Enum):
@@ -64,7 +64,7 @@ _LEFT_ALONE = {
     "stopping": Sleeping(State.SUSPENDING),
 }
 _GONE = frozenset({"shutting-down", "terminated"})
-_STANDBY = frozenset({"EnteringStandby", "Standby"})
+STANDBY = frozenset({"EnteringStandby", "Standby"})
 
 _TO_SLEEP = {"running": Step.STOP}
 _TO_WAKE = {"stopped": Step.START, "running": Step.EXIT_STANDBY}
@@ -85,7 +85,7 @@ def next_step(wish: Wish, lifecycle: str, machine: str) -> Step:
         return steps.get(machine, Step.WAIT)
     if wish is Wish.SLEEP and lifecycle == "InService":
         return Step.ENTER_STANDBY
-    if wish is Wish.SLEEP and lifecycle not in _STANDBY:
+    if wish is Wish.SLEEP and lifecycle not in STANDBY:
         return Step.IMPOSSIBLE  # It is still being created.
     return Step.WAIT
 
@@ -94,7 +94,7 @@ def is_fulfilled(wish: Wish, lifecycle: str, machine: str) -> bool:
     """Return whether nothing is left to be done."""
     if wish is Wish.SLEEP:
         return lifecycle == "Standby" and machine == "stopped"
-    return lifecycle not in _STANDBY and life(lifecycle).state is State.RUNNING
+    return lifecycle not in STANDBY and life(lifecycle).state is State.RUNNING
 
 
 def sleeping(wish: Wish | None, lifecycle: str, machine: str) -> Sleeping:
@@ -105,7 +105,7 @@ def sleeping(wish: Wish | None, lifecycle: str, machine: str) -> Sleeping:
         lifecycle: AWS's word for the state in the group.
         machine: EC2's word for the state of the instance; empty if it is not known.
     """
-    if lifecycle not in _STANDBY:
+    if lifecycle not in STANDBY:
         found = life(lifecycle).state
         wakes = wish is Wish.WAKE and found is State.CREATING
         return Sleeping(State.RESUMING if wakes else found)
