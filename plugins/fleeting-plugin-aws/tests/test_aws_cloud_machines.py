@@ -170,6 +170,9 @@ async def test_nothing_is_left(cloud: AwsCloud) -> None:
         pid, home = result.stdout.split()
         assert await anyio.Path(home.decode()).exists()
         cloud.interrupt(id)
+        with anyio.fail_after(5):
+            while connection.is_open:
+                await anyio.sleep(0.01)
     assert not await anyio.Path(home.decode()).exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)

@@ -96,19 +96,16 @@ class Ec2:
             self._world.boxes[id].hidden -= 1
         if concerned := [id for id in InstanceIds or () if id in hidden]:
             raise _not_found(concerned)
-        reservations: list[dict[str, Any]] = []
-        for reservation in answer["Reservations"]:
-            instances = [
-                self._shown(one)
-                for one in reservation["Instances"]
-                if one["InstanceId"] in boxes.keys() - hidden
-            ]
-            if instances:
-                reservations.append(reservation | {"Instances": instances})
+        shown = [
+            (reservation, self._shown(one))
+            for reservation in answer["Reservations"]
+            for one in reservation["Instances"]
+            if one["InstanceId"] in boxes.keys() - hidden
+        ]
         if InstanceIds:
-            return {"Reservations": reservations}
-        page, token = paged(reservations, self._world.page_size, MaxResults, NextToken)
-        return {"Reservations": page} | ({"NextToken": token} if token else {})
+            return {"Reservations": _reservations(shown)}
+        page, token = paged(shown, self._world.page_size, MaxResults, NextToken)
+        return {"Reservations": _reservations(page)} | ({"NextToken": token} if token else {})
 
     def _shown(self, one: dict[str, Any]) -> dict[str, Any]:
         """Return an instance as AWS would describe it now."""
@@ -237,6 +234,15 @@ def console_text(host_key: list[str]) -> str:
         f"-----BEGIN SSH HOST KEY KEYS-----\r\n{keys}-----END SSH HOST KEY KEYS-----\r\n"
         "[   13.000000] cloud-init[1234]: Cloud-init v. 22.2.2 finished\r\n"
     )
+
+
+def _reservations(shown: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Put instances back into their reservations, of which a page may end in the middle."""
+    found: dict[str, dict[str, Any]] = {}
+    for reservation, one in shown:
+        id = reservation["ReservationId"]
+        found.setdefault(id, reservation | {"Instances": []})["Instances"].append(one)
+    return list(found.values())
 
 
 def _is_quiet(box: Box) -> bool:
