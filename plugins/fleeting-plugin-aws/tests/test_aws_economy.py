@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from aws_errors import Throttled
 from aws_plugin import open_group, settle, states
 from fleeting.types import ConnectorSettings
 from fleeting_plugin_aws import AwsProvider
 from fleeting_plugin_aws._group import AwsGroup
+from fleeting_plugin_aws._limiter import Limiter
 from taskscaler import Policy, Settings, Taskscaler
 
 if TYPE_CHECKING:
@@ -112,12 +114,22 @@ async def test_groups_of_an_account_share_their_limit(cloud: AwsCloud) -> None:
         assert first._clients.limiter is not stranger._clients.limiter
 
 
-async def test_requests_wait_for_their_turn(cloud: AwsCloud) -> None:
-    """With few requests per second, a burst goes at once and the rest as slowly as it is to."""
-    cloud.group("builders")
-    async with open_group(cloud, provider=AwsProvider(), requests_per_second=4.0) as group:
-        async with anyio.create_task_group() as tasks:
-            for _ in range(10):
-                tasks.start_soon(group.update)
-        started = sorted(call.started for call in cloud.calls(DESCRIBE))
-        assert started[-1] - started[-3] > 0.4
+async def test_each_request_waits_for_its_turn(
+    cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is sent takes a turn, also what is sent again."""
+    cloud.group("builders", desired=2)
+    turns: list[float] = []
+    take = Limiter.take
+
+    def counting(limiter: Limiter, now: float) -> float:
+        turns.append(now)
+        return take(limiter, now)
+
+    monkeypatch.setattr(Limiter, "take", counting)
+    async with open_group(cloud) as group:
+        cloud.fail("DescribeAutoScalingGroups", Throttled())
+        ids = list(states(await group.update()))
+        await group.connect_info(ids[0])
+        await group.decrease(ids)
+    assert len(turns) == len(cloud.calls()) > 6

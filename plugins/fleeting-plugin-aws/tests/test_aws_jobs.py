@@ -41,6 +41,7 @@ name = "builders"
 region = "{region}"
 endpoint_url = "{url}"
 launch_patience = "0s"
+requests_per_second = 1000
 
 [runners.autoscaler.connector_config]
 protocol_port = {port}

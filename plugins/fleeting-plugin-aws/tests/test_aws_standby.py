@@ -121,6 +121,9 @@ async def test_what_cannot_be_stopped_serves_again(cloud: AwsCloud) -> None:
         await until(cloud, group, id, State.SUSPENDING)
         await until(cloud, group, id, State.RUNNING)
         assert cloud.desired("builders") == 1
+        with pytest.raises(PermissionDenied, match="StopInstances"):
+            await group.suspend([id])
+        assert len(cloud.calls("EnterStandby")) == 1
 
 
 async def test_not_allowed_to_sleep(cloud: AwsCloud) -> None:

@@ -145,7 +145,12 @@ class AwsGroup(InstanceGroup):
         if not ids:
             return Accepted(0)
         async with self._writing:
-            group = await describe_group(self._clients, self._name)
+            try:
+                group = await describe_group(self._clients, self._name)
+            except GroupGone:
+                if not self._is_being_deleted:
+                    raise
+                return Accepted(len(set(ids)), tuple(dict.fromkeys(ids)))
             plan = plan_removal(group, ids)
             wanted = [(id, True) for id in plan.shrink] + [(id, False) for id in plan.release]
             failed: dict[str, ProviderError] = {}

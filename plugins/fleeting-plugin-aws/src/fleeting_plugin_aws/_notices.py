@@ -38,7 +38,8 @@ SPOT_NOTICE = timedelta(minutes=2)
 
 TERMINATION = "EC2 Instance-terminate Lifecycle Action"
 
-_ENDING = frozenset({"stopping", "stopped", "shutting-down", "terminated"})
+# Not that it is stopped: that may be our own doing, and it can go on later.
+_ENDING = frozenset({"shutting-down", "terminated"})
 
 
 def read_event(body: str, group: str) -> Notice | None:

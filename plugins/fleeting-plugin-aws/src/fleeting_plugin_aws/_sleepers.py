@@ -41,6 +41,8 @@ class Sleepers:
         self._name = name
         self._writing = writing
         self._wishes: dict[str, Wish] = {}
+        # Those that EC2 would not stop, and why: to try again would be for nothing.
+        self._sleepless: dict[str, ProviderError] = {}
 
     async def request(self, wish: Wish, ids: Sequence[str]) -> Accepted:
         """Take the first step for each instance; the listings take the others.
@@ -48,9 +50,13 @@ class Sleepers:
         Raises:
             ProviderError: nothing was accepted.
         """
-        ids = tuple(dict.fromkeys(ids))
-        if not ids:
+        asked = tuple(dict.fromkeys(ids))
+        if not asked:
             return Accepted(0)
+        sleepless = self._sleepless if wish is Wish.SLEEP else {}
+        ids = [id for id in asked if id not in sleepless]
+        if not ids:
+            raise sleepless[asked[0]].with_traceback(None)
         async with self._writing:
             group = await describe_group(self._clients, self._name)
             machines = await self._machines(group, ids)
@@ -63,6 +69,8 @@ class Sleepers:
                     f"{missing}: not in a state from which it could {wish.value}; it is tried again"
                 )
             done, failed = await self._take({id: steps[id] for id in fitting})
+        if len(ids) < len(asked):
+            error = error or next(sleepless[id] for id in asked if id in sleepless)
         accepted = [id for id in fitting if id in done]
         self._wishes.update(dict.fromkeys(accepted, wish))
         if failed is not None and not accepted:
@@ -73,6 +81,8 @@ class Sleepers:
         """Take the next steps, and return what a listing says of the instances concerned."""
         for id in [one for one in self._wishes if one not in group.members]:
             del self._wishes[id]
+        for id in [one for one in self._sleepless if one not in group.members]:
+            del self._sleepless[id]
         try:
             machines = await self._machines(group, self._wishes)
         except ProviderError as error:
@@ -133,6 +143,7 @@ class Sleepers:
                     if step is Step.STOP and not error.retryable:
                         # It cannot be stopped at all, so it is to serve again.
                         self._wishes.update(dict.fromkeys(batch, Wish.WAKE))
+                        self._sleepless.update(dict.fromkeys(batch, error))
         return done, last
 
     async def _send(self, step: Step, ids: Sequence[str]) -> None:
