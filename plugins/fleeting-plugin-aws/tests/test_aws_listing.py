@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from typing_extensions import override
 
 from aws_errors import AccessDenied, LostReply, Throttled, Unavailable
 from aws_group import Delays
@@ -25,6 +27,8 @@ from fleeting.errors import Throttled as TooMany
 from fleeting.types import Accepted, Listing, State
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
+
     from aws_cloud import AwsCloud
     from fleeting.abc import InstanceGroup
 
@@ -212,6 +216,42 @@ async def test_lost_capacity_is_taken_back_and_told_once(cloud: AwsCloud, mixed:
         cloud.unlimited()
         listing = await settle(cloud, group)
         assert (len(listing.instances), listing.pending, listing.failures) == (1, 0, ())
+
+
+class Ahead(datetime):
+    """A clock that is an hour ahead."""
+
+    @classmethod
+    @override
+    def now(cls, tz: tzinfo | None = None) -> Ahead:
+        return super().now(tz) + timedelta(hours=1)
+
+
+async def test_a_wrong_clock_hides_no_failure(
+    cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed since more was asked for is known by AWS's clock, and not by ours."""
+    monkeypatch.setattr("fleeting_plugin_aws._group.datetime", Ahead)
+    cloud.group("builders")
+    cloud.room(0)
+    async with open_group(cloud) as group:
+        await group.increase(1, "one")
+        assert len((await until_failure(group)).failures) == 1
+
+
+async def test_failures_are_not_told_of_what_came_later(cloud: AwsCloud) -> None:
+    """A failure that was told says nothing about what is asked for after it."""
+    cloud.group("builders")
+    cloud.room(0)
+    async with open_group(cloud) as group:
+        await group.increase(1, "one")
+        await until_failure(group)
+        cloud.unlimited()
+        cloud.change("builders", delays=UNTIL_SETTLED)
+        await group.increase(2, "two")
+        for _ in range(3):
+            listing = await group.update()
+            assert (listing.pending, listing.failures) == (2, ())
 
 
 async def test_another_zone_makes_a_failure_good(cloud: AwsCloud) -> None:

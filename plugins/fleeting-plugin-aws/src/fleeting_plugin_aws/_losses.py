@@ -30,7 +30,7 @@ RECORDS = 100
 
 
 class Losses:
-    """Knows since when failures count; those before that have been told, or made good.
+    """Knows which failures count, and which have been told.
 
     Args:
         clients: how to ask.
@@ -40,7 +40,7 @@ class Losses:
         since: when the group was opened, by the cloud's clock.
 
     Attributes:
-        since: when more was asked for last, or the group was opened, or failures were told.
+        since: when more was asked for last, or the group was opened; by the cloud's clock.
     """
 
     def __init__(
@@ -56,7 +56,6 @@ class Losses:
         self._name = name
         self._patience = patience
         self._writing = writing
-        # AWS's clock has whole seconds, in which more than one thing can happen.
         self._told: frozenset[str] = frozenset()
         self._warned: set[str] = set()
 
@@ -81,8 +80,8 @@ class Losses:
             MaxRecords=RECORDS,
         )
         now = server_time(answer)
-        told = self._told
-        history = [one for one in _activities.read(answer) if one.id not in told]
+        recent = _activities.read(answer)
+        history = [one for one in recent if one.id not in self._told]
         if not _capacity.is_final(group, history, self.since, self._patience, now):
             return group, ()
         async with self._writing:
@@ -90,19 +89,22 @@ class Losses:
             # More may have been asked for, or have come, in the meantime.
             if not _capacity.is_final(group, history, self.since, self._patience, now):
                 return group, ()
-            return await self._give_up(group, history, now)
+            if group.pending and not _capacity.is_protected(group):
+                self._warn_unprotected(group, self._counting(history))
+                return group, ()
+            # Of all that is told or made good no other word will be said.
+            self._told = frozenset(one.id for one in recent if one.is_failed_launch)
+            return await self._give_up(group, self._counting(history))
+
+    def _counting(self, history: Sequence[Activity]) -> list[Activity]:
+        """Return the failures that count: those since more was asked for."""
+        return [one for one in history if one.is_failed_launch and one.started >= self.since]
 
     async def _give_up(
-        self, before: Snapshot, history: Sequence[Activity], now: datetime
+        self, before: Snapshot, failed: Sequence[Activity]
     ) -> tuple[Snapshot, tuple[ProviderError, ...]]:
-        failed = [one for one in history if one.is_failed_launch and one.started >= self.since]
         desired = _capacity.lowered(before)
-        if not before.pending:  # They were made good.
-            self._forget(history, now)
         if desired == before.desired:
-            return before, ()
-        if not _capacity.is_protected(before):
-            self._warn_unprotected(before, failed)
             return before, ()
         await self._clients.change(
             "autoscaling",
@@ -111,17 +113,9 @@ class Losses:
             DesiredCapacity=desired,
             HonorCooldown=False,
         )
-        self._forget(history, now)
         after = await describe_group(self._clients, self._name)
         count = _capacity.lost(before, after)
         return after, _activities.failures(failed, count, self._name)
-
-    def _forget(self, history: Sequence[Activity], now: datetime) -> None:
-        """Let what failed until now not count again."""
-        self.since = now
-        # Those that were told before are older than `since`, but for the last second's.
-        recent = self._told if len(self._told) < RECORDS else frozenset[str]()
-        self._told = recent | {one.id for one in history if one.is_failed_launch}
 
     def _warn_unprotected(self, group: Snapshot, failed: Sequence[Activity]) -> None:
         reason = _activities.classify(failed[0], self._name)
