@@ -11,18 +11,23 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import psutil
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
 if TYPE_CHECKING:
-    from sybil import Example
+    from collections.abc import Iterator
+
+    from sybil import Document, Example, Region
 
 ROOT = Path(__file__).parent
 # What a test must not see: agents, credentials and looks of a developer's shell, and
@@ -31,6 +36,8 @@ PRIVATE = re.compile(
     r"(AWS|AZURE|CLOUDSDK|DOCKER|FLEETING|GOOGLE|TASKSCALER)_|SSH_A"
     r"|(COLUMNS|FORCE_COLOR|LINES|NO_COLOR|PYTEST_ADDOPTS)$"
 )
+# Pages about what only Linux has.
+ELSEWHERE = () if sys.platform == "linux" else ("docs/plugins/tutorial.md",)
 FILE_NAME = re.compile(r"<!-- file: (\S+) -->\s*\Z")
 
 
@@ -43,8 +50,27 @@ def pytest_configure(config: pytest.Config) -> None:
         patch.delenv(name)
 
 
+def write_file(example: Example) -> Path | None:
+    """Write a block that a comment gives a name to that file, and return it if there is one.
+
+    Blocks of the same name follow one another in the file.
+    """
+    name = FILE_NAME.search(example.document.text[: example.region.start])
+    if name is None:
+        return None
+    path: Path = example.namespace["folder"] / name[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not what was parsed, which has lost the indentation that all lines share.
+    block = example.document.text[example.region.start : example.region.end]
+    lines = "".join(block.splitlines(keepends=True)[1:-1])
+    path.write_text(f"{path.read_text()}\n{lines}" if path.exists() else lines)
+    return path
+
+
 def run_python(example: Example) -> None:
     """Execute a block, which may await at its top level, in the namespace of its page."""
+    if write_file(example):
+        return
     code = compile(
         "\n" * example.line + example.parsed,
         example.path,
@@ -92,14 +118,25 @@ def matches(printed: list[str], expected: list[str]) -> bool:
 
 
 def read_toml(example: Example) -> None:
-    """Read a block; one that a comment gives a name becomes a file for the blocks after it."""
+    """Read a block, and write it if it is a file."""
     data = tomllib.loads(example.parsed)
     if "runners" in data:
         check_config(example.parsed, whole=isinstance(data["runners"], list))
-    before = example.document.text[: example.region.start]
-    if name := FILE_NAME.search(before):
-        path: Path = example.namespace["folder"] / name[1]
-        path.write_text(example.parsed)
+    write_file(example)
+
+
+def write_script(example: Example) -> None:
+    """Write a block that is a file, and let it be run."""
+    path = write_file(example)
+    assert path is not None
+    path.chmod(0o755)
+
+
+def find_scripts(document: Document) -> Iterator[Region]:
+    """Find the blocks of `sh` that are files; the others are for people only."""
+    for region in CodeBlockParser("sh", write_script)(document):
+        if FILE_NAME.search(document.text[: region.start]):
+            yield region
 
 
 def check_config(text: str, *, whole: bool) -> None:
@@ -127,9 +164,19 @@ def open_page(namespace: dict[str, Any]) -> None:
 
 
 def close_page(namespace: dict[str, Any]) -> None:
-    """Leave the folder of a page, and remove it."""
+    """Leave the folder of a page, end what still runs from it, and remove it."""
     os.chdir(namespace["before"])
+    end_processes(namespace["folder"])
     shutil.rmtree(namespace["folder"])
+
+
+def end_processes(folder: Path) -> None:
+    """Kill the processes that have a folder in their command, and all below them."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in word for word in process.info["cmdline"] or ()):
+            with suppress(psutil.NoSuchProcess):
+                for one in (*process.children(recursive=True), process):
+                    one.kill()
 
 
 pytest_collect_file = Sybil(
@@ -137,8 +184,10 @@ pytest_collect_file = Sybil(
         CodeBlockParser("python", run_python),
         CodeBlockParser("console", run_console),
         CodeBlockParser("toml", read_toml),
+        find_scripts,
     ],
     patterns=["*.md"],
+    excludes=ELSEWHERE,
     setup=open_page,
     teardown=close_page,
 ).pytest()

@@ -20,6 +20,11 @@ ALLOWED: dict[str, str] = {
     "plugins.fleeting-plugin-aws.tests.test_aws_contract.TestAwsContract"
     "::test_repeated_operation_adds_nothing": NO_TOKENS,
 }
+ALLOWED["tests.contract.test_local_contract.TestLocal::test_info_names_the_same_group_again"] = (
+    "a group whose instances end with it is another one each time"
+)
+# That such a group refuses what it does not declare, another test of the contract proves.
+UNDECLARED = "the group does not declare that it can"
 
 
 def main(report: str) -> int:
@@ -32,8 +37,9 @@ def main(report: str) -> int:
         if skipped is None:
             continue
         name = f"{case.get('classname')}::{case.get('name')}"
-        unexpected += name not in ALLOWED
-        print(f"{name} was skipped: {ALLOWED.get(name) or skipped.get('message')}")
+        message = skipped.get("message") or ""
+        unexpected += name not in ALLOWED and not message.startswith(UNDECLARED)
+        print(f"{name} was skipped: {ALLOWED.get(name) or message}")
     print(f"{len(cases)} tests, {unexpected} skipped without a reason in {__file__}")
     return 1 if unexpected or not cases else 0
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,25 +58,34 @@ def test_version_is_that_of_the_distribution() -> None:
 def test_list_shows_each_plugin() -> None:
     """The table has a line for each installed plugin, below a heading."""
     heading, *lines = CliRunner().invoke(_command_group, ["list"]).output.splitlines()
-    assert heading.split() == ["NAME", "VERSION", "DISTRIBUTION"]
-    entries = Registry().providers()
+    assert heading.split() == ["NAME", "KIND", "VERSION", "DISTRIBUTION"]
+    kinds = {"provider": Registry().providers(), "connector": Registry().connectors()}
     assert [line.split() for line in lines] == [
-        [entry.name, entry.version, entry.distribution] for entry in entries
+        [entry.name, kind, entry.version, entry.distribution]
+        for kind, entries in kinds.items()
+        for entry in entries
     ]
-    assert ["local", __version__, "fleeting"] in [line.split() for line in lines]
+    assert ["local", "provider", __version__, "fleeting"] in [line.split() for line in lines]
 
 
 def test_list_as_json() -> None:
     """The same comes as JSON for scripts."""
     shown = json.loads(CliRunner().invoke(_command_group, ["list", "--json"]).output)
-    assert {"name": "local", "distribution": "fleeting", "version": __version__} in shown
+    assert {
+        "name": "local",
+        "kind": "provider",
+        "version": __version__,
+        "distribution": "fleeting",
+        "status": "installed",
+        "problem": None,
+    } in shown
 
 
 def test_help_names_every_command() -> None:
     """The help lists every command, with the first sentence of the command's own help."""
     overview = CliRunner().invoke(_command_group, ["--help"]).output
     for name, summary in COMMANDS.items():
-        assert f"{name}  {summary}" in overview
+        assert re.search(rf"^  {name} +{re.escape(summary)}$", overview, re.MULTILINE)
         assert CliRunner().invoke(_command_group, [name, "--help"]).exit_code == 0
 
 

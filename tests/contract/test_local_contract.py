@@ -15,11 +15,12 @@ from fleeting.testing import InstanceGroupContract
 from fleeting.types import GroupSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from fleeting.abc import InstanceGroup
+    from fleeting.types import Finding
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="`local` needs POSIX processes")
 
@@ -29,28 +30,39 @@ class _LocalContract(InstanceGroupContract):
     call_timeout = timedelta(seconds=30)
     affordable = 3
     repeats_operations = True
-    config: ClassVar[dict[str, object]]
+    page_size = 0
+    provider = Registry().provider("local")
+    settings: ClassVar[dict[str, object]]
+
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> object:
+        """Read the settings as those of a configuration file."""
+        data = {"root": str(tmp_path / "root"), "max_size": 3, **self.settings}
+        return decode(data, self.provider.config_type, where="the test")
 
     @pytest.fixture
     @override
     def open_group(
-        self, tmp_path: Path
+        self, config: object
     ) -> Callable[[], AbstractAsyncContextManager[InstanceGroup]]:
-        """Open the provider as a configuration file would."""
-        provider = Registry().provider("local")
-        data = {"root": str(tmp_path / "root"), "max_size": 3, **self.config}
-        config = decode(data, provider.config_type, where="the test")
-        return lambda: provider.open(config, GroupSettings())
+        """Open the provider."""
+        return lambda: self.provider.open(config, GroupSettings())
+
+    @pytest.fixture
+    @override
+    def check_provider(self, config: object) -> Callable[[], Awaitable[Sequence[Finding]]]:
+        """Check the provider."""
+        return lambda: self.provider.check(config, GroupSettings())
 
 
 class TestLocal(_LocalContract):
     """Instances that end with the manager."""
 
-    config: ClassVar[dict[str, object]] = {}
+    settings: ClassVar[dict[str, object]] = {}
     keeps_instances = False
 
 
 class TestLocalPersistent(_LocalContract):
     """Instances that outlive the manager."""
 
-    config: ClassVar[dict[str, object]] = {"persistent": True, "boot_delay": "20ms"}
+    settings: ClassVar[dict[str, object]] = {"persistent": True, "boot_delay": "20ms"}

@@ -1,14 +1,16 @@
 """Groups that each break one promise, held to the contract; their tests must fail.
 
+These go wrong in plain use; those of `wrong_groups_in_trouble.py` need some to show it.
+
 Not collected by itself: `test_contract_catches.py` runs it and reads the result.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,15 +18,17 @@ import anyio.lowlevel
 import pytest
 from typing_extensions import override
 
-from fleeting.errors import InstanceGone, OutOfCapacity, ProviderError
-from fleeting.testing import FakeInstanceGroup, InstanceGroupContract
-from fleeting.types import Accepted, Capability, Instance, State
+from fleeting.errors import InstanceGone, InstanceUnhealthy, OutOfCapacity, ProviderError
+from fleeting.testing import FakeInstanceGroup
+from fleeting.types import Accepted, Instance, State
+from wrong_contract import WrongContract
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from fleeting.abc import Connection, InstanceGroup
+    from fleeting.abc import InstanceGroup
+    from fleeting.testing import FakeConnection
     from fleeting.types import ConnectInfo, Listing
 
 
@@ -32,39 +36,11 @@ def _is_creating(instance: Instance) -> bool:
     return instance.state is State.CREATING
 
 
-class _WrongContract(InstanceGroupContract):
-    instance_timeout = timedelta(seconds=0.4)
-    call_timeout = timedelta(seconds=0.4)
-    repeats_operations = True
-    Group: type[FakeInstanceGroup] = FakeInstanceGroup
-
-    def make_group(self) -> FakeInstanceGroup:
-        """Return the group that breaks a promise."""
-        return self.Group(max_size=3)
-
-    @pytest.fixture
-    @override
-    def open_group(self) -> Callable[[], AbstractAsyncContextManager[InstanceGroup]]:
-        """Open the wrong group."""
-        group = self.make_group()
-
-        @asynccontextmanager
-        async def open_group() -> AsyncGenerator[InstanceGroup]:
-            yield group
-
-        return open_group
-
-    @override
-    async def connect(self, group: InstanceGroup, info: ConnectInfo) -> Connection:
-        assert isinstance(group, FakeInstanceGroup)
-        return await group.connect(info)
-
-
-class TestRight(_WrongContract):
+class TestRight(WrongContract):
     """No promise is broken: nothing may fail here, or the others prove nothing."""
 
 
-class TestDecreaseRefusesUnknown(_WrongContract):
+class TestDecreaseRefusesUnknown(WrongContract):
     class Group(FakeInstanceGroup):
         """It reports ids that it does not know as refused."""
 
@@ -77,7 +53,7 @@ class TestDecreaseRefusesUnknown(_WrongContract):
             return replace(accepted, error=ProviderError("no such instance"))
 
 
-class TestListingHasDuplicate(_WrongContract):
+class TestListingHasDuplicate(WrongContract):
     class Group(FakeInstanceGroup):
         """Its listing has the first instance twice."""
 
@@ -87,7 +63,7 @@ class TestListingHasDuplicate(_WrongContract):
             return replace(listing, instances=listing.instances + listing.instances[:1])
 
 
-class TestListingForgets(_WrongContract):
+class TestListingForgets(WrongContract):
     class Group(FakeInstanceGroup):
         """Every second listing lacks an instance."""
 
@@ -101,7 +77,7 @@ class TestListingForgets(_WrongContract):
             return replace(listing, instances=listing.instances[:keep])
 
 
-class TestIncreaseWaits(_WrongContract):
+class TestIncreaseWaits(WrongContract):
     class Group(FakeInstanceGroup):
         """Its increase comes back when the instances run, which somebody else must see to."""
 
@@ -112,7 +88,7 @@ class TestIncreaseWaits(_WrongContract):
             return accepted
 
 
-class TestIncreaseLies(_WrongContract):
+class TestIncreaseLies(WrongContract):
     class Group(FakeInstanceGroup):
         """Its increase creates one less than it accepts."""
 
@@ -122,7 +98,7 @@ class TestIncreaseLies(_WrongContract):
             return Accepted(count)
 
 
-class TestIncreaseRaisesForPart(_WrongContract):
+class TestIncreaseRaisesForPart(WrongContract):
     class Group(FakeInstanceGroup):
         """Its increase raises when it has accepted a part."""
 
@@ -134,13 +110,13 @@ class TestIncreaseRaisesForPart(_WrongContract):
             return accepted
 
 
-class TestIncreaseForgetsOperation(_WrongContract):
+class TestIncreaseForgetsOperation(WrongContract):
     @override
     def make_group(self) -> FakeInstanceGroup:
         return FakeInstanceGroup(max_size=3, idempotent=False)
 
 
-class TestReplacesRemoved(_WrongContract):
+class TestReplacesRemoved(WrongContract):
     class Group(FakeInstanceGroup):
         """It replaces what is removed."""
 
@@ -154,7 +130,7 @@ class TestReplacesRemoved(_WrongContract):
             return accepted
 
 
-class TestAcceptedIdsMissing(_WrongContract):
+class TestAcceptedIdsMissing(WrongContract):
     class Group(FakeInstanceGroup):
         """Its decrease gives no ids."""
 
@@ -163,7 +139,7 @@ class TestAcceptedIdsMissing(_WrongContract):
             return replace(await super().decrease(ids), ids=())
 
 
-class TestKeyErrorForUnknown(_WrongContract):
+class TestKeyErrorForUnknown(WrongContract):
     class Group(FakeInstanceGroup):
         """It lets a foreign exception through."""
 
@@ -175,7 +151,7 @@ class TestKeyErrorForUnknown(_WrongContract):
                 raise KeyError(id) from None
 
 
-class TestInfoChanges(_WrongContract):
+class TestInfoChanges(WrongContract):
     class Group(FakeInstanceGroup):
         """Its size limit moves with its size."""
 
@@ -186,7 +162,7 @@ class TestInfoChanges(_WrongContract):
             return listing
 
 
-class TestCancellationLeaksTask(_WrongContract):
+class TestCancellationLeaksTask(WrongContract):
     class Group(FakeInstanceGroup):
         """Its heartbeat starts a task that a cancellation leaves behind."""
 
@@ -197,7 +173,7 @@ class TestCancellationLeaksTask(_WrongContract):
             answer.cancel()
 
 
-class TestCancellationKeepsLock(_WrongContract):
+class TestCancellationKeepsLock(WrongContract):
     class Group(FakeInstanceGroup):
         """Its update takes a lock that a cancellation leaves taken."""
 
@@ -212,7 +188,11 @@ class TestCancellationKeepsLock(_WrongContract):
             return listing
 
 
-class TestSuspendsUndeclared(_WrongContract):
+class TestSuspendsUndeclared(WrongContract):
+    @override
+    def make_group(self) -> FakeInstanceGroup:
+        return self.Group(max_size=3)
+
     class Group(FakeInstanceGroup):
         """It suspends although it does not say that it can."""
 
@@ -222,7 +202,7 @@ class TestSuspendsUndeclared(_WrongContract):
             return Accepted(0)
 
 
-class TestSuspendDoesNothing(_WrongContract):
+class TestSuspendDoesNothing(WrongContract):
     class Group(FakeInstanceGroup):
         """It says that it can suspend, accepts, and does nothing."""
 
@@ -231,12 +211,8 @@ class TestSuspendDoesNothing(_WrongContract):
             await anyio.lowlevel.checkpoint()
             return Accepted(len(ids), tuple(ids))
 
-    @override
-    def make_group(self) -> FakeInstanceGroup:
-        return self.Group(max_size=3, capabilities=[Capability.SUSPEND])
 
-
-class TestClosingRemoves(_WrongContract):
+class TestClosingRemoves(WrongContract):
     @pytest.fixture
     @override
     def open_group(self) -> Callable[[], AbstractAsyncContextManager[InstanceGroup]]:
@@ -249,16 +225,212 @@ class TestClosingRemoves(_WrongContract):
         return open_group
 
 
-class TestClosingLeavesFile(_WrongContract):
-    @pytest.fixture
+class TestClosingLeavesFile(WrongContract):
+    """It opens a file with the group, and keeps it."""
+
     @override
-    def open_group(self) -> Callable[[], AbstractAsyncContextManager[InstanceGroup]]:
-        """Open a file with the group, and keep it."""
-        group, files = self.make_group(), list[object]()
+    @asynccontextmanager
+    async def opened(self, group: FakeInstanceGroup) -> AsyncGenerator[None]:
+        os.open(__file__, os.O_RDONLY)
+        yield
 
-        @asynccontextmanager
-        async def open_group() -> AsyncGenerator[InstanceGroup]:
-            files.append(await anyio.open_file(__file__))
-            yield group
 
-        return open_group
+class TestPageLost(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It lists the first page only."""
+
+        @override
+        async def update(self) -> Listing:
+            listing = await super().update()
+            return replace(listing, instances=listing.instances[:2])
+
+
+class TestPageBorderTwice(WrongContract):
+    class Group(FakeInstanceGroup):
+        """The last instance of a page is the first of the next one, too."""
+
+        @override
+        async def update(self) -> Listing:
+            listing = await super().update()
+            first, second = listing.instances[:2], listing.instances[2:]
+            return replace(listing, instances=first + (first[-1:] + second if second else ()))
+
+
+class TestUpdateAdds(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It takes being listed for a third time for a wish."""
+
+        listings = 0
+
+        @override
+        async def update(self) -> Listing:
+            self.listings += 1
+            if self.listings == 3:
+                self.add()
+            return await super().update()
+
+
+class TestIncarnationChanges(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It makes a new incarnation up for each listing."""
+
+        listings = 0
+
+        @override
+        async def update(self) -> Listing:
+            listing = await super().update()
+            self.listings += 1
+            new = str(self.listings)
+            return replace(
+                listing,
+                instances=tuple(replace(one, incarnation=new) for one in listing.instances),
+            )
+
+
+class TestIdChanges(WrongContract):
+    """It has another name whenever it is opened."""
+
+    @override
+    @asynccontextmanager
+    async def opened(self, group: FakeInstanceGroup) -> AsyncGenerator[None]:
+        group.info = replace(group.info, id=f"{group.info.id}'")
+        yield
+
+
+class TestUnknownIsCloudsError(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It takes an id that it does not know for the cloud's mistake."""
+
+        @override
+        async def heartbeat(self, id: str) -> None:
+            try:
+                await super().heartbeat(id)
+            except InstanceGone:
+                raise ProviderError(f"404 for {id}") from None
+
+
+class TestGoneIsSick(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It says of an instance that it has had once that it is sick."""
+
+        @override
+        async def heartbeat(self, id: str) -> None:
+            try:
+                await super().heartbeat(id)
+            except InstanceGone:
+                if id.startswith("i-"):
+                    raise InstanceUnhealthy(id, f"{id} does not answer") from None
+                raise
+
+
+class TestDecreaseOfManyRefused(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It hands on at once what the cloud takes in pieces."""
+
+        @override
+        async def decrease(self, ids: Sequence[str]) -> Accepted:
+            if len(ids) > 10:
+                raise ProviderError("at most 10 in one call")
+            return await super().decrease(ids)
+
+
+class TestDuplicateRefused(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It hands on ids that are given twice, which the cloud refuses."""
+
+        @override
+        async def decrease(self, ids: Sequence[str]) -> Accepted:
+            if len(set(ids)) < len(ids):
+                raise ProviderError("an id was given more than once")
+            return await super().decrease(ids)
+
+
+class TestDecreaseLowersTooMuch(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It lowers the size by an instance that is gone already, so that another one goes."""
+
+        @override
+        async def decrease(self, ids: Sequence[str]) -> Accepted:
+            known = [one for one in ids if one.startswith("i-")]
+            running = [one.id for one in self.listing.instances if one.id not in known]
+            if known and running and not any(self._has(one, *State) for one in known):
+                self.vanish(running[0])
+            return await super().decrease(ids)
+
+
+class TestComingStays(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It accepts the removal of an instance that is being created, and forgets it."""
+
+        @override
+        async def decrease(self, ids: Sequence[str]) -> Accepted:
+            await super().decrease([one for one in ids if not self._has(one, State.CREATING)])
+            return Accepted(len(set(ids)), tuple(dict.fromkeys(ids)))
+
+    @override
+    def make_group(self) -> FakeInstanceGroup:
+        return self.Group(max_size=3, boot_updates=3)
+
+
+class TestConnectLoses(WrongContract):
+    class Group(FakeInstanceGroup):
+        """An instance that somebody connects to goes away after that."""
+
+        lost = ""
+
+        @override
+        async def connect(self, info: ConnectInfo) -> FakeConnection:
+            self.lost = info.id
+            return await super().connect(info)
+
+        @override
+        async def update(self) -> Listing:
+            if self._has(self.lost, *State):
+                self.vanish(self.lost)
+            return await super().update()
+
+
+class TestNameless(WrongContract):
+    @override
+    def make_group(self) -> FakeInstanceGroup:
+        return FakeInstanceGroup(id="", max_size=3)
+
+
+class TestNamesOthers(WrongContract):
+    class Group(FakeInstanceGroup):
+        """Its increase makes names up."""
+
+        @override
+        async def increase(self, count: int, operation: str) -> Accepted:
+            accepted = await super().increase(count, operation)
+            return replace(accepted, ids=tuple(f"new-{id}" for id in accepted.ids))
+
+
+class TestRunningIsSick(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It expects an answer that an instance cannot give before it is connected to."""
+
+        @override
+        async def heartbeat(self, id: str) -> None:
+            await super().heartbeat(id)
+            raise InstanceUnhealthy(id, f"{id} has never answered")
+
+
+class TestNothingIsAll(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It passes an empty list on, which the cloud takes for all."""
+
+        @override
+        async def decrease(self, ids: Sequence[str]) -> Accepted:
+            if not ids:
+                self.vanish(*[one.id for one in self.listing.instances])
+            return await super().decrease(ids)
+
+
+class TestConnectInfoOfAnother(WrongContract):
+    class Group(FakeInstanceGroup):
+        """It names an instance otherwise than its group does."""
+
+        @override
+        async def connect_info(self, id: str) -> ConnectInfo:
+            return replace(await super().connect_info(id), id=f"{id}.internal")

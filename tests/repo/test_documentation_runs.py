@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import psutil
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +58,36 @@ def test_right_blocks_pass(root: Path, tmp_path: Path) -> None:
     )
     assert completed.returncode == 0, completed.stdout
     assert "5 passed" in completed.stdout
+
+
+def test_files_are_written_and_not_executed(root: Path, tmp_path: Path) -> None:
+    """Blocks with one name make one file, in order and as they stand; a script can be run."""
+    completed = run_page(
+        root,
+        tmp_path,
+        "<!-- file: in/module.py -->\n\n~~~python\nclass A:\n    one = 1\n~~~\n",
+        "~~~console\n$ cat in/module.py\nclass A:\n    one = 1\n~~~\n",
+        "<!-- file: in/module.py -->\n\n~~~python\n    two = undefined = 2\n~~~\n",
+        "<!-- file: run.sh -->\n\n~~~sh\n#!/bin/sh\necho $(($1 + 1))\n~~~\n",
+        "~~~console\n$ cat in/module.py; ./run.sh 2\nclass A:\n    one = 1\n\n"
+        "    two = undefined = 2\n3\n~~~\n",
+    )
+    assert completed.returncode == 0, completed.stdout
+    assert "5 passed" in completed.stdout
+
+
+def test_processes_of_a_page_end_with_it(root: Path, tmp_path: Path) -> None:
+    """What a failed page has left running from its folder is ended, with all below it."""
+    script = "<!-- file: loop.sh -->\n\n~~~sh\n#!/bin/sh\nsleep 300 &\necho $! >$1\nwait\n~~~\n"
+    note = tmp_path / "pid"
+    start = (
+        f'$ "$PWD/loop.sh" {note} >/dev/null 2>&1 &\n> while [ ! -s {note} ]; do sleep 0.01; done\n'
+        "> false"
+    )
+    completed = run_page(root, tmp_path, script, f"~~~console\n{start}\n~~~\n")
+    assert completed.returncode == 1, completed.stdout
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(note.read_text())).wait(30)
 
 
 def test_agents_and_credentials_are_hidden(

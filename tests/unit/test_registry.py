@@ -93,7 +93,7 @@ def test_connector_by_protocol(install: Install) -> None:
 def test_unknown_name(install: Install) -> None:
     """A name that nothing has is answered with the names there are, and how to install it."""
     install("nimbus", PROVIDER.format(name="nimbus"))
-    with pytest.raises(PluginNotFound, match=r"install.* fleeting-plugin-nimbsu") as caught:
+    with pytest.raises(PluginNotFound, match=r"`fleeting install nimbsu`") as caught:
         Registry().provider("nimbsu")
     assert "nimbus" in caught.value.installed
     with pytest.raises(PluginNotFound, match="no connector named 'telnet'"):
@@ -207,3 +207,13 @@ def test_archives_on_the_path_are_left_to_the_standard_library(
         file.writestr("zipped-1.0.dist-info/entry_points.txt", "[fleeting]\nzipped = zipped\n")
     monkeypatch.setattr(sys, "path", [str(archive)])
     assert entry_points("fleeting") == [PluginEntry("zipped", "zipped", "1.0")]
+
+
+def test_version_is_part_of_what_is_asked_for(install: Install) -> None:
+    """A version that is installed is found as GitLab writes it, and another one is not."""
+    install("nimbus", PROVIDER.format(name="nimbus"))
+    registry = Registry()
+    for reference in ("nimbus:1", "nimbus:1.2", "nimbus:latest", "example.org/x/nimbus:1.2.3"):
+        assert registry.provider(reference).name == "nimbus"
+    with pytest.raises(PluginNotFound, match=r"nimbus:2.*nimbus 1\.2\.3.*--upgrade nimbus:2"):
+        registry.provider("nimbus:2")

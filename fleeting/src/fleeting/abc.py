@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from fleeting.types import (
         Accepted,
+        Capability,
         Completed,
         ConnectInfo,
         Exit,
@@ -123,6 +124,9 @@ class InstanceGroup(ABC):
         as accepted. The group must not replace what was removed. An empty
         sequence does nothing. Never wait for the removal to be finished.
 
+        Args:
+            ids: as listings have them, or had them once.
+
         Returns:
             The accepted ids. If some were not, `error` says why, and the caller asks
             again later.
@@ -201,10 +205,13 @@ class Provider(ABC):
         name: the name of its entry point, as in `plugin = "name"`.
         config_type: a frozen `msgspec.Struct` with `forbid_unknown_fields=True`;
             `[plugin_config]` is decoded into it before anything is opened.
+        capabilities: what its groups may be able to do beyond the ordinary, for people who
+            choose a provider; what a group can really do is in its `info`.
     """
 
     name: ClassVar[str]
     config_type: ClassVar[type[Any]]
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
 
     @abstractmethod
     def open(

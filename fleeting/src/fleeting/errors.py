@@ -6,6 +6,7 @@ FleetingError
 │   ├── PluginNotFound
 │   ├── PluginConflict
 │   └── PluginBroken
+├── InstallError
 ├── ProviderError
 │   ├── Throttled
 │   ├── OutOfCapacity
@@ -25,11 +26,12 @@ FleetingError
     └── TransferFailed
 
 The class says whose fault it is and what to do: `ConfigError` and
-`PluginError` are for the operator to mend, a `ProviderError` is the cloud's
-answer, an `InstanceError` concerns one instance and never its group, a
-`ConnectorError` is what lies between here and the instance. A class exists
-only where somebody reacts to it differently. Every message is one sentence:
-what, where, what to do; and none of them ever holds a secret.
+`PluginError` are for the operator to mend, an `InstallError` is the answer of
+the package installer or of the index, a `ProviderError` is the cloud's, an
+`InstanceError` concerns one instance and never its group, a `ConnectorError`
+is what lies between here and the instance. A class exists only where somebody
+reacts to it differently. Every message is one sentence: what, where, what to
+do; and none of them ever holds a secret.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ __all__ = (
     "FleetingError",
     "GroupGone",
     "HostKeyMismatch",
+    "InstallError",
     "InstanceError",
     "InstanceGone",
     "InstanceUnhealthy",
@@ -103,7 +106,12 @@ class PluginNotFound(PluginError):
 
 
 class PluginConflict(PluginError):
-    """Two distributions claim one name; neither is used until one is uninstalled."""
+    """Two distributions claim one name; neither is used until one is uninstalled.
+
+    Attributes:
+        name: the name that they claim.
+        distributions: who claims it, each with its version.
+    """
 
     def __init__(self, kind: str, name: str, distributions: Sequence[str]) -> None:
         self.name = name
@@ -115,7 +123,12 @@ class PluginConflict(PluginError):
 
 
 class PluginBroken(PluginError):
-    """An installed plugin cannot be imported, or registers nothing usable."""
+    """An installed plugin cannot be imported, or registers nothing usable.
+
+    Attributes:
+        name: of its entry point.
+        distribution: that carries it.
+    """
 
     def __init__(self, name: str, distribution: str, reason: str) -> None:
         self.name = name
@@ -124,6 +137,19 @@ class PluginBroken(PluginError):
             f"plugin {name!r} of {distribution} is installed but broken: {reason}; "
             "reinstall or upgrade it, or tell its author"
         )
+
+
+class InstallError(FleetingError):
+    """A plugin could not be installed or removed; the environment is as it was before.
+
+    Attributes:
+        retryable: whether the system or the network refused, so that the same can succeed once
+            these allow it; otherwise what was asked for cannot be had.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        self.retryable = retryable
+        super().__init__(message)
 
 
 class ProviderError(FleetingError):

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 __all__ = ("fleeting_connector", "fleeting_provider", "hookimpl", "hookspec")
 
 hookspec = pluggy.HookspecMarker("fleeting")
+"""Marks what a plugin may offer; used in this module only."""
+
 hookimpl = pluggy.HookimplMarker("fleeting")
+"""Marks the function of a plugin's module that offers something; its name says what."""
 
 
 @hookspec(firstresult=True)

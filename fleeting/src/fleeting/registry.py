@@ -8,8 +8,6 @@ reported with the names of the plugin and of its distribution.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from typing import TYPE_CHECKING
 
 from fleeting._metadata import PluginEntry, entry_points
@@ -17,6 +15,7 @@ from fleeting.errors import PluginBroken, PluginConflict, PluginNotFound
 
 if TYPE_CHECKING:
     from fleeting.abc import Connector, Provider
+    from fleeting.references import PluginReference
 
 __all__ = ("PluginEntry", "Registry")
 
@@ -42,16 +41,27 @@ class Registry:
         """Return the installed protocols, sorted by name, from metadata alone."""
         return _entries(CONNECTORS)
 
-    def provider(self, name: str) -> Provider:
-        """Return the provider of this name, imported if it was not yet.
+    def provider(self, reference: str) -> Provider:
+        """Return a provider, imported if it was not yet.
+
+        Args:
+            reference: its name, or its name and version as in `aws:1`; see
+                `fleeting.references`.
 
         Raises:
-            PluginNotFound: nothing installed has that name.
+            ConfigError: this is no reference.
+            PluginNotFound: nothing installed has that name, or not in such a version.
             PluginConflict: two distributions have it.
             PluginBroken: it cannot be imported, or registers no provider of that name.
         """
+        # Imported late, like the hooks' classes: listing must not pay for them.
+        from fleeting.references import parse_reference
+
+        wanted = parse_reference(reference)
+        name = wanted.name
+        if wanted.constraint:
+            _check_version(wanted)
         if name not in self._providers:
-            # The hooks' classes are imported late: listing must not pay for them.
             from fleeting.abc import Provider
 
             found = _load(PROVIDERS, "plugin", name)
@@ -86,7 +96,7 @@ def _load(group: str, kind: str, name: str) -> object:
     claims = [entry for entry in _entries(group) if entry.name == name]
     if not claims:
         known = [entry.name for entry in _entries(group)]
-        raise PluginNotFound(kind, name, known, f"try `{_install_command(name)}`")
+        raise PluginNotFound(kind, name, known, f"try `fleeting install {name}`")
     if len(claims) > 1:
         raise PluginConflict(kind, name, [f"{one.distribution} {one.version}" for one in claims])
     import pluggy
@@ -115,8 +125,9 @@ def _registers_nothing(group: str, name: str, noun: str) -> PluginBroken:
     return PluginBroken(name, distribution, f"its module registers no {noun} named {name!r}")
 
 
-def _install_command(name: str) -> str:
-    package = f"fleeting-plugin-{name}"
-    if importlib.util.find_spec("pip") is not None:
-        return f"{sys.executable} -m pip install {package}"
-    return f"uv pip install --python {sys.executable} {package}"
+def _check_version(wanted: PluginReference) -> None:
+    claims = [entry for entry in _entries(PROVIDERS) if entry.name == wanted.name]
+    if claims and not any(wanted.accepts(entry.version) for entry in claims):
+        known = [f"{entry.name} {entry.version}" for entry in claims]
+        hint = f"try `fleeting install --upgrade {wanted}`"
+        raise PluginNotFound("plugin", str(wanted), known, hint)

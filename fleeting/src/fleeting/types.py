@@ -101,6 +101,16 @@ class State(enum.Enum):
 
     A `FAILED` one will never serve and is to be removed; an `UNKNOWN` one is
     kept and left alone until the next listing.
+
+    Attributes:
+        CREATING: it was asked for and does not run yet.
+        RUNNING: it can be connected to, now or in a moment.
+        DELETING: it goes away and does not come back.
+        SUSPENDING: it stops, to go on later.
+        SUSPENDED: it does not run, and can be resumed.
+        RESUMING: it starts again.
+        FAILED: it did not come up, or broke.
+        UNKNOWN: the cloud did not say, or said something unheard of.
     """
 
     CREATING = "creating"
@@ -114,7 +124,12 @@ class State(enum.Enum):
 
 
 class Capability(enum.Enum):
-    """What a group can do beyond the ordinary."""
+    """What a group can do beyond the ordinary.
+
+    Attributes:
+        SUSPEND: its instances can be stopped and go on later.
+        WATCH: it announces that it will take an instance away.
+    """
 
     SUSPEND = "suspend"
     WATCH = "watch"
@@ -204,7 +219,13 @@ class Notice:
 
 
 class Severity(enum.Enum):
-    """How much a finding matters: an `ERROR` stops, a `WARNING` will hurt one day."""
+    """How much a finding matters.
+
+    Attributes:
+        ERROR: nothing will work before it is mended.
+        WARNING: it will hurt one day.
+        INFO: it is good to know.
+    """
 
     ERROR = "error"
     WARNING = "warning"
@@ -235,10 +256,13 @@ class ConnectorSettings:
     What is said here wins over what the provider knows.
 
     Attributes:
+        os: this and all that has no words here is as in `ConnectInfo`.
+        protocol_port: the port.
+        key_path: the file with the private key.
+        use_static_credentials: do not provision credentials for each instance.
         keepalive: how often an idle connection is tested.
         timeout: the total time for one connection to come about.
         use_external_addr: whether to prefer the external address.
-        use_static_credentials: do not provision credentials for each instance.
     """
 
     os: str | None = None
@@ -277,7 +301,11 @@ class ConnectInfo:
         internal_address: a host name or an address; empty if there is none.
         external_address: the same, as seen from outside; empty if there is none.
         port: None means the protocol's own.
+        os: as Go names it: `linux`, `darwin`, `windows`.
+        arch: as Go names it: `amd64`, `arm64`; empty if it is not known.
+        username: whom to log in as.
         private_key: in OpenSSH or PEM format.
+        password: tried if there is no key, or it is refused.
         host_keys: public keys in OpenSSH format, of which the instance must show one;
             empty if the provider does not know them, and then the key shown first is
             the one that must be shown from then on.

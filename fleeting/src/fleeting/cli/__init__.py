@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleeting import __version__
+from fleeting.errors import ConfigError, FleetingError, InstallError, PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,13 @@ __all__ = ("main",)
 
 # The name of each command, and its one line of help, which costs no import.
 COMMANDS: Mapping[str, str] = {
+    "info": "Show what a plugin is, and the keys of its configuration.",
+    "install": "Install plugins, or all that a config file needs.",
     "list": "Show the installed plugins.",
+    "login": "Keep the credentials of a private package index.",
+    "logout": "Forget the credentials of a private package index.",
+    "new": "Make the project of a new plugin.",
+    "uninstall": "Remove a plugin.",
 }
 
 
@@ -54,11 +61,40 @@ def _command_group() -> None:
 
 
 def main() -> None:
-    """Run the command and exit with its code."""
+    """Run the command and exit with its code.
+
+    0 is success, 1 that the answer is no, 2 that what was given is wrong, 3 that the system,
+    the network or the cloud refused, 130 that somebody interrupted.
+    """
+    sys.exit(_main())
+
+
+def _main() -> int:
     try:
-        _command_group(prog_name="fleeting")
+        code = _command_group.main(prog_name="fleeting", standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            click.echo(f"See `{context.command_path} --help`.", err=True)
+        return 2
+    except FleetingError as error:
+        return _tell(error)
     except OSError as error:
         # Such as a full disk below standard output, which would be told again at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         click.echo(f"error: the system refused: {str(error).lower()}", err=True)
-        sys.exit(3)
+        return 3
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _tell(error: FleetingError) -> int:
+    """Say what went wrong, a line for each problem, and return the exit code."""
+    for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
+        click.echo(f"error: {problem}", err=True)
+    if isinstance(error, InstallError):
+        return 3 if error.retryable else 1
+    return 2 if isinstance(error, ConfigError | PluginError) else 3

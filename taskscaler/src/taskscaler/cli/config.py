@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fleeting.config import Problem
-    from taskscaler.config import GroupConfigEntry, RunnerFile
+    from fleeting.groups import GroupConfigEntry
+    from taskscaler.config import RunnerFile
 
 __all__ = ("config",)
 

@@ -8,16 +8,15 @@ Where GitLab takes zero for "not written", so does this.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec.structs import asdict, replace
 
 from fleeting.config import ConnectorConfig, GroupConfig
-from fleeting.types import ConnectorSettings, Duration
+from fleeting.groups import GroupConfigEntry, GroupEntryConfig, group_entries
+from fleeting.types import Duration
 from taskscaler.config.periods import ALWAYS, compile_period, find_zone
 from taskscaler.core.settings import (
     Placement,
@@ -36,8 +35,6 @@ __all__ = (
     "AutoscalerConfig",
     "DefaultPolicyConfig",
     "ExtensionsConfig",
-    "GroupConfigEntry",
-    "GroupEntryConfig",
     "PolicyConfig",
     "ScaleThrottleConfig",
     "StateStorageConfig",
@@ -189,29 +186,6 @@ class VmIsolationConfig(_Table, frozen=True):
     connector_config: ConnectorConfig = ConnectorConfig()
 
 
-class GroupEntryConfig(_Table, frozen=True):
-    """`[[extensions.group]]`: one of several groups, the preferred first.
-
-    Attributes:
-        name: for messages; by default the number of the entry.
-        plugin: the name of an installed plugin; by default that of the autoscaler.
-        plugin_config: keys that differ from those of the autoscaler, if that has the
-            same plugin; else all keys.
-        connector_config: keys that differ from those of the autoscaler.
-        max_instances: the most instances of this group; 0 is no limit of its own.
-    """
-
-    name: str = ""
-    plugin: str = ""
-    plugin_config: dict[str, Any] = {}
-    connector_config: ConnectorConfig = ConnectorConfig()
-    max_instances: int = 0
-
-    def __repr__(self) -> str:
-        """Show nothing of `plugin_config`, which may hold secrets."""
-        return f"GroupEntryConfig(name={self.name!r}, plugin={self.plugin!r}, ...)"
-
-
 class ExtensionsConfig(_Table, frozen=True):
     """`[extensions]`: what GitLab has no key for.
 
@@ -269,25 +243,6 @@ class ExtensionsConfig(_Table, frozen=True):
 _OF_EXTENSIONS = tuple(
     name for name in ExtensionsConfig.__struct_fields__ if name in Settings.__slots__
 )
-
-
-@dataclass(frozen=True, slots=True)
-class GroupConfigEntry:
-    """A group to open, with all that it inherits.
-
-    Attributes:
-        name: for messages, unique among the groups of an autoscaler.
-        plugin: the name of a plugin; empty if the file names none.
-        plugin_config: what to open the group with; may hold secrets.
-        connector: how to reach its instances, where the operator knows better.
-        max_instances: the most instances of this group; 0 is no limit of its own.
-    """
-
-    name: str
-    plugin: str
-    plugin_config: Mapping[str, Any] = field(repr=False)
-    connector: ConnectorSettings
-    max_instances: int = 0
 
 
 class AutoscalerConfig(
@@ -369,26 +324,7 @@ class AutoscalerConfig(
 
     def groups(self) -> tuple[GroupConfigEntry, ...]:
         """Return the groups to open, the preferred first: one, unless the file has a list."""
-        if not self.extensions.group:
-            connector = self.connector_config.settings()
-            return (GroupConfigEntry("1", self.plugin, self.plugin_config, connector),)
-        return tuple(
-            self._inherited(entry, number) for number, entry in enumerate(self.extensions.group, 1)
-        )
-
-    def _inherited(self, entry: GroupEntryConfig, number: int) -> GroupConfigEntry:
-        plugin = entry.plugin or self.plugin
-        # The settings of one plugin mean nothing to another.
-        above = self.plugin_config if plugin == self.plugin else {}
-        written = asdict(entry.connector_config).items()
-        own = {name: value for name, value in written if value is not None}
-        return GroupConfigEntry(
-            name=entry.name or str(number),
-            plugin=plugin,
-            plugin_config={**above, **entry.plugin_config},
-            connector=replace(self.connector_config, **own).settings(),
-            max_instances=entry.max_instances,
-        )
+        return group_entries(self, self.extensions.group)
 
     def settings(self, group_limits: Mapping[str, int] | None = None) -> Settings:
         """Return the same as the scaler's value, with the default for what was not written.

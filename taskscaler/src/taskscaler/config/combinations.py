@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fleeting.config import Problem
+from fleeting.errors import ConfigError
+from fleeting.references import parse_reference
 from fleeting.types import Severity
 from taskscaler.core.settings import UnknownInstances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from fleeting.groups import GroupConfigEntry
     from taskscaler.config.autoscaler import (
         AutoscalerConfig,
         DefaultPolicyConfig,
-        GroupConfigEntry,
     )
     from taskscaler.config.runners import FileConfig, RunnerConfig
 
@@ -288,5 +290,8 @@ def _key(group: GroupConfigEntry) -> bytes | None:
     """Return what tells a group from others; None if its settings do not name it."""
     if not group.plugin_config:
         return None
-    plugin = group.plugin.rpartition("/")[2].partition(":")[0].removeprefix("fleeting-plugin-")
+    try:
+        plugin = parse_reference(group.plugin).name
+    except ConfigError:
+        plugin = group.plugin  # Opening it will say what is wrong.
     return msgspec.json.encode((plugin, group.plugin_config), order="sorted")

@@ -1,0 +1,56 @@
+"""`fleeting new`: the project of a new plugin, ready to be edited."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import click
+
+__all__ = ("command",)
+
+
+@click.command("new")
+@click.argument("name")
+@click.option(
+    "-d",
+    "--directory",
+    type=click.Path(path_type=Path),
+    help="The folder to make, which must not exist.  [default: NAME]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
+def command(*, name: str, directory: Path | None, as_json: bool) -> None:
+    """Make the project of a new plugin NAME: a module, tests, and all that goes with it.
+
+    It works as it is, with instances that exist in memory only; its tests say what a change
+    breaks. Nothing that exists is overwritten, and all is made or nothing.
+
+    \b
+    Examples:
+      fleeting new my-cloud
+      fleeting new my-cloud --directory ~/src/fleeting-plugin-my-cloud
+
+    Exit code: 0, 2 if it cannot be called or made so, 3 if the system refused.
+    """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
+    from fleeting.scaffold import create_project, names_of
+
+    names = names_of(name)
+    folder = directory if directory is not None else Path(names.name)
+    files = create_project(names, folder)
+    if as_json:
+        click.echo(json.dumps({**names._asdict(), "directory": str(folder), "files": files}))
+        return
+    module = next(file for file in files if file.endswith("/__init__.py"))
+    click.echo(
+        f"made the plugin {names.name!r} ({names.distribution}) in {folder}\n"
+        f"\n"
+        f"Its tests pass as it is:\n"
+        f"  cd {shlex.quote(str(folder))}\n"
+        f"  python3 -m venv .venv && . .venv/bin/activate\n"
+        f'  pip install -e ".[dev]"\n'
+        f"  pytest\n"
+        f"  fleeting list --verify\n"
+        f"\n"
+        f"Now edit {module}."
+    )

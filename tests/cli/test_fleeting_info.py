@@ -1,0 +1,164 @@
+"""`fleeting info` tells an operator what to write, for plugins that work and those that do not."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fleeting import __version__
+from fleeting.local import LocalConfig
+from fleeting.schema import json_schema
+from plugin_folder import PluginFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CLOUD = '''
+import msgspec
+from pathlib import Path
+from typing import Annotated, Literal
+from fleeting.plugin import hookimpl
+from fleeting.testing import FakeProvider
+from fleeting.types import Duration
+
+class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A disk.
+
+    Attributes:
+        size: how large, in
+            gigabytes.
+    """
+
+    size: Annotated[int, msgspec.Meta(ge=5)]
+    kind: Literal["fast", "large"] = "fast"
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    group_name: str
+    """The group that a person
+    has made."""
+
+    disk: Disk
+    key_path: Path
+    timeout: Duration
+    zones: list[str] = msgspec.field(default_factory=lambda: ["a", "b"])
+    labels: dict[str, str] = {}
+    proxy: str | None = None
+
+class Provider(FakeProvider):
+    name = "nimbus"
+    config_type = Config
+
+@hookimpl
+def fleeting_provider():
+    return Provider()
+'''
+HEADER = """Summary: Machines in the clouds
+Home-page: https://nimbus.example.org
+Project-URL: Issues, https://nimbus.example.org/issues
+"""
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> PluginFolder:
+    """Return a folder of plugins for the command."""
+    return PluginFolder(tmp_path / "plugins")
+
+
+def test_people_read_what_there_is_to_write(plugins: PluginFolder) -> None:
+    """Each key has its type, its default or that it is required, and its text."""
+    plugins.add("nimbus", CLOUD, header=HEADER)
+    completed = plugins.run("info", "nimbus")
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert completed.stdout.startswith(
+        "name          nimbus\n"
+        "kind          provider\n"
+        "version       1.2.3\n"
+        "distribution  fleeting-plugin-nimbus\n"
+        "summary       Machines in the clouds\n"
+        "homepage      https://nimbus.example.org\n"
+        "capabilities  none\n"
+    )
+    for paragraph in (
+        "  group-name: string; required\n      The group that a person has made.\n\n",
+        "  disk: table; required\n\n",
+        "  disk.size: integer, at least 5; required\n      how large, in gigabytes.\n\n",
+        '  disk.kind: "fast" or "large"; default "fast"\n\n',
+        '  zones: list of string; default ["a", "b"]\n\n',
+        "  labels: table of string; default {}\n\n",
+        "  proxy: string\n\n",
+    ):
+        assert f"\n{paragraph}" in completed.stdout
+
+
+def test_example_is_the_least_that_a_file_must_have(plugins: PluginFolder) -> None:
+    """The example at the end is TOML with just the keys that are required."""
+    plugins.add("nimbus", CLOUD)
+    example = plugins.run("info", "nimbus").stdout.partition("Example:\n")[2]
+    assert tomllib.loads(example)["runners"]["autoscaler"] == {
+        "plugin": "nimbus",
+        "plugin_config": {
+            "group-name": "...",
+            "disk": {"size": 5},
+            "key-path": "/path/to/file",
+            "timeout": "1m",
+        },
+    }
+
+
+def test_scripts_read_the_same(plugins: PluginFolder) -> None:
+    """As JSON, there is a list of keys, and a homepage under whatever name it was given."""
+    header = "Project-URL: Repository, https://nimbus.example.org/git\n"
+    plugins.add("nimbus", CLOUD, header=header)
+    shown = json.loads(plugins.run("info", "nimbus:1.2", "--json").stdout)
+    assert shown["homepage"] == "https://nimbus.example.org/git"
+    assert (shown["name"], shown["version"], shown["summary"]) == ("nimbus", "1.2.3", "")
+    assert shown["keys"][0] == {
+        "name": "group-name",
+        "type": "string",
+        "required": True,
+        "default": None,
+        "text": "The group that a person has made.",
+    }
+    assert shown["example"]["disk"] == {"size": 5}
+
+
+def test_schema_is_that_of_the_struct(plugins: PluginFolder) -> None:
+    """What is printed for an editor is the schema, whole and alone."""
+    completed = plugins.run("info", "local", "--schema")
+    assert json.loads(completed.stdout) == json_schema(LocalConfig)
+
+
+def test_connector_has_no_keys_of_its_own(plugins: PluginFolder) -> None:
+    """A connector is described too, and where it is configured."""
+    completed = plugins.run("info", "ssh")
+    assert completed.returncode == 0
+    assert f"version       {__version__}\n" in completed.stdout
+    assert "[runners.autoscaler.connector_config]" in completed.stdout
+    completed = plugins.run("info", "ssh", "--schema")
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert "no keys of its own" in completed.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["lcal"], "did you mean 'local'? Otherwise try `fleeting install lcal`"),
+        (["quantum:2"], "(installed: broken, local, twice); try `fleeting install quantum:2`"),
+        (["local:99"], "(installed: local 1.0.0); try `fleeting install local:99`"),
+        (["a b"], "'a b' names no plugin"),
+        (["broken"], "plugin 'broken' of fleeting-plugin-broken is installed but broken: OSError"),
+        (["twice"], "the plugin name 'twice' is claimed by"),
+        (["local", "--schema", "--json"], "leave --json out"),
+    ],
+)
+def test_plugin_that_cannot_be_shown(plugins: PluginFolder, words: list[str], reason: str) -> None:
+    """A plugin that is not there, or not usable, is said in a sentence with what to do."""
+    plugins.add("broken", "raise OSError('no libcloud.so')")
+    plugins.add("twice")
+    plugins.add("twice", distribution="another")
+    completed = plugins.run("info", *words)
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert reason in completed.stderr.replace("twice, twice", "twice")

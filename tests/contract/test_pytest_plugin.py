@@ -1,0 +1,284 @@
+"""`pytest --fleeting-provider NAME`, as an author or an operator types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+import folder_plugin
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "correct-horse-battery"  # noqa: S105
+FAILING = "def test_other():\n    assert False\n"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder in which pytest is run, with the plugin `folder` installed.
+
+    Attributes:
+        path: of the folder.
+        instances: the folder of the group, in which one instance is already.
+    """
+
+    path: Path
+    instances: Path
+
+    @property
+    def command(self) -> list[str]:
+        """Return how pytest is called, without the options of this repository."""
+        return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables to run it with."""
+        return {**os.environ, "PYTHONPATH": str(self.path / "site"), "COLUMNS": "80"}
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run pytest."""
+        return subprocess.run(
+            [*self.command, *arguments],
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def write(self, text: str) -> list[str]:
+        """Write a file of settings for the plugin, and return the options that name it."""
+        (self.path / "contract.toml").write_text(text)
+        return ["--fleeting-provider", "folder", "--fleeting-config", "contract.toml"]
+
+    def settings(self, **more: str) -> list[str]:
+        """Write a file of settings that work, and return the options that name it."""
+        lines = [f'{key} = "{value}"' for key, value in more.items()]
+        table = "\n".join([f'[plugin_config]\nfolder = "{self.instances}"', *lines])
+        return self.write(
+            f'{table}\n[contract]\ncan_connect = false\npage_size = 0\ninstance_timeout = "2s"\n'
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Return a place with a failing test in it, which no run here may come across."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "instances").mkdir()
+    (tmp_path / "instances" / "mine").touch()
+    (tmp_path / "test_other.py").write_text(FAILING)
+    folder_plugin.install(tmp_path / "site")
+    return Place(tmp_path, tmp_path / "instances")
+
+
+def verdicts(report: Path) -> dict[str, str]:
+    """Return the verdict on each promise of the only group of a report."""
+    (group,) = json.loads(report.read_text())["groups"]
+    return {promise["promise"]: promise["verdict"] for promise in group["promises"]}
+
+
+def test_local_keeps_the_contract(place: Place) -> None:
+    """The built-in provider keeps every promise that can be shown of it, in an empty directory."""
+    (place.path / "local.toml").write_text(
+        "[plugin_config]\nmax_size = 3\n[contract]\naffordable = 3\npage_size = 0\n"
+        "repeats_operations = true\nkeeps_instances = false\ncancellation_points = 3\n"
+    )
+    run = place.run(
+        *("--fleeting-provider", "local", "--fleeting-config", "local.toml"),
+        *("--fleeting-report", "report.json"),
+    )
+    assert run.returncode == 0, run.stdout
+    found = verdicts(place.path / "report.json")
+    shown = {promise for promise, verdict in found.items() if verdict == "kept"}
+    assert set(found) - shown == {"suspend and resume", "watch"}
+    assert "14 kept, 0 broken, 2 not shown" in run.stdout
+
+
+def test_right_plugin_keeps_the_contract(place: Place) -> None:
+    """An installed plugin is held to the contract; what was there before is there after it."""
+    run = place.run(*place.settings(password=SECRET))
+    assert run.returncode == 0, run.stdout
+    assert "kept       idempotency" in run.stdout
+    assert "not shown  suspend and resume" in run.stdout
+    assert "test_other" not in run.stdout
+    assert [path.name for path in place.instances.iterdir()] == ["mine"]
+
+
+def test_wrong_plugin_is_caught(place: Place) -> None:
+    """A plugin that breaks a promise gets `broken` in the table, with the test and the reason."""
+    options = place.settings(mistake="refuses")
+    run = place.run(*options, "--fleeting-report", "report.json", "-k", "unknown or info_names")
+    assert run.returncode == 1, run.stdout
+    assert "broken     unknown ids" in run.stdout
+    assert "test_decrease_accepts_unknown_instances failed" in " ".join(run.stdout.split())
+    found = verdicts(place.path / "report.json")
+    assert found["unknown ids"] == "broken"
+    assert found["says what it is"] == "kept"
+    assert found["watch"] == "not shown"
+    assert [path.name for path in place.instances.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("option", ["-ra", "-l", "--tb=long"])
+def test_secrets_do_not_show(place: Place, option: str) -> None:
+    """Whatever a provider tells of its password, neither the output nor a report shows it."""
+    options = place.settings(password=SECRET, mistake="tells")
+    reports = ["--junitxml=report.xml", "--fleeting-report", "report.json"]
+    run = place.run(*options, *reports, option, "-k", "heartbeat or secret")
+    assert run.returncode == 1, run.stdout
+    for part in ("print: ***", "log: ***", "raise: "):
+        assert part in run.stdout
+    texts = [run.stdout, run.stderr]
+    texts += [(place.path / f"report.{kind}").read_text() for kind in ("xml", "json")]
+    assert [SECRET in text for text in texts] == [False] * 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_removes_its_instances(place: Place, number: signal.Signals) -> None:
+    """Who interrupts a run, or ends it, finds the instances that were there before, and no more."""
+    options = place.settings(mistake="hangs")
+    reached = place.instances.with_suffix(".reached")
+    with subprocess.Popen(
+        [*place.command, *options, "-k", "heartbeat_of_running"],
+        cwd=place.path,
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        # A shell that runs the tests in the background would have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+        text=True,
+    ) as run:
+        while not reached.exists() and run.poll() is None:
+            time.sleep(0.01)
+        assert len(list(place.instances.iterdir())) == 2
+        run.send_signal(number)
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert [path.name for path in place.instances.iterdir()] == ["mine"]
+
+
+def test_nothing_is_added_beyond_what_is_affordable(place: Place) -> None:
+    """Who can afford no instance gets none: what takes one is not shown, with the reason."""
+    options = place.settings(mistake="hangs")  # It would hang as soon as it had an instance.
+    file = place.path / "contract.toml"
+    file.write_text(f"{file.read_text()}affordable = 0\n")
+    run = place.run(*options)
+    assert run.returncode == 0, run.stdout
+    assert "not shown  growing and shrinking" in run.stdout
+    assert "affordable is 0, and it takes 1" in " ".join(run.stdout.split())
+    assert "kept       check starts nothing" in run.stdout
+    assert [path.name for path in place.instances.iterdir()] == ["mine"]
+
+
+def test_group_that_cannot_be_opened(place: Place) -> None:
+    """What keeps the group from being opened is one sentence, not a failure of each test."""
+    run = place.run(*place.settings(mistake="denies", password=SECRET))
+    assert run.returncode == 1
+    assert "cannot be opened: the password *** is wrong; look for a better one" in run.stdout
+    assert "FAILED" not in run.stdout
+
+
+PROVIDER = ("--fleeting-provider", "folder")
+CONFIG = ("--fleeting-config", "contract.toml")
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "sentence"),
+    [
+        (PROVIDER, "", "--fleeting-provider needs --fleeting-config FILE"),
+        (CONFIG, "", "--fleeting-config needs --fleeting-provider NAME"),
+        (("--fleeting-runner", "a"), "", "--fleeting-runner needs --fleeting-provider NAME"),
+        (("--fleeting-provider", "nobody", *CONFIG), "", "no plugin named 'nobody' is installed"),
+        ((*PROVIDER, "--fleeting-config", "gone.toml"), "", "gone.toml: there is no such file"),
+        ((*PROVIDER, *CONFIG), "a = ", "contract.toml: this is not TOML"),
+        ((*PROVIDER, *CONFIG), "folder = 1", "contract.toml: folder: unknown key"),
+        ((*PROVIDER, *CONFIG), "", "plugin_config: the key 'folder' is missing"),
+        ((*PROVIDER, *CONFIG), '[plugin_config]\nfolder = "gone"', "there is no folder gone"),
+        ((*PROVIDER, *CONFIG), "[contract]\naffordable = -1", "contract.affordable: "),
+        ((*PROVIDER, *CONFIG, "--fleeting-runner", "a"), "", "it has no runners; drop"),
+        ((*PROVIDER, *CONFIG, "test_other.py"), "", "drop test_other.py"),
+        (("--fleeting-report", "gone/report.json"), "", "gone/report.json: there is no such"),
+        (
+            (*PROVIDER, *CONFIG),
+            '[[runners]]\nname = "a"\n[runners.autoscaler]\nplugin = "local"\n',
+            "the group of 'a' is of plugin 'local' and not of 'folder'",
+        ),
+    ],
+)
+def test_wrong_usage(place: Place, options: tuple[str, ...], text: str, sentence: str) -> None:
+    """What was typed or written wrongly is told in one sentence, with pytest's exit code for it."""
+    place.write(text)
+    run = place.run(*options)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    (line,) = run.stderr.split("\n\n")[0].splitlines()
+    assert line.startswith("ERROR: ")
+    assert sentence in line
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_group_of_an_operators_file(place: Place) -> None:
+    """A group is found in a `config.toml` by the name of its runner, with all that it inherits."""
+    group = f'name = "slow"\nplugin_config = {{ folder = "{place.instances}" }}\n'
+    options = place.write(
+        '[[runners]]\nname = "a"\n[runners.autoscaler]\nplugin = "folder:1"\n'
+        f"[[runners.autoscaler.extensions.group]]\n{group}"
+        '[[runners]]\nname = "b"\n[runners.autoscaler]\nplugin = "local"\n'
+        "[contract]\ncan_connect = false\n"
+    )
+    run = place.run(*options, "--fleeting-runner", "a", "-k", "listing")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "kept       listing stability" in run.stdout
+
+
+OWN = """
+import pytest
+from fleeting.testing import FakeInstanceGroup, InstanceGroupContract
+from contextlib import asynccontextmanager
+
+class TestMine(InstanceGroupContract):
+    @pytest.fixture
+    def open_group(self):
+        @asynccontextmanager
+        async def open_group():
+            yield FakeInstanceGroup()
+        return open_group
+
+    def test_more(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--fleeting-table"]])
+def test_table_of_an_authors_own_tests(place: Place, options: list[str]) -> None:
+    """A subclass of the contract gets a table if that is asked for; its other tests run, too."""
+    (place.path / "test_mine.py").write_text(OWN)
+    run = place.run("test_mine.py", "-k", "listing or more", *options)
+    assert run.returncode == 0, run.stdout
+    assert "3 passed" in run.stdout
+    assert ("kept       listing stability" in run.stdout) == bool(options)
+    assert ("what test_mine.py::TestMine keeps" in run.stdout) == bool(options)
+
+
+def test_runs_without_it_import_nothing(place: Place) -> None:
+    """A run of pytest that uses none of the options imports nothing of `fleeting`."""
+    program = (
+        "import sys, pytest; pytest.main(['-q', 'test_other.py']); "
+        "print(*[name for name in sys.modules if name.split('.')[0].startswith('fleeting')])"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=place.path,
+        env=place.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert completed.stdout.splitlines()[-1] == "fleeting_pytest"

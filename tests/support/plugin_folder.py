@@ -1,0 +1,78 @@
+"""A folder of plugins that one test makes up, and the real `fleeting` command that sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PROVIDER = """
+from fleeting.plugin import hookimpl
+from fleeting.testing import FakeProvider
+from fleeting.types import Capability
+
+class Provider(FakeProvider):
+    name = {name!r}
+    capabilities = frozenset({{Capability.WATCH, Capability.SUSPEND}})
+
+@hookimpl
+def fleeting_provider():
+    return Provider()
+"""
+# Long enough for a slow machine; nothing that goes well waits for it.
+DEADLINE_SECONDS = 120
+
+
+class PluginFolder:
+    """Distributions in a folder that is on the path of the command, beside what is installed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(exist_ok=True)
+
+    def add(
+        self,
+        name: str,
+        source: str = "",
+        *,
+        version: str = "1.2.3",
+        distribution: str = "",
+        group: str = "fleeting",
+        header: str = "",
+    ) -> None:
+        """Install a distribution with one plugin; without a source, it is one that works."""
+        distribution = distribution or f"fleeting-plugin-{name}"
+        module = distribution.replace("-", "_")
+        (self.path / f"{module}.py").write_text(source or PROVIDER.format(name=name))
+        metadata = self.path / f"{module}-{version}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{header}"
+        )
+        (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+
+    def run(self, *words: str | Path, folder: Path | None = None) -> CompletedProcess:
+        """Run `fleeting` to its end."""
+        return subprocess.run(
+            [Path(sys.executable).with_name("fleeting"), *words],
+            cwd=folder or self.path.parent,
+            env={**os.environ, "PYTHONPATH": str(self.path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+
+    def rows(self, *words: str | Path) -> dict[str, dict[str, Any]]:
+        """Return what `fleeting list` says, by the names; none must be there twice."""
+        listed: list[dict[str, Any]] = json.loads(self.run("list", "--json", *words).stdout)
+        rows = {row["name"]: row for row in listed}
+        assert len(rows) == len(listed)
+        return rows
+
+
+CompletedProcess = subprocess.CompletedProcess[str]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from fleeting.errors import ConfigError
+from fleeting.references import PluginReference, canonical, parse_reference
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "requirement"),
+    [
+        ("aws", "aws", "fleeting-plugin-aws"),
+        ("aws:latest", "aws", "fleeting-plugin-aws"),
+        ("aws:1", "aws", "fleeting-plugin-aws==1.*"),
+        ("aws:1.5", "aws", "fleeting-plugin-aws==1.5.*"),
+        ("aws:1.5.2", "aws", "fleeting-plugin-aws==1.5.2"),
+        ("aws:2.0.0rc1", "aws", "fleeting-plugin-aws==2.0.0rc1"),
+        ("fleeting-plugin-aws:1", "aws", "fleeting-plugin-aws==1.*"),
+        ("gitlab-org/fleeting/plugins/aws:1", "aws", "fleeting-plugin-aws==1.*"),
+        ("registry.example.org:5000/x/my.cloud", "my.cloud", "fleeting-plugin-my.cloud"),
+    ],
+)
+def test_reference_is_read(text: str, name: str, requirement: str) -> None:
+    """Each form of GitLab's gives a name, and a requirement for a package installer."""
+    reference = parse_reference(text)
+    assert reference.name == name
+    assert reference.requirement == requirement
+    assert parse_reference(str(reference)) == reference
+
+
+@pytest.mark.parametrize("text", ["", " ", ":1", "aws:", "a b", "-aws", "aws:1;x", "aws>=1", "a/"])
+def test_no_reference_is_refused(text: str) -> None:
+    """What names no plugin is refused, and the message shows how one looks."""
+    with pytest.raises(ConfigError, match="such as aws:1"):
+        parse_reference(text)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "accepted", "refused"),
+    [
+        ("", ["0.1", "7.0rc1"], []),
+        ("1", ["1", "1.0.0", "1.9", "1.2.post1"], ["2.0", "10.0", "0.1", "1.0rc1", "x"]),
+        ("1.5", ["1.5", "1.5.7"], ["1.50", "1.4.9"]),
+        ("1.5.0", ["1.5", "1.5.0"], ["1.5.1"]),
+        ("2.0.0rc1", ["2.0.0rc1"], ["2.0.0"]),
+    ],
+)
+def test_constraint_accepts_versions(
+    constraint: str, accepted: list[str], refused: list[str]
+) -> None:
+    """A constraint is the beginning of a version, number by number, and no pre-release meets it."""
+    reference = PluginReference("aws", constraint)
+    assert [version for version in accepted if not reference.accepts(version)] == []
+    assert [version for version in refused if reference.accepts(version)] == []
+
+
+def test_spellings_of_a_distribution_are_one() -> None:
+    """A distribution's name is the same with other dashes and letters."""
+    assert canonical("Fleeting_Plugin..AWS") == "fleeting-plugin-aws"

@@ -1,0 +1,175 @@
+"""What can be said of a configuration by its struct alone: its keys, and a JSON Schema."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pytest
+
+from fleeting.config import ConnectorConfig, decode
+from fleeting.keys import Key, example, list_keys
+from fleeting.local import LocalConfig
+from fleeting.schema import json_schema
+from fleeting.types import Duration
+
+
+class Size(enum.Enum):
+    """Whatever has names for its values."""
+
+    SMALL = "small"
+    LARGE = "large"
+
+
+class Own:
+    """A type that only a plugin knows."""
+
+
+class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    size: Annotated[int, msgspec.Meta(gt=0, le=100, description="In\n gigabytes.")] = 8
+
+
+class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What both have.
+
+    Attributes:
+        region: where
+            it is.
+        group: overwritten.
+    """
+
+    region: Literal["north", 3] = 3
+    group: str
+
+
+class Example(Base, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"id": "ID"}):
+    group: Annotated[str, msgspec.Meta(min_length=1)]
+    """Which group.
+
+    It must exist.
+    """
+
+    id: Path | None = None
+    """Not what follows in a comment."""
+    size: Size = Size.SMALL
+    wait: Duration = Duration(seconds=90)
+    disks: list[Disk] = []
+    first: Disk = Disk()
+    pairs: tuple[int, ...] | float | None = None
+    tables: dict[str, Disk] = {}
+    anything: Any = None
+    own: Own | None = None
+    again: Example | None = None
+
+
+def test_keys_are_told_in_the_words_of_a_file() -> None:
+    """Types, defaults, texts and the keys of tables below are those that a person writes."""
+    assert list_keys(Example) == [
+        Key(name="region", type='"north" or 3', default=3, text="where it is."),
+        Key(name="group", type="string", required=True, text="Which group. It must exist."),
+        Key(name="ID", type="path", text="Not what follows in a comment."),
+        Key(name="size", type='"small" or "large"', default="small"),
+        Key(name="wait", type="duration", default="1m30s"),
+        Key(name="disks", type="list of table", default=[]),
+        Key(
+            name="disks[].size",
+            type="integer, more than 0, at most 100",
+            default=8,
+            text="In gigabytes.",
+        ),
+        Key(name="first", type="table"),
+        Key(
+            name="first.size",
+            type="integer, more than 0, at most 100",
+            default=8,
+            text="In gigabytes.",
+        ),
+        Key(name="pairs", type="list of integer or number"),
+        Key(name="tables", type="table of table", default={}),
+        Key(name="anything", type="anything"),
+        Key(name="own", type="Own"),
+        Key(name="again", type="table"),
+    ]
+
+
+def test_schema_is_json_and_says_what_the_struct_does() -> None:
+    """Limits, defaults, texts and names get into the schema; what is unknown is left open."""
+    schema = json_schema(Example)
+    assert json.loads(json.dumps(schema)) == schema
+    found = schema["$defs"]["Example"]
+    assert found["additionalProperties"] is False
+    assert found["required"] == ["group"]
+    properties = found["properties"]
+    assert properties["region"] == {
+        "enum": [3, "north"],
+        "description": "where it is.",
+        "default": 3,
+    }
+    assert properties["group"]["minLength"] == 1
+    assert properties["ID"]["type"] == "string"
+    assert properties["size"]["default"] == "small"
+    assert properties["wait"]["default"] == "1m30s"
+    assert properties["own"] == {"title": "Own"}
+    assert schema["$defs"]["Disk"]["properties"]["size"] == {
+        "type": "integer",
+        "exclusiveMinimum": 0,
+        "maximum": 100,
+        "description": "In gigabytes.",
+        "default": 8,
+    }
+    assert '"null"' not in json.dumps(schema)
+
+
+def test_limits_of_the_caller_are_added() -> None:
+    """Who knows more than the types says it for each field."""
+    schema = json_schema(Disk, lambda shape, field: {"x": f"{shape.__name__}.{field.name}"})
+    assert schema["$defs"]["Disk"]["properties"]["size"]["x"] == "Disk.size"
+
+
+@pytest.mark.parametrize("shape", [LocalConfig, ConnectorConfig])
+def test_our_own_keys_are_all_described(shape: type[msgspec.Struct]) -> None:
+    """Each key of this distribution has a text, whichever way it is written."""
+    assert [key.name for key in list_keys(shape) if not key.text] == []
+
+
+def test_struct_without_source_and_docstring_has_no_texts() -> None:
+    """A struct that was made while the program runs is described by its types alone."""
+    made = msgspec.defstruct("Made", [("count", int), ("name", str, "x")])
+    assert list_keys(made) == [
+        Key(name="count", type="integer", required=True),
+        Key(name="name", type="string", default="x"),
+    ]
+    assert "description" not in json_schema(made)["$defs"]["Made"]
+
+
+class Needy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    size: Size
+    region: Literal["north", "south"]
+    count: Annotated[int, msgspec.Meta(ge=3)]
+    above: Annotated[int, msgspec.Meta(gt=3)]
+    share: float | None
+    wait: Duration
+    path: Path
+    disk: Disk
+    zones: list[str]
+    sizes: Annotated[list[Size], msgspec.Meta(min_length=1)]
+    labels: dict[str, str]
+    is_new: bool
+    optional: int = 7
+
+
+def test_example_can_be_read() -> None:
+    """The example has what is required and no more, and is read without a complaint."""
+    table = example(Needy)
+    assert set(table) == {field for field in Needy.__struct_fields__ if field != "optional"}
+    read = decode(table, Needy, where="example")
+    assert (read.count, read.above, read.wait, read.sizes) == (
+        3,
+        4,
+        Duration(minutes=1),
+        [Size.SMALL],
+    )
