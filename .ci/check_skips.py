@@ -10,10 +10,15 @@ import xml.etree.ElementTree as ET
 
 # "classname::name" of the test -> why it cannot run in continuous integration.
 UNLIMITED = "a group without a limit cannot be full"
+NO_TOKENS = "AWS knows no token for such a request, so that a repeated one is another one"
 ALLOWED: dict[str, str] = {
-    f"tests.contract.test_fake_group_contract.TestPlainGroup::{name}[{loop}]": UNLIMITED
-    for name in ("test_full_group_accepts_in_part",)
-    for loop in ("asyncio", "trio")
+    **{
+        f"tests.contract.test_fake_group_contract.TestPlainGroup::{name}[{loop}]": UNLIMITED
+        for name in ("test_full_group_accepts_in_part",)
+        for loop in ("asyncio", "trio")
+    },
+    "plugins.fleeting-plugin-aws.tests.test_aws_contract.TestAwsContract"
+    "::test_repeated_operation_adds_nothing": NO_TOKENS,
 }
 ALLOWED["tests.contract.test_local_contract.TestLocal::test_info_names_the_same_group_again"] = (
     "a group whose instances end with it is another one each time"

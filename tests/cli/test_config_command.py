@@ -27,7 +27,7 @@ id = 42
 url = "https://user:s3cret@gitlab.example.com/"
 token = "s3cret"
 [runners.autoscaler]
-plugin = "aws"
+plugin = "acme"
 capacity_per_instance = 4
 max_instances = 5
 failure_threshold = 0
@@ -136,7 +136,7 @@ def test_a_check_for_programs(command: Command) -> None:
 
 def test_the_settings_of_an_installed_plugin_are_checked(command: Command) -> None:
     """What the plugin itself would refuse is told with the rest."""
-    text = HURTS.replace('"aws"', '"local"').replace('name = "s3cret too"', "max_size = 3")
+    text = HURTS.replace('"acme"', '"local"').replace('name = "s3cret too"', "max_size = 3")
     (command.folder / "local.toml").write_text(text.replace('name = "s3cret"\n', "max_sise = 2\n"))
     done = command.run("config", "check", "local.toml")
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,0 +1,160 @@
+"""What a group on AWS costs: time and memory to open, and requests to AWS.
+
+A fake AWS (that of the plugin's tests: moto behind a proxy, in processes of
+their own) answers over HTTP on the loopback interface. Time and memory are those
+of a fresh process that opens a group and lists it once; `event loop held` is the
+longest time in which nothing else could run meanwhile. Requests are counted
+where they arrive.
+
+    python -m benchmarks.aws_calls [INSTANCES]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from benchmarks._report import report
+
+if TYPE_CHECKING:
+    from aws_cloud import AwsCloud
+    from fleeting.abc import InstanceGroup
+
+SUPPORT = Path(__file__).parents[1] / "plugins" / "fleeting-plugin-aws" / "tests" / "support"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "not-looked-at",
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+}
+# Opens the group twice, in a process of its own: the first time the SDK is imported.
+OPENING = """
+import contextlib, json, resource, sys, time
+import anyio
+from fleeting.config import decode
+from fleeting.registry import Registry
+from fleeting.types import GroupSettings
+
+def memory():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+async def main():
+    gaps = [0.0]
+    async def watch():
+        while True:
+            before = time.perf_counter()
+            await anyio.sleep(0.001)
+            gaps.append(time.perf_counter() - before - 0.001)
+    provider = Registry().provider("aws")
+    config = decode(json.loads(sys.argv[1]), provider.config_type, where="benchmark")
+    before = memory()
+    times, sizes = [], []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(2):
+                started = time.perf_counter()
+                group = await stack.enter_async_context(provider.open(config, GroupSettings()))
+                await group.update()
+                times.append(time.perf_counter() - started)
+                sizes.append(memory())
+        tasks.cancel_scope.cancel()
+    print(json.dumps([*times, max(gaps), before, *sizes]))
+
+anyio.run(main)
+"""
+HOUR = timedelta(hours=1)
+UPDATE_INTERVAL = timedelta(minutes=1)
+
+
+def measure_opening(config: dict[str, Any]) -> list[dict[str, object]]:
+    """Return how long opening takes, and how much memory."""
+    told = subprocess.check_output([sys.executable, "-c", OPENING, json.dumps(config)], text=True)
+    first, second, gap, before, open_first, open_again = json.loads(told)
+    return [
+        {"what": "first opening and listing, s", "figure": first},
+        {"what": "second opening beside it, s", "figure": second},
+        {"what": "longest time that the event loop was held, s", "figure": gap},
+        {"what": "memory before, MiB", "figure": before},
+        {"what": "memory with an open group, MiB", "figure": open_first},
+        {"what": "memory with two open groups, MiB", "figure": open_again},
+    ]
+
+
+async def live(cloud: AwsCloud, group: InstanceGroup, count: int) -> None:
+    """Let instances come, be connected to, and go."""
+    await group.increase(count, "benchmark")
+    cloud.settle()
+    instances = (await group.update()).instances
+    async with anyio.create_task_group() as tasks:
+        for one in instances:
+            tasks.start_soon(group.connect_info, one.id)
+    await group.decrease([one.id for one in instances])
+    cloud.settle()
+    await group.update()
+
+
+async def measure_requests(
+    cloud: AwsCloud, config: dict[str, Any], counts: list[int]
+) -> list[dict[str, object]]:
+    """Return how many requests it takes to bring instances, connect to them and remove them."""
+    from fleeting.config import decode
+    from fleeting.registry import Registry
+    from fleeting.types import GroupSettings
+
+    provider = Registry().provider("aws")
+    rows: list[dict[str, object]] = []
+    made = decode(config, provider.config_type, where="benchmark")
+    async with provider.open(made, GroupSettings()) as group:
+        for count in counts:
+            before = len(cloud.calls())
+            await live(cloud, group, count)
+            calls = Counter(call.operation for call in cloud.calls()[before:])
+            what = f"requests for the life of each of {count} instances"
+            rows.append({"what": what, "figure": calls.total() / count})
+        before = len(cloud.calls())
+        for _ in range(HOUR // UPDATE_INTERVAL):
+            for one in (await group.update()).instances:
+                await group.heartbeat(one.id)
+        idle = len(cloud.calls()) - before
+        rows.append({"what": "requests for an idle hour, listed once a minute", "figure": idle})
+    return rows
+
+
+def main(instances: int) -> None:
+    """Measure, and print the figures."""
+    sys.path.insert(0, str(SUPPORT))
+    os.environ.update(ENVIRONMENT)
+    from aws_cloud import AwsCloud
+    from aws_moto import Moto
+
+    with tempfile.TemporaryDirectory() as folder:
+        moto = Moto(Path(folder))
+        cloud = AwsCloud(moto)
+        cloud.group("builders", maximum=instances)
+        config = {
+            "name": "builders",
+            "region": cloud.region,
+            "endpoint_url": cloud.url,
+            "requests_per_second": 1000.0,
+        }
+        rows = measure_opening(config)
+        counts = sorted({1, 10, instances})
+        rows += anyio.run(measure_requests, cloud, config, counts)
+        cloud.close()
+        moto.close()
+    report("aws_calls", rows)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50)

@@ -1,0 +1,97 @@
+"""The least IAM policy with which everything works that is configured.
+
+What only describes cannot be limited to a group: AWS knows no resource for it.
+What changes something is limited to this group and to its instances, which
+AWS marks with a tag that nobody else can set.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ("policy", "policy_text")
+
+DESCRIBING = (
+    "autoscaling:DescribeAutoScalingGroups",
+    "autoscaling:DescribeInstanceRefreshes",
+    "autoscaling:DescribeScalingActivities",
+    "ec2:DescribeInstances",
+)
+CHANGING = (
+    "autoscaling:SetDesiredCapacity",
+    "autoscaling:TerminateInstanceInAutoScalingGroup",
+)
+STANDBY = ("autoscaling:EnterStandby", "autoscaling:ExitStandby")
+POWER = ("ec2:StartInstances", "ec2:StopInstances")
+QUEUE = ("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage")
+
+
+def policy(
+    name: str,
+    region: str,
+    *,
+    account: str = "*",
+    partition: str = "aws",
+    user: str | None = "ec2-user",
+    passwords: bool = False,
+    console: bool = False,
+    queue_url: str | None = None,
+) -> Mapping[str, Any]:
+    """Return the policy as AWS writes it.
+
+    Args:
+        name: of the group.
+        region: where it is.
+        account: whose it is; `*` if that is not known.
+        partition: `aws`, or that of a region in China or for a government.
+        user: for whom keys are pushed through EC2 Instance Connect; None if none are.
+        passwords: whether passwords of Windows instances are decrypted.
+        console: whether host keys are read from the console.
+        queue_url: the queue that is watched; None if none is.
+    """
+    group = f"arn:{partition}:autoscaling:{region}:{account}:autoScalingGroup:*"
+    group += f":autoScalingGroupName/{name}"
+    instances = f"arn:{partition}:ec2:{region}:{account}:instance/*"
+    ours = {"StringEquals": {"aws:ResourceTag/aws:autoscaling:groupName": name}}
+    used = [*POWER]
+    if passwords:
+        used.append("ec2:GetPasswordData")
+    if console:
+        used.append("ec2:GetConsoleOutput")
+    statements = [
+        _allow("Describe", DESCRIBING, "*"),
+        _allow("Scale", (*CHANGING, *STANDBY), group),
+        _allow("UseInstances", sorted(used), instances, ours),
+    ]
+    if user is not None:
+        condition = {"StringEquals": {**ours["StringEquals"], "ec2:osuser": user}}
+        actions = ("ec2-instance-connect:SendSSHPublicKey",)
+        statements.append(_allow("PushKeys", actions, instances, condition))
+    if queue_url is not None:
+        queue = queue_url.rstrip("/").rpartition("/")[2]
+        owner = queue_url.rstrip("/").rpartition("/")[0].rpartition("/")[2]
+        owner = owner if owner.isdigit() else account
+        arn = f"arn:{partition}:sqs:{region}:{owner}:{queue}"
+        statements.append(_allow("HearOfInterruptions", QUEUE, arn))
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _allow(
+    name: str, actions: Sequence[str], resource: str, condition: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    statement: dict[str, Any] = {
+        "Sid": name,
+        "Effect": "Allow",
+        "Action": list(actions),
+        "Resource": resource,
+    }
+    return statement | ({"Condition": condition} if condition is not None else {})
+
+
+def policy_text(document: Mapping[str, Any]) -> str:
+    """Return a policy as a file would have it."""
+    return json.dumps(document, indent=2)

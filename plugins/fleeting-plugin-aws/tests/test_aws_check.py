@@ -1,0 +1,323 @@
+"""What is found out before anything is started, and what stops a group from being opened."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+import pytest
+
+from aws_errors import AccessDenied, CredentialsExpired, Throttled
+from aws_plugin import configure, open_group
+from fleeting.config import decode
+from fleeting.errors import ConfigError, PermissionDenied, ProviderError
+from fleeting.registry import Registry
+from fleeting.types import Capability, ConnectorSettings, Duration, GroupSettings, Severity
+from fleeting_plugin_aws import AwsConfig, AwsProvider, _check, _findings
+from fleeting_plugin_aws._policy import policy, policy_text
+
+if TYPE_CHECKING:
+    from aws_cloud import AwsCloud
+    from fleeting.types import Finding
+
+pytestmark = pytest.mark.anyio
+
+CHANGING = {"SetDesiredCapacity", "TerminateInstanceInAutoScalingGroup", "SendSSHPublicKey"}
+
+
+async def check(
+    cloud: AwsCloud, settings: GroupSettings | None = None, **changes: Any
+) -> dict[str, Finding]:
+    """Return the findings by their codes; whatever they are, nothing was changed."""
+    found = await AwsProvider().check(configure(cloud, **changes), settings or GroupSettings())
+    order = [Severity.ERROR, Severity.WARNING, Severity.INFO]
+    places = [order.index(one.severity) for one in found]
+    assert places == sorted(places)
+    assert not CHANGING & {call.operation for call in cloud.calls()}
+    return {one.code: one for one in found}
+
+
+async def test_a_good_group(cloud: AwsCloud) -> None:
+    """Of a good group there is nothing to say but who asks, and which policy suffices."""
+    cloud.group("builders")
+    found = await check(cloud)
+    assert set(found) == {"identity", "iam-policy"}
+    assert found["identity"].severity is Severity.INFO
+
+
+async def test_policy_is_for_this_group(cloud: AwsCloud) -> None:
+    """The policy can be copied as it is: it names the group, the region and the account."""
+    cloud.group("builders")
+    text = (await check(cloud))["iam-policy"].fix
+    resources = {str(one["Resource"]) for one in json.loads(text)["Statement"]}
+    assert (
+        "arn:aws:autoscaling:eu-central-1:123456789012:autoScalingGroup:*"
+        ":autoScalingGroupName/builders"
+    ) in resources
+
+
+async def test_policy_suffices(cloud: AwsCloud) -> None:
+    """Everything that the plugin asks for in a life of a group is in the policy, and no more."""
+    port = cloud.use_machines()
+    cloud.group("builders")
+    queue = cloud.queue("interruptions")
+    changes: dict[str, Any] = {"host_keys": "console", "interruption_queue_url": queue.url}
+    found = await check(cloud, **changes)
+    async with open_group(cloud, **changes) as group:
+        cloud.room(1)
+        await group.increase(2, "one")
+        while not (await group.update()).instances:
+            pass
+        cloud.settle()
+        [instance] = (await group.update()).instances
+        await group.connect_info(instance.id)
+        notices = group.watch()
+        for _ in range(2):  # The second waits until the first has been deleted.
+            queue.recommend_rebalance(instance.id)
+            await anext(notices)
+        await notices.aclose()  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+        await group.suspend([instance.id])
+        await until_asleep(cloud, group)
+        await group.resume([instance.id])
+        await until_awake(cloud, group)
+        await group.decrease([instance.id])
+    statements = json.loads(found["iam-policy"].fix)["Statement"]
+    allowed = {action for one in statements for action in one["Action"]}
+    asked = {f"{call.service}:{call.operation}" for call in cloud.calls()}
+    asked = {one.replace("MessageBatch", "Message") for one in asked}
+    assert port
+    assert asked - allowed == {"sts:GetCallerIdentity"}  # Which needs no permission.
+    assert allowed - asked == set()
+
+
+async def until_asleep(cloud: AwsCloud, group: Any) -> None:
+    """Wait until every instance sleeps."""
+    for _ in range(10):
+        cloud.settle()
+        if {one.state.value for one in (await group.update()).instances} == {"suspended"}:
+            return
+    pytest.fail("it does not fall asleep")
+
+
+async def until_awake(cloud: AwsCloud, group: Any) -> None:
+    """Wait until every instance runs."""
+    for _ in range(10):
+        cloud.settle()
+        if {one.state.value for one in (await group.update()).instances} == {"running"}:
+            return
+    pytest.fail("it does not wake up")
+
+
+async def test_everything_that_is_wrong_is_found(cloud: AwsCloud) -> None:
+    """One check finds all that would hurt later, each with a code for scripts."""
+    cloud.group(
+        "builders",
+        minimum=1,
+        maximum=2,
+        zones=3,
+        protected=False,
+        suspended=(),
+        facts={"CapacityRebalance": True, "MaxInstanceLifetime": 86400},
+    )
+    found = await check(cloud, GroupSettings(maximum=5))
+    assert {code for code, one in found.items() if one.severity is Severity.WARNING} == {
+        "az-rebalance",
+        "capacity-rebalance",
+        "max-instance-lifetime",
+        "max-size",
+        "min-size",
+        "scale-in-protection",
+    }
+
+
+async def test_unreadable_refreshes_are_no_error(cloud: AwsCloud) -> None:
+    """Whether an instance refresh is under way is worth a word, and no more."""
+    cloud.group("builders")
+    cloud.fail("DescribeInstanceRefreshes", AccessDenied(), times=None)
+    found = await check(cloud)
+    assert found["instance-refresh-unknown"].severity is Severity.INFO
+
+
+async def test_missing_group(cloud: AwsCloud) -> None:
+    """A group that is not there is an error for the check, and stops the opening."""
+    found = await check(cloud, name="bilders")
+    assert found["group-missing"].severity is Severity.ERROR
+    with pytest.raises(ConfigError, match="no Auto Scaling group bilders in eu-central-1"):
+        async with open_group(cloud, name="bilders"):
+            pass
+
+
+async def test_refused_credentials(cloud: AwsCloud) -> None:
+    """Credentials that AWS does not take are the only thing that is said about AWS."""
+    cloud.group("builders")
+    cloud.fail("*", CredentialsExpired(), times=None)
+    found = await check(cloud)
+    assert set(found) == {"credentials", "iam-policy"}
+    assert "expired" in found["credentials"].reason
+    with pytest.raises(PermissionDenied, match="renew the credentials"):
+        async with open_group(cloud):
+            pass
+
+
+async def test_missing_permissions(cloud: AwsCloud) -> None:
+    """What is not allowed is found where AWS can be asked without doing it."""
+    cloud.group("builders")
+    queue = cloud.queue("interruptions").url
+    for operation in ("DescribeInstances", "GetQueueAttributes"):
+        cloud.fail(operation, AccessDenied(), times=None)
+    found = await check(cloud, interruption_queue_url=queue)
+    assert found["permission"].severity is Severity.ERROR
+    assert found["interruption-queue"].severity is Severity.ERROR
+    cloud.mend()
+    cloud.fail("DescribeAutoScalingGroups", AccessDenied(), times=None)
+    assert (await check(cloud))["group"].severity is Severity.ERROR
+
+
+async def test_credentials_are_missing(cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any credentials, the error says where they can be."""
+    cloud.group("builders")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    found = await check(cloud)
+    assert "credentials_file" in found["credentials"].reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"profile": "nobody"}, "nobody"),
+        ({"region": None}, "plugin_config.region"),
+        ({"read_timeout": Duration(0)}, "read_timeout"),
+        ({"launch_patience": Duration(seconds=-1)}, "launch_patience"),
+    ],
+)
+async def test_wrong_settings(cloud: AwsCloud, changes: dict[str, Any], words: str) -> None:
+    """A setting that cannot be used is named by the check, and stops the opening."""
+    cloud.group("builders")
+    found = await check(cloud, **changes)
+    errors = [one for one in found.values() if one.severity is Severity.ERROR]
+    assert [words in one.reason for one in errors] == [True]
+    with pytest.raises(ConfigError, match=words.replace(".", r"\.")):
+        async with open_group(cloud, **changes):
+            pass
+
+
+async def test_windows_needs_a_key(cloud: AwsCloud) -> None:
+    """Who says that the instances run Windows has to give the key of their launch."""
+    cloud.group("builders")
+    connector = ConnectorSettings(os="windows")
+    found = await check(cloud, GroupSettings(connector=connector))
+    assert found["key-path"].severity is Severity.ERROR
+    password = ConnectorSettings(os="windows", password="x")  # noqa: S106 - made up
+    assert "key-path" not in await check(cloud, GroupSettings(connector=password))
+
+
+async def test_warnings_are_logged_once(cloud: AwsCloud, caplog: pytest.LogCaptureFixture) -> None:
+    """Opening a group logs each warning once, with the exact command."""
+    cloud.group("builders", protected=False)
+    async with open_group(cloud) as group:
+        await group.update()
+        await group.update()
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == [
+        (
+            "group builders does not protect new instances from scale-in, so AWS may end those "
+            "with running jobs, and what failed to launch cannot be taken back safely; to mend it: "
+            "aws autoscaling update-auto-scaling-group --region eu-central-1 "
+            "--auto-scaling-group-name builders --new-instances-protected-from-scale-in"
+        )
+    ]
+
+
+async def test_opening_says_what_the_group_is(cloud: AwsCloud) -> None:
+    """The group is named by cloud, region and name, and can be watched if there is a queue."""
+    cloud.group("builders", maximum=7)
+    async with open_group(cloud) as group:
+        assert (group.info.id, group.info.max_size) == ("aws/eu-central-1/builders", 7)
+        assert group.info.version == "1.0.0"
+        assert group.info.capabilities == {Capability.SUSPEND}
+    async with open_group(cloud, interruption_queue_url=cloud.queue("q").url) as group:
+        assert group.info.capabilities == {Capability.SUSPEND, Capability.WATCH}
+
+
+async def test_opening_changes_nothing(cloud: AwsCloud) -> None:
+    """To open and close a group takes two requests, and neither changes anything."""
+    cloud.group("builders", desired=2)
+    async with open_group(cloud):
+        pass
+    assert [call.operation for call in cloud.calls()] == [
+        "DescribeAutoScalingGroups",
+        "DescribeInstanceRefreshes",
+    ]
+
+
+async def test_nobody_listens(cloud: AwsCloud) -> None:
+    """An endpoint at which nobody listens is told in a sentence that names it."""
+    with pytest.raises(ProviderError, match=r"no connection to AWS.*127\.0\.0\.1:9"):
+        async with open_group(cloud, endpoint_url="http://127.0.0.1:9", max_attempts=1):
+            pass
+
+
+async def test_throttled_opening_fails_as_throttled(cloud: AwsCloud) -> None:
+    """What AWS refuses while a group is opened keeps its class."""
+    cloud.group("builders")
+    cloud.fail("*", Throttled(), times=None)
+    with pytest.raises(ProviderError, match="requests_per_second"):
+        async with open_group(cloud, max_attempts=1):
+            pass
+
+
+def test_trio_is_refused(environment: dict[str, str]) -> None:
+    """On an event loop for which the SDK is not made, a sentence says so."""
+    assert environment
+
+    async def main() -> None:
+        async with AwsProvider().open(AwsConfig(name="builders"), GroupSettings()):
+            pass
+
+    with pytest.raises(ConfigError, match="runs on asyncio only"):
+        anyio.run(main, backend="trio")
+
+
+def test_plugin_is_found() -> None:
+    """The registry finds the provider by its name."""
+    assert isinstance(Registry().provider("aws"), AwsProvider)
+
+
+def test_unknown_keys_are_refused() -> None:
+    """A key that is no key of the plugin's is named, with the one that was probably meant."""
+    with pytest.raises(ConfigError, match="did you mean 'assume_role_arn'"):
+        decode({"name": "x", "assume_role_arm": "y"}, AwsConfig, where="plugin_config")
+    with pytest.raises(ConfigError, match="'name' is missing"):
+        decode({}, AwsConfig, where="plugin_config")
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest) -> str:
+    """Return the page for operators."""
+    path: Path = request.path.parents[1] / "README.md"
+    return path.read_text()
+
+
+def test_policy_of_the_page(page: str) -> None:
+    """The policy that the page shows is the one that the check prints."""
+    document = policy("builders", "eu-central-1", account="123456789012")
+    assert f"```json\n{policy_text(document)}\n```" in page
+
+
+def test_codes_of_the_page(page: str) -> None:
+    """Each code that a finding can have is explained."""
+    source = Path(_findings.__file__).read_text() + Path(_check.__file__).read_text()
+    found = re.findall(r'(?:_error|_warning|Finding)\((?:\s*Severity\.\w+,)?\s*"([a-z-]+)"', source)
+    assert len(set(found)) > 15
+    assert [code for code in sorted(set(found)) if f"`{code}`" not in page] == []
+
+
+def test_every_key_is_in_the_page(page: str) -> None:
+    """Each key has a row in the page's table."""
+    keys = [field.name for field in msgspec.structs.fields(AwsConfig)]
+    assert [key for key in keys if f"| `{key}` |" not in page] == []

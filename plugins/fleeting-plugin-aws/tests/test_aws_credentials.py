@@ -1,0 +1,113 @@
+"""Where credentials come from, and what happens when they expire."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from aws_errors import CredentialsExpired
+from aws_plugin import open_group
+from fleeting.errors import PermissionDenied
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aws_cloud import AwsCloud
+
+pytestmark = pytest.mark.anyio
+
+OLD, NEW = "AKIAOLDOLDOLDOLDOLD1", "AKIANEWNEWNEWNEWNEW1"
+SECRET = "made-up-secret"  # noqa: S105 - made up
+
+
+@pytest.fixture
+def no_keys(cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
+    """Return a cloud for which there are no credentials in the environment."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    return cloud
+
+
+def write_credentials(path: Path, key: str, *, profile: str = "default") -> Path:
+    """Write a file of credentials."""
+    path.write_text(f"[{profile}]\naws_access_key_id = {key}\naws_secret_access_key = {SECRET}\n")
+    return path
+
+
+def keys(cloud: AwsCloud) -> list[str]:
+    """Return the keys that signed the requests, each once, in order."""
+    return list(dict.fromkeys(call.access_key for call in cloud.calls()))
+
+
+async def test_files_and_profiles(no_keys: AwsCloud, tmp_path: Path) -> None:
+    """Credentials come from the file and the profile that are configured."""
+    no_keys.group("builders")
+    file = write_credentials(tmp_path / "credentials", OLD, profile="ci")
+    config = tmp_path / "config"
+    config.write_text("[profile ci]\nregion = eu-central-1\n")
+    async with open_group(
+        no_keys, credentials_file=file, config_file=config, profile="ci", region=None
+    ) as group:
+        assert group.info.id == "aws/eu-central-1/builders"
+    assert keys(no_keys) == [OLD]
+
+
+async def test_renewed_credentials_are_found(
+    no_keys: AwsCloud, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once the file has been renewed the next request uses it; until then, the error says so."""
+    caplog.set_level(logging.INFO)
+    no_keys.group("builders", desired=1)
+    file = write_credentials(tmp_path / "credentials", OLD)
+    async with open_group(no_keys, credentials_file=file) as group:
+        no_keys.fail("*", CredentialsExpired(), times=None, access_key=OLD)
+        with pytest.raises(PermissionDenied, match="renew the credentials") as caught:
+            await group.update()
+        assert caught.value.retryable
+        write_credentials(file, NEW)
+        assert len((await group.update()).instances) == 1
+        assert keys(no_keys) == [OLD, NEW]
+    assert SECRET not in caplog.text
+
+
+async def test_many_requests_renew_once(no_keys: AwsCloud, tmp_path: Path) -> None:
+    """Requests that fail together with old credentials look for new ones once, and all succeed."""
+    no_keys.group("builders", desired=1)
+    file = write_credentials(tmp_path / "credentials", OLD)
+    async with open_group(no_keys, credentials_file=file) as group:
+        no_keys.fail("*", CredentialsExpired(), times=None, access_key=OLD)
+        write_credentials(file, NEW)
+        before = len(no_keys.calls())
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(group.update)
+        calls = no_keys.calls()[before:]
+        assert len(calls) <= 10
+        assert sum(call.access_key == NEW for call in calls) == 5
+
+
+async def test_role_is_assumed(cloud: AwsCloud, caplog: pytest.LogCaptureFixture) -> None:
+    """With a role, requests are signed with keys that AWS gives for it, and nobody sees those."""
+    caplog.set_level(logging.DEBUG)
+    cloud.group("builders")
+    role = "arn:aws:iam::123456789012:role/builders"
+    async with open_group(cloud, assume_role_arn=role):
+        pass
+    assume, *others = cloud.calls()
+    assert (assume.operation, assume.parameters["RoleArn"]) == ("AssumeRole", role)
+    used = {call.access_key for call in others}
+    assert assume.access_key not in used
+    assert not any(key in caplog.text for key in used)
+
+
+async def test_role_is_assumed_again_when_it_expires(cloud: AwsCloud) -> None:
+    """When the keys of a role are refused, the role is assumed again, and nobody notices."""
+    cloud.group("builders", desired=1)
+    role = "arn:aws:iam::123456789012:role/builders"
+    async with open_group(cloud, assume_role_arn=role) as group:
+        cloud.fail("DescribeAutoScalingGroups", CredentialsExpired())
+        assert len((await group.update()).instances) == 1
+    assert len(cloud.calls("AssumeRole")) == 2

@@ -1,0 +1,282 @@
+"""The library on a cloud that goes wrong: no task is lost, no instance is left, and it says why.
+
+The scaler is the real one, with short intervals, and each instance is a real SSH
+server. What a test waits for is an event or a fact, never a length of time.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from aws_errors import CredentialsExpired, LostReply, Throttled, Unavailable
+from aws_plugin import open_group
+from fleeting.types import ConnectorSettings
+from fleeting_plugin_aws import AwsProvider
+from taskscaler import Settings, Taskscaler
+from taskscaler.core.settings import UnknownInstances
+from taskscaler.errors import AcquisitionLost
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
+
+    from aws_cloud import AwsCloud
+
+pytestmark = pytest.mark.anyio
+
+LIMIT_SECONDS = 30.0
+SHORT = timedelta(milliseconds=100)
+SETTINGS = Settings(
+    max_instances=5,
+    update_interval=SHORT,
+    update_interval_when_expecting=timedelta(milliseconds=30),
+    increase_interval=timedelta(0),
+    backoff=SHORT,
+    backoff_limit=timedelta(milliseconds=500),
+    deletion_retry_interval=timedelta(milliseconds=300),
+    delete_instances_on_shutdown=True,
+    shutdown_deletion_interval=timedelta(milliseconds=300),
+    shutdown_deletion_retries=20,
+)
+
+
+def left(cloud: AwsCloud, *names: str) -> dict[str, tuple[int, list[str]]]:
+    """Return what of each group is still wanted or there."""
+    found: dict[str, tuple[int, list[str]]] = {}
+    for name in names or ("builders",):
+        with suppress(KeyError):  # It may have been deleted, and its members with it.
+            found |= _left(cloud, name)
+    return found
+
+
+def _left(cloud: AwsCloud, name: str) -> dict[str, tuple[int, list[str]]]:
+    members = cloud.members(name)
+    there = [id for id, state in members.items() if not state.startswith("Terminating")]
+    return {name: (cloud.desired(name), there)} if cloud.desired(name) or there else {}
+
+
+@asynccontextmanager
+async def scaling(
+    cloud: AwsCloud, *names: str, settings: Settings = SETTINGS, **changes: Any
+) -> AsyncGenerator[Taskscaler]:
+    """Scale groups, and be sure that nothing of them is left in the end."""
+    port = cloud.use_machines()
+    provider = AwsProvider()
+    async with AsyncExitStack() as stack:
+        groups = [
+            await stack.enter_async_context(
+                open_group(cloud, provider=provider, name=name, **changes)
+            )
+            for name in names or ("builders",)
+        ]
+        connector = ConnectorSettings(protocol_port=port)
+        with anyio.fail_after(LIMIT_SECONDS):
+            async with Taskscaler(groups, settings, connector=connector) as scaler:
+                yield scaler
+    assert left(cloud, *names) == {}
+
+
+async def run(scaler: Taskscaler, key: str) -> str:
+    """Run a command in a slot, again if the instance is lost; return the instance."""
+    while True:
+        try:
+            async with scaler.acquire(key) as acquisition, acquisition.connect() as connection:
+                assert (await connection.run("echo hello")).stdout == b"hello\n"
+                return acquisition.instance
+        except AcquisitionLost:
+            continue
+
+
+async def until_explained(scaler: Taskscaler, words: str) -> str:
+    """Wait until the explanation holds some words, and return it."""
+    while words not in (told := scaler.explain()):
+        await anyio.sleep(0.01)
+    return told
+
+
+@asynccontextmanager
+async def waiting(scaler: Taskscaler, key: str = "a") -> AsyncGenerator[list[str]]:
+    """Let a task run meanwhile; leaving waits until it has."""
+    instances: list[str] = []
+
+    async def task() -> None:
+        instances.append(await run(scaler, key))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(task)
+        yield instances
+    assert len(instances) == 1
+
+
+async def test_throttled_for_a_while(cloud: AwsCloud) -> None:
+    """While AWS takes no requests tasks wait and are told why, and go on when it does."""
+    cloud.group("builders")
+    async with scaling(cloud, max_attempts=1) as scaler:
+        cloud.fail("*", Throttled(), times=None)
+        async with waiting(scaler) as instances:
+            told = await until_explained(scaler, "Rate exceeded")
+            assert "requests_per_second" in told
+            assert instances == []
+            cloud.mend()
+
+
+async def test_failing_for_a_while(cloud: AwsCloud) -> None:
+    """When AWS fails internally, what it may have done is found out, and not done twice."""
+    cloud.group("builders")
+    async with scaling(cloud, max_attempts=1) as scaler:
+        cloud.fail("SetDesiredCapacity", LostReply())
+        cloud.fail("DescribeAutoScalingGroups", Unavailable(), times=3)
+        async with waiting(scaler):
+            pass
+        assert len(cloud.calls("SetDesiredCapacity")) == 1
+
+
+async def test_credentials_expire_and_are_renewed(
+    cloud: AwsCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With expired credentials tasks wait and are told so, until somebody renews the file."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    old, new = "AKIAOLDOLDOLDOLDOLD1", "AKIANEWNEWNEWNEWNEW1"
+    file = tmp_path / "credentials"
+    text = "[default]\naws_access_key_id = {}\naws_secret_access_key = made-up\n"
+    file.write_text(text.format(old))
+    cloud.group("builders")
+    async with scaling(cloud, credentials_file=file) as scaler:
+        cloud.fail("*", CredentialsExpired(), times=None, access_key=old)
+        async with waiting(scaler):
+            assert "renew the credentials" in await until_explained(scaler, "expired")
+            file.write_text(text.format(new))
+
+
+async def test_group_is_deleted_under_us(cloud: AwsCloud) -> None:
+    """When the group is deleted, its task is told, the next one waits, and the scaler can end."""
+    cloud.group("builders")
+    async with scaling(cloud) as scaler:
+        with pytest.raises(AcquisitionLost, match="takes it away"):
+            async with scaler.acquire("a"):
+                cloud.delete_group("builders")
+                await anyio.sleep_forever()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, scaler, "b")
+            await until_explained(scaler, "change name in plugin_config")
+            tasks.cancel_scope.cancel()
+
+
+async def test_group_is_full(cloud: AwsCloud) -> None:
+    """When the group has no room the next task waits, is told so, and gets the next free slot."""
+    cloud.group("builders", maximum=1)
+    async with scaling(cloud) as scaler:
+        async with scaler.acquire("a"):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run, scaler, "b")
+                assert "1" in await until_explained(scaler, "the group's size of 1")
+                tasks.cancel_scope.cancel()
+        assert await run(scaler, "c")
+
+
+async def test_group_is_made_smaller_under_us(cloud: AwsCloud) -> None:
+    """When somebody lowers `MaxSize`, the refusal is told with the command that raises it."""
+    cloud.group("builders", maximum=5)
+    async with scaling(cloud) as scaler:
+        cloud.change("builders", maximum=0)
+        async with waiting(scaler):
+            told = await until_explained(scaler, "--max-size")
+            assert "max_size of 0" in told
+            cloud.change("builders", maximum=5)
+
+
+async def test_a_zone_has_no_capacity(cloud: AwsCloud) -> None:
+    """While one zone has nothing to give, the tasks run in the other."""
+    cloud.group("builders", zones=2)
+    cloud.room(0, zone="a")
+    async with scaling(cloud) as scaler:
+        async with anyio.create_task_group() as tasks:
+            for key in "abc":
+                tasks.start_soon(run, scaler, key)
+
+
+async def test_no_zone_has_capacity_but_another_group_has(cloud: AwsCloud) -> None:
+    """When a group has nothing to give, the next one is used, and nothing comes too late."""
+    cloud.group("spot", spot=True, mixed=True, types=("m5.large",))
+    cloud.group("ondemand")
+    cloud.room(0, instance_type="m5.large")
+    async with scaling(cloud, "spot", "ondemand") as scaler:
+        async with anyio.create_task_group() as tasks:
+            for key in "ab":
+                tasks.start_soon(run, scaler, key)
+        assert {one.group for one in scaler.instances()} == {"aws/eu-central-1/ondemand"}
+        cloud.unlimited()
+        assert cloud.members("spot") == {}
+
+
+async def test_capacity_comes_back(cloud: AwsCloud) -> None:
+    """Without capacity anywhere tasks wait and are told why; when there is some again they run."""
+    cloud.group("builders")
+    cloud.room(0)
+    async with scaling(cloud) as scaler:
+        async with waiting(scaler):
+            told = await until_explained(scaler, "sufficient t3.micro capacity")
+            assert "eu-central-1a" in told
+            cloud.unlimited()
+
+
+def terminate(cloud: AwsCloud, id: str) -> None:
+    """Let EC2 take an instance back, which its group replaces."""
+    cloud.interrupt(id)
+
+
+def fall_ill(cloud: AwsCloud, id: str) -> None:
+    """Let an instance fail the checks of its group, which replaces it."""
+    cloud.set_state(id, "InService", health="Unhealthy")
+
+
+@pytest.mark.parametrize("lose", [terminate, fall_ill])
+async def test_instance_is_terminated_during_a_job(
+    cloud: AwsCloud, lose: Callable[[AwsCloud, str], None]
+) -> None:
+    """A task whose instance goes is told why at once, and the next attempt gets another one."""
+    cloud.group("builders", spot=True)
+    # What AWS puts in its place is not ours; it is removed, too.
+    settings = replace(SETTINGS, unknown_instances=UnknownInstances.REMOVE)
+    async with scaling(cloud, settings=settings) as scaler:
+        with pytest.raises(AcquisitionLost, match=r"takes it away|no longer listed") as caught:
+            async with scaler.acquire("a") as acquisition:
+                lose(cloud, acquisition.instance)
+                await anyio.sleep_forever()
+        assert await run(scaler, "a") != caught.value.instance
+
+
+async def test_announced_interruption_moves_tasks(cloud: AwsCloud) -> None:
+    """An instance that will be taken away gets no further task, as soon as that is announced."""
+    cloud.group("builders", spot=True)
+    queue = cloud.queue("interruptions")
+    async with scaling(cloud, interruption_queue_url=queue.url) as scaler:
+        async with scaler.acquire("a") as acquisition:
+            first = acquisition.instance
+            queue.warn_of_interruption(first)
+            await cloud.reached("DeleteMessageBatch")
+        assert await run(scaler, "b") != first
+
+
+async def test_lost_replies_lose_nothing(cloud: AwsCloud) -> None:
+    """Though each first answer is lost, all tasks run, and no instance is left or doubled."""
+    cloud.group("builders")
+    async with scaling(cloud) as scaler:
+        for operation in (
+            "SetDesiredCapacity",
+            "TerminateInstanceInAutoScalingGroup",
+            "SendSSHPublicKey",
+        ):
+            cloud.fail(operation, LostReply(), times=2)
+        async with anyio.create_task_group() as tasks:
+            for key in "abcd":
+                tasks.start_soon(run, scaler, key)
+        launched = {one.id for one in scaler.instances()}
+        assert 1 <= len(launched) <= 5

@@ -1,0 +1,121 @@
+"""Keys and passwords: what is made, read and decrypted."""
+
+from __future__ import annotations
+
+import base64
+
+import asyncssh
+import pytest
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from fleeting_plugin_aws._keys import KeyPair, decrypt_password, host_keys, read_key
+
+PASSWORD = "correct horse;battery"  # noqa: S105 - made up
+
+
+def new_key(kind: str) -> asyncssh.SSHKey:
+    """Make a key of a kind."""
+    return asyncssh.generate_private_key(kind)  # pyright: ignore[reportUnknownMemberType]
+
+
+@pytest.fixture(scope="module")
+def launch_key() -> rsa.RSAPrivateKey:
+    """Return a key as EC2 makes it for a launch."""
+    return rsa.generate_private_key(65537, 2048)
+
+
+def pem(key: rsa.RSAPrivateKey, form: PrivateFormat = PrivateFormat.TraditionalOpenSSL) -> str:
+    """Return a key as a file has it."""
+    return key.private_bytes(Encoding.PEM, form, NoEncryption()).decode()
+
+
+def encrypted(key: rsa.RSAPrivateKey) -> str:
+    """Return the password as EC2 gives it, with line ends around it."""
+    cipher = key.public_key().encrypt(PASSWORD.encode(), padding.PKCS1v15())
+    return f"\r\n{base64.b64encode(cipher).decode()}\r\n"
+
+
+def test_a_new_key_is_one_pair() -> None:
+    """Both halves of a new key belong together, and AWS takes the public one."""
+    key = KeyPair.generate()
+    private = asyncssh.import_private_key(key.private)
+    assert private.export_public_key().split()[:2] == key.public.encode().split()[:2]
+    assert len(key.public) >= 80
+    assert KeyPair.generate().public != key.public
+
+
+def test_a_key_does_not_show_itself() -> None:
+    """The private half is in no `repr`."""
+    key = KeyPair.generate()
+    assert key.private not in repr(key)
+    assert "PRIVATE" not in repr(key)
+
+
+@pytest.mark.parametrize("kind", ["ssh-ed25519", "ssh-rsa"])
+def test_keys_that_can_be_pushed(kind: str) -> None:
+    """A key of the operator's is read, and its public half is what is pushed."""
+    given = new_key(kind)
+    found = read_key(given.export_private_key().decode())
+    assert found.public.encode().split()[:2] == given.export_public_key().split()[:2]
+
+
+def test_keys_that_cannot_be_pushed(launch_key: rsa.RSAPrivateKey) -> None:
+    """What is no key, has a passphrase or is of another kind is refused, and never quoted."""
+    other = new_key("ecdsa-sha2-nistp256").export_private_key().decode()
+    secret = launch_key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase")
+    ).decode()
+    for text, reason in (
+        ("hunter2", "no private key"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n", "no private key"),
+        (other, "ed25519 and RSA"),
+        (secret, "passphrase"),
+    ):
+        with pytest.raises(ValueError, match=reason) as caught:
+            read_key(text)
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.TraditionalOpenSSL, PrivateFormat.OpenSSH])
+def test_password_is_decrypted(launch_key: rsa.RSAPrivateKey, form: PrivateFormat) -> None:
+    """With the key of the launch, in either format, the password is read."""
+    assert decrypt_password(encrypted(launch_key), pem(launch_key, form)) == PASSWORD
+
+
+def test_password_of_another_key(launch_key: rsa.RSAPrivateKey) -> None:
+    """Another key, and data that is none, decrypt nothing, or nothing that is the password."""
+    other = rsa.generate_private_key(65537, 2048)
+    try:
+        assert decrypt_password(encrypted(launch_key), pem(other)) != PASSWORD
+    except ValueError as error:
+        assert "not encrypted with this key" in str(error)  # noqa: PT017 - it may do either
+    with pytest.raises(ValueError, match="not encrypted with this key"):
+        decrypt_password("!!!", pem(launch_key))
+    with pytest.raises(ValueError, match="RSA keys only"):
+        decrypt_password(encrypted(launch_key), KeyPair.generate().private)
+
+
+def test_host_keys_of_a_console() -> None:
+    """The keys that were printed last are found between the lines of a console."""
+    console = (
+        "[  1.0] boot\r\n-----BEGIN SSH HOST KEY KEYS-----\r\nssh-rsa AAAAold root@a\r\n"
+        "-----END SSH HOST KEY KEYS-----\r\nrebooted\r\n"
+        "ci-info: -----BEGIN SSH HOST KEY FINGERPRINTS-----\r\n256 SHA256:x (ED25519)\r\n"
+        "-----END SSH HOST KEY FINGERPRINTS-----\r\n"
+        "-----BEGIN SSH HOST KEY KEYS-----\r\n"
+        "ecdsa-sha2-nistp256 AAAAE2Vj+/= root@ip-10-0-0-1\r\n"
+        "ssh-ed25519 AAAAC3Nz root@ip-10-0-0-1\r\n-----END SSH HOST KEY KEYS-----\r\nlogin: "
+    )
+    assert host_keys(console) == ("ecdsa-sha2-nistp256 AAAAE2Vj+/=", "ssh-ed25519 AAAAC3Nz")
+
+
+@pytest.mark.parametrize("console", ["", "booting\n", "-----BEGIN SSH HOST KEY KEYS-----\nssh-rsa"])
+def test_console_without_host_keys(console: str) -> None:
+    """A console on which the keys are not yet, or not wholly, has none."""
+    assert host_keys(console) == ()

@@ -1,0 +1,386 @@
+"""What a listing of the group says, and which requests it takes to change it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from typing_extensions import override
+
+from aws_errors import AccessDenied, LostReply, Throttled, Unavailable
+from aws_group import Delays
+from aws_plugin import open_group, settle, states
+from fleeting.errors import (
+    GroupGone,
+    InstanceGone,
+    InstanceUnhealthy,
+    OutcomeUnknown,
+    OutOfCapacity,
+    PermissionDenied,
+    ProviderError,
+    QuotaExceeded,
+)
+from fleeting.errors import Throttled as TooMany
+from fleeting.types import Accepted, Listing, State
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from aws_cloud import AwsCloud
+    from fleeting.abc import InstanceGroup
+
+pytestmark = pytest.mark.anyio
+
+UNTIL_SETTLED = Delays(None, None, None, None)
+
+
+async def grown(cloud: AwsCloud, group: InstanceGroup, count: int) -> list[str]:
+    """Return the ids of so many running instances."""
+    await group.increase(count, "grow")
+    return sorted(states(await settle(cloud, group)))
+
+
+async def until_failure(group: InstanceGroup) -> Listing:
+    """Return the first listing with a failure."""
+    with anyio.fail_after(10):
+        while not (listing := await group.update()).failures:
+            pass
+    return listing
+
+
+async def test_instances_are_pending_creating_running(cloud: AwsCloud) -> None:
+    """An accepted instance is pending before it has an id, then it is created, then it runs."""
+    cloud.group("builders", delays=Delays(listing=3, launch=3))
+    async with open_group(cloud) as group:
+        assert await group.increase(2, "one") == Accepted(2)
+        seen: list[tuple[int, set[State]]] = []
+        while not seen or seen[-1][1] != {State.RUNNING}:
+            listing = await group.update()
+            found = (listing.pending, set(states(listing).values()))
+            if found not in seen:
+                seen.append(found)
+        assert seen == [(2, set()), (0, {State.CREATING}), (0, {State.RUNNING})]
+
+
+async def test_removed_instance_is_deleting_and_then_absent(cloud: AwsCloud) -> None:
+    """What is removed lowers the desired capacity at once, and is listed until it is gone."""
+    cloud.group("builders", desired=2, delays=Delays(terminate=None))
+    async with open_group(cloud) as group:
+        first, second = states(await group.update())
+        assert await group.decrease([first]) == Accepted(1, (first,))
+        listing = await group.update()
+        assert states(listing) == {first: State.DELETING, second: State.RUNNING}
+        assert (listing.pending, cloud.desired("builders")) == (0, 1)
+        assert states(await settle(cloud, group)) == {second: State.RUNNING}
+
+
+async def test_what_goes_needs_no_request(cloud: AwsCloud) -> None:
+    """An instance that is being terminated already is accepted without another request."""
+    cloud.group("builders", desired=1, delays=Delays(terminate=None))
+    async with open_group(cloud) as group:
+        [id] = states(await group.update())
+        for _ in range(3):
+            assert await group.decrease([id]) == Accepted(1, (id,))
+        assert len(cloud.calls("TerminateInstanceInAutoScalingGroup")) == 1
+
+
+async def test_removal_of_sleepers_touches_no_other(cloud: AwsCloud) -> None:
+    """An instance in standby is terminated without lowering the capacity, which others need."""
+    cloud.group("builders", desired=3, protected=False)
+    async with open_group(cloud) as group:
+        sleeper, *others = sorted(states(await group.update()))
+        await group.suspend([sleeper])
+        await settle(cloud, group)
+        assert await group.decrease([sleeper]) == Accepted(1, (sleeper,))
+        assert states(await settle(cloud, group)) == dict.fromkeys(others, State.RUNNING)
+        assert cloud.desired("builders") == 2
+
+
+async def test_ten_terminations_at_once(cloud: AwsCloud) -> None:
+    """No more than ten terminations are under way at the same time, and all are done."""
+    cloud.group("builders", desired=25, maximum=25)
+    async with open_group(cloud) as group:
+        ids = list(states(await group.update()))
+        async with anyio.create_task_group() as tasks:
+            with cloud.hold("TerminateInstanceInAutoScalingGroup"):
+                tasks.start_soon(group.decrease, ids)
+                await cloud.reached("TerminateInstanceInAutoScalingGroup", 10)
+                await anyio.wait_all_tasks_blocked()
+                assert len(cloud.calls("TerminateInstanceInAutoScalingGroup")) == 10
+        calls = cloud.calls("TerminateInstanceInAutoScalingGroup")
+        assert len(calls) == 25
+        assert max(call.at_once for call in calls) <= 10
+
+
+async def test_one_capacity_write_at_a_time(cloud: AwsCloud) -> None:
+    """Increases at the same time follow one another, and none overwrites another."""
+    cloud.group("builders", maximum=20)
+    async with open_group(cloud) as group:
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(group.increase, 2, f"operation-{number}")
+        assert cloud.desired("builders") == 10
+        assert {call.writes_at_once for call in cloud.calls("SetDesiredCapacity")} == {1}
+
+
+async def test_full_group_says_how_to_enlarge_it(cloud: AwsCloud) -> None:
+    """What does not fit is refused as a value, with the command that would make room."""
+    cloud.group("builders", desired=3, maximum=4)
+    async with open_group(cloud) as group:
+        accepted = await group.increase(3, "one")
+        assert accepted.count == 1
+        assert isinstance(accepted.error, QuotaExceeded)
+        assert "--auto-scaling-group-name builders --max-size" in str(accepted.error)
+        assert (await group.increase(1, "two")).count == 0
+        assert len(cloud.calls("SetDesiredCapacity")) == 1
+
+
+async def test_minimum_is_refused_with_the_command(cloud: AwsCloud) -> None:
+    """What AWS would not let go is refused without asking, and the others go."""
+    cloud.group("builders", desired=3, minimum=2)
+    async with open_group(cloud) as group:
+        ids = sorted(states(await group.update()))
+        accepted = await group.decrease(ids)
+        assert accepted.count == 1
+        assert isinstance(accepted.error, QuotaExceeded)
+        assert "--min-size 0" in str(accepted.error)
+        with pytest.raises(QuotaExceeded, match="min_size of 2"):
+            await group.decrease([one for one in ids if one not in accepted.ids])
+
+
+async def test_strange_states_are_left_alone(
+    cloud: AwsCloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A state that nobody knows is `UNKNOWN`, counts, and is logged once."""
+    cloud.group("builders", desired=1)
+    async with open_group(cloud) as group:
+        [id] = states(await group.update())
+        cloud.set_state(id, "Levitating")
+        for _ in range(2):
+            listing = await group.update()
+            assert (states(listing), listing.pending) == ({id: State.UNKNOWN}, 0)
+    assert [one.getMessage() for one in caplog.records if "Levitating" in one.getMessage()] == [
+        (
+            "group aws/eu-central-1/builders has an instance in the state 'Levitating', which this "
+            "version does not know; it is left alone until that changes"
+        )
+    ]
+
+
+async def test_unhealthy_instance_fails_its_heartbeat(cloud: AwsCloud) -> None:
+    """What AWS takes for unhealthy runs in the listing, and its heartbeat says what is coming."""
+    cloud.group("builders", desired=1, facts={})
+    async with open_group(cloud) as group:
+        [id] = states(await group.update())
+        await group.heartbeat(id)
+        member = {
+            "InstanceId": id,
+            "AvailabilityZone": "eu-central-1a",
+            "LifecycleState": "InService",
+            "HealthStatus": "Unhealthy",
+            "ProtectedFromScaleIn": True,
+        }
+        cloud.say_of_group("builders", Instances=[member])
+        assert states(await group.update()) == {id: State.RUNNING}
+        with pytest.raises(InstanceUnhealthy, match=r"takes instance .* for unhealthy"):
+            await group.heartbeat(id)
+
+
+async def test_heartbeats_cost_nothing(cloud: AwsCloud) -> None:
+    """The heartbeats between two listings are answered from the first."""
+    cloud.group("builders", desired=3)
+    async with open_group(cloud) as group:
+        ids = states(await group.update())
+        before = len(cloud.calls())
+        for id in ids:
+            await group.heartbeat(id)
+        assert len(cloud.calls()) == before
+        with pytest.raises(InstanceGone):
+            await group.heartbeat("i-00000000000000000")
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+async def test_lost_capacity_is_taken_back_and_told_once(cloud: AwsCloud, mixed: bool) -> None:  # noqa: FBT001
+    """Each instance that will not come is told once, and AWS means to launch it no more."""
+    cloud.group("builders", mixed=mixed, types=("m5.large",))
+    cloud.room(1)
+    async with open_group(cloud) as group:
+        assert await group.increase(3, "one") == Accepted(3)
+        listing = await until_failure(group)
+        assert [type(one) for one in listing.failures] == [OutOfCapacity] * 2
+        assert "eu-central-1a" in str(listing.failures[0])
+        assert (listing.pending, cloud.desired("builders")) == (0, 1)
+        cloud.unlimited()
+        listing = await settle(cloud, group)
+        assert (len(listing.instances), listing.pending, listing.failures) == (1, 0, ())
+
+
+class Ahead(datetime):
+    """A clock that is an hour ahead."""
+
+    @classmethod
+    @override
+    def now(cls, tz: tzinfo | None = None) -> Ahead:
+        return super().now(tz) + timedelta(hours=1)
+
+
+async def test_a_wrong_clock_hides_no_failure(
+    cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed since more was asked for is known by AWS's clock, and not by ours."""
+    monkeypatch.setattr("fleeting_plugin_aws._group.datetime", Ahead)
+    cloud.group("builders")
+    cloud.room(0)
+    async with open_group(cloud) as group:
+        await group.increase(1, "one")
+        assert len((await until_failure(group)).failures) == 1
+
+
+async def test_failures_are_not_told_of_what_came_later(cloud: AwsCloud) -> None:
+    """A failure that was told says nothing about what is asked for after it."""
+    cloud.group("builders")
+    cloud.room(0)
+    async with open_group(cloud) as group:
+        await group.increase(1, "one")
+        await until_failure(group)
+        cloud.unlimited()
+        cloud.change("builders", delays=UNTIL_SETTLED)
+        await group.increase(2, "two")
+        for _ in range(3):
+            listing = await group.update()
+            assert (listing.pending, listing.failures) == (2, ())
+
+
+async def test_another_zone_makes_a_failure_good(cloud: AwsCloud) -> None:
+    """While one zone has no capacity, instances come in another, and nothing is told as lost."""
+    cloud.group("builders", zones=2)
+    cloud.room(0, zone="a")
+    async with open_group(cloud) as group:
+        await group.increase(2, "one")
+        listing = await settle(cloud, group)
+        assert set(states(listing).values()) == {State.RUNNING}
+        assert (len(listing.instances), listing.failures) == (2, ())
+
+
+async def test_unprotected_instances_are_not_put_at_risk(
+    cloud: AwsCloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where AWS could end a working instance, what is missing stays pending, and is logged once."""
+    cloud.group("builders", desired=1, protected=False)
+    cloud.room(1)
+    async with open_group(cloud) as group:
+        await group.increase(1, "one")
+        for _ in range(3):
+            listing = await group.update()
+            assert (listing.pending, listing.failures) == (1, ())
+        assert cloud.desired("builders") == 2
+    told = [one.getMessage() for one in caplog.records if "stay wanted" in one.getMessage()]
+    assert len(told) == 1
+    assert "set-instance-protection --auto-scaling-group-name builders" in told[0]
+
+
+async def test_listing_survives_that_failures_may_not_be_read(
+    cloud: AwsCloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the permission to read the history the listing is good, and a warning is logged."""
+    cloud.group("builders", delays=UNTIL_SETTLED)
+    cloud.fail("DescribeScalingActivities", AccessDenied(), times=None)
+    async with open_group(cloud) as group:
+        await group.increase(1, "one")
+        for _ in range(2):
+            assert (await group.update()).pending == 1
+    told = [one for one in caplog.records if "cannot be found out" in one.getMessage()]
+    assert [one.levelno for one in told] == [logging.WARNING]
+
+
+async def test_deleted_group_is_gone(cloud: AwsCloud) -> None:
+    """A group that is being deleted takes its instances along, and can have no new ones."""
+    cloud.group("builders", desired=1, delays=Delays(terminate=2))
+    async with open_group(cloud) as group:
+        [id] = states(await group.update())
+        cloud.delete_group("builders")
+        assert states(await group.update()) == {id: State.DELETING}
+        with pytest.raises(GroupGone, match="is being deleted"):
+            await group.increase(1, "one")
+        while (await group.update()).instances:
+            pass
+        assert await group.update() == Listing()
+        assert await group.decrease([id, id]) == Accepted(1, (id,))
+        with pytest.raises(GroupGone, match="does not exist any more"):
+            await group.increase(1, "two")
+
+
+async def test_group_that_is_not_found_is_gone(cloud: AwsCloud) -> None:
+    """A group that AWS has never said to delete is no reason to believe that nothing is there."""
+    cloud.group("builders", desired=1)
+    async with open_group(cloud) as group:
+        await group.update()
+        cloud.reset()
+        with pytest.raises(GroupGone, match="does not exist any more"):
+            await group.update()
+
+
+async def test_lost_answer_of_an_increase_is_unknown(cloud: AwsCloud) -> None:
+    """An increase whose answer is lost may have worked; it is not repeated, and did once."""
+    cloud.group("builders")
+    cloud.fail("SetDesiredCapacity", LostReply())
+    async with open_group(cloud) as group:
+        with pytest.raises(OutcomeUnknown, match="not known"):
+            await group.increase(2, "one")
+        assert len(states(await settle(cloud, group))) == 2
+        assert len(cloud.calls("SetDesiredCapacity")) == 1
+
+
+async def test_lost_answer_of_a_removal_is_asked_again(cloud: AwsCloud) -> None:
+    """Of two removals one answer is lost; asking again accepts both, and removes no third."""
+    cloud.group("builders", desired=3, delays=Delays(terminate=None))
+    cloud.fail("TerminateInstanceInAutoScalingGroup", LostReply())
+    async with open_group(cloud) as group:
+        doomed = sorted(states(await group.update()))[:2]
+        accepted = await group.decrease(doomed)
+        assert accepted.count == 1
+        assert isinstance(accepted.error, OutcomeUnknown)
+        again = await group.decrease(doomed)
+        assert (again.count, again.error) == (2, None)
+        assert cloud.desired("builders") == 1
+        assert len(states(await settle(cloud, group))) == 1
+
+
+@pytest.mark.parametrize("fault", [Throttled(), Unavailable()])
+async def test_passing_faults_are_not_noticed(cloud: AwsCloud, fault: Throttled) -> None:
+    """What AWS refuses once and then does is nobody's trouble, if it changes nothing."""
+    cloud.group("builders", desired=1)
+    async with open_group(cloud) as group:
+        cloud.fail("DescribeAutoScalingGroups", fault)
+        assert len((await group.update()).instances) == 1
+
+
+async def test_throttled_change_is_sent_again(cloud: AwsCloud) -> None:
+    """What AWS has not even looked at can be sent again, though it changes something."""
+    cloud.group("builders")
+    async with open_group(cloud) as group:
+        cloud.fail("SetDesiredCapacity", Throttled())
+        assert await group.increase(1, "one") == Accepted(1)
+
+
+async def test_lasting_faults_have_their_class(cloud: AwsCloud) -> None:
+    """After as many attempts as are configured, the error says what AWS said."""
+    cloud.group("builders")
+    async with open_group(cloud) as group:
+        for fault, kind in (
+            (Throttled(), TooMany),
+            (AccessDenied(), PermissionDenied),
+            (Unavailable(), ProviderError),
+        ):
+            before = len(cloud.calls("DescribeAutoScalingGroups"))
+            cloud.fail("DescribeAutoScalingGroups", fault, times=None)
+            with pytest.raises(
+                kind, match="DescribeAutoScalingGroups of aws/eu-central-1/builders"
+            ):
+                await group.update()
+            cloud.mend()
+            tries = 1 if kind is PermissionDenied else 2
+            assert len(cloud.calls("DescribeAutoScalingGroups")) == before + tries
