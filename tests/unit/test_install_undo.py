@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from fleeting.errors import InstallError
 from fleeting.install.environment import Facts
-from fleeting.install.guard import alone, scratch_folder
+from fleeting.install.guard import alone, interruptible, scratch_folder
 from fleeting.install.undo import (
     is_pending,
     prepare_undo,
@@ -125,3 +126,61 @@ def test_patience_ends(facts: Facts) -> None:
                 pass
     assert caught.value.retryable
     assert told == [f"waiting for another `fleeting` that changes {facts.site}"]
+
+
+def test_data_files_are_put_back(facts: Facts) -> None:
+    """What comes beside the folder of the distributions goes, and what it replaced comes back."""
+    share = facts.prefix / "share"
+    share.mkdir()
+    (share / "same.txt").write_text("old\n")
+    before = files(facts)
+    with scratch_folder(facts.site) as scratch:
+        for name in ("same.txt", "more.txt"):
+            (scratch / "trial" / "share").mkdir(parents=True, exist_ok=True)
+            (scratch / "trial" / "share" / name).touch()
+        prepare_undo(scratch, facts, changed=[], coming=scratch / "trial", lists=[])
+        (share / "same.txt").unlink()
+        for name in ("same.txt", "more.txt"):
+            (share / name).write_text("new\n")
+        assert undo(scratch)
+    assert files(facts) == before
+
+
+def test_files_elsewhere_are_left_alone(
+    facts: Facts, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A list of files that names one outside the environment is not believed."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "precious"
+    elsewhere.write_text("before\n")
+    with (facts.site / "old-1.dist-info" / "RECORD").open("a") as record:
+        record.write(f"{elsewhere},,\n")
+    with scratch_folder(facts.site) as scratch:
+        prepare_undo(scratch, facts, changed=["old"], coming=None, lists=[])
+        elsewhere.unlink()
+        elsewhere.write_text("since\n")
+        assert undo(scratch)
+    assert elsewhere.read_text() == "since\n"
+
+
+@pytest.mark.parametrize("record", [b"old/__init__.py,,\n\n,\n", b"\xff\xfe,,\n", b"a,b,c,d\n"])
+def test_broken_list_of_files_is_no_obstacle(facts: Facts, record: bytes) -> None:
+    """A distribution whose list was cut off or is no text can be replaced, and comes back."""
+    (facts.site / "old-1.dist-info" / "RECORD").write_bytes(record)
+    metadata = facts.site / "old-1.dist-info" / "METADATA"
+    with scratch_folder(facts.site) as scratch:
+        prepare_undo(scratch, facts, changed=["old"], coming=None, lists=[])
+        metadata.unlink()
+        assert undo(scratch)
+    assert metadata.exists()
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    """Who started the command with `nohup` has said what a hang-up means; SIGTERM interrupts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -95,8 +95,12 @@ def scratch_folder(site: Path) -> Generator[Path]:
 
 @contextmanager
 def interruptible() -> Generator[None]:
-    """Let a request to end be an interruption, which is cleaned up after."""
+    """Let a request to end be an interruption, which is cleaned up after.
+
+    One that is ignored, as `nohup` lets SIGHUP be, stays so.
+    """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: old for number, old in before.items() if old != signal.SIG_IGN}
 
     def interrupt(*_: object) -> Never:
         raise KeyboardInterrupt

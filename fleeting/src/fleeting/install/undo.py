@@ -52,12 +52,14 @@ def prepare_undo(
     backup = scratch / "backup"
     backup.mkdir()
     before = metadata_folders(facts.site)
-    arriving = [_destination(path, facts) for path in _files(coming)] if coming else []
+    arriving = [place for path in _files(coming) for place in _destinations(path, facts)]
     leaving = [
         path
         for folder, name in before.items()
         if name in changed
         for path in _installed_files(folder)
+        # Whatever a list of files says, nothing else is an installer's to change.
+        if path.is_relative_to(facts.prefix) or path.is_relative_to(facts.site)
     ]
     kept: dict[str, str] = {}
     for path in dict.fromkeys([*arriving, *leaving, *lists]):
@@ -141,20 +143,29 @@ def remove_leftovers(site: Path) -> bool:
     return found
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path | None) -> list[Path]:
+    if folder is None:
+        return []
     return [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
 
 
-def _destination(relative: Path, facts: Facts) -> Path:
-    """Return where a file of a scratch installation will be in the environment."""
+def _destinations(relative: Path, facts: Facts) -> list[Path]:
+    """Return where a file of a scratch installation may come to be in the environment.
+
+    In such a folder a data file, as `share/x`, looks like one of a package: it is both then. That
+    does no harm, as what was in either place before is kept.
+    """
     if relative.parts[0] == "bin":
-        return facts.scripts.joinpath(*relative.parts[1:])
-    return facts.site / relative
+        return [facts.scripts.joinpath(*relative.parts[1:])]
+    return [facts.site / relative, facts.prefix / relative]
 
 
 def _installed_files(folder: Path) -> list[Path]:
     """Return the files of a distribution: those that it lists, and its metadata."""
-    listed = Distribution.at(folder).files or ()
+    try:
+        listed = Distribution.at(folder).files or []
+    except (TypeError, ValueError):
+        listed = []  # Its list is cut off, or was never one.
     found = [Path(os.path.normpath(str(file.locate()))) for file in listed]
     return [*found, *(path for path in folder.rglob("*") if not path.is_dir())]
 
