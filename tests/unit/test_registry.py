@@ -170,6 +170,7 @@ def test_broken_plugin(install: Install, how: str) -> None:
 def test_metadata_is_read_as_the_standard_library_reads_it(install: Install) -> None:
     """Every entry point of every group is found, with the same names and versions."""
     install("mine", "")
+    install("spaced", "", group=" fleeting ")  # To the library that is another group.
     points = importlib.metadata.entry_points()
     assert points.groups
     for group in points.groups:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
+from fleeting._metadata import announced
 from fleeting.errors import InstallError
-from fleeting.references import PREFIX, canonical
+from fleeting.references import PREFIX, canonical, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,9 +103,8 @@ def contents_of(folder: Path) -> list[Contents]:
     found: list[Contents] = []
     for path, name in metadata_folders(folder).items():
         if (path / "METADATA").is_file():
-            one = Distribution.at(path)
-            plugins = sorted(point.name for point in one.entry_points if point.group in GROUPS)
-            found.append(Contents(name, one.version, tuple(plugins)))
+            version, plugins = announced(str(path), GROUPS)
+            found.append(Contents(name, version, tuple(plugins)))
     return found
 
 
@@ -123,6 +122,13 @@ def check_plugins(
         InstallError: one of them is to be refused.
     """
     by_name = {contents.name: contents for contents in found}
+    for one in found:
+        for name in one.plugins:
+            if not is_name(name):
+                raise InstallError(
+                    f"{one.name} {one.version} registers {name[:100]!r}, which is no "
+                    "name that a file could refer to, so it was not installed"
+                )
     for wish in wishes:
         contents = by_name.get(wish.distribution)
         if contents is None and not wish.distribution:
