@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleeting.errors import ConfigError
-from fleeting.groups import choose_group, configured_groups
+from fleeting.groups import choose_group, configured_groups, plugin_references
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,3 +93,21 @@ def test_a_choice_that_means_no_group_shows_those_there_are(path: Path) -> None:
         choose_group(path, [], None)
     with pytest.raises(ConfigError, match="2 groups are named 'one'; rename all but one"):
         choose_group(path, [groups[0], groups[0]], "one")
+
+
+def test_references_are_names(path: Path) -> None:
+    """Each plugin is named once; a group without one, or with a path, is told with its place."""
+    path.write_text(TEXT)
+    assert [str(one) for one in plugin_references(configured_groups(path))] == [
+        "aws:1",
+        "local",
+        "static",
+    ]
+    path.write_text(TEXT.replace("aws:1", "https://evil.example/x.whl?"))
+    with pytest.raises(
+        ConfigError, match=r"runners\[0\]\.autoscaler\.plugin: 'https://evil.* names no"
+    ):
+        plugin_references(configured_groups(path))
+    path.write_text(TEXT.replace("aws:1", ""))
+    with pytest.raises(ConfigError, match=r"runners\[0\]\.autoscaler\.plugin: no plugin is named"):
+        plugin_references(configured_groups(path))

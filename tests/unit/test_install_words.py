@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleeting.errors import ConfigError
-from fleeting.install.words import Wish, holder, parse_wish, renamed
+from fleeting.install.words import Wish, holder, parse_wish, renamed, wish_for
+from fleeting.references import PluginReference
 from fleeting.registry import PluginEntry
 
 if TYPE_CHECKING:
@@ -116,3 +117,18 @@ def test_plugin_is_upgraded_where_it_comes_from() -> None:
     assert renamed(same, holder(same, ENTRIES)) == same
     new = parse_wish("azure")
     assert renamed(new, holder(new, ENTRIES)) == new
+
+
+@pytest.mark.parametrize("word", ["~no-such-user/plugin", f"./{'x' * 300}", "gone.whl"])
+def test_place_that_cannot_exist_is_named(word: str) -> None:
+    """A user that is not known and a name that is too long are nothing to install, as a gap is."""
+    with pytest.raises(ConfigError, match="there is nothing at"):
+        parse_wish(word)
+
+
+def test_plugin_of_a_file_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name in a config file stays one, even if a wheel of that name lies here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.whl").touch()
+    assert parse_wish("evil.whl").is_direct
+    assert wish_for(PluginReference("evil.whl")).requirement == "fleeting-plugin-evil.whl"

@@ -15,11 +15,13 @@ from msgspec.structs import asdict, replace
 
 from fleeting.config import ConnectorConfig, GroupConfig, examine, read_toml
 from fleeting.errors import ConfigError
+from fleeting.references import parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from fleeting.references import PluginReference
     from fleeting.types import ConnectorSettings
 
 __all__ = (
@@ -29,6 +31,7 @@ __all__ = (
     "choose_group",
     "configured_groups",
     "group_entries",
+    "plugin_references",
 )
 
 
@@ -177,6 +180,24 @@ def configured_groups(path: Path) -> list[ConfiguredGroup]:
                 )
             )
     return found
+
+
+def plugin_references(groups: Sequence[ConfiguredGroup]) -> list[PluginReference]:
+    """Return what groups refer to, each once.
+
+    Raises:
+        ConfigError: a group names no plugin; with its place in the file.
+    """
+    found: dict[PluginReference, None] = {}
+    for group in groups:
+        where = group.where.removesuffix("_config")
+        if not group.entry.plugin:
+            raise ConfigError(f'{where}: no plugin is named; write for instance plugin = "aws"')
+        try:
+            found[parse_reference(group.entry.plugin)] = None
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    return list(found)
 
 
 def choose_group(

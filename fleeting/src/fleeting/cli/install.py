@@ -12,7 +12,7 @@ from fleeting.errors import ConfigError
 from fleeting.install.commands import Sources
 from fleeting.install.credentials import CredentialStore, read_netrc, split_url
 from fleeting.install.installing import Installation, Manner
-from fleeting.install.words import parse_wish
+from fleeting.install.words import parse_wish, wish_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +135,7 @@ def _all_credentials(given: Sequence[Credential]) -> list[Credential]:
     kept = CredentialStore(os.environ).all()
     if not given and not kept:
         return []  # The installer reads the user's own file by itself.
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    path = Path(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))  # noqa: PTH111
     try:
         own = read_netrc(path)
     except (ConfigError, OSError):
@@ -146,12 +146,12 @@ def _all_credentials(given: Sequence[Credential]) -> list[Credential]:
 def _configured(path: Path) -> list[Wish]:
     """Return the plugins that a config file refers to."""
     # Imported late: it brings what reads a config file, which is not cheap.
-    from fleeting.groups import configured_groups
+    from fleeting.groups import configured_groups, plugin_references
 
-    plugins = dict.fromkeys(group.entry.plugin for group in configured_groups(path))
-    if not plugins:
+    references = plugin_references(configured_groups(path))
+    if not references:
         click.echo(f"warning: {path} refers to no plugin; nothing was installed", err=True)
-    return [parse_wish(plugin) for plugin in plugins]
+    return [wish_for(reference) for reference in references]
 
 
 def _report(installed: Sequence[Contents]) -> None:

@@ -128,11 +128,13 @@ def assess(installed: Sequence[Plugin], needed: Iterable[Needed]) -> list[Row]:
                 text = f"{file} needs plugin {reference}, and {entry.distribution} {entry.version} "
                 text += f"is installed; run `fleeting install {reference}`"
                 problems[kind, entry] = "wrong version", text
+    claims: dict[tuple[str, str], list[PluginEntry]] = {}
     for kind, entry in installed:
-        claims = [one for of, one in installed if (of, one.name) == (kind, entry.name)]
-        if len(claims) > 1:
-            text = str(_conflict(kind, claims))
-            problems[kind, entry] = "conflict", text
+        claims.setdefault((kind, entry.name), []).append(entry)
+    for (kind, _), entries in claims.items():
+        if len(entries) > 1:
+            text = str(_conflict(kind, entries))
+            problems |= {(kind, entry): ("conflict", text) for entry in entries}
     rows = [
         Row(kind, entry, *problems.get((kind, entry), (INSTALLED, ""))) for kind, entry in installed
     ]
@@ -153,20 +155,10 @@ def _read_needed(config: str) -> list[Needed]:
     """
     from pathlib import Path
 
-    from fleeting.errors import ConfigError
-    from fleeting.groups import configured_groups
-    from fleeting.references import parse_reference
+    from fleeting.groups import configured_groups, plugin_references
 
-    found: dict[Needed, None] = {}
-    for group in configured_groups(Path(config)):
-        where = group.where.removesuffix("_config")
-        if not group.entry.plugin:
-            raise ConfigError(f'{where}: no plugin is named; write for instance plugin = "aws"')
-        try:
-            found[Needed(parse_reference(group.entry.plugin), config)] = None
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
-    return list(found)
+    references = plugin_references(configured_groups(Path(config)))
+    return [Needed(reference, config) for reference in references]
 
 
 def _verified(rows: Sequence[Row]) -> list[Row]:

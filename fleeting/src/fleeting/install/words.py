@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fleeting.references import PluginReference
     from fleeting.registry import PluginEntry
 
-__all__ = ("Wish", "holder", "parse_wish", "renamed")
+__all__ = ("Wish", "holder", "parse_wish", "renamed", "wish_for")
 
 _URL = re.compile(r"(?:git\+)?[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _REQUIREMENT = re.compile(
@@ -69,7 +69,7 @@ def parse_wish(word: str) -> Wish:
     if _URL.fullmatch(text):
         return Wish(word, text, _from_file_name(urlsplit(text).path), is_direct=True)
     if text.startswith((".", "/", "~")) or text.lower().endswith(_ARCHIVES):
-        return _path_wish(word, Path(text).expanduser())
+        return _path_wish(word, text)
     name, at, place = (part.strip() for part in text.partition("@"))
     if at and _URL.fullmatch(place) and _REQUIREMENT.fullmatch(name):
         return Wish(word, f"{name} @ {place}", canonical(_bare(name)), is_direct=True)
@@ -79,8 +79,13 @@ def parse_wish(word: str) -> Wish:
                 f"{word!r} is no requirement; write one such as 'fleeting-plugin-aws>=1.2'"
             )
         return Wish(word, text, canonical(_bare(text)))
-    reference = parse_reference(text)
-    return Wish(word, reference.requirement, canonical(PREFIX + reference.name), reference)
+    return replace(wish_for(parse_reference(text)), word=word)
+
+
+def wish_for(reference: PluginReference) -> Wish:
+    """Return the wish for a plugin that a file refers to, which is never a path or a URL."""
+    distribution = canonical(PREFIX + reference.name)
+    return Wish(str(reference), reference.requirement, distribution, reference)
 
 
 def _bare(requirement: str) -> str:
@@ -88,10 +93,13 @@ def _bare(requirement: str) -> str:
     return match["name"] if match else ""
 
 
-def _path_wish(word: str, path: Path) -> Wish:
-    if not path.exists():
-        raise ConfigError(f"there is nothing at {word}; give the path of a project or of a wheel")
-    whole = path.resolve()
+def _path_wish(word: str, text: str) -> Wish:
+    try:
+        whole = Path(text).expanduser().resolve(strict=True)
+    except (OSError, RuntimeError):  # No such file, one too long to exist, or no such user.
+        raise ConfigError(
+            f"there is nothing at {word}; give the path of a project or of a wheel"
+        ) from None
     if whole.is_dir():
         project = whole / "pyproject.toml"
         if not project.exists() and not (whole / "setup.py").exists():
