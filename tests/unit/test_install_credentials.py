@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import netrc
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
-from fleeting.errors import ConfigError
+from fleeting.errors import ConfigError, InstallError
 from fleeting.install.credentials import (
     Credential,
     CredentialStore,
@@ -164,3 +166,38 @@ def test_host_of_an_index() -> None:
     for wrong in ("", "ftp://h.example", "https://", "https://[x"):
         with pytest.raises(ConfigError):
             host_of(wrong)
+
+
+def test_keyring_that_is_locked_is_named(environ: dict[str, str]) -> None:
+    """What a keyring raises is a refusal in one sentence, and nothing is kept then."""
+
+    class Locked(Ring):
+        @override
+        def set_password(self, service: str, username: str, password: str) -> None:
+            raise OSError("locked")
+
+        @override
+        def get_password(self, service: str, username: str) -> str | None:
+            raise OSError("locked")
+
+    store = CredentialStore(environ, Locked())
+    with pytest.raises(InstallError, match="the keyring refused") as caught:
+        store.keep(ENTRY)
+    assert caught.value.retryable
+    assert not store.path.exists()
+    CredentialStore(environ, Ring()).keep(ENTRY)
+    with pytest.raises(InstallError, match="the keyring refused"):
+        store.all()
+
+
+def test_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A user of a container may have none: there are no credentials, and none can be kept."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # Nobody has this number.
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+    store = CredentialStore({})
+    assert store.all() == []
+    with pytest.raises(ConfigError, match="no home"):
+        store.keep(ENTRY)
+    assert list(tmp_path.iterdir()) == []

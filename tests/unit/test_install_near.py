@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
+import pytest
+
 from fleeting.install.commands import Sources
-from fleeting.install.near import index_of, listed_plugins, near_names
+from fleeting.install.near import fetch, index_of, listed_plugins, near_names
 
 
 def test_near_names() -> None:
@@ -30,3 +35,24 @@ def test_index_that_is_asked() -> None:
     assert index_of(Sources(), environ, uses_pip=False) == "https://u"
     assert index_of(Sources(no_index=True), environ, uses_pip=True) == ""
     assert index_of(Sources(), {}, uses_pip=True) == ""
+
+
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz"]
+)
+def test_server_that_speaks_no_http(answer: bytes) -> None:
+    """Whatever answers, and however it breaks off, is as good as no answer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        host, port = server.getsockname()
+        assert fetch(f"http://{host}:{port}/", []) == (0, "")
+        thread.join()
+    assert fetch("http://user:secret@127.0.0.1/", []) == (0, "")

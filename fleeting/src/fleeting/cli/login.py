@@ -8,7 +8,7 @@ import sys
 import click
 
 from fleeting.errors import ConfigError, InstallError
-from fleeting.install.credentials import Credential, CredentialStore, host_of, split_url
+from fleeting.install.credentials import Credential, CredentialStore, host_of, netrc_text, split_url
 from fleeting.install.near import fetch
 
 __all__ = ("command",)
@@ -56,6 +56,7 @@ def command(*, url: str, username: str | None, password_stdin: bool) -> None:
     if clean.startswith("http://") and host not in _HERE:
         click.echo(f"warning: {clean} is read by everybody on the way; use https", err=True)
     credential = Credential(host, username, password)
+    netrc_text([credential])  # Whether it can be kept is known before it is tried.
     status, _ = fetch(clean if "://" in clean else f"https://{clean}", [credential])
     if status in _REFUSALS:
         raise InstallError(

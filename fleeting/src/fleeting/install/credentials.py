@@ -12,16 +12,16 @@ import importlib
 import netrc
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from fleeting.errors import ConfigError
+from fleeting.errors import ConfigError, InstallError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
 __all__ = (
     "Credential",
@@ -91,7 +91,8 @@ class CredentialStore:
     """What this user has logged in to."""
 
     def __init__(self, environ: Mapping[str, str], keyring: Any = None) -> None:
-        config = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+        # Without a home this is relative: nothing is read from there, or written to it.
+        config = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
         self.path = Path(config, "fleeting", "credentials")
         self._keyring = keyring if keyring is not None else _usable_keyring()
 
@@ -100,13 +101,18 @@ class CredentialStore:
 
         Returns:
             Where its password is now.
+
+        Raises:
+            ConfigError: there is no place for it, or a file cannot have it.
+            InstallError: the keyring refuses to keep it.
         """
         others = [entry for entry in self._entries() if entry.host != credential.host]
         if self._keyring is None:
             self._write([*others, credential])
             return f"the file {self.path}, which only you can read"
         name = f"{SERVICE} {credential.host}"
-        self._keyring.set_password(name, credential.username, credential.password)
+        with _keyring_errors():
+            self._keyring.set_password(name, credential.username, credential.password)
         self._write([*others, Credential(credential.host, credential.username, "")])
         return f"the keyring, as {name!r}"
 
@@ -128,18 +134,22 @@ class CredentialStore:
 
         Raises:
             ConfigError: others can read the file, or it cannot be understood.
+            InstallError: the keyring refuses to give a password.
         """
         found: list[Credential] = []
         for entry in self._entries():
             password = entry.password
             if not password and self._keyring is not None:
                 name = f"{SERVICE} {entry.host}"
-                password = self._keyring.get_password(name, entry.username) or ""
+                with _keyring_errors():
+                    password = self._keyring.get_password(name, entry.username) or ""
             if password:
                 found.append(Credential(entry.host, entry.username, password))
         return found
 
     def _entries(self) -> list[Credential]:
+        if not self.path.is_absolute():
+            return []
         try:
             mode = self.path.stat().st_mode
         except OSError:
@@ -149,6 +159,8 @@ class CredentialStore:
         return read_netrc(self.path)
 
     def _write(self, entries: Sequence[Credential]) -> None:
+        if not self.path.is_absolute():
+            raise ConfigError("this user has no home to keep credentials in; set HOME to its path")
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_netrc(self.path, entries)
 
@@ -198,6 +210,18 @@ def write_netrc(path: Path, entries: Sequence[Credential]) -> None:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
     new.replace(path)
+
+
+@contextmanager
+def _keyring_errors() -> Generator[None]:
+    """Tell what a keyring raises, each its own, as a refusal."""
+    try:
+        yield
+    except Exception as error:
+        raise InstallError(
+            f"the keyring refused ({type(error).__name__}: {error}); unlock it and try again",
+            retryable=True,
+        ) from error
 
 
 def _usable_keyring() -> Any:

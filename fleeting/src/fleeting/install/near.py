@@ -6,6 +6,7 @@ import base64
 import difflib
 import re
 import urllib.request
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -77,6 +78,7 @@ def fetch(url: str, credentials: Sequence[Credential]) -> tuple[int, str]:
     except urllib.request.HTTPError as error:
         with error:
             return error.code, ""
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
+        # Whatever is there speaks no HTTP, or the address is none.
         return 0, ""
     return status, "" if len(body) > _LIMIT else body.decode(errors="replace")
