@@ -78,6 +78,12 @@ def test_uv_tool(managed: World, index: Index, fleeting_wheel: Path) -> None:
     by_hand = make_wheel(managed.home, "fleeting-plugin-stray")
     python = world.prefix / "bin" / "python"
     tool(world, "uv", "pip", "install", "--python", python, "--no-index", by_hand)
+    world.run("uninstall", "stray", "--yes")
+    assert world.plugins() == {"good": "1.0.0"}
+    tool(world, "uv", "pip", "install", "--python", python, "--no-index", by_hand)
+    world.run("uninstall", "good", "--yes")
+    assert world.plugins() == {"stray": "1.0.0"}
+    world.run("install", place, "good:1.0")
     world.run("install", place, f"--find-links={managed.home}", "good:1.0.0", "needy")
     assert "stray" in world.plugins()
     assert "fleeting-plugin-stray" in requirements(world), "uv knows it now"

@@ -8,7 +8,6 @@ import click
 
 from fleeting.errors import ConfigError
 from fleeting.install.installing import Manner, Removal
-from fleeting.references import parse_reference
 
 __all__ = ("command",)
 
@@ -20,6 +19,7 @@ __all__ = ("command",)
 def command(*, name: str, yes: bool, verbose: bool) -> int:
     """Remove a plugin, by removing the distribution that carries it.
 
+    NAME is the plugin's, or that of its package, if two packages have a plugin of one name.
     What it needed stays installed, as others may need it; it is named.
 
     \b
@@ -27,7 +27,7 @@ def command(*, name: str, yes: bool, verbose: bool) -> int:
       fleeting uninstall aws
     """  # noqa: D301 - click's mark of lines that stay as they are
     manner = Manner(tell=lambda sentence: click.echo(sentence, err=True), verbose=verbose)
-    removal = Removal(parse_reference(name).name, manner)
+    removal = Removal(name, manner)
     what = f"{removal.distribution} {removal.entry.version}"
     also = f", and with it {', '.join(removal.also)}" if removal.also else ""
     if not yes and not _agreed(f"Remove {removal.entry.name} ({what}){also}?"):

@@ -235,9 +235,19 @@ def _receipt_options(options: Mapping[str, Any]) -> list[str]:
 
 
 def removal(
-    environment: Environment, distribution: str, receipt: Mapping[str, Any] | None = None
+    environment: Environment,
+    distribution: str,
+    receipt: Mapping[str, Any] | None = None,
+    by_hand: Sequence[str] = (),
 ) -> list[str]:
-    """Remove one distribution, and nothing else that others may use."""
+    """Remove one distribution, and nothing else that others may use.
+
+    Args:
+        environment: who is asked.
+        distribution: its normalized name.
+        receipt: what the receipt of `uv tool` has now.
+        by_hand: distributions that are to stay and are not in the receipt.
+    """
     match environment.keeper:
         case Keeper.NOBODY:
             yes = ["--yes"] if environment.uses_pip else []
@@ -246,13 +256,13 @@ def removal(
             name = environment.facts.prefix.name
             return [environment.facts.pipx, "uninject", "--leave-deps", name, distribution]
         case Keeper.UV_TOOL:
-            left = [
-                entry
-                for entry in (receipt or {}).get("requirements", [])
-                if canonical(entry["name"]) != distribution
-            ]
+            entries = (receipt or {}).get("requirements", [])
+            left = [entry for entry in entries if canonical(entry["name"]) != distribution]
+            if len(left) == len(entries):  # It was put in by hand, and is taken out likewise.
+                return [*_installer(environment, "uninstall"), distribution]
             rest = {**(receipt or {}), "requirements": left}
-            return _tool_install(environment, Change(exact=(), receipt=rest), Sources())
+            wanted = Change(exact=(), asked=tuple(by_hand), receipt=rest)
+            return _tool_install(environment, wanted, Sources())
 
 
 def child_environment(environ: Mapping[str, str], netrc: Path | None) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from fleeting.install.near import fetch, index_of, listed_plugins, near_names
 from fleeting.install.running import Outcome, run_installer
 from fleeting.install.undo import prepare_undo, undone_on_failure
 from fleeting.install.words import holder, renamed
-from fleeting.references import canonical
+from fleeting.references import canonical, parse_reference
 from fleeting.registry import Registry
 
 if TYPE_CHECKING:
@@ -138,6 +139,13 @@ class _Work:
         return Outcome(outcome.code, "\n".join([outcome.output, *told]))
 
     def _explained(self, outcome: Outcome) -> InstallError:
+        if outcome.code < 0:
+            name = signal.Signals(-outcome.code).name
+            return InstallError(
+                f"the installer was ended by {name}, perhaps for lack of memory; everything is as "
+                "it was before",
+                retryable=True,
+            )
         return explain(redacted(outcome.output, self._manner.secrets), self._near)
 
     def _near(self, name: str) -> list[str]:
@@ -147,6 +155,12 @@ class _Work:
             _, page = fetch(index.rstrip("/") + "/", self._manner.credentials)
             known += listed_plugins(page)
         return near_names(name, known)
+
+    def _by_hand(self, receipt: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+        """Return the other plugins that `uv tool` knows nothing of, and so would drop."""
+        known = {canonical(entry["name"]) for entry in receipt.get("requirements", [])}
+        there = {one.name for one in contents_of(self._facts.site) if one.plugins}
+        return sorted(there - known - {*names, *_FOLLOWERS})
 
     def _is_watched(self) -> bool:
         import sys
@@ -282,13 +296,10 @@ class Installation(_Work):
     def _command(self, found: _Found) -> list[str]:
         is_tool = self._environment.keeper is Keeper.UV_TOOL
         receipt = _receipt(self._facts) if is_tool else None
-        named = {canonical(entry["name"]) for entry in (receipt or {}).get("requirements", [])}
-        plugins = {one.partition("==")[0] for one in found.kept} - {*_FOLLOWERS}
-        by_hand = sorted(plugins - named)
+        by_hand = self._by_hand(receipt, found.names) if receipt is not None else []
         wanted = commands.Change(
             exact=found.exact,
-            # What was put in by hand would be dropped, as `uv tool` knows nothing of it.
-            asked=(*(by_hand if is_tool else ()), *found.asked),
+            asked=(*by_hand, *found.asked),
             kept=found.kept,
             receipt=receipt,
             upgrade=found.upgrade,
@@ -365,29 +376,37 @@ def _exact(wishes: Sequence[Wish], planned: Sequence[Planned]) -> tuple[str, ...
 class Removal(_Work):
     """Removes a plugin, by removing the distribution that carries it."""
 
-    def __init__(self, name: str, manner: Manner) -> None:
-        found = {
-            canonical(one.distribution): one for one in installed_plugins() if one.name == name
-        }
+    def __init__(self, word: str, manner: Manner) -> None:
+        reference = parse_reference(word)
+        entries = installed_plugins()
+        whole = [one for one in entries if canonical(one.distribution) == canonical(word)]
+        claims = whole or [one for one in entries if one.name == reference.name]
+        fitting = [one for one in claims if reference.accepts(one.version)]
+        found = {canonical(one.distribution): one for one in fitting}
         if not found:
-            known = sorted({one.name for one in installed_plugins()})
-            raise PluginNotFound("plugin", name, known, "there is nothing to remove")
+            known = {f"{one.name} {one.version}" for one in claims}
+            known = known or {one.name for one in entries}
+            hint = "there is nothing to remove"
+            raise PluginNotFound("plugin", str(reference), sorted(known), hint)
+        name = next(iter(found.values())).name
+        if len(found) > 1:
+            raise InstallError(
+                f"{name} is carried by {' and by '.join(found)}; say which of these packages to "
+                f"remove, as in `fleeting uninstall {next(iter(found))}`"
+            )
         if OURS in found:
             raise InstallError(f"{name} is built into fleeting, and stays as long as fleeting does")
         super().__init__(manner)
         self.distribution, self.entry = next(iter(found.items()))
-        self.also = sorted(
-            one.name
-            for one in installed_plugins()
-            if canonical(one.distribution) == self.distribution and one.name != name
-        )
+        whole = [one for one in entries if canonical(one.distribution) == self.distribution]
+        self.also = sorted({one.name for one in whole} - {name})
         self._refuse_if_needed(name)
 
     def _refuse_if_needed(self, name: str) -> None:
         needing = [
             name
             for name, found in _installed(self._facts).items()
-            if self.distribution in _required(found.requires)
+            if self.distribution in _required(found)
         ]
         if needing:
             raise InstallError(
@@ -412,11 +431,7 @@ class Removal(_Work):
                     f"{self.distribution} is not in {facts.site}: it comes from another folder, or "
                     "was removed meanwhile"
                 )
-            needed = _required(before[self.distribution].requires)
-            is_tool = self._environment.keeper is Keeper.UV_TOOL
-            command = commands.removal(
-                self._environment, self.distribution, _receipt(facts) if is_tool else None
-            )
+            needed = _required(before[self.distribution])
             prepare_undo(
                 scratch,
                 facts,
@@ -425,24 +440,34 @@ class Removal(_Work):
                 lists=_lists(facts),
             )
             with undone_on_failure(scratch):
-                outcome = self._run(command, scratch, show=False)
+                outcome = self._run(self._command(), scratch, show=False)
                 if outcome.code:
                     raise self._explained(outcome)
                 there = {one.name for one in contents_of(facts.site)}
                 if self.distribution in there:
                     raise InstallError(f"{self.distribution} could not be removed")
             others = [
-                _required(found.requires)
+                _required(found)
                 for name, found in before.items()
                 if name != self.distribution and name in there
             ]
             return sorted((needed & there) - set[str]().union(*others) - {OURS})
 
+    def _command(self) -> list[str]:
+        is_tool = self._environment.keeper is Keeper.UV_TOOL
+        receipt = _receipt(self._facts) if is_tool else None
+        by_hand = self._by_hand(receipt, [self.distribution]) if receipt is not None else []
+        return commands.removal(self._environment, self.distribution, receipt, by_hand)
+
     def _is_plain(self) -> bool:
         return self._environment.keeper is Keeper.NOBODY
 
 
-def _required(requirements: Sequence[str] | None) -> set[str]:
-    """Return the names in requirements, without those that only an extra needs."""
-    plain = (text for text in requirements or () if "extra ==" not in text)
+def _required(distribution: Distribution) -> set[str]:
+    """Return the names of what a distribution requires, without what only an extra needs."""
+    try:
+        requirements = distribution.requires or []
+    except UnicodeDecodeError:
+        return set()  # Nobody could say what it requires.
+    plain = (text for text in requirements if not re.search(r"\bextra\s*==", text))
     return {canonical(re.split(r"[^A-Za-z0-9._-]", text.strip())[0]) for text in plain}
