@@ -115,3 +115,12 @@ def test_secrets_are_taken_out() -> None:
     """Credentials in addresses and known passwords are not passed on, and neither are colours."""
     text = "\x1b[31mhttps://ci:hunter2@x.example/simple\x1b[0m said s3cret to a@b"
     assert redacted(text, ["s3cret", ""]) == "https://x.example/simple said **** to a@b"
+
+
+def test_cause_is_told_as_well() -> None:
+    """Uv says what it could not do and then why, and pip names what it did not expect last."""
+    assert str(
+        explain("error: Failed to open cache\n  Caused by: x\n  Caused by: no such file\n")
+    ) == ("the installer failed: Failed to open cache: no such file")
+    output = "ERROR: Exception:\nTraceback (most recent call last):\n  File x\nValueError: odd\n"
+    assert str(explain(output)) == "the installer failed: ValueError: odd"

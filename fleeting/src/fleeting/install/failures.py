@@ -304,7 +304,11 @@ def _no_such(
 
 def _last_words(output: str) -> str:
     lines = [" ".join(line.split()) for line in output.splitlines() if line.strip()]
-    told = [line for line in lines if re.match(r"(?i)error:|\u00d7 ", line)]
+    # An exception that pip did not expect is named at the end of its traceback.
+    told = [line for line in lines if re.match(r"(?i)error:(?! Exception:)|\u00d7 ", line)]
+    causes = [line for line in lines if line.startswith("Caused by: ")]
+    if told and causes:
+        told = [f"{told[-1]}: {causes[-1].removeprefix('Caused by: ')}"]
     last = (told or lines or ["it said nothing"])[-1]
     return re.sub(r"(?i)^error: ?|^\u00d7 ", "", last)[:500].rstrip(".")
 
