@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 
-_STDERR = 2
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 def open_standard_streams() -> None:
@@ -15,3 +16,7 @@ def open_standard_streams() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(descriptor)
+    # Python has given up on those by now.
+    sys.stdin = sys.stdin or os.fdopen(_STDIN, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(_STDOUT, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)

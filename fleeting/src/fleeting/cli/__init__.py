@@ -88,12 +88,18 @@ def _main() -> int:
     except OSError as error:
         # Such as a full disk below standard output, which would be told again at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        click.echo(f"error: the system refused: {str(error).lower()}", err=True)
+        click.echo(f"error: {plain(_refusal(error))}", err=True)
         return 3
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _refusal(error: OSError) -> str:
+    # The words become part of a sentence; the name of a file stays what it is.
+    words = (error.strerror or str(error)).lower()
+    return f"the system refused: {words}{f' at {error.filename}' if error.filename else ''}"
 
 
 def _tell(error: FleetingError) -> int:
