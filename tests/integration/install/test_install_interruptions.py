@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+import psutil
+
 from made_up_plugins import make_wheel
 
 if TYPE_CHECKING:
@@ -39,6 +41,18 @@ def test_interrupted_download(world: World, index: Index) -> None:
         assert process.returncode == 130
         index.switches.hold.set()
         assert world.snapshot() == before
+
+
+def test_installer_that_is_killed(world: World, index: Index) -> None:
+    """An installer that the system ends, as for lack of memory, is named by the signal."""
+    index.switches.hold.clear()
+    process = world.start("install", f"--index-url={index.url}", "good")
+    assert index.switches.asked.wait(60)
+    for child in psutil.Process(process.pid).children():
+        child.kill()
+    _, told = process.communicate(timeout=60)
+    assert told.startswith("error: the installer was ended by SIGKILL")
+    assert process.returncode == 3
 
 
 def test_two_at_once(world: World, index: Index) -> None:
