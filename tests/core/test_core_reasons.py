@@ -168,13 +168,13 @@ def test_a_task_that_does_not_wait_is_told_so() -> None:
 
 
 def test_an_explanation_says_what_decides_over_instances_that_are_not_ours() -> None:
-    """Who reads that some are foreign is led to the setting."""
+    """Who reads that some are foreign is led to what removes them, and to the setting."""
     play = Play(Settings(max_instances=1))
     play.list(Instance("x", State.RUNNING))
     ask(play, 1)
-    assert "; 1 of at most 1 instances (1 foreign: see unknown_instances)" in explain(
-        play.state.standing()
-    )
+    told = explain(play.state.standing())
+    assert "; 1 of at most 1 instances (1 foreign: " in told
+    assert "`fleeting group decrease`, or see unknown_instances)" in told
 
 
 # What a restart must not forget.

@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 
-from fleeting import errors
 from fleeting.errors import (
     ConfigError,
     FleetingError,
@@ -17,23 +16,6 @@ from fleeting.errors import (
     ProviderError,
     Throttled,
 )
-
-
-def _drawn(cls: type[Exception], prefix: str = "") -> list[str]:
-    children = cls.__subclasses__()
-    lines: list[str] = []
-    for child in children:
-        last = child is children[-1]
-        lines.append(f"{prefix}{'└' if last else '├'}── {child.__name__}")
-        lines += _drawn(child, prefix + ("    " if last else "│   "))
-    return lines
-
-
-def test_drawing_is_the_tree() -> None:
-    """The tree drawn at the top of the module is the tree of its classes."""
-    drawing = "\n".join(["FleetingError", *_drawn(FleetingError)])
-    assert drawing in str(errors.__doc__)
-
 
 WORDED = [
     PluginNotFound("plugin", "awss", ["aws", "local"], "try `uv pip install fleeting-plugin-awss`"),

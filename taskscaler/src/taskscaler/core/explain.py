@@ -14,7 +14,7 @@ from taskscaler.core.demand import Demand
 __all__ = ("Lack", "Standing", "describe", "explain", "refusal")
 
 # What a word for a life does not say to whoever meets it in a sentence.
-_HINTS = {"foreign": "foreign: see unknown_instances"}
+_HINTS = {"foreign": "foreign: remove them by `fleeting group decrease`, or see unknown_instances"}
 
 
 class Standing(msgspec.Struct, frozen=True):
