@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -40,6 +41,7 @@ DEADLINE_SECONDS = 30
 HANGING = """
 import time
 from contextlib import asynccontextmanager
+from datetime import timedelta
 import anyio
 from fleeting.plugin import hookimpl
 from fleeting.testing import FakeInstanceGroup, FakeProvider
@@ -213,6 +215,25 @@ def test_waiting_outlasts_a_cloud_that_is_away(
     group.script("update", Reply(), away)
     assert perform(increase, target(group), 1, force=True, wait=Duration(minutes=1)) == 0
     assert "running: " in capsys.readouterr().out
+
+
+def test_nobody_is_told_to_ask_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An increase that nobody answered may be carried out, so it is not to be repeated blindly."""
+    monkeypatch.setattr("fleeting.cli._hand.CALL_SECONDS", 0.01)
+    group = FakeInstanceGroup()
+    group.always("increase", Reply(after=timedelta(hours=1)))
+    with pytest.raises(ProviderError, match="may happen all the same, so look at"):
+        perform(increase, target(group), 1, force=True, wait=None)
+
+
+@pytest.mark.anyio
+async def test_an_interrupted_change_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C takes nothing back that the cloud has got, and says so."""
+    group = FakeInstanceGroup()
+    group.always("increase", Reply(after=timedelta(hours=1)))
+    with anyio.move_on_after(0.05):
+        await increase(target(group), 1, force=True, wait=None)
+    assert "takes 1 more before the end; it may happen all the same" in capsys.readouterr().err
 
 
 # People in a hurry.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
+import click
 
 import fleeting
 from fleeting._run import first_error
 from fleeting.abc import InstanceGroup
 from fleeting.cli._endings import Endings
+from fleeting.cli._text import plain
 from fleeting.errors import ConfigError, FleetingError, ProviderError
-from fleeting.types import ConnectInfo
+from fleeting.types import Accepted, ConnectInfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -33,6 +35,9 @@ CALL_SECONDS = 60.0
 CONNECT_SECONDS = 60.0
 # A connector says better than we why it did not come about in time, so let it.
 GRACE_SECONDS = 10.0
+TRY_AGAIN = "see whether its cloud can be reached, and try again"
+# Who asks a second time for what is coming gets twice as much, and pays for it.
+LOOK_FIRST = "it may happen all the same, so look at `fleeting group status` before you try again"
 
 
 class Hand:
@@ -73,7 +78,15 @@ class Hand:
             expect(given, expected)
             return given
 
-        return await bounded(answer(), CALL_SECONDS, f"group {self.id} did not {what}")
+        failure = f"group {self.id} did not {what}"
+        if expected is not Accepted:
+            return await bounded(answer(), CALL_SECONDS, failure)
+        try:
+            return await bounded(answer(), CALL_SECONDS, failure, LOOK_FIRST)
+        except anyio.get_cancelled_exc_class():
+            with suppress(OSError):  # Perhaps nobody can be told any more.
+                click.echo(f"{plain(failure)} before the end; {LOOK_FIRST}", err=True)
+            raise
 
 
 def perform(function: Callable[..., Awaitable[int]], *args: Any, **options: Any) -> int:
@@ -100,13 +113,14 @@ async def _performed(function: Callable[[], Awaitable[int]], endings: Endings) -
     return code if endings.first is None else 128 + endings.first
 
 
-async def bounded(call: Awaitable[T], seconds: float, failure: str) -> T:
+async def bounded(call: Awaitable[T], seconds: float, failure: str, advice: str = TRY_AGAIN) -> T:
     """Await what a plugin does for a limited time, and make each of its failures one of ours.
 
     Args:
         call: what to await.
         seconds: how long it may take.
         failure: what did not happen, for messages.
+        advice: what to do if it took too long.
 
     Raises:
         ProviderError: it took too long, or failed in a way that no plugin may.
@@ -119,7 +133,7 @@ async def bounded(call: Awaitable[T], seconds: float, failure: str) -> T:
             raise
         except Exception as error:
             raise bug(error, failure) from error
-    raise _late(failure, seconds)
+    raise _late(failure, seconds, advice)
 
 
 def expect(given: object, expected: type) -> None:
@@ -211,7 +225,5 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _late(failure: str, seconds: float) -> ProviderError:
-    return ProviderError(
-        f"{failure} within {seconds:g} s; see whether its cloud can be reached, and try again"
-    )
+def _late(failure: str, seconds: float, advice: str = TRY_AGAIN) -> ProviderError:
+    return ProviderError(f"{failure} within {seconds:g} s; {advice}")
