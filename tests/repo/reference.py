@@ -76,9 +76,15 @@ def _anchor(heading: str) -> str:
 
 
 def _public(module: griffe.Object) -> list[griffe.Object]:
-    """Return what a module offers: constants first, then what is told in its own order."""
+    """Return what a module offers: constants first, then what is its own, as it is told."""
     found = [_resolved(module[str(name)]) for name in module.exports or ()]
-    return sorted(found, key=lambda one: (not one.is_attribute, str(one.filepath), one.lineno or 0))
+
+    def place(one: griffe.Object) -> tuple[bool, bool, str, int]:
+        # What it has from another module comes after what is its own.
+        is_foreign = one.filepath != module.filepath
+        return not one.is_attribute, is_foreign, str(one.filepath), one.lineno or 0
+
+    return sorted(found, key=place)
 
 
 def _member(member: griffe.Object) -> Iterator[str]:

@@ -19,7 +19,7 @@ from fleeting.types import GroupSettings
 from own_terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
 # Long enough for a slow machine; nothing that goes well waits for it.
 DEADLINE_SECONDS = 60
@@ -87,10 +87,13 @@ class Farm:
         self._started.append(process)
         return process
 
-    def terminal(self, subcommand: str, *words: str) -> Terminal:
-        """Start a command on the group on a terminal of its own."""
+    def terminal(
+        self, subcommand: str, *words: str, environment: Mapping[str, str] | None = None
+    ) -> Terminal:
+        """Start a command on the group on a terminal of its own, with more variables."""
         arguments = ("group", subcommand, *words, *self.named)
-        terminal = Terminal(self.program, arguments, self.folder)
+        variables = {**self.environment, "TERM": "xterm", **(environment or {})}
+        terminal = Terminal(self.program, arguments, self.folder, environment=variables)
         self._terminals.append(terminal)
         return terminal
 

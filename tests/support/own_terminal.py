@@ -10,7 +10,7 @@ import termios
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 # Becomes a program whose terminal is its standard input.
@@ -31,7 +31,13 @@ class Terminal:
     """
 
     def __init__(
-        self, program: str, words: Sequence[str], folder: Path, *, columns: int = 80
+        self,
+        program: str,
+        words: Sequence[str],
+        folder: Path,
+        *,
+        columns: int = 80,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._side, self._theirs = pty.openpty()
         termios.tcsetwinsize(self._theirs, (24, columns))
@@ -39,6 +45,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", OWN_TERMINAL, program, *words],
             cwd=folder,
+            env=environment,
             stdin=self._theirs,
             stdout=self._theirs,
             stderr=self._theirs,

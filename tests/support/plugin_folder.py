@@ -54,12 +54,22 @@ class PluginFolder:
         )
         (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
 
+    @property
+    def program(self) -> Path:
+        """Return the path of the command."""
+        return Path(sys.executable).with_name("fleeting")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables of a command that sees the plugins."""
+        return {**os.environ, "PYTHONPATH": str(self.path), "TERM": "xterm"}
+
     def run(self, *words: str | Path, folder: Path | None = None) -> CompletedProcess:
         """Run `fleeting` to its end."""
         return subprocess.run(
-            [Path(sys.executable).with_name("fleeting"), *words],
+            [self.program, *words],
             cwd=folder or self.path.parent,
-            env={**os.environ, "PYTHONPATH": str(self.path)},
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,6 +152,42 @@ def test_no_place_for_locks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         pass
 
 
+@pytest.mark.parametrize(
+    "variables", [{"FLEETING_LOCK_DIR": "here"}, {"FLEETING_LOCK_DIR": "", "HOME": "here"}]
+)
+def test_a_folder_that_depends_on_the_command_is_none(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    """Two commands that run in different folders would not meet there, and both drive the group."""
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="FLEETING_LOCK_DIR"):
+        lock_directory()
+
+
+def test_what_is_another_ones_stays(directory: Path) -> None:
+    """Where somebody has cleared the folder meanwhile, the lock of the next one is not removed."""
+    with ExitStack() as stack:
+        with driving("g", "the first"):
+            lock_path("g").unlink()
+            stack.enter_context(driving("g", "the second"))
+        assert len(list(directory.iterdir())) == 1
+        with pytest.raises(GroupHeld, match="the second"), driving("g", "the third"):
+            pass
+
+
+def test_a_dead_process_is_not_blamed() -> None:
+    """Who holds a lock and could not write its name there is not told by that of the last one."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    with driving("g", "it"):
+        lock_path("g").write_text(f"{dead.pid} {socket.gethostname()} killed\n")
+        with pytest.raises(GroupHeld, match="another process now; stop"), driving("g", "too late"):
+            pass
+
+
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     """Nobody is made to write into a file elsewhere."""
     victim = tmp_path / "victim"
@@ -168,9 +206,10 @@ def test_another_user_sees_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     shared.chmod(0o1777)
     monkeypatch.setenv("FLEETING_LOCK_DIR", str(shared))
     script = (
-        "import os, sys\nfrom fleeting.errors import GroupHeld\nfrom fleeting.lock import driving\n"
+        "import os, sys\nfrom fleeting.errors import ConfigError, GroupHeld\n"
+        "from fleeting.lock import driving\n"
         "os.setuid(65534)\ntry:\n    with driving('g', 'too late'): print('in')\n"
-        "except GroupHeld as held: print(held)\n"
+        "except (ConfigError, GroupHeld) as refused: print(refused)\n"
     )
 
     def elsewhere() -> str:
@@ -183,6 +222,9 @@ def test_another_user_sees_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
         assert elsewhere() == "in\n"
         lock_path("g").touch(0o644)  # Of one that was killed.
         assert elsewhere() == "in\n"
+        lock_path("g").unlink()
+        shared.chmod(0o755)
+        assert "Permission denied" in elsewhere()
     finally:
         for path in shared.iterdir():
             path.unlink()

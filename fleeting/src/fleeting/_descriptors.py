@@ -11,7 +11,8 @@ _STDIN, _STDOUT, _STDERR = 0, 1, 2
 def open_standard_streams() -> None:
     """Connect those to nothing that were closed by who started us, as by `>&-`.
 
-    Else the next file to be opened would take their numbers, and get what we write to them.
+    Else the next file to be opened would take their numbers, and get what we write to them; and
+    the interpreter has nothing at all in their place, which nobody expects.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass

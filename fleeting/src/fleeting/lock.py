@@ -94,21 +94,34 @@ def lock_directory() -> Path:
     """Return the folder of the locks, which need not be there yet.
 
     Raises:
-        ConfigError: this user has no home, and nothing else names a folder.
+        ConfigError: this user has no home, and nothing else names a folder; or what is named
+            depends on where a command runs.
     """
     named = os.environ.get(DIRECTORY_VARIABLE)
     if named:
+        if not Path(named).is_absolute():
+            raise ConfigError(
+                f"{DIRECTORY_VARIABLE}: {named} is another folder for whoever runs elsewhere; "
+                "write its whole path"
+            )
         return Path(named)
     state = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
     try:
         # What is relative there is to be ignored, says the convention.
-        above = Path(state) if state and Path(state).is_absolute() else Path.home() / ".local/state"
+        above = Path(state) if state and Path(state).is_absolute() else _home() / ".local/state"
     except RuntimeError:
         raise ConfigError(
             "this user has no home directory for the locks of groups; name a folder with "
             f"{DIRECTORY_VARIABLE}"
         ) from None
     return above / "fleeting" / "locks"
+
+
+def _home() -> Path:
+    home = Path.home()
+    if not home.is_absolute():
+        raise RuntimeError(home)
+    return home
 
 
 def lock_path(id: str) -> Path:
@@ -145,7 +158,10 @@ def driving(id: str, purpose: str) -> Generator[None]:
             path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
             stack.enter_context(locked_file(path, purpose, passing=True))
         except BlockingIOError:
-            raise GroupHeld(id, str(read_holder(path) or "")) from None
+            holder = read_holder(path)
+            # Of one that was killed, the name may still be there for who cannot write over it.
+            known = holder is not None and holder.is_alive is not False
+            raise GroupHeld(id, str(holder) if known else "") from None
         except OSError as error:
             raise ConfigError(
                 f"the lock {path} of group {id} cannot be had ({error.strerror}); name a folder "
@@ -176,7 +192,8 @@ def locked_file(path: Path, purpose: str = "", *, passing: bool = False) -> Gene
             yield
         finally:
             _write(handle, "")
-            if passing:
+            # Somebody may have removed it, and then another one is another's.
+            if passing and _is_there(path, handle):
                 with suppress(OSError):
                     path.unlink()
     finally:
@@ -221,7 +238,10 @@ def _open(path: Path, *, passing: bool) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, SHARED_FILE)
     except PermissionError:
-        return os.open(path, os.O_RDONLY | SAFELY)  # Another user's, which can be locked, too.
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDONLY | SAFELY)  # Another user's, which can be locked, too.
+    # He has just removed it, or nobody may make one here.
+    return os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, SHARED_FILE)
 
 
 def _is_there(path: Path, handle: int) -> bool:

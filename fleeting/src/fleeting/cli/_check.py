@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from fleeting.cli._hand import CALL_SECONDS, bounded, opened, reach
+from fleeting.cli._hand import CALL_SECONDS, bounded, expect, opened, reach
 from fleeting.cli._status import list_instances
 from fleeting.cli._text import plain
 from fleeting.errors import ConfigError, FleetingError
@@ -78,9 +78,14 @@ def told(label: str, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 async def _ask_provider(target: Target) -> list[Finding]:
+    async def answer() -> list[Finding]:
+        found = list(await target.provider.check(target.config, target.settings))
+        for one in found:
+            expect(one, Finding)
+        return found
+
     try:
-        call = target.provider.check(target.config, target.settings)
-        return list(await bounded(call, CHECK_SECONDS, f"{target.label} was not checked"))
+        return await bounded(answer(), CHECK_SECONDS, f"{target.label} was not checked")
     except ConfigError as error:
         return [Finding(Severity.ERROR, "check-failed", problem) for problem in error.problems]
     except FleetingError as error:

@@ -23,6 +23,7 @@ __all__ = ("exit_code", "run_command")
 
 # What a shell says of a command that a signal ended: this and the signal's number.
 SIGNALLED = 128
+MOST = 255
 
 
 async def run_command(target: Target, id: str, words: Sequence[str]) -> int:
@@ -50,7 +51,8 @@ async def run_command(target: Target, id: str, words: Sequence[str]) -> int:
 def exit_code(ended: Completed | Exit) -> int:
     """Return the exit code of a command that has ended, and say so if that was by a signal."""
     if ended.status is not None:
-        return ended.status
+        # A process has eight bits for it. What is left of another one must not look like success.
+        return ended.status & MOST or min(ended.status, 1)
     name = ended.signal or "KILL"
     click.echo(f"the command was ended by the signal {plain(name)}", err=True)
     number = signal.Signals.__members__.get(f"SIG{name}", signal.SIGTERM)

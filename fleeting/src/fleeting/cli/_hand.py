@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import click
 
 import fleeting
 from fleeting._run import first_error
+from fleeting.abc import InstanceGroup
+from fleeting.cli._endings import Endings
+from fleeting.cli._text import plain
 from fleeting.errors import ConfigError, FleetingError, ProviderError
+from fleeting.types import Accepted, ConnectInfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from fleeting.abc import Connection, InstanceGroup
+    from fleeting.abc import Connection
     from fleeting.cli._target import Target
 
-__all__ = ("Hand", "bounded", "opened", "perform", "reach")
+__all__ = ("Hand", "bounded", "bug", "expect", "opened", "perform", "reach")
 
 T = TypeVar("T")
 
@@ -32,8 +35,9 @@ CALL_SECONDS = 60.0
 CONNECT_SECONDS = 60.0
 # A connector says better than we why it did not come about in time, so let it.
 GRACE_SECONDS = 10.0
-# A termination is an end like that of Ctrl-C, so that a remote command and a terminal go with it.
-_ENDINGS = tuple(one for one in signal.Signals if one.name in {"SIGTERM", "SIGHUP"})
+TRY_AGAIN = "see whether its cloud can be reached, and try again"
+# Who asks a second time for what is coming gets twice as much, and pays for it.
+LOOK_FIRST = "it may happen all the same, so look at `fleeting group status` before you try again"
 
 
 class Hand:
@@ -53,18 +57,36 @@ class Hand:
         """Return the id of the group."""
         return self.group.info.id
 
-    async def ask(self, what: str, call: Awaitable[T]) -> T:
-        """Await a call of the group, for a limited time.
+    async def ask(
+        self, what: str, expected: type[T], call: Callable[..., Awaitable[T]], *words: Any
+    ) -> T:
+        """Make a call of the group, for a limited time.
 
         Args:
             what: it does, for messages, such as `list its instances`.
+            expected: what a plugin that keeps its contract returns.
             call: it.
+            words: what it takes.
 
         Raises:
             ProviderError: it took too long, or failed in a way that no plugin may.
             FleetingError: it failed.
         """
-        return await bounded(call, CALL_SECONDS, f"group {self.id} did not {what}")
+
+        async def answer() -> T:
+            given = await call(*words)
+            expect(given, expected)
+            return given
+
+        failure = f"group {self.id} did not {what}"
+        if expected is not Accepted:
+            return await bounded(answer(), CALL_SECONDS, failure)
+        try:
+            return await bounded(answer(), CALL_SECONDS, failure, LOOK_FIRST)
+        except anyio.get_cancelled_exc_class():
+            with suppress(OSError):  # Perhaps nobody can be told any more.
+                click.echo(f"{plain(failure)} before the end; {LOOK_FIRST}", err=True)
+            raise
 
 
 def perform(function: Callable[..., Awaitable[int]], *args: Any, **options: Any) -> int:
@@ -74,39 +96,31 @@ def perform(function: Callable[..., Awaitable[int]], *args: Any, **options: Any)
         FleetingError: the first of those that were raised.
         KeyboardInterrupt: somebody interrupted; everything has been cleaned up.
     """
+    endings = Endings()
     try:
-        return anyio.run(_performed, partial(function, *args, **options))
+        code = anyio.run(_performed, partial(function, *args, **options), endings)
     except BaseExceptionGroup as errors:
         raise first_error(errors) from errors
+    if endings.first is signal.SIGINT:
+        raise KeyboardInterrupt
+    return code
 
 
-async def _performed(function: Callable[[], Awaitable[int]]) -> int:
-    if sys.platform == "win32":
-        return await function()
-    ended_by: list[signal.Signals] = []
+async def _performed(function: Callable[[], Awaitable[int]], endings: Endings) -> int:
     code = 0
-    async with anyio.create_task_group() as tasks:
-
-        async def hear() -> None:
-            with anyio.open_signal_receiver(*_ENDINGS) as received:
-                async for number in received:
-                    ended_by.append(number)
-                    tasks.cancel_scope.cancel()
-                    return
-
-        tasks.start_soon(hear)
+    with anyio.CancelScope() as scope, endings.cancelling(scope):
         code = await function()
-        tasks.cancel_scope.cancel()
-    return 128 + ended_by[0] if ended_by else code
+    return code if endings.first is None else 128 + endings.first
 
 
-async def bounded(call: Awaitable[T], seconds: float, failure: str) -> T:
+async def bounded(call: Awaitable[T], seconds: float, failure: str, advice: str = TRY_AGAIN) -> T:
     """Await what a plugin does for a limited time, and make each of its failures one of ours.
 
     Args:
         call: what to await.
         seconds: how long it may take.
         failure: what did not happen, for messages.
+        advice: what to do if it took too long.
 
     Raises:
         ProviderError: it took too long, or failed in a way that no plugin may.
@@ -118,8 +132,18 @@ async def bounded(call: Awaitable[T], seconds: float, failure: str) -> T:
         except FleetingError:
             raise
         except Exception as error:
-            raise _bug(error, failure) from error
-    raise _late(failure, seconds)
+            raise bug(error, failure) from error
+    raise _late(failure, seconds, advice)
+
+
+def expect(given: object, expected: type) -> None:
+    """Refuse what a plugin that keeps its contract never gives.
+
+    Raises:
+        TypeError: it gave that.
+    """
+    if not isinstance(given, expected):
+        raise TypeError(f"it gave {type(given).__name__} instead of {expected.__name__}")
 
 
 @asynccontextmanager
@@ -127,32 +151,40 @@ async def opened(target: Target) -> AsyncGenerator[Hand]:
     """Open a group while the block runs.
 
     Raises:
-        FleetingError: on entering, it cannot be opened.
+        FleetingError: on entering, it cannot be opened; on leaving, it cannot be closed.
     """
     failure = f"the group of {target.label} did not open"
-    hand: Hand | None = None
+    seconds = OPEN_SECONDS
+    inside: BaseException | None = None
     # One scope around all, because what a plugin opens may be scopes in turn.
     with anyio.move_on_after(OPEN_SECONDS) as scope:
         try:
             async with target.provider.open(target.config, target.settings) as group:
+                expect(group, InstanceGroup)
                 scope.deadline = math.inf
                 hand = Hand(target, group)
+                failure = f"group {hand.id} did not close"
                 try:
                     yield hand
+                except BaseException as error:
+                    inside = _first(error)
+                    raise
                 finally:
-                    scope.deadline = anyio.current_time() + CALL_SECONDS
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from errors
-        except (FleetingError, click.ClickException):
-            raise
-        except Exception as error:
-            if hand is not None:
+                    seconds = CALL_SECONDS
+                    scope.deadline = anyio.current_time() + seconds
+        except (Exception, BaseExceptionGroup) as error:
+            first = _first(error)
+            if isinstance(inside, Exception):
+                first = inside  # What was done matters more than what closing made of it.
+            elif isinstance(first, Exception) and not isinstance(first, FleetingError):
+                raise bug(first, failure) from error
+            if first is error:
                 raise
-            raise _bug(error, failure) from error
+            raise first from error
+    if isinstance(inside, Exception):
+        raise inside  # Whatever a plugin makes of it.
     if scope.cancelled_caught:
-        if hand is not None:
-            raise _late(f"group {hand.id} did not close", CALL_SECONDS)
-        raise _late(failure, OPEN_SECONDS)
+        raise _late(failure, seconds)
 
 
 @asynccontextmanager
@@ -162,7 +194,8 @@ async def reach(hand: Hand, id: str) -> AsyncGenerator[Connection]:
     Raises:
         FleetingError: on entering, it cannot be reached, or nobody knows how.
     """
-    info = await hand.ask(f"say how to reach instance {id}", hand.group.connect_info(id))
+    what = f"say how to reach instance {id}"
+    info = await hand.ask(what, ConnectInfo, hand.group.connect_info, id)
     settings = hand.target.settings.connector
     try:
         info = info.with_settings(settings)
@@ -180,12 +213,17 @@ async def reach(hand: Hand, id: str) -> AsyncGenerator[Connection]:
         yield connection
 
 
-def _bug(error: Exception, failure: str) -> ProviderError:
+def bug(error: Exception, failure: str) -> ProviderError:
+    """Return the error to raise instead of one that no plugin may raise."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return ProviderError(f"{failure}: the plugin has a bug ({reason}); tell its author")
 
 
-def _late(failure: str, seconds: float) -> ProviderError:
-    return ProviderError(
-        f"{failure} within {seconds:g} s; see whether its cloud can be reached, and try again"
-    )
+def _first(error: BaseException) -> BaseException:
+    if isinstance(error, BaseExceptionGroup):
+        return first_error(cast("BaseExceptionGroup[BaseException]", error))
+    return error
+
+
+def _late(failure: str, seconds: float, advice: str = TRY_AGAIN) -> ProviderError:
+    return ProviderError(f"{failure} within {seconds:g} s; {advice}")

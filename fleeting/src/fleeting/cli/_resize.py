@@ -19,16 +19,16 @@ from fleeting.cli._hand import opened
 from fleeting.cli._status import instance_table, list_instances
 from fleeting.cli._streams import read_line
 from fleeting.cli._text import plain
-from fleeting.errors import GroupHeld, NotSupported
+from fleeting.errors import GroupHeld, NotSupported, ProviderError
 from fleeting.lock import driving
-from fleeting.types import Capability, Listing, State
+from fleeting.types import Accepted, Capability, Listing, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from fleeting.cli._hand import Hand
     from fleeting.cli._target import Target
-    from fleeting.types import Accepted, Duration, Instance
+    from fleeting.types import Duration, Instance
 
 __all__ = ("Growth", "decrease", "growth", "increase", "suspend_or_resume")
 
@@ -100,9 +100,8 @@ async def increase(
             listing = await list_instances(hand) if wait is not None else Listing()
             before = {one.id for one in listing.instances}
             operation = f"hand-{uuid.uuid4().hex}"
-            accepted = await hand.ask(
-                f"answer whether it takes {count} more", hand.group.increase(count, operation)
-            )
+            what = f"answer whether it takes {count} more"
+            accepted = await hand.ask(what, Accepted, hand.group.increase, count, operation)
             _tell(accepted, count, "more")
             if wait is None or not accepted.count:
                 return 0 if accepted.count == count else 1
@@ -119,21 +118,19 @@ async def decrease(target: Target, ids: Sequence[str], *, force: bool, yes: bool
         force: whether a manager that drives the group is no obstacle.
         yes: whether nobody is to be asked.
     """
+    ids = list(dict.fromkeys(ids))
     async with opened(target) as hand:
         with ExitStack() as lock:
             _take(lock, hand, "fleeting group decrease", force=force)
             found = await _find(hand, ids)
             for line in instance_table(found) if found else ():
                 click.echo(line)
-            if found and not yes:
-                what = "this instance" if len(found) == 1 else f"these {len(found)} instances"
-                if not await _agreed(f"remove {what} of group {plain(hand.id)}?"):
-                    click.echo("nothing was removed", err=True)
-                    return 1
             # Also those that are not listed: a listing may be behind the times.
-            accepted = await hand.ask(
-                "answer whether it removes them", hand.group.decrease(list(ids))
-            )
+            if not yes and not await _agreed(_question(hand.id, ids, found)):
+                click.echo("nothing was removed", err=True)
+                return 1
+            what = "answer whether it removes them"
+            accepted = await hand.ask(what, Accepted, hand.group.decrease, ids)
             return _conclude(accepted, ids, "removed")
 
 
@@ -149,6 +146,7 @@ async def suspend_or_resume(target: Target, verb: str, ids: Sequence[str], *, fo
     Raises:
         NotSupported: the group cannot do that.
     """
+    ids = list(dict.fromkeys(ids))
     async with opened(target) as hand:
         if Capability.SUSPEND not in hand.group.info.capabilities:
             raise NotSupported(f"group {hand.id} cannot {verb} instances; remove them instead")
@@ -156,7 +154,7 @@ async def suspend_or_resume(target: Target, verb: str, ids: Sequence[str], *, fo
             _take(lock, hand, f"fleeting group {verb}", force=force)
             await _find(hand, ids)
             call = hand.group.suspend if verb == "suspend" else hand.group.resume
-            accepted = await hand.ask(f"answer whether it {verb}s them", call(list(ids)))
+            accepted = await hand.ask(f"answer whether it {verb}s them", Accepted, call, ids)
             return _conclude(accepted, ids, f"{verb.removesuffix('e')}ed")
 
 
@@ -179,7 +177,7 @@ async def _find(hand: Hand, ids: Sequence[str]) -> list[Instance]:
     for id in ids:
         if id not in known:
             click.echo(f"group {plain(hand.id)} lists no instance {plain(id)}", err=True)
-    return [known[id] for id in dict.fromkeys(ids) if id in known]
+    return [known[id] for id in ids if id in known]
 
 
 def _tell(accepted: Accepted, count: int, what: str) -> None:
@@ -202,6 +200,13 @@ def _conclude(accepted: Accepted, ids: Sequence[str], what: str) -> int:
     return 1
 
 
+def _question(group: str, ids: Sequence[str], found: Sequence[Instance]) -> str:
+    what = "this instance" if len(ids) == 1 else f"these {len(ids)} instances"
+    unlisted = len(ids) - len(found)
+    which = f" ({unlisted} not listed)" if unlisted else ""
+    return f"remove {what}{which} of group {plain(group)}?"
+
+
 async def _agreed(question: str) -> bool:
     """Ask a person. Not with click, which would hear no Ctrl-C while the loop waits for it."""
     click.echo(f"{question} [y/N] ", nl=False, err=True)
@@ -210,13 +215,18 @@ async def _agreed(question: str) -> bool:
 
 async def _wait(hand: Hand, before: Collection[str], accepted: Accepted, limit: Duration) -> bool:
     """Wait until all that was accepted runs, or will not; return whether all of it does."""
-    now = growth(before, accepted, await list_instances(hand))
-    with anyio.move_on_after(limit.total_seconds()):
-        while now.coming:
-            _show(f"{len(now.running)} of {accepted.count} run, {now.coming} to come")
-            await anyio.sleep(WAIT_INTERVAL_SECONDS)
-            now = growth(before, accepted, await list_instances(hand), now.failures)
-    _show("")
+    now = growth(before, accepted, Listing(pending=accepted.count))
+    try:
+        with anyio.move_on_after(limit.total_seconds()):
+            while True:
+                if listing := await _listed(hand):
+                    now = growth(before, accepted, listing, now.failures)
+                if not now.coming:
+                    break
+                _show(f"{len(now.running)} of {accepted.count} run, {now.coming} to come")
+                await anyio.sleep(WAIT_INTERVAL_SECONDS)
+    finally:
+        _show("")
     for id in now.running:
         click.echo(f"running: {plain(id)}")
     for one in now.lost:
@@ -228,6 +238,16 @@ async def _wait(hand: Hand, before: Collection[str], accepted: Accepted, limit: 
             f"not running after {limit}: {now.coming}; see `fleeting group status`", err=True
         )
     return len(now.running) >= accepted.count
+
+
+async def _listed(hand: Hand) -> Listing | None:
+    """Return the listing; None if it can be had later, because what was asked for is coming."""
+    try:
+        return await list_instances(hand)
+    except ProviderError as error:
+        if not error.retryable:
+            raise
+        return None
 
 
 def _show(text: str) -> None:

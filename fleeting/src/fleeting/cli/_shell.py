@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import termios
 import tty
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from fleeting.cli._command import exit_code
+from fleeting.cli._endings import undone
 from fleeting.cli._hand import opened, reach
 from fleeting.cli._streams import STDIN, STDOUT, chunks, write_all
 from fleeting.errors import ConnectorError
@@ -129,15 +129,17 @@ async def _follow_window(shell: Terminal) -> None:
 def _raw_terminal() -> Generator[None]:
     """Let every key through, and give the terminal back as it was."""
     before = termios.tcgetattr(STDIN)
-    try:
-        tty.setraw(STDIN, termios.TCSADRAIN)
-        yield
-    except (ConnectorError, BaseExceptionGroup):
-        # What we say next shall not stand in the middle of a line of the shell.
-        with suppress(OSError):
-            os.write(STDOUT, b"\r\n")
-        raise
-    finally:
+
+    def give_back() -> None:
         with suppress(termios.error):  # It may be gone itself.
             termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
-        sys.stdout.flush()
+
+    with undone(give_back):
+        try:
+            tty.setraw(STDIN, termios.TCSADRAIN)
+            yield
+        except (ConnectorError, BaseExceptionGroup):
+            # What we say next shall not stand in the middle of a line of the shell.
+            with suppress(OSError):
+                os.write(STDOUT, b"\r\n")
+            raise

@@ -12,13 +12,14 @@ from fleeting.cli._table import table
 from fleeting.cli._text import plain
 from fleeting.errors import ConfigError
 from fleeting.lock import lock_path, read_holder
+from fleeting.types import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fleeting.cli._hand import Hand
     from fleeting.cli._target import Target
-    from fleeting.types import GroupInfo, Instance, Listing
+    from fleeting.types import GroupInfo, Instance
 
 __all__ = ("instance_table", "list_instances", "show_status", "summary")
 
@@ -46,7 +47,7 @@ async def show_status(target: Target, *, as_json: bool) -> int:
 
 async def list_instances(hand: Hand) -> Listing:
     """Return the listing of a group."""
-    return await hand.ask("list its instances", hand.group.update())
+    return await hand.ask("list its instances", Listing, hand.group.update)
 
 
 def instance_table(instances: Iterable[Instance]) -> list[str]:

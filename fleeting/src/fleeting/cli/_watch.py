@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections import deque
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 import anyio
 import click
 
-from fleeting.cli._hand import opened
+from fleeting.cli._endings import undone
+from fleeting.cli._hand import bug, expect, opened
 from fleeting.cli._status import instance_table, list_instances, summary
 from fleeting.cli._streams import STDOUT
 from fleeting.cli._text import plain
-from fleeting.errors import ProviderError
-from fleeting.types import Capability, Listing
+from fleeting.errors import FleetingError, ProviderError
+from fleeting.types import Capability, Listing, Notice
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
     from fleeting.cli._hand import Hand
     from fleeting.cli._target import Target
-    from fleeting.types import Duration, Notice
+    from fleeting.types import Duration
 
 __all__ = ("changes", "fitted", "watch")
 
@@ -33,7 +36,7 @@ NOTES = 8
 # A source of notices that failed is asked again after this time.
 NOTICE_PAUSE_SECONDS = 5.0
 
-_OTHER_SCREEN, _FIRST_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_OTHER_SCREEN, _FIRST_SCREEN = "\x1b[?1049h\x1b[?25l", b"\x1b[?25h\x1b[?1049l"
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 
@@ -63,7 +66,18 @@ def fitted(lines: Sequence[str], columns: int, rows: int) -> list[str]:
     if len(lines) > rows:
         left = len(lines) - max(rows - 1, 0)
         lines = [*lines[: max(rows - 1, 0)], f"... {left} more lines"]
-    return [line[:columns] for line in lines[:rows]]
+    return [line[:columns] for line in lines[: max(rows, 0)]]
+
+
+def arranged(picture: Sequence[str], notes: Sequence[str], columns: int, rows: int) -> list[str]:
+    """Return the lines of a screen: the group, and below it the newest of the notes.
+
+    The notes get what the group leaves, and a third of the screen at least.
+    """
+    room = max(rows // 3, rows - len(picture)) - 1
+    newest = [*notes][-room:] if room > 0 else []
+    below = ["", *newest] if newest else []
+    return [*fitted(picture, columns, rows - len(below)), *(line[:columns] for line in below)]
 
 
 async def watch(target: Target, interval: Duration) -> int:
@@ -90,7 +104,8 @@ class _Watcher:
     """What is known of a group that is watched."""
 
     def __init__(self, hand: Hand, interval_seconds: float) -> None:
-        self.draws = sys.stdout.isatty()
+        # On a terminal that cannot move its cursor there are lines, too.
+        self.draws = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._hand = hand
         self._interval_seconds = interval_seconds
         self._listing = Listing()
@@ -118,20 +133,36 @@ class _Watcher:
 
     async def hear_notices(self) -> None:
         """Note what the group announces by itself."""
+        problem = ""
         while True:
             try:
-                # It is an iterator, and mostly a generator, which has to be closed.
-                notices = cast("AsyncGenerator[Notice]", self._hand.group.watch())
-                if hasattr(notices, "aclose"):
-                    async with aclosing(notices):
-                        async for notice in notices:
-                            self._announce(notice)
-                else:
+                async with aclosing(self._notices()) as notices:
                     async for notice in notices:
+                        problem = ""
                         self._announce(notice)
-            except ProviderError as error:
-                self._note(f"no notices: {plain(str(error))}")
+            except FleetingError as error:
+                if problem != str(error):
+                    problem = str(error)
+                    self._note(f"no notices: {plain(problem)}")
+                    self._draw()
             await anyio.sleep(NOTICE_PAUSE_SECONDS)
+
+    async def _notices(self) -> AsyncGenerator[Notice]:
+        """Yield what the group announces; each of its failures is one of ours."""
+        try:
+            # It is an iterator, and mostly a generator, which has to be closed.
+            notices = self._hand.group.watch()
+            async with AsyncExitStack() as stack:
+                if isinstance(notices, AsyncGenerator):
+                    generator = cast("AsyncGenerator[Notice]", notices)
+                    await stack.enter_async_context(aclosing(generator))
+                async for notice in notices:
+                    expect(notice, Notice)
+                    yield notice
+        except FleetingError:
+            raise
+        except Exception as error:
+            raise bug(error, f"group {self._hand.id} announces nothing") from error
 
     def picture(self) -> list[str]:
         """Return the lines of what is known."""
@@ -152,11 +183,10 @@ class _Watcher:
     def _draw(self) -> None:
         if not self.draws:
             return
-        columns, rows = os.get_terminal_size(STDOUT)
-        notes = ["", *self._notes]
-        lines = fitted(self.picture(), columns, max(rows - len(notes) - 1, 2))
-        lines += [line[:columns] for line in notes]
-        click.echo(_HOME_AND_CLEAR + "\n".join(lines[: rows - 1]), nl=False)
+        columns, rows = shutil.get_terminal_size()
+        # The last row stays empty: behind its end some terminals go on to another one.
+        lines = arranged(self.picture(), self._notes, columns, rows - 1)
+        click.echo(_HOME_AND_CLEAR + "\n".join(lines), nl=False)
 
 
 @contextmanager
@@ -165,8 +195,14 @@ def _screen(watcher: _Watcher) -> Generator[None]:
     if not watcher.draws:
         yield
         return
+
+    def give_back() -> None:
+        with suppress(OSError):  # It may be gone itself.
+            os.write(STDOUT, _FIRST_SCREEN)
+
     click.echo(_OTHER_SCREEN, nl=False)
     try:
-        yield
+        with undone(give_back):
+            yield
     finally:
-        click.echo(_FIRST_SCREEN + "\n".join(watcher.picture()))
+        click.echo("\n".join(watcher.picture()))
