@@ -245,7 +245,7 @@ async def test_losses_are_told_whatever_happens_to_the_request(
     fault: Fault,
     is_done: bool,  # noqa: FBT001
 ) -> None:
-    """A loss is told once what is missing is taken back, and not before, though answers are lost."""
+    """A loss is told when what is missing is taken back, though the answer to that is lost."""
     cloud.group("builders")
     cloud.room(0)
     async with open_group(cloud) as group:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fleeting.errors import OutcomeUnknown, ProviderError
 from fleeting_plugin_aws import _activities, _capacity
@@ -27,6 +27,20 @@ logger = logging.getLogger("fleeting")
 # AWS gives so many activities at a time, the newest first, and we read so many at most.
 RECORDS = 100
 MOST_RECORDS = 500
+
+
+class _Lowering(NamedTuple):
+    """That the desired capacity is lowered.
+
+    Attributes:
+        before: the group as it was when that was decided.
+        failed: the launches because of which it was.
+        desired: the capacity that is set.
+    """
+
+    before: Snapshot
+    failed: list[Activity]
+    desired: int
 
 
 class Losses:
@@ -57,9 +71,8 @@ class Losses:
         self._patience = patience
         self._writing = writing
         self._told: frozenset[str] = frozenset()
-        # The group before its capacity was lowered, and the failures for which it was: from when
-        # that is asked for until it is seen what came of it, if need be in a later listing.
-        self._lowering: tuple[Snapshot, list[Activity]] | None = None
+        # From when it is asked for until it is seen what came of it, if need be in a later listing.
+        self._lowering: _Lowering | None = None
         self._warned: set[str] = set()
 
     async def settle(self, group: Snapshot) -> tuple[Snapshot, tuple[ProviderError, ...]]:
@@ -82,7 +95,8 @@ class Losses:
         if self._lowering is None and not self._is_final(group, history, group.at):
             return group, ()
         async with self._writing:
-            if self._lowering is None:
+            lowering = self._lowering
+            if lowering is None:
                 now, group = group.at, await describe_group(self._clients, self._name)
                 # More may have been asked for, have come, or have been told, in the meantime.
                 if not self._is_final(group, history, now):
@@ -90,8 +104,8 @@ class Losses:
                 if group.pending and not _capacity.is_protected(group):
                     self._warn_unprotected(group, self._counting(history))
                     return group, ()
-                await self._lower(group, self._counting(history))
-            return await self._conclude(group, history)
+                lowering = await self._lower(group, self._counting(history))
+            return await self._conclude(lowering, history)
 
     async def _history(self) -> list[Activity]:
         """Return what was done since more was asked for, the newest first."""
@@ -120,18 +134,18 @@ class Losses:
         failed = [one for one in history if one.is_failed_launch and one.started >= self.since]
         return [one for one in failed if one.id not in self._told]
 
-    async def _lower(self, group: Snapshot, failed: list[Activity]) -> None:
+    async def _lower(self, group: Snapshot, failed: list[Activity]) -> _Lowering:
         """Lower the desired capacity to what is there."""
-        self._lowering = group, failed
-        desired = _capacity.lowered(group)
-        if desired == group.desired:
-            return
+        lowering = _Lowering(group, failed, _capacity.lowered(group))
+        if lowering.desired == group.desired:
+            return lowering
+        self._lowering = lowering
         try:
             await self._clients.change(
                 "autoscaling",
                 "SetDesiredCapacity",
                 AutoScalingGroupName=self._name,
-                DesiredCapacity=desired,
+                DesiredCapacity=lowering.desired,
                 HonorCooldown=False,
             )
         except OutcomeUnknown:
@@ -139,19 +153,19 @@ class Losses:
         except ProviderError:
             self._lowering = None
             raise
+        return lowering
 
     async def _conclude(
-        self, group: Snapshot, history: Sequence[Activity]
+        self, lowering: _Lowering, history: Sequence[Activity]
     ) -> tuple[Snapshot, tuple[ProviderError, ...]]:
         """See what came of it that the desired capacity was lowered."""
-        assert self._lowering is not None
-        before, failed = self._lowering
-        lowered = _capacity.lowered(before)
-        if lowered != before.desired:
+        before, failed, desired = lowering
+        group = before
+        if desired != before.desired:
             group = await describe_group(self._clients, self._name)
-        self._lowering = None
-        if group.desired == before.desired != lowered:
-            return group, ()  # It was not done.
+            self._lowering = None
+            if group.desired == before.desired:
+                return group, ()  # It was not done.
         # Of all that is told or made good no other word will be said.
         known = {one.id for one in history}
         self._told = (self._told & known) | {one.id for one in failed}

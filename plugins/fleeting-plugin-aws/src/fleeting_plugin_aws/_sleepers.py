@@ -100,8 +100,13 @@ class Sleepers:
         }
         steps = self._steps(self._wishes, group, machines)
         # Only a request may begin anew: one that was in service again is meant to be.
-        due = {id: step for id, step in steps.items() if step is not Step.ENTER_STANDBY}
-        _, refusal = await self._take(due)
+        undone = {Step.ENTER_STANDBY, Step.WAIT, Step.IMPOSSIBLE}
+        due = {id: step for id, step in steps.items() if step not in undone}
+        if not due:
+            return found
+        # To leave standby raises the desired capacity, which nobody may be about to set.
+        async with self._writing:
+            _, refusal = await self._take(due)
         if refusal is not None:
             logger.warning("%s; it is tried again with the next listing", refusal)
         return found
