@@ -194,6 +194,9 @@ async def test_credentials_are_missing(cloud: AwsCloud, monkeypatch: pytest.Monk
         ({"region": None}, "plugin_config.region"),
         ({"read_timeout": Duration(0)}, "read_timeout"),
         ({"launch_patience": Duration(seconds=-1)}, "launch_patience"),
+        ({"credentials_file": Path("/nowhere")}, "credentials_file: /nowhere cannot be read"),
+        ({"config_file": Path("/nowhere")}, "config_file: /nowhere cannot be read"),
+        ({"interruption_queue_url": "builders"}, "interruption_queue_url"),
     ],
 )
 async def test_wrong_settings(cloud: AwsCloud, changes: dict[str, Any], words: str) -> None:
@@ -205,6 +208,24 @@ async def test_wrong_settings(cloud: AwsCloud, changes: dict[str, Any], words: s
     with pytest.raises(ConfigError, match=words.replace(".", r"\.")):
         async with open_group(cloud, **changes):
             pass
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9", "autoscaling.example.com"])
+async def test_endpoint_that_is_no_url(cloud: AwsCloud, url: str) -> None:
+    """An endpoint without a scheme is a mistake of the operator's, and not tried again."""
+    found = await check(cloud, endpoint_url=url)
+    assert "plugin_config.endpoint_url" in found["configuration"].reason
+    with pytest.raises(ConfigError, match="https://"):
+        async with open_group(cloud, endpoint_url=url):
+            pass
+
+
+async def test_missing_queue(cloud: AwsCloud) -> None:
+    """A queue that is not there is an error, and no policy would mend it."""
+    cloud.group("builders")
+    found = await check(cloud, interruption_queue_url=f"{cloud.queue('one').url}-more")
+    assert "NonExistentQueue" in found["interruption-queue"].reason
+    assert "policy" not in found["interruption-queue"].fix
 
 
 async def test_windows_needs_a_key(cloud: AwsCloud) -> None:
