@@ -166,8 +166,8 @@ async def test_strange_states_are_left_alone(
             assert (states(listing), listing.pending) == ({id: State.UNKNOWN}, 0)
     assert [one.getMessage() for one in caplog.records if "Levitating" in one.getMessage()] == [
         (
-            "group aws/eu-central-1/builders has an instance in the state 'Levitating', which this "
-            "version does not know; it is left alone until that changes"
+            "group aws/123456789012/eu-central-1/builders has an instance in the state "
+            "'Levitating', which this version does not know; it is left alone until that changes"
         )
     ]
 
@@ -452,7 +452,7 @@ async def test_lasting_faults_have_their_class(cloud: AwsCloud) -> None:
             before = len(cloud.calls("DescribeAutoScalingGroups"))
             cloud.fail("DescribeAutoScalingGroups", fault, times=None)
             with pytest.raises(
-                kind, match="DescribeAutoScalingGroups of aws/eu-central-1/builders"
+                kind, match="DescribeAutoScalingGroups of aws/123456789012/eu-central-1/builders"
             ):
                 await group.update()
             cloud.mend()

@@ -61,7 +61,7 @@ async def _ask(
     return account, [
         *findings,
         *await _group_findings(clients, config, settings),
-        *await _permissions(clients, config),
+        *await _permissions(clients),
     ]
 
 
@@ -162,8 +162,30 @@ async def examine_group(
     except ProviderError as error:
         reason = f"whether an instance refresh is under way is not known: {error}"
         found.append(Finding(Severity.INFO, "instance-refresh-unknown", reason))
+    if config.interruption_queue_url is not None:
+        found += await _examine_queue(clients, config.interruption_queue_url)
     facts = Facts(group, refreshes, clients.region, settings.maximum)
     return [*find_problems(facts), *found], group, server_time(answer)
+
+
+async def _examine_queue(clients: Clients, url: str) -> list[Finding]:
+    """Find out whether the queue is there, and may be read.
+
+    Raises:
+        ProviderError: AWS does not tell now.
+    """
+    try:
+        await clients.ask(
+            "sqs",
+            "GetQueueAttributes",
+            QueueUrl=url,
+            AttributeNames=["ApproximateNumberOfMessages"],
+        )
+    except ProviderError as error:
+        if error.retryable:
+            raise
+        return [_refused("interruption-queue", error)]
+    return []
 
 
 def account_of(group: Any) -> str:
@@ -199,7 +221,7 @@ async def _group_findings(
     return findings
 
 
-async def _permissions(clients: Clients, config: AwsConfig) -> list[Finding]:
+async def _permissions(clients: Clients) -> list[Finding]:
     """Find out what is not allowed, where AWS lets one ask without doing it."""
     found: list[Finding] = []
     try:
@@ -207,16 +229,6 @@ async def _permissions(clients: Clients, config: AwsConfig) -> list[Finding]:
     except ProviderError as error:
         if not (isinstance(error, Refused) and error.code == "DryRunOperation"):
             found.append(_refused("permission", error))
-    if config.interruption_queue_url is not None:
-        try:
-            await clients.ask(
-                "sqs",
-                "GetQueueAttributes",
-                QueueUrl=config.interruption_queue_url,
-                AttributeNames=["ApproximateNumberOfMessages"],
-            )
-        except ProviderError as error:
-            found.append(_refused("interruption-queue", error))
     return found
 
 
