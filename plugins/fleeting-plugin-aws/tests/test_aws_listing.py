@@ -135,7 +135,9 @@ async def test_full_group_says_how_to_enlarge_it(cloud: AwsCloud) -> None:
         accepted = await group.increase(3, "one")
         assert accepted.count == 1
         assert isinstance(accepted.error, QuotaExceeded)
-        assert "--auto-scaling-group-name builders --max-size" in str(accepted.error)
+        assert "--region eu-central-1 --auto-scaling-group-name builders --max-size" in str(
+            accepted.error
+        )
         assert (await group.increase(1, "two")).count == 0
         assert len(cloud.calls("SetDesiredCapacity")) == 1
 
@@ -353,7 +355,7 @@ async def test_unprotected_instances_are_not_put_at_risk(
         assert cloud.desired("builders") == 2
     told = [one.getMessage() for one in caplog.records if "stay wanted" in one.getMessage()]
     assert len(told) == 1
-    assert "set-instance-protection --auto-scaling-group-name builders" in told[0]
+    assert "set-instance-protection --region eu-central-1" in told[0]
 
 
 async def test_listing_survives_that_failures_may_not_be_read(

@@ -161,11 +161,14 @@ async def test_limits_hold_for_sleepers(cloud: AwsCloud) -> None:
         accepted = await group.suspend(ids)
         assert accepted.count == 1
         assert isinstance(accepted.error, QuotaExceeded)
+        assert "--region eu-central-1" in str(accepted.error)
+        assert "--min-size NUMBER" in str(accepted.error)
         [asleep] = accepted.ids
         await until(cloud, group, asleep, State.SUSPENDED)
         await group.increase(1, "one")
         accepted = await group.resume([asleep])
         assert (accepted.count, type(accepted.error)) == (0, QuotaExceeded)
+        assert "--max-size NUMBER" in str(accepted.error)
 
 
 async def test_who_is_not_there_does_not_sleep(cloud: AwsCloud) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from typing import TYPE_CHECKING
 
 import anyio
@@ -22,6 +21,7 @@ from fleeting.types import Accepted, Instance, Listing, State
 from fleeting_plugin_aws._capacity import plan_growth, plan_removal
 from fleeting_plugin_aws._describe import describe_group
 from fleeting_plugin_aws._errors import Refused
+from fleeting_plugin_aws._findings import group_command
 from fleeting_plugin_aws._losses import Losses
 from fleeting_plugin_aws._notices import watch
 from fleeting_plugin_aws._sleepers import Sleepers
@@ -122,9 +122,8 @@ class AwsGroup(InstanceGroup):
             if plan.accepted < count:
                 error = QuotaExceeded(
                     f"group {self._name} has a max_size of {group.maximum} and no room for "
-                    f"{count - plan.accepted} of {count} more instances; raise it: aws autoscaling "
-                    f"update-auto-scaling-group --auto-scaling-group-name "
-                    f"{shlex.quote(self._name)} --max-size NUMBER"
+                    f"{count - plan.accepted} of {count} more instances; raise it: "
+                    f"{self._command('--max-size', 'NUMBER')}"
                 )
             if plan.accepted:
                 # Failures from before are none of this request, and AWS may begin to launch, and
@@ -191,9 +190,12 @@ class AwsGroup(InstanceGroup):
     def _at_minimum(self, group: Snapshot) -> ProviderError:
         return QuotaExceeded(
             f"group {self._name} has a min_size of {group.minimum}, and AWS lets no instance go "
-            f"below that; lower it: aws autoscaling update-auto-scaling-group "
-            f"--auto-scaling-group-name {shlex.quote(self._name)} --min-size 0"
+            f"below that; lower it: {self._command('--min-size', '0')}"
         )
+
+    def _command(self, *arguments: str) -> str:
+        region = self._clients.region
+        return group_command(self._name, region, "update-auto-scaling-group", *arguments)
 
     @override
     async def connect_info(self, id: str) -> ConnectInfo:

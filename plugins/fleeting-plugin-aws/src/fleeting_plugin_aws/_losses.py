@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
 from fleeting.errors import OutcomeUnknown, ProviderError
 from fleeting_plugin_aws import _activities, _capacity
 from fleeting_plugin_aws._describe import describe_group
+from fleeting_plugin_aws._findings import group_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,8 @@ logger = logging.getLogger("fleeting")
 # AWS gives so many activities at a time, the newest first, and we read so many at most.
 RECORDS = 100
 MOST_RECORDS = 500
+# So many instances can be protected by one command.
+MOST_PROTECTED = 50
 
 
 class _Lowering(NamedTuple):
@@ -173,18 +175,24 @@ class Losses:
 
     def _warn_unprotected(self, group: Snapshot, failed: Sequence[Activity]) -> None:
         reason = _activities.classify(failed[0], self._name)
-        ids = " ".join(one.id for one in group.members.values() if not one.protected)
+        unprotected = [one.id for one in group.members.values() if not one.protected]
         self._warn(
             "unprotected",
             "%d instances of %s are missing (%s), and stay wanted, because to take that back "
-            "could make AWS end instances that are not protected from scale-in; protect them: "
-            "aws autoscaling set-instance-protection --auto-scaling-group-name %s "
-            "--protected-from-scale-in --instance-ids %s",
+            "could make AWS end %d instances that are not protected from scale-in; protect "
+            "them: %s",
             group.pending,
             self._name,
             reason,
-            shlex.quote(self._name),
-            ids,
+            len(unprotected),
+            group_command(
+                self._name,
+                self._clients.region,
+                "set-instance-protection",
+                "--protected-from-scale-in",
+                "--instance-ids",
+                *unprotected[:MOST_PROTECTED],
+            ),
         )
 
     def _warn(self, what: str, message: str, *arguments: object) -> None:
