@@ -29,7 +29,7 @@ def group(
     """Return a group; it has what it wants unless said otherwise."""
     counted = sum(one.life.counts for one in members)
     wanted = counted if desired is None else desired
-    return Snapshot(minimum, maximum, wanted, {one.id: one for one in members})
+    return Snapshot(minimum, maximum, wanted, {one.id: one for one in members}, NOON)
 
 
 def serving(count: int, *, protected: bool = True, first: int = 0) -> list[Member]:

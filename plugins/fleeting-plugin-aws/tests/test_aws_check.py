@@ -194,6 +194,9 @@ async def test_credentials_are_missing(cloud: AwsCloud, monkeypatch: pytest.Monk
         ({"region": None}, "plugin_config.region"),
         ({"read_timeout": Duration(0)}, "read_timeout"),
         ({"launch_patience": Duration(seconds=-1)}, "launch_patience"),
+        ({"credentials_file": Path("/nowhere")}, "credentials_file: /nowhere cannot be read"),
+        ({"config_file": Path("/nowhere")}, "config_file: /nowhere cannot be read"),
+        ({"interruption_queue_url": "builders"}, "interruption_queue_url"),
     ],
 )
 async def test_wrong_settings(cloud: AwsCloud, changes: dict[str, Any], words: str) -> None:
@@ -204,6 +207,27 @@ async def test_wrong_settings(cloud: AwsCloud, changes: dict[str, Any], words: s
     assert [words in one.reason for one in errors] == [True]
     with pytest.raises(ConfigError, match=words.replace(".", r"\.")):
         async with open_group(cloud, **changes):
+            pass
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9", "autoscaling.example.com"])
+async def test_endpoint_that_is_no_url(cloud: AwsCloud, url: str) -> None:
+    """An endpoint without a scheme is a mistake of the operator's, and not tried again."""
+    found = await check(cloud, endpoint_url=url)
+    assert "plugin_config.endpoint_url" in found["configuration"].reason
+    with pytest.raises(ConfigError, match="https://"):
+        async with open_group(cloud, endpoint_url=url):
+            pass
+
+
+async def test_missing_queue(cloud: AwsCloud) -> None:
+    """A queue that is not there is an error, and no policy would mend it."""
+    cloud.group("builders")
+    found = await check(cloud, interruption_queue_url=f"{cloud.queue('one').url}-more")
+    assert "NonExistentQueue" in found["interruption-queue"].reason
+    assert "policy" not in found["interruption-queue"].fix
+    with pytest.raises(ConfigError, match="NonExistentQueue"):
+        async with open_group(cloud, interruption_queue_url=f"{cloud.queue('two').url}-more"):
             pass
 
 
@@ -234,10 +258,11 @@ async def test_warnings_are_logged_once(cloud: AwsCloud, caplog: pytest.LogCaptu
 
 
 async def test_opening_says_what_the_group_is(cloud: AwsCloud) -> None:
-    """The group is named by cloud, region and name, and can be watched if there is a queue."""
+    """A group is named by account, region and name, and can be watched if there is a queue."""
     cloud.group("builders", maximum=7)
     async with open_group(cloud) as group:
-        assert (group.info.id, group.info.max_size) == ("aws/eu-central-1/builders", 7)
+        assert group.info.id == "aws/123456789012/eu-central-1/builders"
+        assert group.info.max_size == 7
         assert group.info.version == "1.0.0"
         assert group.info.capabilities == {Capability.SUSPEND}
     async with open_group(cloud, interruption_queue_url=cloud.queue("q").url) as group:
@@ -284,8 +309,22 @@ def test_trio_is_refused(environment: dict[str, str]) -> None:
 
 
 def test_plugin_is_found() -> None:
-    """The registry finds the provider by its name."""
-    assert isinstance(Registry().provider("aws"), AwsProvider)
+    """The registry finds the provider by its name, and what its groups may be able to do."""
+    provider = Registry().provider("aws")
+    assert isinstance(provider, AwsProvider)
+    assert provider.capabilities == {Capability.SUSPEND, Capability.WATCH}
+
+
+async def test_same_name_in_another_account(cloud: AwsCloud) -> None:
+    """Groups of one name in two accounts are two groups, which one manager can drive."""
+    arn = "arn:aws:autoscaling:eu-central-1:{}:autoScalingGroup:x:autoScalingGroupName/builders"
+    cloud.group("builders")
+    ids: set[str] = set()
+    for account in ("111111111111", "222222222222"):
+        cloud.say_of_group("builders", AutoScalingGroupARN=arn.format(account))
+        async with open_group(cloud) as group:
+            ids.add(group.info.id)
+    assert len(ids) == 2
 
 
 def test_unknown_keys_are_refused() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,8 +19,6 @@ from fleeting.errors import AuthenticationFailed, Unreachable
 from fleeting.types import ConnectInfo
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import asyncssh
 
     from aws_cloud import AwsCloud
@@ -197,3 +198,36 @@ async def test_stopped_machine(cloud: AwsCloud) -> None:
     with anyio.fail_after(10):
         async with await fleeting.connect(info):
             pass
+
+
+def bound(port: int) -> int:
+    """Return how many sockets of this process are bound to a port."""
+    found = 0
+    for entry in Path("/dev/fd").iterdir():
+        with suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as one:
+            found += one.getsockname()[1:2] == (port,)
+    return found
+
+
+async def test_a_machine_has_a_socket_whether_it_is_on_or_off(cloud: AwsCloud) -> None:
+    """Stopping and starting an instance leaves no socket more or less; ending it leaves none."""
+    port = cloud.use_machines()
+    before = bound(port)
+    cloud.group(NAME, desired=1)
+    [id] = cloud.members(NAME)
+    while bound(port) != before + 1:  # Until it has booted.
+        await anyio.sleep(0.01)
+    async with cloud.client("autoscaling") as scaling, cloud.client("ec2") as ec2:
+        await scaling.enter_standby(
+            AutoScalingGroupName=NAME, InstanceIds=[id], ShouldDecrementDesiredCapacity=True
+        )
+        await ec2.stop_instances(InstanceIds=[id])
+        assert bound(port) == before + 1
+        cloud.settle()
+        await ec2.start_instances(InstanceIds=[id])
+        while bound(port) != before + 1:
+            await anyio.sleep(0.01)
+        await scaling.terminate_instance_in_auto_scaling_group(
+            InstanceId=id, ShouldDecrementDesiredCapacity=False
+        )
+    assert bound(port) == before

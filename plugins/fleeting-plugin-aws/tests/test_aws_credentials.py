@@ -51,7 +51,7 @@ async def test_files_and_profiles(no_keys: AwsCloud, tmp_path: Path) -> None:
     async with open_group(
         no_keys, credentials_file=file, config_file=config, profile="ci", region=None
     ) as group:
-        assert group.info.id == "aws/eu-central-1/builders"
+        assert group.info.id == "aws/123456789012/eu-central-1/builders"
     assert keys(no_keys) == [OLD]
 
 

@@ -158,3 +158,23 @@ def test_bodies_are_not_quoted() -> None:
     """Of an answer that cannot be read only the first line of the complaint is repeated."""
     error = ResponseParserError("Unable to parse response:\nb'<html>secret</html>'")
     assert "secret" not in str(translate(error, WHAT, mutates=False))
+
+
+def test_requests_are_not_quoted() -> None:
+    """When a signature is wrong AWS repeats the request, session token included; we do not."""
+    words = (
+        "The request signature we calculated does not match the signature you provided.\n\n"
+        "The Canonical String for this request should have been\n'POST\n/\n\n"
+        "x-amz-security-token:hunter2\n'"
+    )
+    found = translate(answer("SignatureDoesNotMatch", words, 403), WHAT, mutates=False)
+    assert type(found) is PermissionDenied
+    assert "you provided" in str(found)
+    assert "hunter2" not in str(found)
+
+
+def test_wrong_parameters_are_named() -> None:
+    """What is wrong with a parameter stands in the sentence, not the heading above it."""
+    report = "Invalid length for parameter RoleArn, value: 8, valid min length: 20"
+    error = botocore.exceptions.ParamValidationError(report=report)
+    assert f"ParamValidationError: {report}; mend" in str(translate(error, WHAT, mutates=False))

@@ -211,7 +211,9 @@ async def test_no_zone_has_capacity_but_another_group_has(cloud: AwsCloud) -> No
         async with anyio.create_task_group() as tasks:
             for key in "ab":
                 tasks.start_soon(run, scaler, key)
-        assert {one.group for one in scaler.instances()} == {"aws/eu-central-1/ondemand"}
+        assert {one.group for one in scaler.instances()} == {
+            "aws/123456789012/eu-central-1/ondemand"
+        }
         cloud.unlimited()
         assert cloud.members("spot") == {}
 

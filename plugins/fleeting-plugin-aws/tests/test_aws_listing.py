@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from aws_errors import AccessDenied, LostReply, Throttled, Unavailable
+from aws_errors import AccessDenied, LostReply, LostRequest, Throttled, Unavailable
 from aws_group import Delays
 from aws_plugin import open_group, settle, states
 from fleeting.errors import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from aws_cloud import AwsCloud
+    from aws_errors import Fault
     from fleeting.abc import InstanceGroup
 
 pytestmark = pytest.mark.anyio
@@ -133,7 +135,9 @@ async def test_full_group_says_how_to_enlarge_it(cloud: AwsCloud) -> None:
         accepted = await group.increase(3, "one")
         assert accepted.count == 1
         assert isinstance(accepted.error, QuotaExceeded)
-        assert "--auto-scaling-group-name builders --max-size" in str(accepted.error)
+        assert "--region eu-central-1 --auto-scaling-group-name builders --max-size" in str(
+            accepted.error
+        )
         assert (await group.increase(1, "two")).count == 0
         assert len(cloud.calls("SetDesiredCapacity")) == 1
 
@@ -164,8 +168,8 @@ async def test_strange_states_are_left_alone(
             assert (states(listing), listing.pending) == ({id: State.UNKNOWN}, 0)
     assert [one.getMessage() for one in caplog.records if "Levitating" in one.getMessage()] == [
         (
-            "group aws/eu-central-1/builders has an instance in the state 'Levitating', which this "
-            "version does not know; it is left alone until that changes"
+            "group aws/123456789012/eu-central-1/builders has an instance in the state "
+            "'Levitating', which this version does not know; it is left alone until that changes"
         )
     ]
 
@@ -218,6 +222,78 @@ async def test_lost_capacity_is_taken_back_and_told_once(cloud: AwsCloud, mixed:
         assert (len(listing.instances), listing.pending, listing.failures) == (1, 0, ())
 
 
+async def test_a_failure_before_the_answer_counts(cloud: AwsCloud) -> None:
+    """A launch that AWS begins, and fails, before it answers to the increase is told."""
+    cloud.group("builders")
+    cloud.room(0)
+    async with open_group(cloud) as group:
+        with cloud.hold("SetDesiredCapacity") as held:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(group.increase, 1, "one")
+                await cloud.reached("SetDesiredCapacity")
+                second = int(time.time())  # The clock that comes with answers has no fractions.
+                while int(time.time()) == second:
+                    await anyio.sleep(0.01)
+                held.release()
+        assert len((await until_failure(group)).failures) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_done"),
+    [(LostReply(), True), (LostRequest(), False), (AccessDenied(), False)],
+)
+async def test_losses_are_told_whatever_happens_to_the_request(
+    cloud: AwsCloud,
+    fault: Fault,
+    is_done: bool,  # noqa: FBT001
+) -> None:
+    """A loss is told when what is missing is taken back, though the answer to that is lost."""
+    cloud.group("builders")
+    cloud.room(0)
+    async with open_group(cloud) as group:
+        await group.increase(2, "one")
+        cloud.fail("SetDesiredCapacity", fault)
+        first = await group.update()
+        while len(cloud.calls("SetDesiredCapacity")) < 2:
+            first = await group.update()
+        assert (first.pending, len(first.failures)) == ((0, 2) if is_done else (2, 0))
+        second = await group.update()
+        assert (second.pending, len(second.failures)) == ((0, 0) if is_done else (0, 2))
+        assert cloud.desired("builders") == 0
+
+
+async def test_losses_are_told_by_the_next_listing_if_need_be(cloud: AwsCloud) -> None:
+    """A loss is told once, also if AWS cannot be asked any more what came of taking it back."""
+    cloud.group("builders")
+    cloud.room(0)
+    async with open_group(cloud, max_attempts=1) as group:
+        await group.increase(2, "one")
+        with cloud.hold("SetDesiredCapacity") as held:
+            async with anyio.create_task_group() as tasks:
+
+                async def update() -> None:
+                    while len(cloud.calls("SetDesiredCapacity")) < 2:
+                        assert (await group.update()).failures == ()
+
+                tasks.start_soon(update)
+                await cloud.reached("SetDesiredCapacity", 2)
+                cloud.fail("DescribeAutoScalingGroups", Unavailable())
+                held.release()
+        assert [len((await group.update()).failures) for _ in range(2)] == [2, 0]
+
+
+async def test_failures_are_found_on_every_page(cloud: AwsCloud) -> None:
+    """A failure is told though the history since more was asked for has several pages."""
+    cloud.group("builders", zones=3, maximum=20)
+    cloud.room(0, zone="a")
+    cloud.room(5)
+    async with open_group(cloud) as group:
+        cloud.set_page_size(2)
+        await group.increase(6, "one")
+        listing = await until_failure(group)
+        assert (len(listing.instances), len(listing.failures), listing.pending) == (5, 1, 0)
+
+
 class Ahead(datetime):
     """A clock that is an hour ahead."""
 
@@ -231,7 +307,7 @@ async def test_a_wrong_clock_hides_no_failure(
     cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What failed since more was asked for is known by AWS's clock, and not by ours."""
-    monkeypatch.setattr("fleeting_plugin_aws._group.datetime", Ahead)
+    monkeypatch.setattr("fleeting_plugin_aws._clients.datetime", Ahead)
     cloud.group("builders")
     cloud.room(0)
     async with open_group(cloud) as group:
@@ -279,7 +355,7 @@ async def test_unprotected_instances_are_not_put_at_risk(
         assert cloud.desired("builders") == 2
     told = [one.getMessage() for one in caplog.records if "stay wanted" in one.getMessage()]
     assert len(told) == 1
-    assert "set-instance-protection --auto-scaling-group-name builders" in told[0]
+    assert "set-instance-protection --region eu-central-1" in told[0]
 
 
 async def test_listing_survives_that_failures_may_not_be_read(
@@ -378,7 +454,7 @@ async def test_lasting_faults_have_their_class(cloud: AwsCloud) -> None:
             before = len(cloud.calls("DescribeAutoScalingGroups"))
             cloud.fail("DescribeAutoScalingGroups", fault, times=None)
             with pytest.raises(
-                kind, match="DescribeAutoScalingGroups of aws/eu-central-1/builders"
+                kind, match="DescribeAutoScalingGroups of aws/123456789012/eu-central-1/builders"
             ):
                 await group.update()
             cloud.mend()

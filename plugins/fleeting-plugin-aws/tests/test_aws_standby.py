@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from aws_errors import AccessDenied, LostReply, Throttled
@@ -160,11 +161,14 @@ async def test_limits_hold_for_sleepers(cloud: AwsCloud) -> None:
         accepted = await group.suspend(ids)
         assert accepted.count == 1
         assert isinstance(accepted.error, QuotaExceeded)
+        assert "--region eu-central-1" in str(accepted.error)
+        assert "--min-size NUMBER" in str(accepted.error)
         [asleep] = accepted.ids
         await until(cloud, group, asleep, State.SUSPENDED)
         await group.increase(1, "one")
         accepted = await group.resume([asleep])
         assert (accepted.count, type(accepted.error)) == (0, QuotaExceeded)
+        assert "--max-size NUMBER" in str(accepted.error)
 
 
 async def test_who_is_not_there_does_not_sleep(cloud: AwsCloud) -> None:
@@ -185,3 +189,28 @@ async def test_many_fall_asleep_with_few_requests(cloud: AwsCloud) -> None:
         ids = list(states(await group.update()))
         assert (await group.suspend(ids)).count == 25
         assert len(cloud.calls("EnterStandby")) == 2
+
+
+async def test_who_wakes_up_is_not_overlooked_by_who_grows(cloud: AwsCloud) -> None:
+    """Nobody leaves standby while a capacity is set, which would make AWS end one too many."""
+    cloud.group("builders", desired=2, protected=False)
+    async with open_group(cloud) as group:
+        ids = sorted(states(await group.update()))
+        await group.suspend(ids)
+        for id in ids:
+            await until(cloud, group, id, State.SUSPENDED)
+        await group.resume(ids)
+        cloud.settle()
+        async with anyio.create_task_group() as tasks:
+            with cloud.hold("SetDesiredCapacity", before=True):
+                tasks.start_soon(group.increase, 1, "one")
+                await cloud.reached("SetDesiredCapacity")
+                tasks.start_soon(group.update)
+                # The listing and the sleepers' machines, after which they would leave standby.
+                await cloud.reached("DescribeInstances", len(cloud.calls("DescribeInstances")) + 1)
+                with anyio.move_on_after(0.3):
+                    await cloud.reached("ExitStandby", answered=True)
+        for id in ids:
+            await until(cloud, group, id, State.RUNNING)
+        assert (cloud.desired("builders"), len((await group.update()).instances)) == (3, 3)
+        assert set(cloud.members("builders").values()) == {"InService"}

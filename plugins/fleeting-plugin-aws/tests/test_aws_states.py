@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import botocore.session
@@ -10,6 +11,8 @@ import pytest
 from fleeting.types import State
 from fleeting_plugin_aws._standby import Sleeping, Step, Wish, is_fulfilled, next_step, sleeping
 from fleeting_plugin_aws._states import WARM, life, snapshot
+
+NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 
 def member(id: str, lifecycle: str, **facts: Any) -> dict[str, Any]:
@@ -58,7 +61,8 @@ def test_pending_is_what_is_desired_and_not_there() -> None:
             member("i-4", "Warmed:Stopped"),
             member("i-5", "Pending"),
             DesiredCapacity=4,
-        )
+        ),
+        NOON,
     )
     assert (found.counted, found.pending) == (2, 2)
     assert set(found.members) == {"i-1", "i-2", "i-3", "i-5"}
@@ -66,7 +70,7 @@ def test_pending_is_what_is_desired_and_not_there() -> None:
 
 def test_more_members_than_desired_are_nothing_pending() -> None:
     """Pending is never negative."""
-    assert snapshot(group(member("i-1", "InService"))).pending == 0
+    assert snapshot(group(member("i-1", "InService")), NOON).pending == 0
 
 
 def test_health_and_protection_are_read() -> None:
@@ -75,7 +79,8 @@ def test_health_and_protection_are_read() -> None:
         group(
             member("i-1", "InService", HealthStatus="UNHEALTHY", ProtectedFromScaleIn=True),
             member("i-2", "InService"),
-        )
+        ),
+        NOON,
     )
     assert [(one.healthy, one.protected) for one in found.members.values()] == [
         (False, True),

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from fleeting.abc import InstanceGroup, Provider
 from fleeting.plugin import hookimpl
-from fleeting.types import Duration
+from fleeting.types import Capability, Duration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -86,6 +86,9 @@ class AwsProvider(Provider):
 
     name: ClassVar[str] = "aws"
     config_type: ClassVar[type[AwsConfig]] = AwsConfig
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.SUSPEND, Capability.WATCH}
+    )
 
     def __init__(self) -> None:
         from fleeting_plugin_aws._limiter import Shared

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from fleeting.errors import ConfigError, FleetingError, ProviderError
+from fleeting.errors import ConfigError, FleetingError, PermissionDenied, ProviderError
 from fleeting.types import Finding, Severity
 from fleeting_plugin_aws._access import is_pushed, read_key_file
 from fleeting_plugin_aws._clients import open_clients, server_time
@@ -16,6 +16,7 @@ from fleeting_plugin_aws._policy import policy, policy_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from fleeting.types import ConnectorSettings, GroupSettings
     from fleeting_plugin_aws import AwsConfig
@@ -32,23 +33,36 @@ async def check(config: AwsConfig, settings: GroupSettings, shared: Shared) -> S
     """Return what there is to say about a configuration and its group, the worst first."""
     findings = examine_settings(config, settings)
     account, region, partition = "*", config.region or "*", "aws"
+    # With such settings every question would fail, and not for AWS's reasons.
+    is_usable = all(one.code != "configuration" for one in findings)
     try:
         async with open_clients(config, shared, "sts") as clients:
             region, partition = clients.region, partition_of(clients.region)
-            account, found = await _identity(clients)
-            findings += found
-            if not found or found[0].severity is not Severity.ERROR:
-                clients.limiter = shared.limiter(
-                    account, region, config.endpoint_url or "", config.requests_per_second
-                )
-                group, _ = await _group_findings(clients, config, settings)
-                findings += group
-                findings += await _permissions(clients, config)
+            if is_usable:
+                account, found = await _ask(clients, config, settings, shared)
+                findings += found
     except ConfigError as error:
         findings += [Finding(Severity.ERROR, "configuration", one) for one in error.problems]
     findings.append(_policy(config, settings, account, region, partition))
     order = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
     return sorted(findings, key=lambda one: order[one.severity])
+
+
+async def _ask(
+    clients: Clients, config: AwsConfig, settings: GroupSettings, shared: Shared
+) -> tuple[str, list[Finding]]:
+    """Return whose the credentials are, and what AWS tells with them."""
+    account, findings = await _identity(clients)
+    if findings[0].severity is Severity.ERROR:
+        return account, findings
+    clients.limiter = shared.limiter(
+        account, clients.region, config.endpoint_url or "", config.requests_per_second
+    )
+    return account, [
+        *findings,
+        *await _group_findings(clients, config, settings),
+        *await _permissions(clients),
+    ]
 
 
 def examine_settings(config: AwsConfig, settings: GroupSettings) -> list[Finding]:
@@ -72,6 +86,7 @@ def examine_settings(config: AwsConfig, settings: GroupSettings) -> list[Finding
                 "set key_path to that key, or password to a password of your own",
             )
         )
+    found += [*_wrong_files(config), *_wrong_urls(config)]
     for name in ("connect_timeout", "read_timeout"):
         if getattr(config, name).total_seconds() <= 0:
             reason = f"plugin_config.{name}: {getattr(config, name)} is no time to wait"
@@ -86,6 +101,38 @@ def examine_settings(config: AwsConfig, settings: GroupSettings) -> list[Finding
         reason = f"plugin_config.launch_patience: {config.launch_patience} is negative"
         found.append(Finding(Severity.ERROR, "timeout", reason, 'write for instance "20s"'))
     return found
+
+
+def _wrong_files(config: AwsConfig) -> list[Finding]:
+    """Return the files that cannot be read: the SDK takes one that is not there for empty."""
+    found: list[Finding] = []
+    for name in ("config_file", "credentials_file"):
+        path: Path | None = getattr(config, name)
+        try:
+            if path is not None:
+                path.expanduser().open("rb").close()
+        except OSError as error:
+            why = (error.strerror or type(error).__name__).lower()
+            reason = f"plugin_config.{name}: {path} cannot be read ({why})"
+            fix = "write where that file of the SDK is, or leave the key out"
+            found.append(Finding(Severity.ERROR, "configuration", reason, fix))
+    return found
+
+
+def _wrong_urls(config: AwsConfig) -> list[Finding]:
+    return [
+        Finding(
+            Severity.ERROR,
+            "configuration",
+            f"plugin_config.{name}: it is no URL that begins with https:// or http://",
+            f'write for instance "{example}"',
+        )
+        for name, example in (
+            ("endpoint_url", "https://autoscaling.example.com"),
+            ("interruption_queue_url", "https://sqs.eu-central-1.amazonaws.com/123456789012/name"),
+        )
+        if not (getattr(config, name) or "https://").startswith(("https://", "http://"))
+    ]
 
 
 async def examine_group(
@@ -115,8 +162,30 @@ async def examine_group(
     except ProviderError as error:
         reason = f"whether an instance refresh is under way is not known: {error}"
         found.append(Finding(Severity.INFO, "instance-refresh-unknown", reason))
+    if config.interruption_queue_url is not None:
+        found += await _examine_queue(clients, config.interruption_queue_url)
     facts = Facts(group, refreshes, clients.region, settings.maximum)
     return [*find_problems(facts), *found], group, server_time(answer)
+
+
+async def _examine_queue(clients: Clients, url: str) -> list[Finding]:
+    """Find out whether the queue is there, and may be read.
+
+    Raises:
+        ProviderError: AWS does not tell now.
+    """
+    try:
+        await clients.ask(
+            "sqs",
+            "GetQueueAttributes",
+            QueueUrl=url,
+            AttributeNames=["ApproximateNumberOfMessages"],
+        )
+    except ProviderError as error:
+        if error.retryable:
+            raise
+        return [_refused("interruption-queue", error)]
+    return []
 
 
 def account_of(group: Any) -> str:
@@ -144,37 +213,30 @@ async def _identity(clients: Clients) -> tuple[str, list[Finding]]:
 
 async def _group_findings(
     clients: Clients, config: AwsConfig, settings: GroupSettings
-) -> tuple[list[Finding], Any]:
+) -> list[Finding]:
     try:
-        findings, group, _ = await examine_group(clients, config, settings)
+        findings, _, _ = await examine_group(clients, config, settings)
     except ProviderError as error:
-        fix = "allow it by a policy like that of the finding iam-policy"
-        return [Finding(Severity.ERROR, "group", str(error), fix)], None
-    return findings, group
+        return [_refused("group", error)]
+    return findings
 
 
-async def _permissions(clients: Clients, config: AwsConfig) -> list[Finding]:
+async def _permissions(clients: Clients) -> list[Finding]:
     """Find out what is not allowed, where AWS lets one ask without doing it."""
     found: list[Finding] = []
-    fix = "allow it by a policy like that of the finding iam-policy"
     try:
         await clients.ask("ec2", "DescribeInstances", DryRun=True)
-    except Refused as error:
-        if error.code != "DryRunOperation":
-            found.append(Finding(Severity.ERROR, "permission", str(error), fix))
     except ProviderError as error:
-        found.append(Finding(Severity.ERROR, "permission", str(error), fix))
-    if config.interruption_queue_url is not None:
-        try:
-            await clients.ask(
-                "sqs",
-                "GetQueueAttributes",
-                QueueUrl=config.interruption_queue_url,
-                AttributeNames=["ApproximateNumberOfMessages"],
-            )
-        except ProviderError as error:
-            found.append(Finding(Severity.ERROR, "interruption-queue", str(error), fix))
+        if not (isinstance(error, Refused) and error.code == "DryRunOperation"):
+            found.append(_refused("permission", error))
     return found
+
+
+def _refused(code: str, error: ProviderError) -> Finding:
+    fix = "mend what that names, in plugin_config or in AWS, and check again"
+    if isinstance(error, PermissionDenied):
+        fix = "allow it by a policy like that of the finding iam-policy"
+    return Finding(Severity.ERROR, code, str(error), fix)
 
 
 def _policy(

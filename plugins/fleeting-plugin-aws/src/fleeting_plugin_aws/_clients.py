@@ -69,6 +69,7 @@ class Clients:
     Attributes:
         region: where to.
         limiter: whose turn it is; replaced as soon as the account is known.
+        where: names the group in messages; with its account as soon as that is known.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Clients:
         self._shared = shared
         self._session = session
         self._services = services
-        self._where = f"aws/{region}/{config.name}"
+        self.where = f"aws/{region}/{config.name}"
         self._lock = anyio.Lock()
         self._generation: _Generation | None = None
 
@@ -126,7 +127,7 @@ class Clients:
                 generation = await self._current()
                 return await _call(generation, service, operation, parameters)
             except Exception as error:  # noqa: BLE001 - all that an SDK may raise is translated
-                failure = _provider_error(error, f"{operation} of {self._where}", mutates=mutates)
+                failure = _provider_error(error, f"{operation} of {self.where}", mutates=mutates)
             if isinstance(failure, Throttled):
                 self.limiter.exhaust(anyio.current_time())
             if isinstance(failure, CredentialsExpired):
@@ -244,8 +245,7 @@ async def open_clients(config: AwsConfig, shared: Shared, *more: str) -> AsyncGe
     try:
         yield clients
     finally:
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            await clients.aclose()
+        await clients.aclose()
 
 
 def server_time(answer: Mapping[str, Any]) -> datetime:
@@ -299,7 +299,7 @@ async def _call(
 
 
 async def _close(generation: _Generation) -> None:
-    with anyio.CancelScope(shield=True):
+    with anyio.move_on_after(CLOSE_SECONDS, shield=True):
         await generation.stack.aclose()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fleeting.errors import GroupGone
+from fleeting_plugin_aws._clients import server_time
 from fleeting_plugin_aws._states import snapshot
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ async def describe_group(clients: Clients, name: str) -> Snapshot:
             f"the Auto Scaling group {name} in {clients.region} does not exist any more; "
             "create it again, or change name in plugin_config"
         )
-    return snapshot(found)
+    return snapshot(found, server_time(answer))
 
 
 async def describe_machines(clients: Clients, ids: Collection[str]) -> dict[str, Mapping[str, Any]]:

@@ -9,9 +9,10 @@ changes something it matters whether AWS may have carried it out:
 * The connection broke, the reply did not come in time or could not be read, or
   AWS failed internally (5xx): it may have been done, which is `OutcomeUnknown`.
 
-AWS's own words are passed on, for they name the resource and the rule. They
-hold no secret: keys are never part of a message, and the policies that forbid
-something are encoded.
+AWS's own words are passed on, for they name the resource and the rule. Their
+first line holds no secret: keys are never part of it, and the policies that forbid
+something are encoded. The lines after it may: they repeat a request that was
+signed wrongly, with its session token.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ def _answered(error: Any, what: str, *, mutates: bool) -> FleetingError:
     """Translate an answer of AWS."""
     response: Mapping[str, Any] = error.response
     code = str(response.get("Error", {}).get("Code", "")).removeprefix("Client.")
-    words = str(response.get("Error", {}).get("Message", "")).strip().rstrip(".")
+    words = _first_line(response.get("Error", {}).get("Message", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     said = f"{what}: AWS says {code or status}" + (f": {words}" if words else "")
     for codes, make, advice in _ANSWERS:
@@ -265,10 +266,14 @@ _LOCAL = (
 
 def _lost(error: Exception, what: str, exceptions: Any, *, mutates: bool) -> ProviderError:
     """Translate what happened on the way to AWS or back."""
-    if isinstance(error, exceptions.ConnectTimeoutError | exceptions.ProxyConnectionError):
-        return ProviderError(f"{what}: no connection to AWS: {_words(error)}; look at the network")
-    if isinstance(error, exceptions.EndpointConnectionError) and _never_connected(error):
-        return ProviderError(f"{what}: no connection to AWS: {_words(error)}; look at the network")
+    unconnected = exceptions.ConnectTimeoutError | exceptions.ProxyConnectionError
+    if isinstance(error, unconnected) or (
+        isinstance(error, exceptions.EndpointConnectionError) and _never_connected(error)
+    ):
+        return ProviderError(
+            f"{what}: no connection to AWS: {_words(error)}; look at the network, and at region "
+            "and endpoint_url in plugin_config"
+        )
     if isinstance(error, exceptions.SSLError):
         return ProviderError(
             f"{what}: AWS cannot be trusted: {_words(error)}; look at AWS_CA_BUNDLE and proxies"
@@ -284,7 +289,13 @@ def _never_connected(error: Any) -> bool:
     return not kinds.isdisjoint({"ClientConnectorError", "gaierror"})
 
 
-def _words(error: Exception) -> str:
-    """Return the name of an error and its first line."""
-    first = next(iter(str(error).splitlines()), "").strip().rstrip(".")
+def _words(error: Any) -> str:
+    """Return the name of an error and what it says first."""
+    # What is wrong with a parameter stands below a heading.
+    report = error.kwargs.get("report") if hasattr(error, "kwargs") else None
+    first = _first_line(report or error)
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _first_line(text: object) -> str:
+    return next(iter(str(text).strip().splitlines()), "").strip().rstrip(".:")

@@ -14,7 +14,7 @@ from fleeting.types import Finding, Severity
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ("Facts", "find_problems", "missing_group")
+__all__ = ("Facts", "find_problems", "group_command", "missing_group")
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
@@ -41,12 +41,7 @@ class Facts(NamedTuple):
 
     def command(self, verb: str, *arguments: str) -> str:
         """Return a command of the `aws` tool that concerns the group, quoted for a shell."""
-        return shlex.join(
-            [
-                *("aws", "autoscaling", verb, "--region", self.region),
-                *("--auto-scaling-group-name", self.name, *arguments),
-            ]
-        )
+        return group_command(self.name, self.region, verb, *arguments)
 
     def update(self, *arguments: str) -> str:
         """Return the command that changes the group's settings."""
@@ -56,6 +51,12 @@ class Facts(NamedTuple):
     def suspended(self) -> set[str]:
         """Return which of the group's processes are suspended."""
         return {str(one["ProcessName"]) for one in self.group.get("SuspendedProcesses", ())}
+
+
+def group_command(name: str, region: str, verb: str, *arguments: str) -> str:
+    """Return a command of the `aws` tool that concerns a group, quoted for a shell."""
+    group = ("--region", region, "--auto-scaling-group-name", name)
+    return shlex.join(["aws", "autoscaling", verb, *group, *arguments])
 
 
 def find_problems(facts: Facts) -> list[Finding]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,9 +19,9 @@ from fleeting.errors import (
 )
 from fleeting.types import Accepted, Instance, Listing, State
 from fleeting_plugin_aws._capacity import plan_growth, plan_removal
-from fleeting_plugin_aws._clients import server_time
 from fleeting_plugin_aws._describe import describe_group
 from fleeting_plugin_aws._errors import Refused
+from fleeting_plugin_aws._findings import group_command
 from fleeting_plugin_aws._losses import Losses
 from fleeting_plugin_aws._notices import watch
 from fleeting_plugin_aws._sleepers import Sleepers
@@ -32,6 +30,7 @@ from fleeting_plugin_aws._states import is_absent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from datetime import datetime
 
     from fleeting.types import ConnectInfo, GroupInfo, Notice
     from fleeting_plugin_aws import AwsConfig
@@ -102,7 +101,7 @@ class AwsGroup(InstanceGroup):
             return Listing()  # AWS has said that it would take the instances with it.
         self._is_being_deleted = group.is_being_deleted
         failures: tuple[ProviderError, ...] = ()
-        if group.pending and not group.is_being_deleted:
+        if not group.is_being_deleted:
             group, failures = await self._losses.settle(group)
             self._remember(group)
         asleep = await self._sleepers.progress(group)
@@ -123,21 +122,20 @@ class AwsGroup(InstanceGroup):
             if plan.accepted < count:
                 error = QuotaExceeded(
                     f"group {self._name} has a max_size of {group.maximum} and no room for "
-                    f"{count - plan.accepted} of {count} more instances; raise it: aws autoscaling "
-                    f"update-auto-scaling-group --auto-scaling-group-name "
-                    f"{shlex.quote(self._name)} --max-size NUMBER"
+                    f"{count - plan.accepted} of {count} more instances; raise it: "
+                    f"{self._command('--max-size', 'NUMBER')}"
                 )
             if plan.accepted:
-                # Also if the answer is lost: failures from before are none of this request.
-                self._losses.since = datetime.now(UTC)
-                answer = await self._clients.change(
+                # Failures from before are none of this request, and AWS may begin to launch, and
+                # fail, before it answers.
+                self._losses.since = group.at
+                await self._clients.change(
                     "autoscaling",
                     "SetDesiredCapacity",
                     AutoScalingGroupName=self._name,
                     DesiredCapacity=plan.desired,
                     HonorCooldown=False,
                 )
-                self._losses.since = server_time(answer)
             return Accepted(plan.accepted, error=error)
 
     @override
@@ -192,9 +190,12 @@ class AwsGroup(InstanceGroup):
     def _at_minimum(self, group: Snapshot) -> ProviderError:
         return QuotaExceeded(
             f"group {self._name} has a min_size of {group.minimum}, and AWS lets no instance go "
-            f"below that; lower it: aws autoscaling update-auto-scaling-group "
-            f"--auto-scaling-group-name {shlex.quote(self._name)} --min-size 0"
+            f"below that; lower it: {self._command('--min-size', '0')}"
         )
+
+    def _command(self, *arguments: str) -> str:
+        region = self._clients.region
+        return group_command(self._name, region, "update-auto-scaling-group", *arguments)
 
     @override
     async def connect_info(self, id: str) -> ConnectInfo:

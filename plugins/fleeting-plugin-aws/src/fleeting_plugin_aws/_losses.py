@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from fleeting.errors import ProviderError
+from fleeting.errors import OutcomeUnknown, ProviderError
 from fleeting_plugin_aws import _activities, _capacity
-from fleeting_plugin_aws._clients import server_time
 from fleeting_plugin_aws._describe import describe_group
+from fleeting_plugin_aws._findings import group_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +24,25 @@ __all__ = ("Losses",)
 
 logger = logging.getLogger("fleeting")
 
-# AWS gives so many activities at a time, the newest first.
+# AWS gives so many activities at a time, the newest first, and we read so many at most.
 RECORDS = 100
+MOST_RECORDS = 500
+# So many instances can be protected by one command.
+MOST_PROTECTED = 50
+
+
+class _Lowering(NamedTuple):
+    """That the desired capacity is lowered.
+
+    Attributes:
+        before: the group as it was when that was decided.
+        failed: the launches because of which it was.
+        desired: the capacity that is set.
+    """
+
+    before: Snapshot
+    failed: list[Activity]
+    desired: int
 
 
 class Losses:
@@ -57,6 +73,8 @@ class Losses:
         self._patience = patience
         self._writing = writing
         self._told: frozenset[str] = frozenset()
+        # From when it is asked for until it is seen what came of it, if need be in a later listing.
+        self._lowering: _Lowering | None = None
         self._warned: set[str] = set()
 
     async def settle(self, group: Snapshot) -> tuple[Snapshot, tuple[ProviderError, ...]]:
@@ -65,6 +83,8 @@ class Losses:
         Returns:
             The group as it is now, and an error for each instance that was given up.
         """
+        if not group.pending and self._lowering is None:
+            return group, ()
         try:
             return await self._settle(group)
         except ProviderError as error:
@@ -73,64 +93,106 @@ class Losses:
             return group, ()
 
     async def _settle(self, group: Snapshot) -> tuple[Snapshot, tuple[ProviderError, ...]]:
-        answer = await self._clients.ask(
-            "autoscaling",
-            "DescribeScalingActivities",
-            AutoScalingGroupName=self._name,
-            MaxRecords=RECORDS,
-        )
-        now = server_time(answer)
-        recent = _activities.read(answer)
-        history = [one for one in recent if one.id not in self._told]
-        if not _capacity.is_final(group, history, self.since, self._patience, now):
+        history = await self._history()
+        if self._lowering is None and not self._is_final(group, history, group.at):
             return group, ()
         async with self._writing:
-            group = await describe_group(self._clients, self._name)
-            # More may have been asked for, or have come, in the meantime.
-            if not _capacity.is_final(group, history, self.since, self._patience, now):
-                return group, ()
-            if group.pending and not _capacity.is_protected(group):
-                self._warn_unprotected(group, self._counting(history))
-                return group, ()
-            # Of all that is told or made good no other word will be said.
-            self._told = frozenset(one.id for one in recent if one.is_failed_launch)
-            return await self._give_up(group, self._counting(history))
+            lowering = self._lowering
+            if lowering is None:
+                now, group = group.at, await describe_group(self._clients, self._name)
+                # More may have been asked for, have come, or have been told, in the meantime.
+                if not self._is_final(group, history, now):
+                    return group, ()
+                if group.pending and not _capacity.is_protected(group):
+                    self._warn_unprotected(group, self._counting(history))
+                    return group, ()
+                lowering = await self._lower(group, self._counting(history))
+            return await self._conclude(lowering, history)
+
+    async def _history(self) -> list[Activity]:
+        """Return what was done since more was asked for, the newest first."""
+        found: list[Activity] = []
+        page: dict[str, str] = {}
+        while True:
+            answer = await self._clients.ask(
+                "autoscaling",
+                "DescribeScalingActivities",
+                AutoScalingGroupName=self._name,
+                MaxRecords=RECORDS,
+                **page,
+            )
+            found += _activities.read(answer)
+            is_enough = len(found) >= MOST_RECORDS or (found and found[-1].started < self.since)
+            if is_enough or not answer.get("NextToken"):
+                return found
+            page = {"NextToken": answer["NextToken"]}
+
+    def _is_final(self, group: Snapshot, history: Sequence[Activity], now: datetime) -> bool:
+        untold = [one for one in history if one.id not in self._told]
+        return _capacity.is_final(group, untold, self.since, self._patience, now)
 
     def _counting(self, history: Sequence[Activity]) -> list[Activity]:
-        """Return the failures that count: those since more was asked for."""
-        return [one for one in history if one.is_failed_launch and one.started >= self.since]
+        """Return the failures that count: those since more was asked for that were not told."""
+        failed = [one for one in history if one.is_failed_launch and one.started >= self.since]
+        return [one for one in failed if one.id not in self._told]
 
-    async def _give_up(
-        self, before: Snapshot, failed: Sequence[Activity]
+    async def _lower(self, group: Snapshot, failed: list[Activity]) -> _Lowering:
+        """Lower the desired capacity to what is there."""
+        lowering = _Lowering(group, failed, _capacity.lowered(group))
+        if lowering.desired == group.desired:
+            return lowering
+        self._lowering = lowering
+        try:
+            await self._clients.change(
+                "autoscaling",
+                "SetDesiredCapacity",
+                AutoScalingGroupName=self._name,
+                DesiredCapacity=lowering.desired,
+                HonorCooldown=False,
+            )
+        except OutcomeUnknown:
+            pass  # The next look tells.
+        except ProviderError:
+            self._lowering = None
+            raise
+        return lowering
+
+    async def _conclude(
+        self, lowering: _Lowering, history: Sequence[Activity]
     ) -> tuple[Snapshot, tuple[ProviderError, ...]]:
-        desired = _capacity.lowered(before)
-        if desired == before.desired:
-            return before, ()
-        await self._clients.change(
-            "autoscaling",
-            "SetDesiredCapacity",
-            AutoScalingGroupName=self._name,
-            DesiredCapacity=desired,
-            HonorCooldown=False,
-        )
-        after = await describe_group(self._clients, self._name)
-        count = _capacity.lost(before, after)
-        return after, _activities.failures(failed, count, self._name)
+        """See what came of it that the desired capacity was lowered."""
+        before, failed, desired = lowering
+        group = before
+        if desired != before.desired:
+            group = await describe_group(self._clients, self._name)
+            self._lowering = None
+            if group.desired == before.desired:
+                return group, ()  # It was not done.
+        # Of all that is told or made good no other word will be said.
+        known = {one.id for one in history}
+        self._told = (self._told & known) | {one.id for one in failed}
+        return group, _activities.failures(failed, _capacity.lost(before, group), self._name)
 
     def _warn_unprotected(self, group: Snapshot, failed: Sequence[Activity]) -> None:
         reason = _activities.classify(failed[0], self._name)
-        ids = " ".join(one.id for one in group.members.values() if not one.protected)
+        unprotected = [one.id for one in group.members.values() if not one.protected]
         self._warn(
             "unprotected",
             "%d instances of %s are missing (%s), and stay wanted, because to take that back "
-            "could make AWS end instances that are not protected from scale-in; protect them: "
-            "aws autoscaling set-instance-protection --auto-scaling-group-name %s "
-            "--protected-from-scale-in --instance-ids %s",
+            "could make AWS end %d instances that are not protected from scale-in; protect "
+            "them: %s",
             group.pending,
             self._name,
             reason,
-            shlex.quote(self._name),
-            ids,
+            len(unprotected),
+            group_command(
+                self._name,
+                self._clients.region,
+                "set-instance-protection",
+                "--protected-from-scale-in",
+                "--instance-ids",
+                *unprotected[:MOST_PROTECTED],
+            ),
         )
 
     def _warn(self, what: str, message: str, *arguments: object) -> None:

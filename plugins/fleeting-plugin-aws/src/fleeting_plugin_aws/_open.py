@@ -47,8 +47,10 @@ async def open_group(
         capabilities = {Capability.SUSPEND}
         if config.interruption_queue_url is not None:
             capabilities.add(Capability.WATCH)
+        # The same name can be in each account and region; one manager may drive several of them.
+        clients.where = f"aws/{account_of(found)}/{clients.region}/{config.name}"
         info = GroupInfo(
-            id=f"aws/{clients.region}/{config.name}",
+            id=clients.where,
             max_size=int(found["MaxSize"]),
             version=__version__,
             capabilities=frozenset(capabilities),

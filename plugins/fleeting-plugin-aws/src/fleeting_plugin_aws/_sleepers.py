@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fleeting.errors import ProviderError, QuotaExceeded
 from fleeting.types import Accepted
 from fleeting_plugin_aws._describe import describe_group, describe_machines, state_of
+from fleeting_plugin_aws._findings import group_command
 from fleeting_plugin_aws._standby import STANDBY, Step, Wish, is_fulfilled, next_step, sleeping
 
 if TYPE_CHECKING:
@@ -62,7 +63,10 @@ class Sleepers:
             machines = await self._machines(group, ids)
             steps = self._steps({id: wish for id in ids if id in group.members}, group, machines)
             able = [id for id in ids if steps.get(id, Step.IMPOSSIBLE) is not Step.IMPOSSIBLE]
-            fitting, error = _within_limits(group, {id: steps[id] for id in able}, self._name)
+            fitting = _within_limits(group, {id: steps[id] for id in able})
+            error: ProviderError | None = None
+            if len(fitting) < len(able):
+                error = self._no_room(group, wish)
             if len(able) < len(ids):
                 missing = ", ".join(id for id in ids if id not in able)
                 error = ProviderError(
@@ -76,6 +80,19 @@ class Sleepers:
         if failed is not None and not accepted:
             raise failed
         return Accepted(len(accepted), tuple(accepted), failed or error)
+
+    def _no_room(self, group: Snapshot, wish: Wish) -> ProviderError:
+        limit, number = "min_size", group.minimum
+        if wish is Wish.WAKE:
+            limit, number = "max_size", group.maximum
+        option = f"--{limit.replace('_', '-')}"
+        command = group_command(
+            self._name, self._clients.region, "update-auto-scaling-group", option, "NUMBER"
+        )
+        return QuotaExceeded(
+            f"group {self._name} has a {limit} of {number}, so not all of these instances can "
+            f"{wish.value}; change it: {command}"
+        )
 
     async def progress(self, group: Snapshot) -> dict[str, Sleeping]:
         """Take the next steps, and return what a listing says of the instances concerned."""
@@ -100,8 +117,13 @@ class Sleepers:
         }
         steps = self._steps(self._wishes, group, machines)
         # Only a request may begin anew: one that was in service again is meant to be.
-        due = {id: step for id, step in steps.items() if step is not Step.ENTER_STANDBY}
-        _, refusal = await self._take(due)
+        undone = {Step.ENTER_STANDBY, Step.WAIT, Step.IMPOSSIBLE}
+        due = {id: step for id, step in steps.items() if step not in undone}
+        if not due:
+            return found
+        # To leave standby raises the desired capacity, which nobody may be about to set.
+        async with self._writing:
+            _, refusal = await self._take(due)
         if refusal is not None:
             logger.warning("%s; it is tried again with the next listing", refusal)
         return found
@@ -169,10 +191,8 @@ class Sleepers:
                 pass
 
 
-def _within_limits(
-    group: Snapshot, steps: Mapping[str, Step], name: str
-) -> tuple[list[str], ProviderError | None]:
-    """Return those for which a step is within the group's limits, and why not for the rest."""
+def _within_limits(group: Snapshot, steps: Mapping[str, Step]) -> list[str]:
+    """Return those for which a step is within the group's limits."""
     room = {
         Step.ENTER_STANDBY: max(0, group.desired - group.minimum),
         Step.START: max(0, group.maximum - group.desired),
@@ -184,10 +204,4 @@ def _within_limits(
             fitting.append(id)
             if step in room:
                 room[step] -= 1
-    if len(fitting) == len(steps):
-        return fitting, None
-    limit = f"min_size {group.minimum} or max_size {group.maximum}"
-    return fitting, QuotaExceeded(
-        f"group {name} has {group.desired} instances and cannot go beyond its {limit}; "
-        "change them with aws autoscaling update-auto-scaling-group"
-    )
+    return fitting

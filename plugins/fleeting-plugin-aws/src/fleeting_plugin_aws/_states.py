@@ -24,6 +24,7 @@ from fleeting.types import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
 __all__ = ("Member", "Snapshot", "is_absent", "life", "snapshot")
 
@@ -104,6 +105,7 @@ class Snapshot:
         maximum: its `MaxSize`.
         desired: how many instances AWS means it to have.
         members: those that are there, by id; without the warm pool.
+        at: when that moment was, by the cloud's clock, which has whole seconds.
         is_being_deleted: whether it goes, and its members with it.
     """
 
@@ -111,6 +113,7 @@ class Snapshot:
     maximum: int
     desired: int
     members: Mapping[str, Member]
+    at: datetime
     is_being_deleted: bool = False
 
     @property
@@ -134,13 +137,14 @@ def is_absent(member: Member) -> bool:
     return member.lifecycle in ABSENT
 
 
-def snapshot(group: Mapping[str, Any]) -> Snapshot:
-    """Read one group of an answer to `DescribeAutoScalingGroups`."""
+def snapshot(group: Mapping[str, Any], at: datetime) -> Snapshot:
+    """Read one group of an answer to `DescribeAutoScalingGroups`, given when that came."""
     return Snapshot(
         minimum=int(group["MinSize"]),
         maximum=int(group["MaxSize"]),
         desired=int(group["DesiredCapacity"]),
         members={member.id: member for member in _members(group.get("Instances", ()))},
+        at=at,
         is_being_deleted=bool(group.get("Status")),
     )
 

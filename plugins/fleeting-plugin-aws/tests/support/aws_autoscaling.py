@@ -135,7 +135,7 @@ class AutoScaling:
             InstanceId=member.id,
             ShouldDecrementDesiredCapacity=True,
         )
-        await self._world.power_off(member.id)
+        await self._world.power_off(member.id, for_good=True)
         return activity
 
     async def _launch(self, group: Group) -> None:

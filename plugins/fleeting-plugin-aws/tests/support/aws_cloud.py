@@ -78,6 +78,7 @@ class AwsCloud:
     Attributes:
         url: the `endpoint_url` of all services.
         region: the only region.
+        moto_url: the same of moto alone, which forgives everything.
     """
 
     def __init__(self, moto: Moto) -> None:
@@ -85,6 +86,7 @@ class AwsCloud:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.region = REGION
+        self.moto_url = moto.url
         self._session: Any = get_session()  # one for all: it remembers the service models
         self._engine = Engine(moto.url, REGION)
         self._machines = Machines(self._lets_in)

@@ -194,7 +194,7 @@ class Ec2:
         await self._world.engine.call("ec2", "StopInstances", InstanceIds=InstanceIds, **options)
         for id in InstanceIds:
             self._change_power(id, "stopping")
-            await self._world.power_off(id)
+            await self._world.power_off(id, for_good=False)
             found = self._world.find_member(id)
             if found is not None and found[1].state == SERVING:
                 # The group takes it for ill, and will replace it.

@@ -222,10 +222,11 @@ class World:
                 box.address = self.machines.new_address()
             self.machines.start(id, box.address, box.host_key)
 
-    async def power_off(self, id: str) -> None:
+    async def power_off(self, id: str, *, for_good: bool) -> None:
         """Stop an instance, and whatever runs on it."""
-        self.box(id).is_off = True
-        await self.machines.stop(id)
+        box = self.box(id)
+        box.is_off = True
+        await self.machines.stop(id, address=None if for_good else box.address)
 
     def lets_in(self, id: str, user: str, key: asyncssh.SSHKey) -> bool:
         """Return whether a user may log in: with a key that was just sent, or one that is known."""

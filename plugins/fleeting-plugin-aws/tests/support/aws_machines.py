@@ -56,6 +56,7 @@ class Machines:
         self._root = tempfile.mkdtemp(prefix="aws-machines-")
         self._nursery: tuple[socket.socket, subprocess.Popen[bytes], Outbox] | None = None
         self._lives: dict[str, asyncio.Task[None]] = {}
+        self._places: dict[str, socket.socket] = {}
         self._count = 0
         self._boots = 0
 
@@ -72,22 +73,37 @@ class Machines:
             os.close(lock)
             channel.setblocking(False)  # noqa: FBT003 - it has no name
             self._nursery = channel, process, Outbox(channel)
+        if place := self._places.pop(id, None):
+            place.close()
         self._boots += 1
         folder = f"{self._root}/instances/{id}-{self._boots}"
         machine = _Machine(self, id, (address, self.port), host_key, folder)
         self._lives[id] = asyncio.create_task(machine.live(self._nursery[2], self.boot_seconds))
 
-    async def stop(self, id: str) -> None:
-        """Switch a machine off: connections break, processes end, files are gone."""
+    async def stop(self, id: str, *, address: str | None = None) -> None:
+        """Switch a machine off: connections break, processes end, files are gone.
+
+        Args:
+            id: which one.
+            address: where it will listen again; None if it is off for good. A socket stays
+                bound there, so that this process has one for it whether it is on or off: who
+                counts what a client leaves behind counts those of the cloud, too.
+        """
+        if place := self._places.pop(id, None):
+            place.close()
         life = self._lives.pop(id, None)
         if life is not None:
             life.cancel()
             with suppress(asyncio.CancelledError):
                 await life
+            if address is not None:
+                self._places[id] = socket.socket()
+                self._places[id].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self._places[id].bind((address, self.port))
 
     async def stop_all(self) -> None:
         """Switch all machines off."""
-        for id in list(self._lives):
+        for id in [*self._lives, *self._places]:
             await self.stop(id)
 
     async def close(self) -> None:
