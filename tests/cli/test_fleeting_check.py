@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ class Failing(FakeProvider):
 
 def target(provider: FakeProvider) -> Target:
     """Return the name of a fake group."""
-    return Target("plugin fake", provider, provider.config_type(), GroupSettings())
+    return Target("plugin fake", provider, provider.config_type(), GroupSettings(), "--plugin fake")
 
 
 def test_a_group_that_is_fine(farm: Farm) -> None:
@@ -53,7 +54,9 @@ def test_a_group_that_is_fine(farm: Farm) -> None:
     done = farm.run("check", "local", *farm.named[2:])
     assert done.returncode == 0, done.stderr
     finding, end = done.stdout.splitlines()
-    assert finding.startswith(f"info: reachable: instance {id} was reached and has run a command")
+    assert finding.startswith(
+        f"info: reachable: instance {id} was reached, has run a command and taken"
+    )
     assert end == "plugin local: nothing stands in the way"
 
 
@@ -62,7 +65,10 @@ def test_without_an_instance_nothing_is_proven(farm: Farm) -> None:
     done = farm.run("check", "local", *farm.named[2:], "--json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
-    assert [one["code"] for one in found["findings"]] == ["no-instance"]
+    [finding] = found["findings"]
+    assert finding["code"] == "no-instance"
+    words = "--plugin local --plugin-config root=... --plugin-config persistent=..."
+    assert finding["fix"] == f"fleeting group increase 1 --wait {words}"
     assert (found["group"], found["plugin"]) == ("plugin local", "local")
     assert found["verdict"] == "warning"
     assert farm.ids() == []
@@ -119,6 +125,21 @@ def test_an_instance_that_cannot_be_reached_is_an_error(farm: Farm) -> None:
     assert "connection refused" in first
     assert "connector_config" in fix
     assert end == "plugin local: 1 error"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a folder that takes no files")
+def test_an_instance_that_takes_no_files_is_a_warning(farm: Farm) -> None:
+    """Jobs that copy nothing would run there; what they would miss is said before the first."""
+    [id] = farm.grow(1)
+    home = farm.folder / "farm" / "instances" / id / "home"
+    home.rmdir()
+    home.symlink_to("/proc")
+    done = farm.run("check", "local", *farm.named[2:])
+    assert done.returncode == 0
+    first, fix, end = done.stdout.splitlines()
+    assert first.startswith(f"warning: no-files: instance {id} was reached and runs commands, but ")
+    assert "SFTP" in fix
+    assert end == "plugin local: 1 warning"
 
 
 def test_the_file_says_how_to_reach_instances(farm: Farm) -> None:

@@ -371,6 +371,8 @@ def test_a_bug_of_a_plugin_is_a_sentence() -> None:
         perform(show_status, target(group), as_json=False)
     provider = FakeProvider()
     provider.errors.append(KeyError("region"))
-    broken = Target("plugin fake", provider, provider.config_type(), GroupSettings())
+    broken = Target(
+        "plugin fake", provider, provider.config_type(), GroupSettings(), "--plugin fake"
+    )
     with pytest.raises(ProviderError, match="plugin fake did not open: the plugin has a bug"):
         perform(show_status, broken, as_json=False)

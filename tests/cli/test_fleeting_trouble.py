@@ -124,7 +124,7 @@ class Checking(Prepared):
 
 def named(provider: Prepared) -> Target:
     """Return the name of the group of a provider."""
-    return Target("plugin fake", provider, None, GroupSettings())
+    return Target("plugin fake", provider, None, GroupSettings(), "--plugin fake")
 
 
 # Plugins that break their contract.

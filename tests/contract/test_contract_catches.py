@@ -42,6 +42,7 @@ CAUGHT_BY = {
     "TestDecreaseLowersTooMuch": "test_repeated_decrease_lowers_the_size_once",
     "TestComingStays": "test_decrease_of_an_instance_that_comes",
     "TestConnectLoses": "test_command_runs_on_the_instance",
+    "TestConnectTruncates": "test_files_are_copied",
     "TestNameless": "test_info_names_the_group",
     "TestNamesOthers": "test_increase_names_the_instances_that_come",
     "TestRunningIsSick": "test_heartbeat_of_running_instance",

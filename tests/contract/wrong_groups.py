@@ -26,6 +26,7 @@ from wrong_contract import WrongContract
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from fleeting.abc import InstanceGroup
     from fleeting.testing import FakeConnection
@@ -388,6 +389,23 @@ class TestConnectLoses(WrongContract):
             if self._has(self.lost, *State):
                 self.vanish(self.lost)
             return await super().update()
+
+
+class TestConnectTruncates(WrongContract):
+    class Group(FakeInstanceGroup):
+        """Its instances keep no more than the beginning of a file."""
+
+        @override
+        async def connect(self, info: ConnectInfo) -> FakeConnection:
+            connection = await super().connect(info)
+            get = connection.get
+
+            async def get_less(source: str, destination: Path) -> None:
+                await get(source, destination)
+                await anyio.to_thread.run_sync(os.truncate, destination, 1000)
+
+            setattr(connection, "get", get_less)  # noqa: B010 - type checkers refuse the plain form
+            return connection
 
 
 class TestNameless(WrongContract):

@@ -144,4 +144,4 @@ class Prepared(FakeProvider):
 
 def target(group: FakeInstanceGroup) -> Target:
     """Return the name of a group that is there already."""
-    return Target("plugin fake", Prepared(group), None, GroupSettings())
+    return Target("plugin fake", Prepared(group), None, GroupSettings(), "--plugin fake")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
+import tempfile
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,12 +15,13 @@ import click
 from fleeting.cli._hand import CALL_SECONDS, bounded, expect, opened, reach
 from fleeting.cli._status import list_instances
 from fleeting.cli._text import plain
-from fleeting.errors import ConfigError, FleetingError
+from fleeting.errors import ConfigError, FleetingError, TransferFailed
 from fleeting.types import Finding, Severity, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from fleeting.abc import Connection
     from fleeting.cli._hand import Hand
     from fleeting.cli._target import Target
 
@@ -96,14 +100,14 @@ async def _reachability(target: Target) -> Finding:
     """Find out whether jobs would get to an instance, if there is one to try it with."""
     try:
         async with opened(target) as hand:
-            return await _reach_one(hand)
+            return await _reach_one(hand, target.words)
     except ConfigError as error:
         return Finding(Severity.ERROR, "not-opened", "; ".join(error.problems))
     except FleetingError as error:
         return Finding(Severity.ERROR, "not-opened", str(error))
 
 
-async def _reach_one(hand: Hand) -> Finding:
+async def _reach_one(hand: Hand, words: str) -> Finding:
     try:
         listing = await list_instances(hand)
     except FleetingError as error:
@@ -114,7 +118,7 @@ async def _reach_one(hand: Hand) -> Finding:
             Severity.WARNING,
             "no-instance",
             "no instance runs, so it is not proven that one can be reached",
-            "start one with `fleeting group increase 1 --wait`, and check again",
+            f"fleeting group increase 1 --wait {words}",
         )
     return await _reach_this(hand, running[0])
 
@@ -125,6 +129,7 @@ async def _reach_this(hand: Hand, id: str) -> Finding:
         async with reach(hand, id) as connection:
             call = connection.run("true", timeout=COMMAND_TIMEOUT)
             completed = await bounded(call, CALL_SECONDS, f"instance {id} ran no command")
+            uncopied = await _copy_file(connection) if completed.succeeded else ""
     except (FleetingError, OSError) as error:
         return Finding(
             Severity.ERROR,
@@ -134,8 +139,18 @@ async def _reach_this(hand: Hand, id: str) -> Finding:
             "connector_config]; else let the network and the instance accept the connection",
         )
     seconds = anyio.current_time() - began
+    if uncopied:
+        return Finding(
+            Severity.WARNING,
+            "no-files",
+            f"instance {id} was reached and runs commands, but takes no files: {uncopied}",
+            "let its SSH server offer the SFTP subsystem, and its user write to its home, or run "
+            "no jobs that copy files",
+        )
     if completed.succeeded:
-        text = f"instance {id} was reached and has run a command within {seconds:.1f} s"
+        text = (
+            f"instance {id} was reached, has run a command and taken a file within {seconds:.1f} s"
+        )
         return Finding(Severity.INFO, "reachable", text)
     how = "took too long" if completed.timed_out else f"ended with {completed.status}"
     return Finding(
@@ -144,6 +159,20 @@ async def _reach_this(hand: Hand, id: str) -> Finding:
         f"instance {id} was reached, and the command `true` {how} there",
         "look at the user's shell and its start-up files on the instance",
     )
+
+
+async def _copy_file(connection: Connection) -> str:
+    """Copy a small file to the instance, as jobs do, and remove it; return why not, if so."""
+    name = f".fleeting-check-{secrets.token_hex(8)}"
+    with tempfile.NamedTemporaryFile() as source:
+        try:
+            copying = connection.put(Path(source.name), name)
+            await bounded(copying, CALL_SECONDS, "the copying did not end")
+        except TransferFailed as error:
+            return str(error)
+    removal = connection.run(f"rm -f {name}", timeout=COMMAND_TIMEOUT)
+    await bounded(removal, CALL_SECONDS, "the copied file was not removed")
+    return ""
 
 
 def _document(target: Target, findings: Sequence[Finding]) -> dict[str, Any]:

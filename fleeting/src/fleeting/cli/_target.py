@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,15 @@ class Target:
         provider: opens it.
         config: what to open it with; may hold secrets.
         settings: what the provider may know.
+        words: what names it on a command line, for a command that is told to somebody; the
+            settings of a plugin may hold secrets, so of those only the keys.
     """
 
     label: str
     provider: Provider
     config: Any
     settings: GroupSettings
+    words: str
 
 
 def plugin_config_option(command: F) -> F:
@@ -124,7 +128,10 @@ def _of_a_plugin(name: str, assignments: tuple[str, ...], connector: tuple[str, 
     words = parse_assignments(assignments, where="--plugin-config")
     config = decode(words, provider.config_type, where="--plugin-config")
     settings = GroupSettings(connector=_connector(ConnectorSettings(), connector))
-    return Target(f"plugin {provider.name}", provider, config, settings)
+    # Whoever reads them has just typed the values.
+    given = [f"--plugin-config {one.partition('=')[0]}=..." for one in assignments]
+    named = " ".join([f"--plugin {provider.name}", *given])
+    return Target(f"plugin {provider.name}", provider, config, settings, named)
 
 
 def _of_a_file(path: Path, runner: str | None, connector: tuple[str, ...]) -> Target:
@@ -141,7 +148,9 @@ def _of_a_file(path: Path, runner: str | None, connector: tuple[str, ...]) -> Ta
     provider = Registry().provider(found.entry.plugin)
     config = decode(found.entry.plugin_config, provider.config_type, where=found.where)
     settings = GroupSettings(found.maximum, _connector(found.entry.connector, connector))
-    return Target(f"runner {found.label}", provider, config, settings)
+    named = f"-c {shlex.quote(str(path))}"
+    named += f" --runner {shlex.quote(runner)}" if runner is not None else ""
+    return Target(f"runner {found.label}", provider, config, settings, named)
 
 
 def _connector(settings: ConnectorSettings, assignments: tuple[str, ...]) -> ConnectorSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from fleeting.testing._secrets import shows_secret
 from fleeting.types import Capability, Notice, Severity, State
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fleeting.abc import InstanceGroup
     from fleeting.testing._examination import Examination
 
@@ -30,7 +33,7 @@ _WORST_FIRST = list(Severity)
 class ConnectTests(ContractBase):
     """Reaching an instance."""
 
-    @shows(Promise.CONNECTING, adds=1)
+    @shows(Promise.IDENTITY, adds=1)
     async def test_connect_info_is_about_the_instance(self, open_group: OpenGroup) -> None:
         """The answer of `connect_info` is about the instance, and so is the next one."""
         async with self.examined(open_group, adds=1) as examination:
@@ -56,6 +59,22 @@ class ConnectTests(ContractBase):
                 f"{id} does not run any more after a connection to it",
             )
             await examination.call(examination.group.heartbeat, id)
+
+    @shows(Promise.CONNECTING, adds=1)
+    async def test_files_are_copied(self, open_group: OpenGroup, tmp_path: Path) -> None:
+        """A file that is copied to an instance comes back as it was: jobs bring some along."""
+        if not self.can_connect:
+            pytest.skip("the instances are declared not to be reached from here")
+        name, content = f"contract-{uuid.uuid4().hex}", bytes(range(256)) * 300
+        there, back = tmp_path / "there", tmp_path / "back"
+        there.write_bytes(content)
+        async with self.examined(open_group, adds=1) as examination:
+            (id,) = await examination.grow(1)
+            info = await examination.call(examination.group.connect_info, id)
+            async with await self.connect(examination.group, info) as connection:
+                await connection.put(there, name)
+                await connection.get(name, back)
+        expect(back.read_bytes() == content, f"a file came back from {id} with another content")
 
 
 class CapabilityTests(ContractBase):
