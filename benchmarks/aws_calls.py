@@ -141,7 +141,8 @@ def main(instances: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         moto = Moto(Path(folder))
         cloud = AwsCloud(moto)
-        cloud.group("builders", maximum=instances)
+        counts = sorted({1, 10, instances})
+        cloud.group("builders", maximum=max(counts))
         config = {
             "name": "builders",
             "region": cloud.region,
@@ -149,7 +150,6 @@ def main(instances: int) -> None:
             "requests_per_second": 1000.0,
         }
         rows = measure_opening(config)
-        counts = sorted({1, 10, instances})
         rows += anyio.run(measure_requests, cloud, config, counts)
         cloud.close()
         moto.close()

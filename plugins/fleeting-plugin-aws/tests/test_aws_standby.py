@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from typing_extensions import override
 
-from aws_errors import AccessDenied, LostReply, Throttled
+from aws_errors import AccessDenied, AwsError, Fault, LostReply, Throttled
 from aws_plugin import open_group, states
 from fleeting.errors import PermissionDenied, ProviderError, QuotaExceeded
 from fleeting.types import Accepted, State
@@ -214,3 +215,32 @@ async def test_who_wakes_up_is_not_overlooked_by_who_grows(cloud: AwsCloud) -> N
             await until(cloud, group, id, State.RUNNING)
         assert (cloud.desired("builders"), len((await group.update()).instances)) == (3, 3)
         assert set(cloud.members("builders").values()) == {"InService"}
+
+
+class SpotStays(Fault):
+    """EC2 refuses to stop instances among which is one of a spot request."""
+
+    @override
+    def error(self, service: str, operation: str) -> AwsError:
+        return AwsError(
+            "UnsupportedOperation",
+            "You can't stop the Spot Instance 'i-0' because it is associated with a one-time Spot"
+            " Instance request. You can only stop Spot Instances associated with persistent Spot"
+            " Instance requests.",
+        )
+
+
+async def test_who_cannot_be_stopped_keeps_no_other_awake(cloud: AwsCloud) -> None:
+    """Of several that are to sleep, the one that EC2 does not stop serves again; others sleep."""
+    cloud.group("builders", desired=3)
+    async with open_group(cloud) as group:
+        ids = sorted(states(await group.update()))
+        assert (await group.suspend(ids)).count == 3
+        cloud.fail("StopInstances", SpotStays(), times=2)  # All together, and the first alone.
+        for _ in range(10):
+            found = states(await group.update())
+            cloud.settle()
+        [awake] = [id for id, state in found.items() if state is State.RUNNING]
+        assert {found[id] for id in ids if id != awake} == {State.SUSPENDED}
+        with pytest.raises(ProviderError, match="one-time Spot Instance request"):
+            await group.suspend([awake])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fleeting.errors import ProviderError, QuotaExceeded
 from fleeting.types import Accepted
 from fleeting_plugin_aws._describe import describe_group, describe_machines, state_of
+from fleeting_plugin_aws._errors import Refused
 from fleeting_plugin_aws._findings import group_command
 from fleeting_plugin_aws._standby import STANDBY, Step, Wish, is_fulfilled, next_step, sleeping
 
@@ -125,7 +126,7 @@ class Sleepers:
         async with self._writing:
             _, refusal = await self._take(due)
         if refusal is not None:
-            logger.warning("%s; it is tried again with the next listing", refusal)
+            logger.warning("%s; the next listing goes on with what can be done", refusal)
         return found
 
     def _steps(
@@ -156,13 +157,17 @@ class Sleepers:
         last: ProviderError | None = None
         for step in (Step.ENTER_STANDBY, Step.STOP, Step.START, Step.EXIT_STANDBY):
             ids = [id for id, one in steps.items() if one is step]
-            for batch in (ids[start : start + BATCH] for start in range(0, len(ids), BATCH)):
+            batches = [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
+            for batch in batches:
                 try:
                     await self._send(step, batch)
                     done.update(batch)
                 except ProviderError as error:
                     last = error
-                    if step is Step.STOP and not error.retryable:
+                    if isinstance(error, Refused) and len(batch) > 1:
+                        # One that cannot, such as a spot instance, fails the request of all.
+                        batches += [[id] for id in batch]
+                    elif step is Step.STOP and not error.retryable:
                         # It cannot be stopped at all, so it is to serve again.
                         self._wishes.update(dict.fromkeys(batch, Wish.WAKE))
                         self._sleepless.update(dict.fromkeys(batch, error))
