@@ -149,6 +149,16 @@ def test_the_settings_of_an_installed_plugin_are_checked(command: Command) -> No
     ]
 
 
+def test_another_version_of_a_plugin_is_an_error(command: Command) -> None:
+    """That a plugin is installed in a version which the file does not mean stops a run, too."""
+    text = '[[runners]]\nname = "a"\n[runners.autoscaler]\nplugin = "local:99"\nmax_instances = 1\n'
+    (command.folder / "other.toml").write_text(text)
+    done = command.run("config", "check", "other.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: other.toml: runners[0].autoscaler.plugin_config: " in done.stderr
+    assert "and 'local:99' is asked for; run `fleeting install --upgrade local:99`" in done.stderr
+
+
 def test_what_is_shown_is_what_was_read(command: Command) -> None:
     """What `show` prints is TOML, and as a file it means the same settings."""
     done = command.run("config", "show", "good.toml")

@@ -147,7 +147,10 @@ def test_connector_has_no_keys_of_its_own(plugins: PluginFolder) -> None:
     [
         (["lcal"], "did you mean 'local'? Otherwise try `fleeting install lcal`"),
         (["quantum:2"], "broken, local, twice); try `fleeting install quantum:2`"),
-        (["local:99"], "(installed: local 1.0.0); try `fleeting install local:99`"),
+        (
+            ["local:99"],
+            "in version 1.0.0, and 'local:99' is asked for; run `fleeting install --upgrade",
+        ),
         (["a b"], "'a b' names no plugin"),
         (["broken"], "plugin 'broken' of fleeting-plugin-broken is installed but broken: OSError"),
         (["twice"], "the plugin name 'twice' is claimed by"),

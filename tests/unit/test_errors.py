@@ -12,6 +12,7 @@ from fleeting.errors import (
     PermissionDenied,
     PluginBroken,
     PluginConflict,
+    PluginMismatch,
     PluginNotFound,
     ProviderError,
     Throttled,
@@ -22,6 +23,7 @@ WORDED = [
     PluginNotFound("connector", "telnet", [], "try another"),
     PluginConflict("plugin", "aws", ["one 1.0", "other 2.0"]),
     PluginBroken("aws", "fleeting-plugin-aws", "ImportError: no boto"),
+    PluginMismatch("aws", "1.0", "aws:2"),
 ]
 
 

@@ -4,6 +4,7 @@ FleetingError
 ├── ConfigError
 ├── PluginError
 │   ├── PluginNotFound
+│   ├── PluginMismatch
 │   ├── PluginConflict
 │   └── PluginBroken
 ├── InstallError
@@ -64,6 +65,7 @@ __all__ = (
     "PluginBroken",
     "PluginConflict",
     "PluginError",
+    "PluginMismatch",
     "PluginNotFound",
     "ProviderError",
     "QuotaExceeded",
@@ -106,6 +108,23 @@ class PluginNotFound(PluginError):
         self.installed = tuple(installed)
         known = ", ".join(installed) or "none"
         super().__init__(f"no {kind} named {name!r} is installed (installed: {known}); {hint}")
+
+
+class PluginMismatch(PluginError):
+    """A plugin is installed, and not in the version that was asked for.
+
+    Attributes:
+        name: of the plugin.
+        version: that is installed.
+    """
+
+    def __init__(self, name: str, version: str, reference: str) -> None:
+        self.name = name
+        self.version = version
+        super().__init__(
+            f"plugin {name!r} is installed in version {version}, and {reference!r} is asked for; "
+            f"run `fleeting install --upgrade {reference}`, or ask for the version that is there"
+        )
 
 
 class PluginConflict(PluginError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fleeting._metadata import PluginEntry, entry_points
-from fleeting.errors import PluginBroken, PluginConflict, PluginNotFound
+from fleeting.errors import PluginBroken, PluginConflict, PluginMismatch, PluginNotFound
 
 if TYPE_CHECKING:
     from fleeting.abc import Connector, Provider
@@ -50,7 +50,8 @@ class Registry:
 
         Raises:
             ConfigError: this is no reference.
-            PluginNotFound: nothing installed has that name, or not in such a version.
+            PluginNotFound: nothing installed has that name.
+            PluginMismatch: it is installed in another version.
             PluginConflict: two distributions have it.
             PluginBroken: it cannot be imported, or registers no provider of that name.
         """
@@ -128,6 +129,4 @@ def _registers_nothing(group: str, name: str, noun: str) -> PluginBroken:
 def _check_version(wanted: PluginReference) -> None:
     claims = [entry for entry in _entries(PROVIDERS) if entry.name == wanted.name]
     if claims and not any(wanted.accepts(entry.version) for entry in claims):
-        known = [f"{entry.name} {entry.version}" for entry in claims]
-        hint = f"try `fleeting install --upgrade {wanted}`"
-        raise PluginNotFound("plugin", str(wanted), known, hint)
+        raise PluginMismatch(wanted.name, claims[0].version, str(wanted))

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
-from fleeting.errors import PluginConflict, PluginError, PluginNotFound
+from fleeting.errors import PluginConflict, PluginError, PluginMismatch, PluginNotFound
 from fleeting.registry import PluginEntry, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fleeting.keys import Key
-    from fleeting.references import PluginReference
     from fleeting.verification import Plugin, Report
 
 __all__ = ("command",)
@@ -82,7 +81,8 @@ def _find(text: str) -> Plugin:
 
     Raises:
         ConfigError: this names no plugin.
-        PluginNotFound: it is not installed, or not in such a version.
+        PluginNotFound: it is not installed.
+        PluginMismatch: it is installed in another version.
         PluginConflict: two distributions have it.
     """
     from fleeting.config import nearest
@@ -104,15 +104,10 @@ def _find(text: str) -> Plugin:
     if len(claims) > 1:
         distributions = [f"{one.distribution} {one.version}" for one in claims]
         raise PluginConflict("plugin", reference.name, distributions)
-    _check_version(reference, claims[0])
-    return kind, claims[0]
-
-
-def _check_version(reference: PluginReference, entry: PluginEntry) -> None:
+    [entry] = claims
     if not reference.accepts(entry.version):
-        known = [f"{entry.name} {entry.version}"]
-        hint = f"try `fleeting install {reference}`"
-        raise PluginNotFound("plugin", str(reference), known, hint)
+        raise PluginMismatch(entry.name, entry.version, str(reference))
+    return kind, entry
 
 
 def _ask(kind: str, entry: PluginEntry) -> _Facts:
