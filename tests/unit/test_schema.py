@@ -46,7 +46,7 @@ class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Example(Base, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"id": "ID"}):
-    group: Annotated[str, msgspec.Meta(min_length=1)]
+    group: Annotated[str, msgspec.Meta(min_length=1, pattern="^[a-z]+$")]
     """Which group.
 
     It must exist.
@@ -69,7 +69,12 @@ def test_keys_are_told_in_the_words_of_a_file() -> None:
     """Types, defaults, texts and the keys of tables below are those that a person writes."""
     assert list_keys(Example) == [
         Key(name="region", type='"north" or 3', default=3, text="where it is."),
-        Key(name="group", type="string", required=True, text="Which group. It must exist."),
+        Key(
+            name="group",
+            type="string, matching ^[a-z]+$",
+            required=True,
+            text="Which group. It must exist.",
+        ),
         Key(name="ID", type="path", text="Not what follows in a comment."),
         Key(name="size", type='"small" or "large"', default="small"),
         Key(name="wait", type="duration", default="1m30s"),

@@ -106,7 +106,8 @@ def _type_words(shape: Any) -> str:
         for bound, word in _BOUNDS.items()
         if (limit := getattr(meta, bound)) is not None
     ]
-    return ", ".join([words, *limits])
+    patterns = [f"matching {meta.pattern}" for meta in metas if meta.pattern is not None]
+    return ", ".join([words, *limits, *patterns])
 
 
 def _member_words(shape: Any) -> str:

@@ -259,7 +259,8 @@ class ConnectorSettings:
         os: this and all that has no words here is as in `ConnectInfo`.
         protocol_port: the port.
         key_path: the file with the private key.
-        use_static_credentials: do not provision credentials for each instance.
+        use_static_credentials: do not provision credentials for each instance; a provider
+            that would make or push a key leaves it out, and the operator's own are used.
         keepalive: how often an idle connection is tested.
         timeout: the total time for one connection to come about.
         use_external_addr: whether to prefer the external address.
