@@ -238,8 +238,9 @@ async def test_who_cannot_be_stopped_keeps_no_other_awake(cloud: AwsCloud) -> No
         assert (await group.suspend(ids)).count == 3
         cloud.fail("StopInstances", SpotStays(), times=2)  # All together, and the first alone.
         for _ in range(10):
-            found = states(await group.update())
+            await group.update()
             cloud.settle()
+        found = states(await group.update())
         [awake] = [id for id, state in found.items() if state is State.RUNNING]
         assert {found[id] for id in ids if id != awake} == {State.SUSPENDED}
         with pytest.raises(ProviderError, match="one-time Spot Instance request"):
