@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -235,3 +236,23 @@ def test_a_listing_that_fails_is_a_finding(capsys: pytest.CaptureFixture[str]) -
 
     assert perform(check_group, target(Unlisted()), connects=True, as_json=False) == 1
     assert "error: not-listed: it may not list" in capsys.readouterr().out
+
+
+def test_what_opening_warns_of_is_not_told_twice(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A provider warns of its findings when it opens a group; a check has told them already."""
+
+    class Talking(FakeProvider):
+        @override
+        @asynccontextmanager
+        async def open(
+            self, config: FakeConfig, settings: GroupSettings
+        ) -> AsyncGenerator[FakeInstanceGroup]:
+            logging.getLogger("fleeting").warning("it will hurt")
+            async with super().open(config, settings) as group:
+                yield group
+
+    assert perform(check_group, target(Talking()), connects=True, as_json=False) == 0
+    assert "no-instance" in capsys.readouterr().out
+    assert caplog.records == []

@@ -191,7 +191,8 @@ class GroupInfo:
     """What a group is, known as soon as it is open.
 
     Attributes:
-        id: names the group for ever and everywhere, such as `aws/eu-central-1/builders`.
+        id: names the group for ever and everywhere, such as
+            `aws/123456789012/eu-central-1/builders`.
         max_size: how many instances it can have at most; None if it knows no limit.
         version: of the plugin.
         capabilities: what it can do beyond the ordinary.

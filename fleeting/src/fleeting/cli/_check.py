@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import tempfile
 from datetime import timedelta
@@ -98,6 +99,10 @@ async def _ask_provider(target: Target) -> list[Finding]:
 
 async def _reachability(target: Target) -> Finding:
     """Find out whether jobs would get to an instance, if there is one to try it with."""
+    # What opening warns of has been found, and is told with its fix.
+    logger = logging.getLogger("fleeting")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         async with opened(target) as hand:
             return await _reach_one(hand, target.words)
@@ -105,6 +110,8 @@ async def _reachability(target: Target) -> Finding:
         return Finding(Severity.ERROR, "not-opened", "; ".join(error.problems))
     except FleetingError as error:
         return Finding(Severity.ERROR, "not-opened", str(error))
+    finally:
+        logger.setLevel(level)
 
 
 async def _reach_one(hand: Hand, words: str) -> Finding:
