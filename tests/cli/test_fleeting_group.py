@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from farm import target
+from fleeting._text import plain
 from fleeting.cli._hand import perform
 from fleeting.cli._resize import Growth, growth, increase, suspend_or_resume
 from fleeting.cli._status import show_status
 from fleeting.cli._target import Target
-from fleeting.cli._text import plain
 from fleeting.errors import OutOfCapacity, ProviderError
 from fleeting.lock import driving
 from fleeting.testing import FakeInstanceGroup, FakeProvider, Reply

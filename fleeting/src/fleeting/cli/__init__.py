@@ -8,16 +8,13 @@ module in this package and name it in `COMMANDS`.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from fleeting import __version__
-from fleeting._descriptors import open_standard_streams
-from fleeting.cli._text import plain
-from fleeting.errors import ConfigError, FleetingError, InstallError, PluginError
+from fleeting._program import run_program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,47 +62,5 @@ def _command_group() -> None:
 
 
 def main() -> None:
-    """Run the command and exit with its code.
-
-    0 is success, 1 that the answer is no, 2 that what was given is wrong, 3 that the system,
-    the network or the cloud refused, 130 that somebody interrupted.
-    """
-    open_standard_streams()
-    sys.exit(_main())
-
-
-def _main() -> int:
-    try:
-        code = _command_group.main(prog_name="fleeting", standalone_mode=False)
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        context = getattr(error, "ctx", None)
-        if context is not None:
-            click.echo(f"See `{context.command_path} --help`.", err=True)
-        return 2
-    except FleetingError as error:
-        return _tell(error)
-    except OSError as error:
-        # Such as a full disk below standard output, which would be told again at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        click.echo(f"error: {plain(_refusal(error))}", err=True)
-        return 3
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return 130
-    return code if isinstance(code, int) else 0
-
-
-def _refusal(error: OSError) -> str:
-    # The words become part of a sentence; the name of a file stays what it is.
-    words = (error.strerror or str(error)).lower()
-    return f"the system refused: {words}{f' at {error.filename}' if error.filename else ''}"
-
-
-def _tell(error: FleetingError) -> int:
-    """Say what went wrong, a line for each problem, and return the exit code."""
-    for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
-        click.echo(f"error: {plain(problem)}", err=True)
-    if isinstance(error, InstallError):
-        return 3 if error.retryable else 1
-    return 2 if isinstance(error, ConfigError | PluginError) else 3
+    """Run the command and exit with its code."""
+    sys.exit(run_program(_command_group, "fleeting"))

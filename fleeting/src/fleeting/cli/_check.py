@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
+from fleeting._text import plain
 from fleeting.cli._hand import CALL_SECONDS, bounded, expect, opened, reach
 from fleeting.cli._status import list_instances
-from fleeting.cli._text import plain
 from fleeting.errors import ConfigError, FleetingError, TransferFailed
 from fleeting.types import Finding, Severity, State
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fleeting._text import plain
 from fleeting.cli._hand import opened, reach
 from fleeting.cli._streams import STDERR, STDOUT, chunks, write_all
-from fleeting.cli._text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

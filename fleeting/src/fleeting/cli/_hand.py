@@ -13,9 +13,9 @@ import click
 
 import fleeting
 from fleeting._run import first_error
+from fleeting._text import plain
 from fleeting.abc import InstanceGroup
 from fleeting.cli._endings import Endings
-from fleeting.cli._text import plain
 from fleeting.errors import ConfigError, FleetingError, ProviderError
 from fleeting.types import Accepted, ConnectInfo
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
+from fleeting._text import plain
 from fleeting.cli._hand import opened
 from fleeting.cli._status import instance_table, list_instances
 from fleeting.cli._streams import read_line
-from fleeting.cli._text import plain
 from fleeting.errors import GroupHeld, NotSupported, ProviderError
 from fleeting.lock import driving
 from fleeting.types import Accepted, Capability, Listing, State

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleeting._text import plain
 from fleeting.cli._hand import opened
 from fleeting.cli._table import table
-from fleeting.cli._text import plain
 from fleeting.errors import ConfigError
 from fleeting.lock import lock_path, read_holder
 from fleeting.types import Listing

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import click
 
+from fleeting._text import plain
 from fleeting.cli._endings import undone
 from fleeting.cli._hand import bug, expect, opened
 from fleeting.cli._status import instance_table, list_instances, summary
 from fleeting.cli._streams import STDOUT
-from fleeting.cli._text import plain
 from fleeting.errors import FleetingError, ProviderError
 from fleeting.types import Capability, Listing, Notice
 
