@@ -125,7 +125,7 @@ def test_plain_leaves_text_alone() -> None:
         (["--plugin", "local", "--runner", "x"], "--runner x names a runner of a file"),
         (["--plugin-config", "a=1"], "no group is named"),
         (["--plugin", "nimbus"], "no plugin named 'nimbus' is installed"),
-        (["--plugin", "local:9"], "no plugin named 'local:9' is installed"),
+        (["--plugin", "local:9"], "'local:9' is asked for"),
         (["--plugin", "local", "--plugin-config", "rot=1"], "rot: unknown key; did you mean"),
         (["--plugin", "local", "--plugin-config", "secret"], "is not KEY=VALUE"),
         (["--plugin", "local", "--plugin-config", "root=/proc/x"], "/proc/x cannot be used"),
