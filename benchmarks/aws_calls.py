@@ -40,8 +40,8 @@ ENVIRONMENT = {
 OPENING = """
 import contextlib, json, resource, sys, time
 import anyio
-from fleeting.config import decode
-from fleeting.registry import Registry
+from fleeting import decode
+from fleeting import Registry
 from fleeting.types import GroupSettings
 
 def memory():
@@ -108,8 +108,7 @@ async def measure_requests(
     cloud: AwsCloud, config: dict[str, Any], counts: list[int]
 ) -> list[dict[str, object]]:
     """Return how many requests it takes to bring instances, connect to them and remove them."""
-    from fleeting.config import decode
-    from fleeting.registry import Registry
+    from fleeting import Registry, decode
     from fleeting.types import GroupSettings
 
     provider = Registry().provider("aws")

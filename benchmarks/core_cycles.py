@@ -23,9 +23,7 @@ from datetime import UTC, datetime, timedelta
 from benchmarks._report import report
 
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core import effects, events
-from taskscaler.core.settings import Policy, Settings
-from taskscaler.core.state import ScalerState
+from taskscaler.core import Policy, ScalerState, Settings, effects, events
 
 SIZES = (10, 100, 1_000, 10_000, 100_000)
 SLOTS = 8

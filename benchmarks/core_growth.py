@@ -32,9 +32,7 @@ from typing import TYPE_CHECKING
 from benchmarks._report import report
 
 from fleeting.types import GroupInfo, Instance, Listing, State
-from taskscaler.core import events
-from taskscaler.core.settings import Policy, Settings, UnknownInstances
-from taskscaler.core.state import ScalerState
+from taskscaler.core import Policy, ScalerState, Settings, UnknownInstances, events
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

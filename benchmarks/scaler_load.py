@@ -41,8 +41,7 @@ from benchmarks._report import report
 
 import taskscaler
 from fleeting.testing import FakeInstanceGroup
-from taskscaler.storage import MemoryStore
-from taskscaler.storage.sqlite import SqliteStore
+from taskscaler.storage import MemoryStore, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

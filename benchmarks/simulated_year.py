@@ -18,9 +18,9 @@ from datetime import timedelta
 from benchmarks._report import report
 
 from fleeting.types import GroupInfo
-from taskscaler.core.settings import Policy, Settings
+from taskscaler.core import Policy, Settings
 from taskscaler.simulation import Delay, GroupModel, arrivals, simulate, working_hours
-from taskscaler.simulation.world import START
+from taskscaler.simulation._world import START
 
 
 def main() -> None:

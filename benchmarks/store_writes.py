@@ -25,9 +25,8 @@ from pathlib import Path
 import anyio
 from benchmarks._report import report
 
-from taskscaler.core.records import InstanceRecord
-from taskscaler.storage import TaskEntry
-from taskscaler.storage.sqlite import SqliteStore
+from taskscaler.core import InstanceRecord
+from taskscaler.storage import SqliteStore, TaskEntry
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
 IDS = 1_000

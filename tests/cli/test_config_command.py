@@ -17,7 +17,7 @@ from taskscaler.config import read_config
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskscaler.core.settings import Policy, Settings
+    from taskscaler.core import Policy, Settings
 
 GOOD = """
 concurrent = 20

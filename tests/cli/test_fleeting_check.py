@@ -13,7 +13,7 @@ import pytest
 from typing_extensions import override
 
 from fleeting.cli._check import check_group, told, verdict, worst_first
-from fleeting.cli._hand import perform
+from fleeting.cli._open_group import perform
 from fleeting.cli._target import Target
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
 from fleeting.testing import FakeProvider, Reply

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from fleeting import __version__
+from fleeting._registry import Registry
 from fleeting.cli import COMMANDS, _command_group
-from fleeting.registry import Registry
 
 # What no command may import that only looks at metadata.
 HEAVY = [

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from farm import target
+from fleeting._lock import driving
 from fleeting._text import plain
-from fleeting.cli._hand import perform
+from fleeting.cli._open_group import perform
 from fleeting.cli._resize import Growth, growth, increase, suspend_or_resume
 from fleeting.cli._status import show_status
 from fleeting.cli._target import Target
 from fleeting.errors import OutOfCapacity, ProviderError
-from fleeting.lock import driving
 from fleeting.testing import FakeInstanceGroup, FakeProvider, Reply
 from fleeting.types import (
     Accepted,
@@ -352,7 +352,7 @@ def test_a_group_of_its_own_conflicts_with_nobody(farm: Farm) -> None:
 
 def test_a_call_that_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cloud that does not answer is no reason to wait for ever."""
-    monkeypatch.setattr("fleeting.cli._hand.CALL_SECONDS", 0.05)
+    monkeypatch.setattr("fleeting.cli._open_group.CALL_SECONDS", 0.05)
     group = FakeInstanceGroup()
     group.always("update", Reply(before=Duration(hours=1)))
     with pytest.raises(ProviderError, match=r"did not list its instances within 0\.05 s"):

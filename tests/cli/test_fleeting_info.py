@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleeting import __version__
+from fleeting._schema import json_schema
 from fleeting.local import LocalConfig
-from fleeting.schema import json_schema
 from plugin_folder import PluginFolder
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import anyio
 import pytest
 
 from fleeting._metadata import PluginEntry
+from fleeting._references import parse_reference
+from fleeting._verification import _Outcome, _reason, verify_plugins
 from fleeting._verify import Report
 from fleeting.cli.list import Needed, assess
-from fleeting.references import parse_reference
-from fleeting.verification import _Outcome, _reason, verify_plugins
 from plugin_folder import PROVIDER, PluginFolder
 
 if TYPE_CHECKING:

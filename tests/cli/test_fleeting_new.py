@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from fleeting._scaffold import FILES, LONGEST_NAME, create_project, names_of
 from fleeting.errors import ConfigError
-from fleeting.scaffold import FILES, LONGEST_NAME, create_project, names_of
 from plugin_folder import PluginFolder
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing_extensions import override
 from farm import Prepared, target
 from fleeting.cli._check import check_group
 from fleeting.cli._command import exit_code
-from fleeting.cli._hand import opened, perform
+from fleeting.cli._open_group import opened, perform
 from fleeting.cli._resize import decrease, increase
 from fleeting.cli._status import show_status
 from fleeting.cli._target import Target
@@ -219,7 +219,7 @@ def test_waiting_outlasts_a_cloud_that_is_away(
 
 def test_nobody_is_told_to_ask_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """An increase that nobody answered may be carried out, so it is not to be repeated blindly."""
-    monkeypatch.setattr("fleeting.cli._hand.CALL_SECONDS", 0.01)
+    monkeypatch.setattr("fleeting.cli._open_group.CALL_SECONDS", 0.01)
     group = FakeInstanceGroup()
     group.always("increase", Reply(after=timedelta(hours=1)))
     with pytest.raises(ProviderError, match="may happen all the same, so look at"):

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from fleeting.testing import FakeConfig, FakeProvider
 from fleeting.types import ConnectorSettings
-from taskscaler import Settings
+from taskscaler import Settings, StoreError
 from taskscaler.cli.plan import GroupPlan, Plan
 from taskscaler.cli.session import run_session
-from taskscaler.core.decisions import Rule
-from taskscaler.core.records import InstanceRecord
-from taskscaler.errors import StoreError
+from taskscaler.core import InstanceRecord, Rule
 from taskscaler.jobs import Job, OutputMode, expand
 from taskscaler.storage import MemoryStore
 

@@ -11,27 +11,27 @@ import anyio.lowlevel
 import pytest
 
 from fleeting.types import ConnectInfo, Duration
-from taskscaler.core.decisions import Decision, Rule
-from taskscaler.core.demand import Demand
-from taskscaler.core.explain import Standing
-from taskscaler.core.records import (
+from taskscaler import Fenced, StoreError
+from taskscaler.core import (
     ConnectRecord,
+    Decision,
+    Demand,
     GroupRecord,
     InstanceRecord,
     JobRecord,
     OperationRecord,
+    Rule,
+    Standing,
     TombstoneRecord,
 )
-from taskscaler.errors import Fenced, StoreError
-from taskscaler.storage import MemoryStore, Picture, Store, TaskEntry
-from taskscaler.storage.sqlite import SqliteStore
+from taskscaler.storage import MemoryStore, Picture, SqliteStore, Store, TaskEntry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from taskscaler.core.records import Record
+    from taskscaler.core import Record
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fleeting.config import decode
+from fleeting._config import decode
+from fleeting.testing import InstanceGroupContract
 from fleeting.testing._promises import Promise, Shown, promise_of, promises_of
 from fleeting.testing._target import ContractSettings
-from fleeting.testing.contract import InstanceGroupContract
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins" / "testing.md").read_text()
 ROWS = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", PAGE, re.MULTILINE)

@@ -9,10 +9,10 @@ import pytest
 
 from core_model import START, Play
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
-from taskscaler.core import decisions, demand, effects, events, explain, records
-from taskscaler.core.instances import Life
-from taskscaler.core.records import InstanceRecord, TombstoneRecord
-from taskscaler.core.settings import Policy, Settings
+from taskscaler.core.model import decisions, demand, effects, events, explain, records
+from taskscaler.core.model.instance import Life
+from taskscaler.core.model.records import InstanceRecord, TombstoneRecord
+from taskscaler.core.model.settings import Policy, Settings
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 ABLE = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))

@@ -22,11 +22,11 @@ from fleeting.errors import (
     Throttled,
 )
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core import effects, events
-from taskscaler.core.decisions import Clamp
-from taskscaler.core.explain import explain
-from taskscaler.core.settings import Settings
-from taskscaler.core.throttle import TokenBucket
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.decisions import Clamp
+from taskscaler.core.model.explain import explain
+from taskscaler.core.model.settings import Settings
+from taskscaler.core.model.throttle import TokenBucket
 
 UNLIMITED = Settings(throttle_limit=math.inf)
 SPOT, ON_DEMAND = GroupInfo("spot"), GroupInfo("on-demand")

@@ -8,11 +8,11 @@ import pytest
 
 from core_model import Play
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
-from taskscaler.core import effects, events
-from taskscaler.core.decisions import Rule
-from taskscaler.core.health import CHECKS_AT_ONCE
-from taskscaler.core.instances import Life
-from taskscaler.core.settings import Policy, Settings
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.instance import Life
+from taskscaler.core.model.settings import Policy, Settings
+from taskscaler.core.rules.health import CHECKS_AT_ONCE
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 QUIET = timedelta(0)

@@ -9,12 +9,12 @@ import pytest
 from core_model import START, Play
 from fleeting.errors import OutOfCapacity, ProviderError, Throttled
 from fleeting.types import Accepted, Instance, Listing, State
-from taskscaler.core import effects, events
-from taskscaler.core.decisions import Rule
-from taskscaler.core.explain import explain
-from taskscaler.core.instances import Life
-from taskscaler.core.records import InstanceRecord
-from taskscaler.core.settings import Policy, Settings, UnknownInstances
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.explain import explain
+from taskscaler.core.model.instance import Life
+from taskscaler.core.model.records import InstanceRecord
+from taskscaler.core.model.settings import Policy, Settings, UnknownInstances
 
 ROOMY = Policy(idle_time=timedelta(minutes=20))
 
@@ -352,7 +352,7 @@ def test_a_foreign_instance_is_never_stored() -> None:
 
 def test_only_the_newest_given_up_ids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scaler that runs for years does not remember every instance it ever had."""
-    monkeypatch.setattr("taskscaler.core.groups.MEMORY", 1)
+    monkeypatch.setattr("taskscaler.core.model.group.MEMORY", 1)
     play = Play(Settings(policy=ROOMY))
     play.ready("a", "b")
     play.relist()

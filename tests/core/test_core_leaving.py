@@ -7,10 +7,10 @@ from datetime import timedelta
 from core_model import START, Play
 from fleeting.errors import Throttled
 from fleeting.types import Accepted, Instance, Listing, State
-from taskscaler.core import effects, events
-from taskscaler.core.decisions import Rule
-from taskscaler.core.instances import Life
-from taskscaler.core.records import (
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.instance import Life
+from taskscaler.core.model.records import (
     ConnectRecord,
     GroupRecord,
     InstanceRecord,
@@ -19,7 +19,7 @@ from taskscaler.core.records import (
     Record,
     TombstoneRecord,
 )
-from taskscaler.core.settings import Policy, Settings, UnknownInstances
+from taskscaler.core.model.settings import Policy, Settings, UnknownInstances
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 HOUR = timedelta(hours=1)

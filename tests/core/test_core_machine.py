@@ -24,10 +24,10 @@ from hypothesis.stateful import (
 from core_model import check_group, picture
 from core_player import Player
 from fleeting.types import Capability, GroupInfo
-from taskscaler.core import effects, events
-from taskscaler.core.listings import PORTION
-from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
-from taskscaler.errors import IllegalEvent
+from taskscaler import IllegalEvent
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.settings import Placement, Policy, Settings, UnknownInstances
+from taskscaler.core.rules.listings import PORTION
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 KEYS = [f"task-{number}" for number in range(12)]

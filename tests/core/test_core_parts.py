@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleeting.types import State
-from taskscaler.core.ages import AgeQueue
-from taskscaler.core.demand import Demand, target_idle
-from taskscaler.core.instances import TRANSITIONS, Instance, Life, Trigger
-from taskscaler.core.operations import Operation, Operations
-from taskscaler.core.outbox import Outbox
-from taskscaler.core.records import OperationRecord
-from taskscaler.core.settings import Policy, Settings
-from taskscaler.core.slots import SlotIndex
-from taskscaler.core.tasks import Tasks
-from taskscaler.core.throttle import Backoff
+from taskscaler.core.model.ages import AgeQueue
+from taskscaler.core.model.demand import Demand, target_idle
+from taskscaler.core.model.instance import TRANSITIONS, Instance, Life, Trigger
+from taskscaler.core.model.operations import Operation, Operations
+from taskscaler.core.model.outbox import Outbox
+from taskscaler.core.model.records import OperationRecord
+from taskscaler.core.model.settings import Policy, Settings
+from taskscaler.core.model.slots import SlotIndex
+from taskscaler.core.model.tasks import Tasks
+from taskscaler.core.model.throttle import Backoff
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

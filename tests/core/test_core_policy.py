@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from core_model import Play, picture
 from fleeting.types import GroupInfo, Listing, State
 from fleeting.types import Instance as Listed
-from taskscaler.core import effects, events
-from taskscaler.core.policy import in_force
-from taskscaler.core.settings import Period, Policy, ScheduledPolicy, Settings
-from taskscaler.core.state import ScalerState
-from taskscaler.errors import IllegalEvent
+from taskscaler import IllegalEvent
+from taskscaler.core.machine import ScalerState
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.policy import in_force
+from taskscaler.core.model.settings import Period, Policy, ScheduledPolicy, Settings
 
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)

@@ -8,10 +8,10 @@ import pytest
 
 from core_model import START
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core import effects, events
-from taskscaler.core.instances import Life
-from taskscaler.core.settings import Policy, Settings
-from taskscaler.core.state import ScalerState
+from taskscaler.core.machine import ScalerState
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.instance import Life
+from taskscaler.core.model.settings import Policy, Settings
 
 FLEET = Listing(tuple(Instance(f"i-{number}", State.RUNNING) for number in range(5)))
 

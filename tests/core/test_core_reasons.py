@@ -13,12 +13,12 @@ from fleeting.errors import (
     Throttled,
 )
 from fleeting.types import Accepted, Instance, Listing, State
-from taskscaler.core import effects, events
-from taskscaler.core.decisions import Clamp, Rule
-from taskscaler.core.explain import Standing, describe, explain
-from taskscaler.core.instances import Life
-from taskscaler.core.records import GroupRecord
-from taskscaler.core.settings import Policy, Settings
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.decisions import Clamp, Rule
+from taskscaler.core.model.explain import Standing, describe, explain
+from taskscaler.core.model.instance import Life
+from taskscaler.core.model.records import GroupRecord
+from taskscaler.core.model.settings import Policy, Settings
 
 UNLIMITED = Settings(throttle_limit=math.inf)
 

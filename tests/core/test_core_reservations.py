@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from core_model import Play
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core import effects, events
-from taskscaler.core.decisions import Rule
-from taskscaler.core.instances import Life
-from taskscaler.core.settings import Placement, Policy, Settings
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.instance import Life
+from taskscaler.core.model.settings import Placement, Policy, Settings
 
 MINUTE = timedelta(minutes=1)
 BRIEF = Policy(idle_time=MINUTE)

@@ -11,14 +11,14 @@ import pytest
 from core_model import START, Play, picture
 from fleeting.errors import OutOfCapacity, PermissionDenied
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core import effects, events
-from taskscaler.core.decisions import Rule
-from taskscaler.core.explain import explain
-from taskscaler.core.instances import Life
-from taskscaler.core.records import InstanceRecord, OperationRecord
-from taskscaler.core.settings import Placement, Policy, Settings
-from taskscaler.core.state import ScalerState
-from taskscaler.errors import IllegalEvent
+from taskscaler import IllegalEvent
+from taskscaler.core.machine import ScalerState
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.explain import explain
+from taskscaler.core.model.instance import Life
+from taskscaler.core.model.records import InstanceRecord, OperationRecord
+from taskscaler.core.model.settings import Placement, Policy, Settings
 
 ROOMY = Policy(idle_time=timedelta(minutes=20))
 

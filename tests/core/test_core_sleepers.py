@@ -9,11 +9,11 @@ import pytest
 
 from core_model import START, Play
 from fleeting.types import Capability, GroupInfo, Instance, State
-from taskscaler.core import effects, events
-from taskscaler.core.decisions import Rule
-from taskscaler.core.instances import Life
-from taskscaler.core.records import InstanceRecord
-from taskscaler.core.settings import Policy, Settings
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.instance import Life
+from taskscaler.core.model.records import InstanceRecord
+from taskscaler.core.model.settings import Policy, Settings
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 ABLE = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))

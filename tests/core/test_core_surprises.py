@@ -10,13 +10,13 @@ import pytest
 from core_model import START, Play
 from fleeting.errors import Throttled
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core import effects, events
-from taskscaler.core.decisions import Rule
-from taskscaler.core.demand import target_idle
-from taskscaler.core.instances import Life
-from taskscaler.core.operations import Operation
-from taskscaler.core.records import GroupRecord, InstanceRecord, OperationRecord
-from taskscaler.core.settings import Policy, Settings, UnknownInstances
+from taskscaler.core.model import effects, events
+from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.demand import target_idle
+from taskscaler.core.model.instance import Life
+from taskscaler.core.model.operations import Operation
+from taskscaler.core.model.records import GroupRecord, InstanceRecord, OperationRecord
+from taskscaler.core.model.settings import Policy, Settings, UnknownInstances
 
 ROOMY = Policy(idle_time=timedelta(minutes=20))
 WARM = Policy(idle_count=1, idle_time=timedelta(seconds=30))

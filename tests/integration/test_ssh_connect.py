@@ -353,7 +353,7 @@ def test_trio_is_told_so() -> None:
 def test_loading_the_connector_is_cheap() -> None:
     """Finding the connector imports no asyncssh."""
     script = (
-        "import sys, fleeting.registry as r; r.Registry().connector('ssh'); "
+        "import sys, fleeting._registry as r; r.Registry().connector('ssh'); "
         "sys.exit('asyncssh' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -24,7 +24,7 @@ PURE = {
     *("enum", "fractions", "functools", "heapq", "itertools", "math", "operator", "re"),
     *("reprlib", "statistics", "string", "textwrap", "types", "typing", "typing_extensions"),
     *("datetime", "msgspec"),
-    *("fleeting.errors", "fleeting.types", "taskscaler.core", "taskscaler.errors"),
+    *("fleeting.errors", "fleeting.types", "taskscaler.core", "taskscaler._errors"),
 }
 CLOCKS = {"now", "today", "utcnow"}
 IMPURE_BUILTINS = {"__import__", "breakpoint", "input", "open", "print"}
@@ -163,17 +163,17 @@ def test_every_imported_distribution_is_declared(modules: list[Module], root: Pa
 def test_wrong_arrows_are_noticed() -> None:
     """Each arrow that must not exist gives a complaint, also from inside a function."""
     samples = {
-        "fleeting.registry": "def f():\n    import taskscaler.core",
+        "fleeting._registry": "def f():\n    import taskscaler.core",
         "fleeting.types": "from fleeting import cli",
         "fleeting.cli.main": "import taskscaler",
-        "fleeting_plugin_aws": "from taskscaler.errors import NoCapacity",
+        "fleeting_plugin_aws": "from taskscaler import NoCapacity",
         "fleeting_plugin_docker": "from fleeting_plugin_static import anything",
-        "taskscaler.scaler": "from .cli import main",
+        "taskscaler._scaler": "from .cli import main",
         "taskscaler.jobs": "from fleeting.cli import main",
-        "taskscaler.core.slots": "import time",
-        "taskscaler.core.groups": "from fleeting.abc import InstanceGroup",
+        "taskscaler.core.model.slots": "import time",
+        "taskscaler.core.model.group": "from fleeting.abc import InstanceGroup",
         "taskscaler.core.demand": "from .. import scaler",
-        "taskscaler.core.policy": "from zoneinfo import ZoneInfo",
+        "taskscaler.core.model.policy": "from zoneinfo import ZoneInfo",
     }
     assert {name for name, text in samples.items() if not wrong_arrows(name, ast.parse(text))} == (
         set()
@@ -183,9 +183,9 @@ def test_wrong_arrows_are_noticed() -> None:
 def test_right_arrows_pass() -> None:
     """The arrows of the architecture give no complaint."""
     samples = {
-        "fleeting.cli.main": "from fleeting.registry import Registry",
+        "fleeting.cli.main": "from fleeting._registry import Registry",
         "fleeting_plugin_aws": "from fleeting.abc import InstanceGroup\nimport boto3",
-        "taskscaler.cli.run": "import fleeting.config, taskscaler.jobs, taskscaler.cli.status",
+        "taskscaler.cli.run": "import fleeting._config, taskscaler.jobs, taskscaler.cli.status",
         "taskscaler.__main__": "from taskscaler.cli import main",
         "taskscaler.core.slots": "from .settings import Settings\nfrom datetime import timedelta",
     }

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fleeting.errors
-import taskscaler.errors
+import taskscaler._errors
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from .conftest import Module
 
-TREES = (fleeting.errors, taskscaler.errors)
+TREES = (fleeting.errors, taskscaler._errors)
 STROKES = ("├", "└", "│")
 
 

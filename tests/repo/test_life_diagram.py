@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from taskscaler.core.instances import TRANSITIONS
+from taskscaler.core import TRANSITIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "decisions.md"
 

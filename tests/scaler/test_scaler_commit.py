@@ -10,15 +10,22 @@ from typing_extensions import override
 
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import ConnectInfo
-from taskscaler import Settings, Taskscaler
-from taskscaler.core.records import ConnectRecord, JobRecord
-from taskscaler.errors import AcquisitionLost, Fenced, IllegalEvent, ScalerClosed, StoreError
+from taskscaler import (
+    AcquisitionLost,
+    Fenced,
+    IllegalEvent,
+    ScalerClosed,
+    Settings,
+    StoreError,
+    Taskscaler,
+)
+from taskscaler.core import ConnectRecord, JobRecord
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskscaler.core.records import Record
+    from taskscaler.core import Record
 
 pytestmark = pytest.mark.anyio
 

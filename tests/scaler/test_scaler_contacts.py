@@ -13,9 +13,8 @@ from typing_extensions import override
 from fleeting.errors import AuthenticationFailed, OutcomeUnknown, Unreachable
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import ConnectInfo, State
-from taskscaler import Policy, Settings, Taskscaler
-from taskscaler.core.records import ConnectRecord, InstanceRecord
-from taskscaler.errors import AcquireTimeout
+from taskscaler import AcquireTimeout, Policy, Settings, Taskscaler
+from taskscaler.core import ConnectRecord, InstanceRecord
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:

@@ -10,8 +10,14 @@ from anyio.lowlevel import checkpoint
 
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import Capability
-from taskscaler import Policy, Settings, Taskscaler
-from taskscaler.errors import AcquisitionSuspended, DrainTimeout, ScalerClosed
+from taskscaler import (
+    AcquisitionSuspended,
+    DrainTimeout,
+    Policy,
+    ScalerClosed,
+    Settings,
+    Taskscaler,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -15,9 +15,10 @@ from typing_extensions import override
 from fleeting.errors import InstanceUnhealthy, NotSupported, ProviderError, Unreachable
 from fleeting.testing import Command, FakeConnection, FakeConnector, FakeInstanceGroup, Gate, Reply
 from fleeting.types import ConnectorSettings
-from taskscaler import Policy, Settings, Taskscaler, _calls
-from taskscaler._connections import Connections
+from taskscaler import Policy, Settings, Taskscaler
 from taskscaler.core import effects, events
+from taskscaler.runtime import provider_calls as _calls
+from taskscaler.runtime.connections import Connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

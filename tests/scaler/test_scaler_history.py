@@ -14,16 +14,25 @@ from typing_extensions import override
 
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import State
-from taskscaler import Policy, Settings, Taskscaler, _claims, _history
+from taskscaler import (
+    AcquireTimeout,
+    AcquisitionLost,
+    Fenced,
+    Policy,
+    Settings,
+    StoreError,
+    Taskscaler,
+)
 from taskscaler._log import describe
-from taskscaler.core.decisions import Decision, Rule
-from taskscaler.errors import AcquireTimeout, AcquisitionLost, Fenced, StoreError
+from taskscaler.core import Decision, Rule
+from taskscaler.runtime import claims as _claims
+from taskscaler.runtime import history as _history
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskscaler.storage.abc import Entry, Picture
+    from taskscaler.storage import Entry, Picture
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,7 @@ import pytest
 from fleeting.errors import ConnectionLost, InstanceGone, NotSupported, TransferFailed, Unreachable
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import State
-from taskscaler import Acquisition, Policy, Settings, Taskscaler
-from taskscaler.errors import AcquisitionLost, IllegalEvent
+from taskscaler import Acquisition, AcquisitionLost, IllegalEvent, Policy, Settings, Taskscaler
 
 if TYPE_CHECKING:
     from collections.abc import Callable

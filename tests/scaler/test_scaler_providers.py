@@ -15,8 +15,7 @@ from typing_extensions import override
 from fleeting.errors import OutOfCapacity, PermissionDenied, Throttled
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import Accepted, Instance, Listing, State
-from taskscaler import Policy, Settings, Taskscaler, UnknownInstances
-from taskscaler.errors import AcquireTimeout
+from taskscaler import AcquireTimeout, Policy, Settings, Taskscaler, UnknownInstances
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

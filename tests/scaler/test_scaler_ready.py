@@ -13,8 +13,7 @@ from anyio.lowlevel import checkpoint
 from fleeting.errors import ConfigError, ConnectionLost, HostKeyMismatch, Unreachable
 from fleeting.testing import Command, FakeConnector, FakeInstanceGroup, Gate, Reply
 from fleeting.types import ConnectorSettings, Exit
-from taskscaler import Policy, Settings, Taskscaler
-from taskscaler.errors import AcquireTimeout
+from taskscaler import AcquireTimeout, Policy, Settings, Taskscaler
 
 if TYPE_CHECKING:
     from fleeting.abc import Connection

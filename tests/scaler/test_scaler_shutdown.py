@@ -10,8 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from fleeting.errors import ProviderError
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
-from taskscaler import Policy, Settings, Taskscaler
-from taskscaler.errors import AcquisitionLost, InstancesLeft, ScalerClosed
+from taskscaler import AcquisitionLost, InstancesLeft, Policy, ScalerClosed, Settings, Taskscaler
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,17 @@ from anyio.lowlevel import checkpoint
 
 from fleeting.errors import QuotaExceeded
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
-from taskscaler import Acquisition, Placement, Policy, Settings, Taskscaler
-from taskscaler.errors import AcquireTimeout, IllegalEvent, NoCapacity, ScalerClosed
+from taskscaler import (
+    AcquireTimeout,
+    Acquisition,
+    IllegalEvent,
+    NoCapacity,
+    Placement,
+    Policy,
+    ScalerClosed,
+    Settings,
+    Taskscaler,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,16 @@ from typing_extensions import override
 
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import State
-from taskscaler import Policy, Settings, Taskscaler
-from taskscaler.core.records import InstanceRecord, OperationRecord, Record
-from taskscaler.errors import AcquireTimeout, AcquisitionLost, Fenced, StoreError
+from taskscaler import (
+    AcquireTimeout,
+    AcquisitionLost,
+    Fenced,
+    Policy,
+    Settings,
+    StoreError,
+    Taskscaler,
+)
+from taskscaler.core import InstanceRecord, OperationRecord, Record
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:

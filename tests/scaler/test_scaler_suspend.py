@@ -13,24 +13,25 @@ from typing_extensions import override
 from fleeting.errors import ProviderError
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import Capability, State
-from taskscaler import Policy, Settings, Taskscaler
-from taskscaler._claims import Claim
-from taskscaler.core import effects, events
-from taskscaler.errors import (
+from taskscaler import (
     AcquireTimeout,
     AcquisitionLost,
     AcquisitionSuspended,
     IllegalEvent,
     NotSuspendable,
+    Policy,
     ScalerClosed,
+    Settings,
+    Taskscaler,
 )
+from taskscaler.core import effects, events
+from taskscaler.runtime.claims import Claim
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskscaler.core.effects import Grant
-    from taskscaler.core.records import Record
+    from taskscaler.core import Grant, Record
 
 pytestmark = pytest.mark.anyio
 

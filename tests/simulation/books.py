@@ -11,10 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from fleeting.types import State
-from taskscaler.core import effects, events
-from taskscaler.core.decisions import Rule
-from taskscaler.core.records import InstanceRecord
-from taskscaler.core.settings import UnknownInstances
+from taskscaler.core import InstanceRecord, Rule, UnknownInstances, effects, events
 from taskscaler.simulation import Observer
 
 from .life import Broken, Life, Pace, Place, Streak, incarnation
@@ -23,10 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fleeting.types import Instance
-    from taskscaler.core.events import Now
-    from taskscaler.core.settings import Settings
+    from taskscaler.core import Now, Settings
     from taskscaler.simulation import World
-    from taskscaler.simulation.cloud import Cloud
+    from taskscaler.simulation._cloud import Cloud
 
 __all__ = ("Books",)
 

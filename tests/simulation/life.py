@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fleeting.types import Instance
 
 if TYPE_CHECKING:
-    from taskscaler.core.settings import Settings
+    from taskscaler.core import Settings
 
 __all__ = ("Broken", "Life", "Pace", "Place", "Streak", "incarnation")
 

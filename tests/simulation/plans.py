@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from fleeting.types import Capability, GroupInfo
-from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
+from taskscaler.core import Placement, Policy, Settings, UnknownInstances
 from taskscaler.simulation import Arrival, Delay, Faults, GroupModel, arrivals
 
 if TYPE_CHECKING:

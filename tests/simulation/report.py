@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from fleeting.types import Accepted, Instance, Listing
-from taskscaler.core.decisions import Decision
-from taskscaler.core.settings import Settings
+from taskscaler.core import Decision, Settings
 
 if TYPE_CHECKING:
     from .runs import Failure

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from taskscaler.core import events
-from taskscaler.core.settings import Policy, UnknownInstances
-from taskscaler.errors import IllegalEvent
+from taskscaler import IllegalEvent
+from taskscaler.core import Policy, UnknownInstances, events
 from taskscaler.simulation import Faults, World
-from taskscaler.simulation.world import START
+from taskscaler.simulation._world import START
 
 from .books import Books
 from .life import Broken
@@ -19,9 +18,7 @@ from .plans import Plan, tasks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskscaler.core.effects import Effect
-    from taskscaler.core.events import Event, Now
-    from taskscaler.core.settings import Settings
+    from taskscaler.core import Effect, Event, Now, Settings
 
 __all__ = ("Failure", "Figures", "play")
 

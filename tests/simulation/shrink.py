@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from taskscaler.core.settings import Settings
+from taskscaler.core import Settings
 from taskscaler.simulation import Delay
 
 from .runs import Failure

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from taskscaler.simulation import Digest, World
-from taskscaler.simulation.world import START
+from taskscaler.simulation._world import START
 
 from .plans import draw, tasks
 from .runs import Failure, Figures, play

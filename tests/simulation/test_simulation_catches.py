@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from taskscaler.core import claims, events, listings, operations, removal, restoring, scaling
-from taskscaler.core.demand import Demand
-from taskscaler.core.instances import Instance
-from taskscaler.core.outbox import Outbox
-from taskscaler.core.settings import Policy
-from taskscaler.core.state import ScalerState
-from taskscaler.core.throttle import Backoff
+from taskscaler.core import Backoff, Demand, Policy, ScalerState
+from taskscaler.core.model import events, operations
+from taskscaler.core.model.instance import Instance
+from taskscaler.core.model.outbox import Outbox
+from taskscaler.core.rules import claims, listings, removal, restoring, scaling
 
 from .plans import draw
 from .report import tell
@@ -25,8 +23,8 @@ from .shrink import shrink
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskscaler.core.effects import Effect
-    from taskscaler.core.groups import Group
+    from taskscaler.core import Effect
+    from taskscaler.core.model.group import Group
 
     from .plans import Plan
 

@@ -9,16 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core import effects, events
-from taskscaler.core.instances import Life
-from taskscaler.core.settings import Placement, Settings
-from taskscaler.core.state import ScalerState
+from taskscaler.core import Life, Placement, ScalerState, Settings, effects, events
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskscaler.core.groups import Group
-    from taskscaler.core.records import Record
+    from taskscaler.core import Record
+    from taskscaler.core.model.group import Group
 
 E = TypeVar("E", bound=effects.Effect)
 

@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from core_model import Cloud
 from fleeting.errors import OutOfCapacity, ProviderError, Throttled
 from fleeting.types import Accepted, GroupInfo, State
-from taskscaler.core import effects, events
-from taskscaler.core.listings import PORTION
-from taskscaler.core.state import ScalerState
+from taskscaler.core import ScalerState, effects, events
+from taskscaler.core.rules.listings import PORTION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskscaler.core.settings import Settings
+    from taskscaler.core import Settings
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 import anyio
 
-from taskscaler.core.records import InstanceRecord
-from taskscaler.storage.sqlite import SqliteStore
+from taskscaler.core import InstanceRecord
+from taskscaler.storage import SqliteStore
 
 RECORDS = 10
 

@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from fleeting.config import decode
+from fleeting._config import decode
 from fleeting.types import ConnectorSettings, Severity
 from taskscaler.config import AutoscalerConfig, compile_period, conflicts_of, out_of_range
-from taskscaler.core.settings import (
+from taskscaler.core import (
     Placement,
     Policy,
     ScheduledPolicy,

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fleeting.config import (
+from fleeting._config import (
     ConnectorConfig,
     GroupConfig,
     decode,

@@ -11,12 +11,12 @@ from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleeting.config import decode
+from fleeting._config import decode
 from taskscaler.config import AutoscalerConfig, compile_period, find_zone
-from taskscaler.core.policy import in_force
+from taskscaler.core import in_force
 
 if TYPE_CHECKING:
-    from taskscaler.core.settings import Period
+    from taskscaler.core import Period
 
 MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
 WEEKDAYS = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleeting.config import ConnectorConfig
+from fleeting._config import ConnectorConfig
 from fleeting.types import Duration
 from taskscaler.config import autoscaler
 from taskscaler.config.runners import FileConfig, RunnerConfig

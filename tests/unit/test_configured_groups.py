@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fleeting._groups import choose_group, configured_groups, plugin_references
 from fleeting.errors import ConfigError
-from fleeting.groups import choose_group, configured_groups, plugin_references
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from fleeting.install.commands import Sources
-from fleeting.install.near import fetch, index_of, listed_plugins, near_names
+from fleeting.install.suggestions import fetch, index_of, listed_plugins, near_names
 
 
 def test_near_names() -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fleeting._references import PluginReference
+from fleeting._registry import PluginEntry
 from fleeting.errors import ConfigError
-from fleeting.install.words import Wish, holder, parse_wish, renamed, wish_for
-from fleeting.references import PluginReference
-from fleeting.registry import PluginEntry
+from fleeting.install.requests import Wish, holder, parse_wish, renamed, wish_for
 
 if TYPE_CHECKING:
     from pathlib import Path

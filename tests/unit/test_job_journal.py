@@ -10,9 +10,8 @@ import pytest
 from typing_extensions import override
 
 from fleeting.testing import FakeConnector, FakeInstanceGroup
-from taskscaler import Settings, Taskscaler
-from taskscaler.core.records import JobRecord
-from taskscaler.errors import ScalerClosed, StoreError
+from taskscaler import ScalerClosed, Settings, StoreError, Taskscaler
+from taskscaler.core import JobRecord
 from taskscaler.jobs import (
     Job,
     JobResult,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fleeting.testing import Command
-    from taskscaler.core.records import Record
+    from taskscaler.core import Record
 
 pytestmark = pytest.mark.anyio
 

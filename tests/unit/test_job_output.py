@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from taskscaler.errors import OutputFailed
+from taskscaler import OutputFailed
 from taskscaler.jobs.output import LINE_BYTES, SPOOL_BYTES, OutputMode, Stream, output_factory
 
 pytestmark = pytest.mark.anyio

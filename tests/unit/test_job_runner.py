@@ -13,8 +13,7 @@ import pytest
 
 from fleeting.testing import FakeConnection, FakeConnector, FakeInstanceGroup
 from fleeting.types import Duration
-from taskscaler import Settings, Taskscaler
-from taskscaler.errors import AcquireTimeout
+from taskscaler import AcquireTimeout, Settings, Taskscaler
 from taskscaler.jobs import (
     Job,
     JobResult,

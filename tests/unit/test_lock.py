@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleeting.errors import ConfigError, GroupHeld
-from fleeting.lock import (
+from fleeting._lock import (
     Holder,
     driving,
     lock_directory,
@@ -21,13 +20,14 @@ from fleeting.lock import (
     locked_file,
     read_holder,
 )
+from fleeting.errors import ConfigError, GroupHeld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHILD = """
 import sys
-from fleeting.lock import driving
+from fleeting._lock import driving
 with driving(sys.argv[1], "to test"):
     print("held", flush=True)
     sys.stdin.read()
@@ -37,7 +37,7 @@ COUNTER = """
 import sys
 from pathlib import Path
 from fleeting.errors import GroupHeld
-from fleeting.lock import driving
+from fleeting._lock import driving
 file, left = Path(sys.argv[1]), 200
 while left:
     try:
@@ -207,7 +207,7 @@ def test_another_user_sees_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEETING_LOCK_DIR", str(shared))
     script = (
         "import os, sys\nfrom fleeting.errors import ConfigError, GroupHeld\n"
-        "from fleeting.lock import driving\n"
+        "from fleeting._lock import driving\n"
         "os.setuid(65534)\ntry:\n    with driving('g', 'too late'): print('in')\n"
         "except (ConfigError, GroupHeld) as refused: print(refused)\n"
     )

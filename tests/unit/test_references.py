@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from fleeting._references import PluginReference, canonical, is_name, parse_reference
 from fleeting.errors import ConfigError
-from fleeting.references import PluginReference, canonical, is_name, parse_reference
 
 
 @pytest.mark.parametrize(

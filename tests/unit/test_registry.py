@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from fleeting._metadata import PluginEntry, entry_points
+from fleeting._registry import Registry
 from fleeting.errors import PluginBroken, PluginConflict, PluginMismatch, PluginNotFound
-from fleeting.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

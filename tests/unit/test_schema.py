@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 
-from fleeting.config import ConnectorConfig, decode
-from fleeting.keys import Key, example, list_keys
+from fleeting._config import ConnectorConfig, decode
+from fleeting._keys import Key, example, list_keys
+from fleeting._schema import json_schema
 from fleeting.local import LocalConfig
-from fleeting.schema import json_schema
 from fleeting.types import Duration
 
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 import store_child
-from taskscaler.core.records import InstanceRecord
-from taskscaler.errors import StoreLocked
-from taskscaler.storage.sqlite import SqliteStore, read_records, recall
+from taskscaler import StoreLocked
+from taskscaler.core import InstanceRecord
+from taskscaler.storage import SqliteStore, read_records, recall
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-    from taskscaler.core.records import Record
+    from taskscaler.core import Record
 
 pytestmark = pytest.mark.anyio
 

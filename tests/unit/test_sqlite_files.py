@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fleeting.types import ConnectInfo
-from taskscaler.core.records import ConnectRecord, InstanceRecord
-from taskscaler.errors import StoreError
-from taskscaler.storage import _database
-from taskscaler.storage.sqlite import SqliteStore, read_records, recall
+from taskscaler import StoreError
+from taskscaler.core import ConnectRecord, InstanceRecord
+from taskscaler.storage import SqliteStore, _database, read_records, recall
 
 if TYPE_CHECKING:
     from collections.abc import Generator

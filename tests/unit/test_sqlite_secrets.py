@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleeting.types import ConnectInfo
-from taskscaler.core.records import ConnectRecord, OperationRecord
-from taskscaler.errors import StoreError
-from taskscaler.storage.sqlite import SqliteStore, read_records
+from taskscaler import StoreError
+from taskscaler.core import ConnectRecord, OperationRecord
+from taskscaler.storage import SqliteStore, read_records
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskscaler.core.records import Record
+    from taskscaler.core import Record
 
 pytestmark = pytest.mark.anyio
 
@@ -206,7 +206,7 @@ def test_nothing_heavy_is_imported_early() -> None:
     program = (
         "import sys, taskscaler.storage\n"
         "assert not {'sqlite3', 'cryptography'} & set(sys.modules)\n"
-        "import taskscaler.storage.sqlite\n"
+        "import taskscaler.storage._sqlite\n"
         "assert not {'cryptography', 'asyncssh'} & set(sys.modules)\n"
     )
     # Who measures the coverage of child processes imports a database into each of them.

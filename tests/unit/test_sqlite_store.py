@@ -14,10 +14,9 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from taskscaler.core.records import InstanceRecord, TombstoneRecord
-from taskscaler.errors import StoreError
-from taskscaler.storage import TaskEntry, _schema, _writer
-from taskscaler.storage.sqlite import SqliteStore, read_records, recall
+from taskscaler import StoreError
+from taskscaler.core import InstanceRecord, TombstoneRecord
+from taskscaler.storage import SqliteStore, TaskEntry, _schema, _writer, read_records, recall
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -1,18 +1,80 @@
-"""One interface to a group of machines, and to each machine in it."""
+"""One interface to a group of instances, and to each instance in it.
+
+What a plugin's author needs is in `fleeting.abc`, `types`, `errors`, `plugin` and `testing`.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fleeting._config import (
+        ConnectorConfig,
+        GroupConfig,
+        Problem,
+        decode,
+        examine,
+        key_path,
+        nearest,
+        parse_assignments,
+        read_toml,
+    )
+    from fleeting._groups import GroupConfigEntry, GroupEntryConfig, group_entries
+    from fleeting._lock import driving, locked_file, read_holder
+    from fleeting._program import run_program
+    from fleeting._references import parse_reference
+    from fleeting._registry import Registry
+    from fleeting._schema import json_schema
     from fleeting.abc import Connection
-    from fleeting.registry import Registry
     from fleeting.types import ConnectInfo
 
-__all__ = ("__version__", "connect")
+__all__ = (
+    "ConnectorConfig",
+    "GroupConfig",
+    "GroupConfigEntry",
+    "GroupEntryConfig",
+    "Problem",
+    "Registry",
+    "__version__",
+    "connect",
+    "decode",
+    "driving",
+    "examine",
+    "group_entries",
+    "json_schema",
+    "key_path",
+    "locked_file",
+    "nearest",
+    "parse_assignments",
+    "parse_reference",
+    "read_holder",
+    "read_toml",
+    "run_program",
+)
 
 __version__ = "1.0.0"
+
+_HOMES = {
+    "_config": (
+        "ConnectorConfig",
+        "GroupConfig",
+        "Problem",
+        "decode",
+        "examine",
+        "key_path",
+        "nearest",
+        "parse_assignments",
+        "read_toml",
+    ),
+    "_groups": ("GroupConfigEntry", "GroupEntryConfig", "group_entries"),
+    "_lock": ("driving", "locked_file", "read_holder"),
+    "_program": ("run_program",),
+    "_references": ("parse_reference",),
+    "_registry": ("Registry",),
+    "_schema": ("json_schema",),
+}
 
 
 async def connect(info: ConnectInfo) -> Connection:
@@ -35,6 +97,14 @@ async def connect(info: ConnectInfo) -> Connection:
 def _registry() -> Registry:
     """Look for the installed plugins once, not for each connection."""
     # Imported late so that asking for the version costs nothing.
-    from fleeting.registry import Registry
+    from fleeting._registry import Registry
 
     return Registry()
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: `fleeting --version` must not pay for it."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"fleeting.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

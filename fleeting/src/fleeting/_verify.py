@@ -1,7 +1,7 @@
 """The process in which one plugin is imported, to see whether that goes well.
 
 It is a process of its own because an import can do anything: fail, hang, crash, or change
-what other plugins need. Who starts it is `fleeting.verification`.
+what other plugins need. Who starts it is `fleeting._verification`.
 
     python -P -m fleeting._verify KIND NAME REPORT
 
@@ -21,10 +21,10 @@ import msgspec
 import fleeting.abc
 import fleeting.plugin  # noqa: TC001  # pyright: ignore[reportUnusedImport]
 from fleeting._fields import is_struct
+from fleeting._keys import Key, example, list_keys
+from fleeting._registry import Registry
+from fleeting._schema import json_schema
 from fleeting.errors import PluginBroken, PluginError
-from fleeting.keys import Key, example, list_keys
-from fleeting.registry import Registry
-from fleeting.schema import json_schema
 from fleeting.types import Capability
 
 __all__ = ("Report", "examine_plugin", "main")

@@ -221,7 +221,7 @@ class OutcomeUnknown(ProviderError):
 
 
 class GroupHeld(FleetingError):
-    """Another process drives the group now; nothing was done. See `fleeting.lock`.
+    """Another process drives the group now; nothing was done. See `fleeting._lock`.
 
     Attributes:
         id: the group, `GroupInfo.id`.

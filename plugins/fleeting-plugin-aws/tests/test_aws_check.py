@@ -14,9 +14,9 @@ import pytest
 
 from aws_errors import AccessDenied, CredentialsExpired, Throttled
 from aws_plugin import configure, open_group
-from fleeting.config import decode
+from fleeting._config import decode
+from fleeting._registry import Registry
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
-from fleeting.registry import Registry
 from fleeting.types import Capability, ConnectorSettings, Duration, GroupSettings, Severity
 from fleeting_plugin_aws import AwsConfig, AwsProvider, _check, _findings
 from fleeting_plugin_aws._policy import policy, policy_text

@@ -18,9 +18,8 @@ from aws_errors import CredentialsExpired, LostReply, Throttled, Unavailable
 from aws_plugin import open_group
 from fleeting.types import ConnectorSettings
 from fleeting_plugin_aws import AwsProvider
-from taskscaler import Settings, Taskscaler
-from taskscaler.core.settings import UnknownInstances
-from taskscaler.errors import AcquisitionLost
+from taskscaler import AcquisitionLost, Settings, Taskscaler
+from taskscaler.core import UnknownInstances
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

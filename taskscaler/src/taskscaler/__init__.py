@@ -1,4 +1,4 @@
-"""As many machines as the jobs need, a slot on one for each job, and none left over."""
+"""As many instances as the jobs need, a slot on one for each job, and none left over."""
 
 from __future__ import annotations
 
@@ -6,41 +6,99 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taskscaler.acquisition import Acquisition
-    from taskscaler.core.settings import Placement, Policy, Settings, UnknownInstances
-    from taskscaler.scaler import Taskscaler
-    from taskscaler.summaries import Capacity, InstanceSummary, SuspendedTask
+    from taskscaler._acquisition import (
+        Acquisition,
+    )
+    from taskscaler._errors import (
+        AcquireTimeout,
+        AcquisitionLost,
+        AcquisitionSuspended,
+        DrainTimeout,
+        Fenced,
+        IllegalEvent,
+        InstancesLeft,
+        NoCapacity,
+        NotSuspendable,
+        OutputFailed,
+        ScalerClosed,
+        StoreError,
+        StoreLocked,
+        TaskscalerError,
+        WorkspaceFailed,
+    )
+    from taskscaler._scaler import (
+        Taskscaler,
+    )
+    from taskscaler._summaries import (
+        Capacity,
+        InstanceSummary,
+        SuspendedTask,
+    )
+    from taskscaler.core import (
+        Placement,
+        Policy,
+        Settings,
+        UnknownInstances,
+    )
 
 __all__ = (
+    "AcquireTimeout",
     "Acquisition",
+    "AcquisitionLost",
+    "AcquisitionSuspended",
     "Capacity",
+    "DrainTimeout",
+    "Fenced",
+    "IllegalEvent",
     "InstanceSummary",
+    "InstancesLeft",
+    "NoCapacity",
+    "NotSuspendable",
+    "OutputFailed",
     "Placement",
     "Policy",
+    "ScalerClosed",
     "Settings",
+    "StoreError",
+    "StoreLocked",
     "SuspendedTask",
     "Taskscaler",
+    "TaskscalerError",
     "UnknownInstances",
+    "WorkspaceFailed",
     "__version__",
 )
 
 __version__ = "1.0.0"
 
 _HOMES = {
-    "Acquisition": "taskscaler.acquisition",
-    "Capacity": "taskscaler.summaries",
-    "InstanceSummary": "taskscaler.summaries",
-    "SuspendedTask": "taskscaler.summaries",
-    "Taskscaler": "taskscaler.scaler",
-    "Placement": "taskscaler.core.settings",
-    "Policy": "taskscaler.core.settings",
-    "Settings": "taskscaler.core.settings",
-    "UnknownInstances": "taskscaler.core.settings",
+    "_acquisition": ("Acquisition",),
+    "_errors": (
+        "AcquireTimeout",
+        "AcquisitionLost",
+        "AcquisitionSuspended",
+        "DrainTimeout",
+        "Fenced",
+        "IllegalEvent",
+        "InstancesLeft",
+        "NoCapacity",
+        "NotSuspendable",
+        "OutputFailed",
+        "ScalerClosed",
+        "StoreError",
+        "StoreLocked",
+        "TaskscalerError",
+        "WorkspaceFailed",
+    ),
+    "_scaler": ("Taskscaler",),
+    "_summaries": ("Capacity", "InstanceSummary", "SuspendedTask"),
+    "core": ("Placement", "Policy", "Settings", "UnknownInstances"),
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: the command's help must not pay for it."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"taskscaler.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

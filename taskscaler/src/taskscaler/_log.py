@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from taskscaler.core.decisions import Decision
+    from taskscaler.core import Decision
 
 __all__ = ("describe",)
 

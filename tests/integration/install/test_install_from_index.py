@@ -48,7 +48,7 @@ def test_installed_plugin_works(world: World, index: Index) -> None:
         "installed needy 1.0.0 (fleeting-plugin-needy)",
         "and what they need: made-up-helper 1.0.0",
     ]
-    code = "from fleeting.registry import Registry; print(Registry().provider('needy:1').name)"
+    code = "from fleeting._registry import Registry; print(Registry().provider('needy:1').name)"
     python = [str(world.prefix / "bin" / "python"), "-c", code]
     assert subprocess.check_output(python, text=True) == "needy\n"
     left = world.run("uninstall", "needy", "--yes").stdout

@@ -93,7 +93,7 @@ class Local:
 
     def server(self, root: Path) -> int:
         """Return the process id of the server that uses a root."""
-        nursery = min(self.processes(f"_nursery.py\0{root}"))
+        nursery = min(self.processes(f"_supervisor.py\0{root}"))
         return self.parent(nursery)
 
 

@@ -11,10 +11,10 @@ import anyio
 import asyncssh
 import pytest
 
-from fleeting.config import decode
+from fleeting._config import decode
+from fleeting._registry import Registry
 from fleeting.errors import ConfigError, InstanceGone, InstanceUnhealthy, QuotaExceeded
 from fleeting.local import LocalConfig, LocalProvider
-from fleeting.registry import Registry
 from fleeting.types import Duration, GroupSettings, Severity, State
 
 if TYPE_CHECKING:

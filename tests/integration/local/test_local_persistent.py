@@ -74,7 +74,7 @@ async def test_a_second_manager_is_refused(local: Local, tmp_path: Path, *, firs
 async def test_several_managers_share_what_is_persistent(local: Local, tmp_path: Path) -> None:
     """A second manager that comes at the same time sees the same group, with settings of its own.
 
-    Whoever of them changes its size is for `fleeting.lock` to say.
+    Whoever of them changes its size is for `fleeting._lock` to say.
     """
     groups: list[InstanceGroup] = []
     done = anyio.Event()

@@ -127,7 +127,7 @@ async def test_a_killed_nursery_does_not_save_anything(local: Local, tmp_path: P
         [id] = await local.grow(group)
         nursery = next(
             pid
-            for pid in local.processes(f"_nursery.py\0{tmp_path}")
+            for pid in local.processes(f"_supervisor.py\0{tmp_path}")
             if local.parent(pid) == local.server(tmp_path)
         )
         os.kill(nursery, signal.SIGKILL)
@@ -191,7 +191,7 @@ async def test_no_zombies_and_no_files_pile_up(local: Local, tmp_path: Path) -> 
             for id in ids:
                 await local.reach(group, id, None)
         await local.wait(lambda: len(list(files.iterdir())) == before)
-        tree = local.processes(f"_nursery.py\0{tmp_path}")
+        tree = local.processes(f"_supervisor.py\0{tmp_path}")
         assert len(tree) == 2  # the nursery and one reaper; a zombie has no command line
         table = Path("/proc").glob("[0-9]*/stat")  # noqa: ASYNC240 - a test may block
         parents = [path.read_text().rpartition(")")[2].split()[1] for path in table]

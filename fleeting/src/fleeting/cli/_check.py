@@ -14,7 +14,7 @@ import anyio
 import click
 
 from fleeting._text import plain
-from fleeting.cli._hand import CALL_SECONDS, bounded, expect, opened, reach
+from fleeting.cli._open_group import CALL_SECONDS, bounded, expect, opened, reach
 from fleeting.cli._status import list_instances
 from fleeting.errors import ConfigError, FleetingError, TransferFailed
 from fleeting.types import Finding, Severity, State
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from fleeting.abc import Connection
-    from fleeting.cli._hand import Hand
+    from fleeting.cli._open_group import Hand
     from fleeting.cli._target import Target
 
 __all__ = ("check_group", "told", "verdict", "worst_first")

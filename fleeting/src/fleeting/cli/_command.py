@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleeting._text import plain
-from fleeting.cli._hand import opened, reach
+from fleeting.cli._open_group import opened, reach
 from fleeting.cli._streams import STDERR, STDOUT, chunks, write_all
 
 if TYPE_CHECKING:

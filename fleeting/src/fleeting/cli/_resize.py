@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
+from fleeting._lock import driving
 from fleeting._text import plain
-from fleeting.cli._hand import opened
+from fleeting.cli._open_group import opened
 from fleeting.cli._status import instance_table, list_instances
 from fleeting.cli._streams import read_line
 from fleeting.errors import GroupHeld, NotSupported, ProviderError
-from fleeting.lock import driving
 from fleeting.types import Accepted, Capability, Listing, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from fleeting.cli._hand import Hand
+    from fleeting.cli._open_group import Hand
     from fleeting.cli._target import Target
     from fleeting.types import Duration, Instance
 

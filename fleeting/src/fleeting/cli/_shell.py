@@ -18,7 +18,7 @@ import anyio
 
 from fleeting.cli._command import exit_code
 from fleeting.cli._endings import undone
-from fleeting.cli._hand import opened, reach
+from fleeting.cli._open_group import opened, reach
 from fleeting.cli._streams import STDIN, STDOUT, chunks, write_all
 from fleeting.errors import ConnectorError
 

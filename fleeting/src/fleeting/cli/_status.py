@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleeting._lock import lock_path, read_holder
 from fleeting._text import plain
-from fleeting.cli._hand import opened
+from fleeting.cli._open_group import opened
 from fleeting.cli._table import table
 from fleeting.errors import ConfigError
-from fleeting.lock import lock_path, read_holder
 from fleeting.types import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fleeting.cli._hand import Hand
+    from fleeting.cli._open_group import Hand
     from fleeting.cli._target import Target
     from fleeting.types import GroupInfo, Instance
 

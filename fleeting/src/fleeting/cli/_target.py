@@ -120,8 +120,8 @@ def find_target(words: Mapping[str, Any], *, name: str = "--plugin NAME") -> Tar
 
 def _of_a_plugin(name: str, assignments: tuple[str, ...], connector: tuple[str, ...]) -> Target:
     # Imported late: the help must not pay for it.
-    from fleeting.config import decode, parse_assignments
-    from fleeting.registry import Registry
+    from fleeting._config import decode, parse_assignments
+    from fleeting._registry import Registry
     from fleeting.types import ConnectorSettings, GroupSettings
 
     provider = Registry().provider(name)
@@ -135,10 +135,10 @@ def _of_a_plugin(name: str, assignments: tuple[str, ...], connector: tuple[str, 
 
 
 def _of_a_file(path: Path, runner: str | None, connector: tuple[str, ...]) -> Target:
-    from fleeting.config import decode
+    from fleeting._config import decode
+    from fleeting._groups import choose_group, configured_groups
+    from fleeting._registry import Registry
     from fleeting.errors import ConfigError
-    from fleeting.groups import choose_group, configured_groups
-    from fleeting.registry import Registry
     from fleeting.types import GroupSettings
 
     found = choose_group(path, configured_groups(path), runner)
@@ -159,7 +159,7 @@ def _connector(settings: ConnectorSettings, assignments: tuple[str, ...]) -> Con
         return settings
     from dataclasses import fields, replace
 
-    from fleeting.config import ConnectorConfig, decode, parse_assignments
+    from fleeting._config import ConnectorConfig, decode, parse_assignments
     from fleeting.types import ConnectorSettings
 
     where = "--connector-config"

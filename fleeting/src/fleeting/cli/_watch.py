@@ -16,7 +16,7 @@ import click
 
 from fleeting._text import plain
 from fleeting.cli._endings import undone
-from fleeting.cli._hand import bug, expect, opened
+from fleeting.cli._open_group import bug, expect, opened
 from fleeting.cli._status import instance_table, list_instances, summary
 from fleeting.cli._streams import STDOUT
 from fleeting.errors import FleetingError, ProviderError
@@ -25,7 +25,7 @@ from fleeting.types import Capability, Listing, Notice
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from fleeting.cli._hand import Hand
+    from fleeting.cli._open_group import Hand
     from fleeting.cli._target import Target
     from fleeting.types import Duration
 

@@ -39,6 +39,6 @@ def command(*, name: str | None, connect: bool, as_json: bool, **words: Any) -> 
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
     target = find_target({**words, "plugin": name}, name="the NAME of a plugin")
     from fleeting.cli._check import check_group
-    from fleeting.cli._hand import perform
+    from fleeting.cli._open_group import perform
 
     return perform(check_group, target, connects=connect, as_json=as_json)

@@ -91,7 +91,7 @@ def _status(*, as_json: bool, **words: Any) -> int:
       fleeting group status --plugin aws --plugin-config name=builders --json
     """  # noqa: D301 -- as above
     target = find_target(words)
-    from fleeting.cli._hand import perform
+    from fleeting.cli._open_group import perform
     from fleeting.cli._status import show_status
 
     return perform(show_status, target, as_json=as_json)
@@ -118,7 +118,7 @@ def _increase(*, count: int, force: bool, wait: bool, timeout: Duration, **words
       fleeting group increase 2 --wait -c config.toml --runner builders
     """  # noqa: D301 -- as above
     target = find_target(words)
-    from fleeting.cli._hand import perform
+    from fleeting.cli._open_group import perform
     from fleeting.cli._resize import increase as carry_out
 
     return perform(carry_out, target, count, force=force, wait=timeout if wait else None)
@@ -139,7 +139,7 @@ def _decrease(*, ids: tuple[str, ...], force: bool, yes: bool, **words: Any) -> 
     target = find_target(words)
     if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("nobody can be asked without a terminal; add --yes to remove them")
-    from fleeting.cli._hand import perform
+    from fleeting.cli._open_group import perform
     from fleeting.cli._resize import decrease as carry_out
 
     return perform(carry_out, target, ids, force=force, yes=yes)
@@ -167,7 +167,7 @@ def _suspend_or_resume(
     verb: str, ids: tuple[str, ...], words: dict[str, Any], *, force: bool
 ) -> int:
     target = find_target(words)
-    from fleeting.cli._hand import perform
+    from fleeting.cli._open_group import perform
     from fleeting.cli._resize import suspend_or_resume
 
     return perform(suspend_or_resume, target, verb, ids, force=force)
@@ -194,7 +194,7 @@ def _connect(*, id: str, **words: Any) -> int:
         )
     if sys.platform == "win32":
         raise click.UsageError("on Windows there is no such terminal; use fleeting group run")
-    from fleeting.cli._hand import perform
+    from fleeting.cli._open_group import perform
     from fleeting.cli._shell import open_shell
 
     return perform(open_shell, target, id)
@@ -219,7 +219,7 @@ def _run(ctx: click.Context, /, *, id: str, **words: Any) -> int:
     if not ctx.meta[_WORDS]:
         raise click.UsageError("no command is given; write -- and the command after the options")
     from fleeting.cli._command import run_command
-    from fleeting.cli._hand import perform
+    from fleeting.cli._open_group import perform
 
     return perform(run_command, target, id, ctx.meta[_WORDS])
 
@@ -242,7 +242,7 @@ def _watch(*, interval: Duration, **words: Any) -> int:
       fleeting group watch --interval 5s -c config.toml --runner builders
     """  # noqa: D301 -- as above
     target = find_target(words)
-    from fleeting.cli._hand import perform
+    from fleeting.cli._open_group import perform
     from fleeting.cli._watch import watch as carry_out
 
     try:

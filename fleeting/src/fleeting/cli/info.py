@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
+from fleeting._registry import PluginEntry, Registry
 from fleeting.errors import PluginConflict, PluginError, PluginMismatch, PluginNotFound
-from fleeting.registry import PluginEntry, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fleeting.keys import Key
-    from fleeting.verification import Plugin, Report
+    from fleeting._keys import Key
+    from fleeting._verification import Plugin, Report
 
 __all__ = ("command",)
 
@@ -85,8 +85,8 @@ def _find(text: str) -> Plugin:
         PluginMismatch: it is installed in another version.
         PluginConflict: two distributions have it.
     """
-    from fleeting.config import nearest
-    from fleeting.references import parse_reference
+    from fleeting._config import nearest
+    from fleeting._references import parse_reference
 
     reference = parse_reference(text)
     registry = Registry()
@@ -120,7 +120,7 @@ def _ask(kind: str, entry: PluginEntry) -> _Facts:
 
     import anyio
 
-    from fleeting.verification import verify_plugins
+    from fleeting._verification import verify_plugins
 
     reports = anyio.run(verify_plugins, [(kind, entry)])
     report = reports[kind, entry]
@@ -207,6 +207,6 @@ def _toml(value: object) -> str:
 
 
 def _toml_key(key: str) -> str:
-    from fleeting.config import key_path
+    from fleeting._config import key_path
 
     return key_path(key)

@@ -12,14 +12,14 @@ from fleeting.errors import ConfigError
 from fleeting.install.commands import Sources
 from fleeting.install.credentials import CredentialStore, read_netrc, split_url
 from fleeting.install.installing import Installation, Manner
-from fleeting.install.words import parse_wish, wish_for
+from fleeting.install.requests import parse_wish, wish_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fleeting.install.contents import Contents
     from fleeting.install.credentials import Credential
-    from fleeting.install.words import Wish
+    from fleeting.install.requests import Wish
 
 __all__ = ("command",)
 
@@ -146,7 +146,7 @@ def _all_credentials(given: Sequence[Credential]) -> list[Credential]:
 def _configured(path: Path) -> list[Wish]:
     """Return the plugins that a config file refers to."""
     # Imported late: it brings what reads a config file, which is not cheap.
-    from fleeting.groups import configured_groups, plugin_references
+    from fleeting._groups import configured_groups, plugin_references
 
     references = plugin_references(configured_groups(path))
     if not references:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from fleeting._registry import PluginEntry, Registry
 from fleeting.cli._table import table
 from fleeting.errors import PluginConflict
-from fleeting.registry import PluginEntry, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from fleeting.references import PluginReference
-    from fleeting.verification import Plugin, Report
+    from fleeting._references import PluginReference
+    from fleeting._verification import Plugin, Report
 
 __all__ = ("Needed", "Row", "assess", "command")
 
@@ -155,7 +155,7 @@ def _read_needed(config: str) -> list[Needed]:
     """
     from pathlib import Path
 
-    from fleeting.groups import configured_groups, plugin_references
+    from fleeting._groups import configured_groups, plugin_references
 
     references = plugin_references(configured_groups(Path(config)))
     return [Needed(reference, config) for reference in references]
@@ -165,7 +165,7 @@ def _verified(rows: Sequence[Row]) -> list[Row]:
     """Import what may be usable, and add what that has shown."""
     import anyio
 
-    from fleeting.verification import verify_plugins
+    from fleeting._verification import verify_plugins
 
     plugins = [(row.kind, row.entry) for row in rows if row.status == INSTALLED]
     is_watched = sys.stderr.isatty()

@@ -9,7 +9,7 @@ import click
 
 from fleeting.errors import ConfigError, InstallError
 from fleeting.install.credentials import Credential, CredentialStore, host_of, netrc_text, split_url
-from fleeting.install.near import fetch
+from fleeting.install.suggestions import fetch
 
 __all__ = ("command",)
 

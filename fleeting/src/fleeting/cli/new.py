@@ -33,7 +33,7 @@ def command(*, name: str, directory: Path | None, as_json: bool) -> None:
 
     Exit code: 0, 2 if it cannot be called or made so, 3 if the system refused.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
-    from fleeting.scaffold import create_project, names_of
+    from fleeting._scaffold import create_project, names_of
 
     names = names_of(name)
     folder = directory if directory is not None else Path(names.name)

@@ -6,9 +6,9 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from fleeting._references import canonical
 from fleeting.errors import InstallError
 from fleeting.install.environment import Environment, Keeper
-from fleeting.references import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleeting._metadata import announced
+from fleeting._references import PREFIX, canonical, is_name
 from fleeting.errors import InstallError
-from fleeting.references import PREFIX, canonical, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fleeting.install.words import Wish
-    from fleeting.registry import PluginEntry
+    from fleeting._registry import PluginEntry
+    from fleeting.install.requests import Wish
 
 __all__ = (
     "Contents",

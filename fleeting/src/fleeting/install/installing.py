@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import Distribution
 from typing import TYPE_CHECKING, Any
 
+from fleeting._references import canonical, parse_reference
+from fleeting._registry import Registry
 from fleeting.errors import InstallError, PluginNotFound
 from fleeting.install import commands
 from fleeting.install.contents import (
@@ -24,21 +26,19 @@ from fleeting.install.credentials import write_netrc
 from fleeting.install.environment import Environment, Facts, Keeper, choose_installer, look_around
 from fleeting.install.failures import explain, redacted
 from fleeting.install.guard import alone, interruptible, scratch_folder
-from fleeting.install.near import fetch, index_of, listed_plugins, near_names
+from fleeting.install.requests import holder, renamed
 from fleeting.install.running import Outcome, run_installer
+from fleeting.install.suggestions import fetch, index_of, listed_plugins, near_names
 from fleeting.install.undo import prepare_undo, undone_on_failure
-from fleeting.install.words import holder, renamed
-from fleeting.references import canonical, parse_reference
-from fleeting.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
+    from fleeting._registry import PluginEntry
     from fleeting.install.contents import Contents, Planned
     from fleeting.install.credentials import Credential
-    from fleeting.install.words import Wish
-    from fleeting.registry import PluginEntry
+    from fleeting.install.requests import Wish
 
 __all__ = ("Installation", "Manner", "Removal", "installed_plugins")
 

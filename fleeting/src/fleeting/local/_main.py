@@ -67,7 +67,7 @@ def start_nursery(
     kind = "temporary" if temporary else "kept"
     # Commands are text here and bytes to the system: the same bytes in every locale.
     python = [sys.executable, "-I", "-X", "utf8"]
-    script = str(Path(__file__).with_name("_nursery.py"))
+    script = str(Path(__file__).with_name("_supervisor.py"))
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - a program of our own
             [*python, script, root, kind, str(theirs.fileno()), str(lock)],

@@ -14,7 +14,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from fleeting.local._nursery import Inbox
+from fleeting.local._supervisor import Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

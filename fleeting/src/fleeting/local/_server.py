@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from fleeting import __version__
 from fleeting.local._instance import Instance, Settings
-from fleeting.local._nursery import remove_instances
 from fleeting.local._reaper import Outbox
+from fleeting.local._supervisor import remove_instances
 from fleeting.types import State
 
 if TYPE_CHECKING:

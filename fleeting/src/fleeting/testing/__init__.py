@@ -28,7 +28,7 @@ from fleeting.testing._provider import FakeConfig, FakeProvider
 from fleeting.testing._script import Gate, Reply, Script
 
 if TYPE_CHECKING:
-    from fleeting.testing.contract import InstanceGroupContract
+    from fleeting.testing._contract import InstanceGroupContract
 
 __all__ = (
     "Call",
@@ -52,7 +52,7 @@ __all__ = (
 def __getattr__(name: str) -> object:
     # pytest is no dependency of fleeting, so that only those who name the class need it.
     if name == "InstanceGroupContract":
-        from fleeting.testing.contract import InstanceGroupContract
+        from fleeting.testing._contract import InstanceGroupContract
 
         return InstanceGroupContract
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,8 +12,8 @@ import pytest
 from typing_extensions import override
 
 import fleeting
+from fleeting.testing import InstanceGroupContract
 from fleeting.testing._pytest_plugin import TARGET
-from fleeting.testing.contract import InstanceGroupContract
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

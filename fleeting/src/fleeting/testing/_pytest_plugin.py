@@ -183,7 +183,7 @@ class _Table:
                 terminalreporter.write_line(line.text, **line.markup)
 
     def _judgements(self) -> dict[str, list[Judgement]]:
-        from fleeting.testing.contract import InstanceGroupContract
+        from fleeting.testing import InstanceGroupContract
 
         known = promises_of(InstanceGroupContract)
         return {name: judge(found.values(), known) for name, found in self._outcomes.items()}

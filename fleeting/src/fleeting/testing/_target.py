@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
-from fleeting.config import ConnectorConfig, decode, examine, read_toml
+from fleeting._config import ConnectorConfig, decode, examine, read_toml
+from fleeting._groups import choose_group, configured_groups
+from fleeting._references import parse_reference
+from fleeting._registry import Registry
 from fleeting.errors import ConfigError
-from fleeting.groups import choose_group, configured_groups
-from fleeting.references import parse_reference
-from fleeting.registry import Registry
 from fleeting.testing._secrets import secret_values
 from fleeting.types import Duration, GroupSettings
 

@@ -22,11 +22,11 @@ from fleeting_plugin_aws._capacity import plan_growth, plan_removal
 from fleeting_plugin_aws._describe import describe_group
 from fleeting_plugin_aws._errors import Refused
 from fleeting_plugin_aws._findings import group_command
-from fleeting_plugin_aws._losses import Losses
+from fleeting_plugin_aws._launch_failures import Losses
 from fleeting_plugin_aws._notices import watch
-from fleeting_plugin_aws._sleepers import Sleepers
 from fleeting_plugin_aws._standby import Wish
 from fleeting_plugin_aws._states import is_absent
+from fleeting_plugin_aws._suspension import Sleepers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence

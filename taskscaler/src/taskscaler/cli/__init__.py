@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from fleeting._program import run_program
+from fleeting import run_program
 from taskscaler import __version__
 from taskscaler.cli.config import config
 from taskscaler.cli.explain import explain

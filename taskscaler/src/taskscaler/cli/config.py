@@ -10,8 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fleeting.config import Problem
-    from fleeting.groups import GroupConfigEntry
+    from fleeting import GroupConfigEntry, Problem
     from taskscaler.config import RunnerFile
 
 __all__ = ("config",)
@@ -41,7 +40,7 @@ def _check(file: Path, *, as_json: bool) -> int:
 
     Exit code: 0 it can be used, 2 it cannot. Warnings go to standard error.
     """
-    from fleeting.config import Problem
+    from fleeting import Problem
     from fleeting.errors import ConfigError
     from fleeting.types import Severity
     from taskscaler.config import examine_config
@@ -75,7 +74,7 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     """
     from dataclasses import asdict
 
-    from fleeting.config import read_toml
+    from fleeting import read_toml
     from fleeting.errors import ConfigError
     from taskscaler.config import read_config
     from taskscaler.config.effective import effective_values, toml_lines
@@ -124,9 +123,8 @@ def _check_plugins(read: RunnerFile, problems: list[Problem]) -> list[str]:
     Returns:
         The paths of settings that could not be checked.
     """
-    from fleeting.config import Problem, examine
+    from fleeting import Problem, Registry, examine
     from fleeting.errors import PluginError, PluginNotFound
-    from fleeting.registry import Registry
 
     unchecked: list[str] = []
     registry = Registry()

@@ -57,8 +57,8 @@ def explain(
     Exit code: 0, 1 if nothing is known of KEY, 2 the input was wrong.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
     from fleeting.errors import ConfigError
-    from taskscaler.cli.account import find_state, give_account
-    from taskscaler.errors import StoreError
+    from taskscaler._errors import StoreError
+    from taskscaler.cli.state_report import find_state, give_account
 
     try:
         path = find_state(state, config, runner)

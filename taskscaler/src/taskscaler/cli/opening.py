@@ -6,11 +6,11 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fleeting import driving
 from fleeting.errors import ConfigError, FleetingError, GroupHeld
-from fleeting.lock import driving
 from fleeting.types import GroupSettings
+from taskscaler._errors import TaskscalerError
 from taskscaler.cli.reached import ReachedGroup
-from taskscaler.errors import TaskscalerError
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def open_store(state: State | None) -> AsyncGenerator[Store]:
     if state is None:
         yield MemoryStore()
         return
-    from taskscaler.storage.sqlite import SqliteStore
+    from taskscaler.storage import SqliteStore
 
     async with SqliteStore.open(state.path, key_file=state.key_file) as store:
         yield store

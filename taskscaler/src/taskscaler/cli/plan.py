@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from fleeting.config import decode, parse_assignments
+from fleeting import Registry, decode, parse_assignments
 from fleeting.errors import ConfigError
-from fleeting.registry import Registry
 from fleeting.types import ConnectorSettings, Duration
 from taskscaler.config import AutoscalerConfig, read_config
 from taskscaler.jobs import Job, JobRun, OutputMode, check_writable, expand, read_jobs_file
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from fleeting.abc import Provider
     from taskscaler.config import RunnerConfig, RunnerFile
-    from taskscaler.core.settings import Policy, Settings
+    from taskscaler.core import Policy, Settings
 
 __all__ = (
     "GroupPlan",

@@ -22,7 +22,7 @@ import anyio.to_thread
 from fleeting.types import Duration
 from taskscaler.cli.plan import most_jobs, plan_settings, state_of
 from taskscaler.config import read_config
-from taskscaler.core.settings import Policy
+from taskscaler.core import Policy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from taskscaler.cli.plan import GroupPlan, Options, Plan
     from taskscaler.config import AutoscalerConfig, RunnerConfig
-    from taskscaler.core.settings import Settings
+    from taskscaler.core import Settings
 
 __all__ = ("Reread", "file_changes", "reread")
 

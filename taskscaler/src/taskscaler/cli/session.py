@@ -33,11 +33,12 @@ import anyio
 
 from fleeting.errors import ConfigError, FleetingError
 from fleeting.types import Duration
+from taskscaler._errors import Fenced, ScalerClosed, StoreError, TaskscalerError
+from taskscaler._scaler import Taskscaler
 from taskscaler.cli.console import Console
 from taskscaler.cli.opening import open_groups, open_store, with_limits
 from taskscaler.cli.progress import Progress
 from taskscaler.cli.reload import file_changes, reread
-from taskscaler.errors import Fenced, ScalerClosed, StoreError, TaskscalerError
 from taskscaler.jobs import (
     JobRunner,
     JobState,
@@ -47,17 +48,16 @@ from taskscaler.jobs import (
     output_factory,
     write_report,
 )
-from taskscaler.scaler import Taskscaler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from fleeting.types import GroupInfo
+    from taskscaler._summaries import InstanceSummary
     from taskscaler.cli.plan import Plan
     from taskscaler.cli.reload import Reread
     from taskscaler.storage import Store
-    from taskscaler.summaries import InstanceSummary
 
 __all__ = ("exit_code", "run_session")
 

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fleeting.config import ConnectorConfig, GroupConfig
-from fleeting.groups import GroupConfigEntry, GroupEntryConfig, group_entries
+from fleeting import ConnectorConfig, GroupConfig, GroupConfigEntry, GroupEntryConfig, group_entries
 from fleeting.types import Duration
 from taskscaler.config.periods import ALWAYS, compile_period, find_zone
-from taskscaler.core.settings import (
+from taskscaler.core import (
     Placement,
     Policy,
     ScheduledPolicy,

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fleeting.config import Problem
+from fleeting import Problem, parse_reference
 from fleeting.errors import ConfigError
-from fleeting.references import parse_reference
 from fleeting.types import Severity
-from taskscaler.core.settings import UnknownInstances
+from taskscaler.core import UnknownInstances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fleeting.groups import GroupConfigEntry
+    from fleeting import GroupConfigEntry
     from taskscaler.config.autoscaler import (
         AutoscalerConfig,
         DefaultPolicyConfig,

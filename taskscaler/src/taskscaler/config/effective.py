@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from fleeting.config import key_path
+from fleeting import key_path
 from taskscaler.config.autoscaler import ZERO_IS_DEFAULT, AutoscalerConfig, PolicyConfig
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from fleeting.config import Problem, key_path, nearest
+from fleeting import Problem, key_path, nearest
 from fleeting.types import Severity
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fleeting.config import nearest
-from taskscaler.core.settings import Period
+from fleeting import nearest
+from taskscaler.core import Period
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from fleeting.config import Problem
+from fleeting import Problem
 from taskscaler.config.autoscaler import (
     ZERO_IS_DEFAULT,
     PolicyConfig,

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from fleeting.config import Problem, examine, read_toml
+from fleeting import Problem, examine, read_toml
 from fleeting.errors import ConfigError
 from fleeting.types import Severity
 from taskscaler.config.autoscaler import AutoscalerConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fleeting.schema import json_schema
+from fleeting import json_schema
 from taskscaler.config.autoscaler import AutoscalerConfig
 from taskscaler.config.ranges import LEAST, MOST
 from taskscaler.config.runners import FileConfig

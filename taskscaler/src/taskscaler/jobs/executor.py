@@ -17,7 +17,7 @@ import anyio
 
 from fleeting.errors import ConnectionLost, TransferFailed
 from fleeting.types import Completed, Duration
-from taskscaler.errors import WorkspaceFailed
+from taskscaler._errors import WorkspaceFailed
 from taskscaler.jobs import script
 from taskscaler.jobs.files import landing_place, outermost
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fleeting.config import Problem, examine, read_toml
+from fleeting import Problem, examine, read_toml
 from fleeting.errors import ConfigError
 from fleeting.types import Duration, Severity
 from taskscaler.config import AutoscalerConfig, config_error, conflicts_of, out_of_range

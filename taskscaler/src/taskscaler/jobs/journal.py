@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 import msgspec
 
-from taskscaler.core.records import JobRecord
-from taskscaler.errors import ScalerClosed, StoreError
+from taskscaler._errors import ScalerClosed, StoreError
+from taskscaler.core import JobRecord
 from taskscaler.jobs.result import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from taskscaler.core.records import Record
+    from taskscaler.core import Record
     from taskscaler.jobs.file import Job, JobRun
     from taskscaler.jobs.result import JobResult
     from taskscaler.storage import Store

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import override
 
-from taskscaler.errors import OutputFailed
+from taskscaler._errors import OutputFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

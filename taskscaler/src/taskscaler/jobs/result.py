@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from taskscaler.core.records import JobRecord
+    from taskscaler.core import JobRecord
 
 __all__ = ("JobResult", "JobState", "describe_exit", "restored")
 

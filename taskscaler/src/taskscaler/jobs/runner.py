@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from fleeting.errors import FleetingError
-from taskscaler.errors import (
+from taskscaler._errors import (
     AcquireTimeout,
     AcquisitionLost,
     OutputFailed,

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from taskscaler.simulation.faults import Faults
-from taskscaler.simulation.models import Delay, GroupModel
-from taskscaler.simulation.observer import Digest, Observer
-from taskscaler.simulation.outcome import Outcome
-from taskscaler.simulation.workload import Arrival, arrivals, replay, working_hours
-from taskscaler.simulation.world import World, simulate
+from taskscaler.simulation._faults import Faults
+from taskscaler.simulation._models import Delay, GroupModel
+from taskscaler.simulation._observer import Digest, Observer
+from taskscaler.simulation._outcome import Outcome
+from taskscaler.simulation._workload import Arrival, arrivals, replay, working_hours
+from taskscaler.simulation._world import World, simulate
 
 __all__ = (
     "Arrival",

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
-from taskscaler.storage.abc import Entry, Loaded, Picture, Remembered, Store, TaskEntry
-from taskscaler.storage.memory import MemoryStore
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ("Entry", "Loaded", "MemoryStore", "Picture", "Remembered", "Store", "TaskEntry")
+from taskscaler.storage._abc import Entry, Loaded, Picture, Remembered, Store, TaskEntry
+from taskscaler.storage._memory import MemoryStore
+
+if TYPE_CHECKING:
+    from taskscaler.storage._sqlite import SqliteStore, read_records, recall
+
+__all__ = (
+    "Entry",
+    "Loaded",
+    "MemoryStore",
+    "Picture",
+    "Remembered",
+    "SqliteStore",
+    "Store",
+    "TaskEntry",
+    "read_records",
+    "recall",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the store in a file when it is asked for: it needs SQLite and a cipher."""
+    if name not in {"SqliteStore", "read_records", "recall"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("taskscaler.storage._sqlite"), name)

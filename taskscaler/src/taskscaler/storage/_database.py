@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from taskscaler.errors import StoreError
+from taskscaler._errors import StoreError
 from taskscaler.storage._files import beside
 from taskscaler.storage._schema import check_version, has_tables, migrate, scalar
 

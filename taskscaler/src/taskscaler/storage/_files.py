@@ -8,8 +8,8 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from fleeting.lock import locked_file, read_holder
-from taskscaler.errors import StoreError, StoreLocked
+from fleeting import locked_file, read_holder
+from taskscaler._errors import StoreError, StoreLocked
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -106,7 +106,7 @@ def sync_directory(directory: Path) -> None:
 def locked(path: Path) -> Generator[None]:
     """Keep every other scaler away from a file, as long as this process lives at most.
 
-    The lock is on a file of its own beside it, which says who holds it; see `fleeting.lock`.
+    The lock is on a file of its own beside it, which says who holds it; see `fleeting._lock`.
 
     Raises:
         StoreLocked: another scaler that is alive holds it.

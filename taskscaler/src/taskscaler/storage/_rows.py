@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from taskscaler.core.records import ConnectRecord, Record
-from taskscaler.errors import StoreError
+from taskscaler._errors import StoreError
+from taskscaler.core import ConnectRecord, Record
 from taskscaler.storage._sealing import Unsealable
 
 if TYPE_CHECKING:

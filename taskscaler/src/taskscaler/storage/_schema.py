@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskscaler.errors import StoreError
+from taskscaler._errors import StoreError
 
 if TYPE_CHECKING:
     import sqlite3

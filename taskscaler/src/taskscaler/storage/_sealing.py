@@ -14,7 +14,7 @@ import secrets
 import shlex
 from typing import TYPE_CHECKING
 
-from taskscaler.errors import StoreError
+from taskscaler._errors import StoreError
 from taskscaler.storage._files import beside, is_private, open_private, sync_directory
 
 if TYPE_CHECKING:

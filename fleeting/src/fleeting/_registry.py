@@ -1,0 +1,132 @@
+"""Finds providers and connectors by name, and imports a plugin only when it is asked for.
+
+Names come from the metadata of installed distributions (entry points), so that
+listing them imports nothing. One broken plugin hurts nobody else: pluggy is
+told to load exactly the one that is wanted, and whatever goes wrong in it is
+reported with the names of the plugin and of its distribution.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fleeting._metadata import PluginEntry, entry_points
+from fleeting.errors import PluginBroken, PluginConflict, PluginMismatch, PluginNotFound
+
+if TYPE_CHECKING:
+    from fleeting._references import PluginReference
+    from fleeting.abc import Connector, Provider
+
+__all__ = ("PluginEntry", "Registry")
+
+PROVIDERS = "fleeting"
+CONNECTORS = "fleeting.connectors"
+
+
+class Registry:
+    """The plugins of this Python environment.
+
+    Cheap to create; holds what it has loaded, and is otherwise without state.
+    """
+
+    def __init__(self) -> None:
+        self._providers: dict[str, Provider] = {}
+        self._connectors: dict[str, Connector] = {}
+
+    def providers(self) -> list[PluginEntry]:
+        """Return what is installed, sorted by name, from metadata alone."""
+        return _entries(PROVIDERS)
+
+    def connectors(self) -> list[PluginEntry]:
+        """Return the installed protocols, sorted by name, from metadata alone."""
+        return _entries(CONNECTORS)
+
+    def provider(self, reference: str) -> Provider:
+        """Return a provider, imported if it was not yet.
+
+        Args:
+            reference: its name, or its name and version as in `aws:1`; see
+                `fleeting._references`.
+
+        Raises:
+            ConfigError: this is no reference.
+            PluginNotFound: nothing installed has that name.
+            PluginMismatch: it is installed in another version.
+            PluginConflict: two distributions have it.
+            PluginBroken: it cannot be imported, or registers no provider of that name.
+        """
+        # Imported late, like the hooks' classes: listing must not pay for them.
+        from fleeting._references import parse_reference
+
+        wanted = parse_reference(reference)
+        name = wanted.name
+        if wanted.constraint:
+            _check_version(wanted)
+        if name not in self._providers:
+            from fleeting.abc import Provider
+
+            found = _load(PROVIDERS, "plugin", name)
+            if not isinstance(found, Provider) or getattr(found, "name", None) != name:
+                raise _registers_nothing(PROVIDERS, name, "provider")
+            self._providers[name] = found
+        return self._providers[name]
+
+    def connector(self, protocol: str) -> Connector:
+        """Return the connector for this protocol, imported if it was not yet.
+
+        Raises:
+            PluginNotFound: nothing installed speaks that protocol.
+            PluginConflict: two distributions claim it.
+            PluginBroken: it cannot be imported, or registers no connector of that name.
+        """
+        if protocol not in self._connectors:
+            from fleeting.abc import Connector
+
+            found = _load(CONNECTORS, "connector", protocol)
+            if not isinstance(found, Connector) or getattr(found, "protocol", None) != protocol:
+                raise _registers_nothing(CONNECTORS, protocol, "connector")
+            self._connectors[protocol] = found
+        return self._connectors[protocol]
+
+
+def _entries(group: str) -> list[PluginEntry]:
+    return sorted(entry_points(group))
+
+
+def _load(group: str, kind: str, name: str) -> object:
+    claims = [entry for entry in _entries(group) if entry.name == name]
+    if not claims:
+        known = [entry.name for entry in _entries(group)]
+        raise PluginNotFound(kind, name, known, f"try `fleeting install {name}`")
+    if len(claims) > 1:
+        raise PluginConflict(kind, name, [f"{one.distribution} {one.version}" for one in claims])
+    import pluggy
+
+    from fleeting import plugin
+
+    manager = pluggy.PluginManager("fleeting")
+    manager.add_hookspecs(plugin)
+    try:
+        manager.load_setuptools_entrypoints(group, name=name)
+        hook = (
+            manager.hook.fleeting_provider
+            if group == PROVIDERS
+            else manager.hook.fleeting_connector
+        )
+        return hook()
+    # Whatever a stranger's module raises on import is to be reported, not suffered;
+    # some call sys.exit when they miss something.
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        raise PluginBroken(name, claims[0].distribution, reason) from error
+
+
+def _registers_nothing(group: str, name: str, noun: str) -> PluginBroken:
+    distribution = next(entry.distribution for entry in _entries(group) if entry.name == name)
+    return PluginBroken(name, distribution, f"its module registers no {noun} named {name!r}")
+
+
+def _check_version(wanted: PluginReference) -> None:
+    claims = [entry for entry in _entries(PROVIDERS) if entry.name == wanted.name]
+    if claims and not any(wanted.accepts(entry.version) for entry in claims):
+        raise PluginMismatch(wanted.name, claims[0].version, str(wanted))

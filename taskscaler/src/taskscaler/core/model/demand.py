@@ -1,0 +1,135 @@
+"""How many instances are needed: the capacity arithmetic, in slots.
+
+Let *free* be the slots that a task could get now, and *coming* those on
+instances that are asked for, created or prepared. Tasks that *wait* and the
+*idle* capacity that the policy wants must be met by the two together:
+
+    shortfall = waiting + max(promised, target idle) - free - coming
+    surplus   = free - max(0, waiting - coming) - max(reserved, target idle)
+
+A positive shortfall buys instances; an idle instance may go when the surplus
+is at least its slots. Both cannot hold at once, and what a removal leaves is
+never a shortfall, so nothing is removed only to be bought again. What is coming
+spares a purchase, but replaces nothing that is ready: it may take long, or fail.
+What should have been seen long ago spares no purchase either, except from the
+group that owes it.
+
+A reservation protects capacity but buys none: it may never become a task. Only
+where it was promised a slot that is free at once (preemptive mode), that slot
+must be there whatever else waits. Slots that are in use need nothing, and
+neither do slots that were lost together with their instance, so a claim that
+outlived its instance cannot buy another one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from taskscaler.core.model.settings import Policy
+
+__all__ = ("Demand", "target_idle")
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """The inputs of one decision, all in slots except where it says instances.
+
+    Attributes:
+        waiting: tasks that wait for a slot.
+        reserved: reservations that no task has used yet.
+        promised: those of them that were promised a slot at once.
+        acquired: slots in use.
+        free: slots that a task could get now.
+        coming: slots on instances that are not ready yet, those that are overdue aside.
+        unavailable: slots on live instances that no task will get any more.
+        target: idle slots that the policy wants.
+        slots_per_instance: what one more instance brings.
+        instances: in any state, those not seen yet included.
+        max_instances: the limit for them; 0 is none.
+        idle_count: what the policy says, in slots.
+        scale_factor: the same, as a factor of the slots in use.
+        scale_factor_limit: the same, in slots.
+        unhealthy: slots on instances that fail their health checks.
+        suspended: slots of tasks that are suspended.
+        overdue: slots on instances that were asked for and should have been seen by now.
+    """
+
+    waiting: int
+    reserved: int
+    promised: int
+    acquired: int
+    free: int
+    coming: int
+    unavailable: int
+    target: int
+    slots_per_instance: int
+    instances: int
+    max_instances: int
+    idle_count: int = 0
+    scale_factor: float = 0.0
+    scale_factor_limit: int = 0
+    unhealthy: int = 0
+    suspended: int = 0
+    overdue: int = 0
+
+    @property
+    def inputs(self) -> dict[str, float]:
+        """Return everything that decides, by the names that operators know from GitLab's log."""
+        return {
+            "instance_count": self.instances,
+            "max_instance_count": self.max_instances,
+            "capacity_per_instance": self.slots_per_instance,
+            "acquired": self.acquired,
+            "pending": self.waiting,
+            "reserved": self.reserved,
+            "promised": self.promised,
+            "idle": self.free,
+            "unready": self.coming,
+            "overdue": self.overdue,
+            "unavailable_capacity": self.unavailable,
+            "unhealthy": self.unhealthy,
+            "suspended": self.suspended,
+            "idle_count": self.idle_count,
+            "scale_factor": self.scale_factor,
+            "scale_factor_limit": self.scale_factor_limit,
+            "required": self.wanted,
+        }
+
+    @property
+    def shortfall(self) -> int:
+        """Return the slots that are missing; negative if there are more than enough."""
+        return self.waiting + max(self.promised, self.target) - self.free - self.coming
+
+    @property
+    def surplus(self) -> int:
+        """Return the slots that could be removed; negative if there are too few."""
+        return self.free - max(0, self.waiting - self.coming) - max(self.reserved, self.target)
+
+    @property
+    def wanted(self) -> int:
+        """Return how many instances to add, limits aside."""
+        return max(0, -(-self.shortfall // self.slots_per_instance))
+
+    @property
+    def room(self) -> int | None:
+        """Return how many instances the limit still allows; None if there is no limit."""
+        if not self.max_instances:
+            return None
+        return max(0, self.max_instances - self.instances)
+
+
+def target_idle(policy: Policy, acquired: int) -> int:
+    """Return how many slots should be idle.
+
+    Args:
+        policy: the one in force.
+        acquired: slots in use.
+    """
+    # 1.1 times 10 is 11, whatever floats make of it.
+    scaled = math.ceil(round(policy.scale_factor * acquired, 6))
+    if policy.scale_factor_limit:
+        scaled = min(scaled, policy.scale_factor_limit)
+    return max(policy.idle_count, scaled)

@@ -1,0 +1,141 @@
+"""Why a task waits, or was refused: one sentence, with the numbers that decided it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+from fleeting.types import Duration
+from taskscaler.core.model.decisions import Decision
+from taskscaler.core.model.demand import Demand
+
+__all__ = ("Lack", "Standing", "describe", "explain", "refusal")
+
+# What a word for a life does not say to whoever meets it in a sentence.
+_HINTS = {"foreign": "foreign: remove them by `fleeting group decrease`, or see unknown_instances"}
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where everything stands at one moment.
+
+    Attributes:
+        demand: the inputs of the next decision.
+        lives: how many instances are in each life, by its word.
+        blocked: what the newest decision could not have, group by group.
+        troubles: the last failure of each group that has one, by the group's id.
+    """
+
+    demand: Demand
+    lives: Mapping[str, int]
+    blocked: tuple[Decision, ...]
+    troubles: Mapping[str, str]
+
+
+class Lack(enum.Enum):
+    """Why a reservation is refused."""
+
+    NOT_FREE = "no slot is free at once, as preemptive mode demands"
+    NO_CAPACITY = "no slot is free, and none can be added"
+    THROTTLED = "less than one idle instance would stay unreserved (reservation_throttling)"
+
+
+def explain(
+    standing: Standing,
+    *,
+    key: str | None = None,
+    place: int | None = None,
+    waiting_seconds: float | None = None,
+    holds: str = "",
+    reserved: bool = False,
+) -> str:
+    """Return, in one sentence, why tasks wait or one of them does.
+
+    Args:
+        standing: where everything stands, now or when it was stored.
+        key: the task that is asked about; None for all.
+        place: its place in the queue, 1 for the next to be served; None if it does not wait.
+        waiting_seconds: for how long it has waited, if that is known.
+        holds: the slot that it holds, in words; empty if it holds none.
+        reserved: whether it has a reservation that it has not used yet.
+    """
+    if key is None:
+        return _all(standing)
+    demand = standing.demand
+    if place is not None:
+        since = (
+            "" if waiting_seconds is None else f" for {Duration(seconds=round(waiting_seconds))}"
+        )
+        return (
+            f"task {key!r} has waited{since} for a slot as number {place} of {demand.waiting} "
+            f"in the queue{_outlook(demand, place)}: {_situation(standing)}"
+        )
+    if holds:
+        return f"task {key!r} does not wait: it holds {holds}"
+    if reserved:
+        return f"task {key!r} has a reservation and has not asked for its slot; {_slots(demand)}"
+    return f"task {key!r} neither waits nor holds a slot, so it is not known here; {_all(standing)}"
+
+
+def _all(standing: Standing) -> str:
+    demand = standing.demand
+    if not demand.waiting:
+        return f"no task waits; {_slots(demand)}"
+    tasks = "1 task waits" if demand.waiting == 1 else f"{demand.waiting} tasks wait"
+    return f"{tasks} for a slot: {_situation(standing)}"
+
+
+def _outlook(demand: Demand, place: int) -> str:
+    """Say whether what is coming is enough for this one, too."""
+    if place <= demand.coming:
+        return ", and one of the slots that are coming is its own"
+    if demand.coming:
+        return f", and the slots that are coming serve the first {demand.coming}"
+    return ", and nothing is coming"
+
+
+def describe(decision: Decision) -> str:
+    """Return a decision in one line, with every input of the formula."""
+    done = f"{decision.decided:+d} instances" if decision.decided else "no instances"
+    of = f" of {decision.wanted:+d}" if decision.decided != decision.wanted else ""
+    held = f", held back by {decision.clamped_by}" if decision.clamped_by else ""
+    inputs = " ".join(f"{name}={value:g}" for name, value in decision.demand.inputs.items())
+    return f"{decision.group}: {done}{of} because {decision.rule.value}{held} ({inputs})"
+
+
+def refusal(standing: Standing, lack: Lack) -> str:
+    """Return why a reservation is refused."""
+    return f"{lack.value}: {_situation(standing)}"
+
+
+def _situation(standing: Standing) -> str:
+    return f"{_slots(standing.demand)}; {_instances(standing)}{_reasons(standing)}"
+
+
+def _slots(demand: Demand) -> str:
+    text = f"{demand.acquired} slots in use, {demand.free} free, {demand.coming} coming"
+    for count, word in (
+        (demand.overdue, "overdue"),
+        (demand.unavailable, "unavailable"),
+        (demand.unhealthy, "unhealthy"),
+        (demand.suspended, "suspended"),
+        (demand.reserved, "reserved"),
+    ):
+        text += f", {count} {word}" if count else ""
+    return text
+
+
+def _instances(standing: Standing) -> str:
+    lives = ", ".join(
+        f"{count} {_HINTS.get(word, word)}" for word, count in standing.lives.items() if count
+    )
+    most = standing.demand.max_instances
+    limit = f" of at most {most}" if most else ""
+    return f"{standing.demand.instances}{limit} instances" + (f" ({lives})" if lives else "")
+
+
+def _reasons(standing: Standing) -> str:
+    blocked = {one.group: f"held back by {one.clamped_by}" for one in standing.blocked}
+    told = {**standing.troubles, **blocked}
+    return "".join(f"; {group}: {reason}" for group, reason in told.items())

@@ -1,0 +1,182 @@
+"""A whole simulation: clouds, a manager, its tasks, and what happens by itself."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from taskscaler.core import events
+from taskscaler.simulation._calls import Line
+from taskscaler.simulation._clock import Clock
+from taskscaler.simulation._cloud import Cloud
+from taskscaler.simulation._faults import Dice, Faults
+from taskscaler.simulation._manager import Manager
+from taskscaler.simulation._models import Delay
+from taskscaler.simulation._outcome import Outcome
+from taskscaler.simulation._tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from taskscaler.core import Settings
+    from taskscaler.simulation._models import GroupModel
+    from taskscaler.simulation._observer import Observer
+    from taskscaler.simulation._workload import Arrival
+
+__all__ = ("START", "World", "simulate")
+
+START = datetime(2026, 3, 2, tzinfo=UTC)
+HAPPENINGS = ("vanish", "come_back", "recreate", "fail", "interrupt", "add", "outage", "jump")
+
+
+class World:
+    """One simulation, to be run as far as one likes.
+
+    Args:
+        settings: the operator's.
+        groups: what the groups are like, in order of preference.
+        arrivals: the tasks that come, in the order of their times.
+        seed: where chance comes from: the same seed gives the same history.
+        faults: what goes wrong; nothing by default.
+        start: the wall time of the beginning; aware.
+        monotonic_seconds: the monotonic time of the beginning.
+        commit: how long it takes to store something.
+        observers: who looks on.
+
+    Attributes:
+        clock: on which everything happens.
+        clouds: the truth about each group, by its id.
+        tasks: who asks for slots.
+        manager: who asks the clouds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        groups: Sequence[GroupModel],
+        arrivals: Iterable[Arrival],
+        *,
+        seed: int | str = 0,
+        faults: Faults | None = None,
+        start: datetime = START,
+        monotonic_seconds: float = 0.0,
+        commit: Delay = Delay(0.0),  # noqa: B008 - it is frozen
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        faults = faults or Faults()
+        name = str(seed)
+        self.clock = Clock(start, monotonic_seconds)
+        self.clouds = {model.info.id: Cloud(model, self.clock, faults, name) for model in groups}
+        self._lines = {id: Line(cloud, self.clock, name) for id, cloud in self.clouds.items()}
+        self.tasks = Tasks(self.clock, iter(arrivals), faults, name)
+        self.manager = Manager(
+            self.clock,
+            self._lines,
+            settings,
+            self.tasks,
+            commit=commit,
+            faults=faults,
+            seed=name,
+            observers=observers,
+        )
+        self.tasks.manager = self.manager
+        self._zero = monotonic_seconds
+        self._seed = name
+        self._rounds = itertools.count()
+        self._round = 0
+        self.set_faults(faults)
+        self.clock.after(0.0, self.manager.start)
+
+    def run(self, length: timedelta) -> None:
+        """Let so much time pass."""
+        self.clock.run(self.clock.seconds + length.total_seconds())
+
+    def set_faults(self, faults: Faults) -> None:
+        """Let other things go wrong from now on."""
+        for line in self._lines.values():
+            line.cloud.set_faults(faults)
+            line.set_faults(faults)
+        self.tasks.set_faults(faults)
+        self.manager.set_faults(faults)
+        # What was planned before is not valid any more.
+        self._round = next(self._rounds)
+        for id in self.clouds:
+            dice = Dice(faults, f"{self._seed}/{id}/happenings", *HAPPENINGS)
+            if dice.total:
+                self._plan(id, dice, self._round)
+
+    def _plan(self, id: str, dice: Dice, number: int) -> None:
+        seconds = dice.chance.expovariate(dice.total / 3600.0)
+        self.clock.after(seconds, self._happen, id, dice, number)
+
+    def _happen(self, id: str, dice: Dice, number: int) -> None:
+        if number != self._round:
+            return
+        self._plan(id, dice, number)
+        kind = dice.pick()
+        if kind == "jump":
+            self.clock.jump(dice.chance.uniform(-7200.0, 7200.0))
+        elif kind == "outage":
+            line = self._lines[id]
+            line.out_until = self.clock.seconds + dice.chance.uniform(60.0, 3600.0)
+        else:
+            member = self.clouds[id].happen(kind, dice.chance)
+            if member is not None and kind == "interrupt" and dice.chance.random() < 0.5:
+                deadline = self.clock.now.wall + timedelta(seconds=30)
+                notice = events.InterruptionAnnounced(id, member.id, "it is reclaimed", deadline)
+                self.manager.post(notice)
+
+    def outcome(self) -> Outcome:
+        """Return what has come of it so far."""
+        tasks, manager = self.tasks, self.manager
+        return Outcome(
+            seconds=self.clock.seconds - self._zero,
+            steps=self.clock.steps,
+            events=manager.events,
+            decisions=manager.decisions,
+            lives=manager.lives,
+            created=sum(cloud.created for cloud in self.clouds.values()),
+            instance_seconds=sum(cloud.instance_seconds() for cloud in self.clouds.values()),
+            slot_seconds=tasks.busy_seconds,
+            slots_per_instance=manager.settings.capacity_per_instance,
+            came=tasks.came,
+            done=tasks.done,
+            cancelled=tasks.cancelled,
+            refused=tasks.refused,
+            lost=tasks.lost_slots,
+            waits=tuple(sorted(tasks.waits)),
+        )
+
+
+def simulate(
+    settings: Settings,
+    groups: Sequence[GroupModel],
+    arrivals: Iterable[Arrival],
+    *,
+    until: timedelta,
+    seed: int | str = 0,
+    faults: Faults | None = None,
+    start: datetime = START,
+    observers: Sequence[Observer] = (),
+) -> Outcome:
+    """Play what these settings would have done with these tasks, and return what came of it.
+
+    Args:
+        settings: the operator's.
+        groups: what the groups are like, in order of preference.
+        arrivals: the tasks that come, in the order of their times.
+        until: how long to play; tasks that come later are not seen.
+        seed: where chance comes from: the same seed gives the same outcome.
+        faults: what goes wrong; nothing by default.
+        start: the wall time of the beginning; aware.
+        observers: who looks on.
+
+    Raises:
+        IllegalEvent: there is no group, or two have one id.
+    """
+    world = World(
+        settings, groups, arrivals, seed=seed, faults=faults, start=start, observers=observers
+    )
+    world.run(until)
+    return world.outcome()
