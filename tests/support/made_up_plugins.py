@@ -23,12 +23,16 @@ __all__ = ("MODULE", "Index", "Switches", "make_project", "make_wheel")
 # A plugin that works as far as a plugin can without a group.
 MODULE = """
 import contextlib
+import msgspec
 from fleeting.abc import Provider
 from fleeting.plugin import hookimpl
 
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
 class MadeUp(Provider):
     name = {name!r}
-    config_type = dict
+    config_type = Config
     def open(self, config, settings):
         return contextlib.nullcontext()
     async def check(self, config, settings):

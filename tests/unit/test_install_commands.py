@@ -9,46 +9,10 @@ from pathlib import Path
 import pytest
 
 from fleeting.errors import InstallError
-from fleeting.install.commands import (
-    Change,
-    Sources,
-    change,
-    child_environment,
-    receipt_requirements,
-    removal,
-    resolution,
-    shown,
-    trial,
-)
-from fleeting.install.environment import Environment, Facts, Keeper
+from fleeting.install.commands import Commands, shown
+from fleeting.install.environment import Environment, Installer
+from fleeting.install.requests import Request
 
-FACTS = Facts(
-    prefix=Path("/e/fleeting"),
-    python=Path("/e/bin/python"),
-    site=Path("/e/site"),
-    scripts=Path("/e/bin"),
-    is_virtual=True,
-    uv="/bin/uv",
-    pipx="/bin/pipx",
-)
-PIP = Environment(FACTS, Keeper.NOBODY, uses_pip=True)
-UV = Environment(FACTS, Keeper.NOBODY, uses_pip=False)
-PIPX = Environment(FACTS, Keeper.PIPX, uses_pip=True)
-TOOL = Environment(FACTS, Keeper.UV_TOOL, uses_pip=False)
-CHANGE = Change(exact=("p==1.5",), asked=("p==1.*",), kept=("fleeting==1.0.0",), names=("p",))
-SOURCES = Sources(
-    index_url="https://i.example/simple",
-    extra_index_urls=("https://j.example/simple",),
-    find_links=("./wheels",),
-    no_index=True,
-    pre=True,
-)
-PLACES = [
-    "--index-url=https://i.example/simple",
-    "--extra-index-url=https://j.example/simple",
-    "--find-links=./wheels",
-    "--no-index",
-]
 # As `uv tool` writes it.
 RECEIPT = tomllib.loads("""
 requirements = [
@@ -66,86 +30,95 @@ index = [{ name = "l", url = "https://l.example/simple" }]
 no-build = true
 no-binary = false
 """)
+ENVIRONMENT = Environment(
+    prefix=Path("/e/fleeting"), python=Path("/e/bin/python"), uv="/bin/uv", pipx="/bin/pipx"
+)
+PIP, UV, PIPX, TOOL = (
+    Commands(ENVIRONMENT, installer, RECEIPT if installer is Installer.UV_TOOL else {})
+    for installer in Installer
+)
+WANTED = [Request("p==1.*", "p", "p")]
+KEPT = {"fleeting": "1.0.0", "p": "0.9"}
+BEFORE, AFTER = {"a": "1", "p": "1"}, {"a": "1", "b": "1", "p": "2"}
 
 
-def test_pip() -> None:
-    """Pip is asked with the Python of the environment, never with a pip.py of this folder."""
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_pip(*, upgrade: bool) -> None:
+    """Pip runs with the Python of the environment, and never from the working directory."""
     start = ["/e/bin/python", "-P", "-m", "pip"]
-    asked = resolution(PIP, ["p"], ["f==1"], SOURCES, report=Path("/s/r.json"), upgrade=["p"])
-    assert asked == [
-        *(*start, "install", "--dry-run", "--report=/s/r.json", "--upgrade", *PLACES, "--pre"),
-        *("f==1", "p"),
+    assert PIP.install(WANTED, ["--pre"], upgrade=upgrade, kept=KEPT) == [
+        *(*start, "install", *["--upgrade"] * upgrade, "--pre", "fleeting==1.0.0", "p==1.*")
     ]
-    tried = trial(PIP, ["p==1.5"], Sources(), Path("/s/t"))
-    assert tried == [*start, "install", "--target=/s/t", "--no-deps", "--no-compile", "p==1.5"]
-    assert change(PIP, CHANGE, Sources()) == [*start, "install", "fleeting==1.0.0", "p==1.5"]
-    assert removal(PIP, "p") == [*start, "uninstall", "--yes", "p"]
+    assert PIP.remove("p") == [*start, "uninstall", "--yes", "p"]
+    assert PIP.undo(BEFORE, AFTER, ["--no-index"]) == [
+        [*start, "uninstall", "--yes", "b"],
+        [*start, "install", "--no-index", "--no-deps", "p==1"],
+    ]
 
 
-def test_uv() -> None:
-    """Uv is told which Python it is about, and which distributions may be newer."""
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_uv(*, upgrade: bool) -> None:
+    """Uv is told its Python, and which distributions may be newer."""
     python = "--python=/e/bin/python"
-    asked = resolution(UV, ["p"], [], Sources(), report=Path("/s/r.json"), upgrade=["p"])
-    assert asked == ["/bin/uv", "pip", "install", python, "--dry-run", "--upgrade-package=p", "p"]
-    hashed = Sources(requirement_files=("h.txt",), require_hashes=True)
-    assert change(UV, Change(exact=()), hashed) == [
-        *("/bin/uv", "pip", "install", python, "--require-hashes", "--requirement=h.txt")
+    assert UV.install(WANTED, [], upgrade=upgrade, kept=KEPT) == [
+        *("/bin/uv", "pip", "install", python),
+        *(*["--upgrade-package=p"] * upgrade, "fleeting==1.0.0", "p==1.*"),
     ]
-    assert removal(UV, "p") == ["/bin/uv", "pip", "uninstall", python, "p"]
+    assert UV.remove("p") == ["/bin/uv", "pip", "uninstall", python, "p"]
+    assert UV.undo(AFTER, BEFORE, []) == [
+        ["/bin/uv", "pip", "install", python, "--no-deps", "b==1", "p==2"]
+    ]
+    assert UV.undo(BEFORE, BEFORE, []) == []
 
 
 def test_pipx() -> None:
-    """Pipx is given what was asked for, as it remembers that; what is there is replaced if told."""
-    assert change(PIPX, CHANGE, Sources()) == ["/bin/pipx", "inject", "fleeting", "p==1.*"]
-    assert change(PIPX, replace(CHANGE, upgrade=("p",)), Sources(find_links=("a b",))) == [
-        *("/bin/pipx", "inject", "fleeting", "p==1.*"),
-        *("--pip-args='--find-links=a b' --upgrade", "--force"),
+    """Pipx records what it injects; a version that is there is replaced."""
+    start = ["/bin/pipx", "inject", "--force", "fleeting", "p==1.*"]
+    assert PIPX.install(WANTED, [], upgrade=False, kept=KEPT) == start
+    assert PIPX.install(WANTED, ["--find-links=a b"], upgrade=True, kept=KEPT) == [
+        *(*start, "--pip-args=--upgrade '--find-links=a b'")
     ]
-    assert removal(PIPX, "p") == ["/bin/pipx", "uninject", "--leave-deps", "fleeting", "p"]
+    assert PIPX.remove("p") == ["/bin/pipx", "uninject", "--leave-deps", "fleeting", "p"]
+    assert PIPX.undo(BEFORE, AFTER, [])[0] == ["/bin/pipx", "runpip", "fleeting", "uninstall", "b"]
 
 
 def test_uv_tool() -> None:
-    """`uv tool` is given all that its receipt has, and what is asked of a plugin now."""
-    command = change(TOOL, replace(CHANGE, receipt=RECEIPT), Sources(find_links=("./wheels",)))
-    assert command == [
-        *("/bin/uv", "tool", "install"),
+    """`uv tool` gets all that its receipt has, and the new requirement of a plugin."""
+    assert TOOL.install(WANTED, ["--find-links=./wheels"], upgrade=False, kept=KEPT) == [
+        *("/bin/uv", "tool", "install", "--python=3.12"),
         *("--index-url=https://k.example/simple", "--find-links=file:///w"),
         *("--index=https://l.example/simple", "--no-build", "--find-links=./wheels"),
-        *("--python=3.12", "fleeting[testing]>=1", "--with=q @ file:///w/q-1-py3-none-any.whl"),
+        *("fleeting[testing]>=1", "--with=q @ file:///w/q-1-py3-none-any.whl"),
         "--with=r @ git+https://x.example/r?rev=v1 ; python_full_version >= '3.11'",
         *("--with=s @ file:///src/s", "--with=p==1.*"),
     ]
-    left = removal(TOOL, "p", RECEIPT)
+    left = TOOL.remove("p")
     assert "--with=s @ file:///src/s" in left
     assert not any("==1.0.*" in argument for argument in left)
+    python = "--python=/e/bin/python"
+    assert TOOL.undo(BEFORE, AFTER, [])[0] == ["/bin/uv", "pip", "uninstall", python, "b"]
 
 
-def test_what_a_command_line_cannot_repeat_is_refused() -> None:
-    """A receipt with constraints is left alone, and so are files of hashes where none are kept."""
-    with pytest.raises(InstallError, match="with constraints, which would be lost"):
-        receipt_requirements({**RECEIPT, "constraints": [{"name": "x"}]})
-    for environment in (PIPX, TOOL):
-        with pytest.raises(InstallError, match="no file of hashes"):
-            change(environment, CHANGE, Sources(requirement_files=("h.txt",)))
+def test_receipt_that_a_command_line_cannot_repeat() -> None:
+    """A receipt with constraints is refused, because they would be lost."""
+    with pytest.raises(InstallError, match="with constraints, which this command would drop"):
+        replace(TOOL, receipt={**RECEIPT, "constraints": [{"name": "x"}]}).remove("p")
 
 
-def test_environment_of_an_installer(tmp_path: Path) -> None:
-    """The user's indexes and proxies stay; what would make something else of it is left out."""
-    environ = {
-        "PIP_INDEX_URL": "https://i.example",
-        "HTTPS_PROXY": "http://p",
-        "PIP_TARGET": "/x",
-        "UV_SYSTEM_PYTHON": "1",
-    }
-    made = child_environment(environ, tmp_path / "netrc")
-    assert made["PIP_INDEX_URL"] == "https://i.example"
-    assert made["HTTPS_PROXY"] == "http://p"
-    assert made["NETRC"] == str(tmp_path / "netrc")
-    assert made["PIP_NO_INPUT"] == "1"
-    assert not {"PIP_TARGET", "UV_SYSTEM_PYTHON"} & set(made)
-    assert "NETRC" not in child_environment({}, None)
-
-
-def test_shown_command_can_be_pasted() -> None:
-    """What a shell would take apart is quoted."""
-    assert shown(["uv", "a>=1", "b c"]) == "uv 'a>=1' 'b c'"
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("a>=1", "'a>=1'"),
+        ("https://ci:p@ss@x.example/y@v1", "https://****@x.example/y@v1"),
+        ("--index-url=https://token@x.example", "--index-url=https://****@x.example"),
+        ("git+https://a:b@x.example/r.git@v1", "git+https://****@x.example/r.git@v1"),
+        (
+            "https://x.example/w.whl?sig=a%2Bb&x=1#sha256=0",
+            "'https://x.example/w.whl?****#sha256=0'",
+        ),
+        ("--pip-args='--index-url=https://a:b@x.example'", "https://****@x.example"),
+    ],
+)
+def test_shown_command(argument: str, expected: str) -> None:
+    """A command is quoted for a shell, without the secrets in URLs."""
+    assert expected in shown(["uv", argument])

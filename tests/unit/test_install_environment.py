@@ -1,74 +1,69 @@
-"""Who installs is decided by what can be seen of an environment."""
+"""The files and programs of an environment decide which installer changes it."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from fleeting.errors import InstallError
-from fleeting.install.environment import Facts, Keeper, choose_installer, look_around
-
-VENV = Facts(
-    prefix=Path("/venv"),
-    python=Path("/venv/bin/python"),
-    site=Path("/venv/lib/site-packages"),
-    scripts=Path("/venv/bin"),
-    is_virtual=True,
+from fleeting.install.environment import (
+    Environment,
+    Installer,
+    choose_installer,
+    installed_distributions,
+    observe,
 )
-MANAGED = frozenset({"EXTERNALLY-MANAGED"})
+
+VENV = Environment(prefix=Path("/venv"), python=Path("/venv/bin/python"))
 PIPX = frozenset({"pipx_metadata.json"})
 TOOL = frozenset({"uv-receipt.toml"})
 
 
 @pytest.mark.parametrize(
-    ("facts", "keeper", "uses_pip"),
+    ("environment", "installer"),
     [
-        (replace(VENV, has_pip=True), Keeper.NOBODY, True),
-        (replace(VENV, has_pip=True, uv="/bin/uv"), Keeper.NOBODY, True),
-        (replace(VENV, uv="/bin/uv"), Keeper.NOBODY, False),
-        (replace(VENV, uv="/bin/uv", files=MANAGED), Keeper.NOBODY, False),
-        (replace(VENV, has_pip=True, is_virtual=False), Keeper.NOBODY, True),
-        (replace(VENV, has_pip=True, pipx="/bin/pipx", files=PIPX), Keeper.PIPX, True),
-        (replace(VENV, uv="/bin/uv", pipx="/bin/pipx", files=PIPX), Keeper.PIPX, False),
-        (replace(VENV, uv="/bin/uv", has_pip=True, files=TOOL), Keeper.UV_TOOL, False),
+        (replace(VENV, has_pip=True), Installer.PIP),
+        (replace(VENV, has_pip=True, uv="/bin/uv"), Installer.PIP),
+        (replace(VENV, uv="/bin/uv"), Installer.UV),
+        (replace(VENV, has_pip=True, pipx="/bin/pipx", files=PIPX), Installer.PIPX),
+        (replace(VENV, uv="/bin/uv", pipx="/bin/pipx", files=PIPX), Installer.PIPX),
+        (replace(VENV, uv="/bin/uv", has_pip=True, files=TOOL), Installer.UV_TOOL),
     ],
 )
-def test_installer_is_chosen(facts: Facts, keeper: Keeper, *, uses_pip: bool) -> None:
-    """What made the environment is asked to change it; below that it is pip, where there is one."""
-    environment = choose_installer(facts)
-    assert (environment.keeper, environment.uses_pip) == (keeper, uses_pip)
+def test_installer_is_chosen(environment: Environment, installer: Installer) -> None:
+    """The tool that made the environment changes it, or else pip, or else uv."""
+    assert choose_installer(environment) is installer
 
 
 @pytest.mark.parametrize(
-    ("facts", "reason", "retryable"),
+    ("environment", "reason"),
     [
-        (replace(VENV, is_archive=True), "runs out of an archive", False),
-        (
-            replace(VENV, is_virtual=False, has_pip=True, files=MANAGED),
-            "belongs to the operating system",
-            False,
-        ),
-        (replace(VENV, has_pip=True, is_writable=False), "cannot be written to", True),
-        (replace(VENV, has_pip=True, files=PIPX), "was made by pipx, which is not", False),
-        (replace(VENV, has_pip=True, files=TOOL), "was made by uv tool, which is not", False),
-        (VENV, "has no pip, and uv is not on the PATH", False),
+        (replace(VENV, has_pip=True, files=PIPX), "was made by pipx, and pipx was not found"),
+        (replace(VENV, has_pip=True, files=TOOL), "was made by uv tool, and uv was not found"),
+        (VENV, "has no pip, and uv was not found; add uv to the PATH"),
     ],
 )
-def test_nobody_installs(facts: Facts, reason: str, *, retryable: bool) -> None:
-    """Where nothing can or may be installed, a sentence says why and what else to do."""
+def test_installer_is_missing(environment: Environment, reason: str) -> None:
+    """Without the installer that the environment wants, a sentence says what to add."""
     with pytest.raises(InstallError, match=reason) as caught:
-        choose_installer(facts)
-    assert caught.value.retryable is retryable
+        choose_installer(environment)
+    assert caught.value.retryable
 
 
-def test_facts_of_this_environment() -> None:
-    """What is seen of the environment of these tests is true."""
-    facts = look_around()
-    assert facts.prefix == Path(sys.prefix)
-    assert facts.is_virtual is (sys.prefix != sys.base_prefix)
-    assert (facts.site / "click").is_dir()
-    assert not facts.is_archive
-    assert Path(facts.uv).is_file()
+def test_this_environment() -> None:
+    """The environment of these tests is observed as it is."""
+    environment = observe()
+    assert environment.prefix == Path(sys.prefix)
+    assert "pyvenv.cfg" in environment.files
+    assert Path(environment.uv).is_file()
+
+
+def test_installed_distributions() -> None:
+    """The versions are those that the standard library reads from the metadata."""
+    versions = {name: one.version for name, one in installed_distributions().items()}
+    assert {"click", "fleeting"} <= versions.keys()
+    assert versions == {name: metadata.version(name) for name in versions}

@@ -1,28 +1,32 @@
-"""`fleeting logout`: forget the credentials of a private package index."""
+"""`fleeting logout`: remove the credentials of a package index from the keyring."""
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from fleeting.install.credentials import CredentialStore, host_of, split_url
+from fleeting.cli.login import index_host, opened_keyring
 
 __all__ = ("command",)
 
 
 @click.command("logout")
 @click.argument("url")
-def command(*, url: str) -> int:
-    """Forget the credentials of a private package index; exits with 1 if there were none.
+@click.option("--username", metavar="NAME", help="The user name; some keyrings need it.")
+def command(*, url: str, username: str | None) -> int:
+    """Remove the credentials of a private package index from the keyring.
 
     \b
     Example:
       fleeting logout https://packages.example.org/simple
+
+    Exit code: 0, or 1 if there were none.
     """  # noqa: D301 - click's mark of lines that stay as they are
-    host = host_of(split_url(url)[0])
-    if CredentialStore(os.environ).forget(host):
-        click.echo(f"forgot the credentials for {host}")
-        return 0
-    click.echo(f"there are no credentials for {host}")
-    return 1
+    host = index_host(url)
+    with opened_keyring(host) as keyring:
+        found = keyring.get_credential(host, username)
+        if found is None:
+            click.echo(f"the keyring has no password for {host}; some keyrings need --username")
+            return 1
+        keyring.delete_password(host, found.username)
+    click.echo(f"removed the password of {found.username} for {host} from the keyring")
+    return 0

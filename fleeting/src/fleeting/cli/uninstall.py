@@ -3,48 +3,62 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
-from fleeting.errors import ConfigError
-from fleeting.install.installing import Manner, Removal
+from fleeting._references import canonical
+from fleeting.errors import ConfigError, PluginNotFound
+from fleeting.install.changing import Change
+from fleeting.install.checking import installed_plugins
+from fleeting.install.requests import OURS
+
+if TYPE_CHECKING:
+    from fleeting._metadata import PluginEntry
 
 __all__ = ("command",)
 
 
 @click.command("uninstall")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("-v", "--verbose", is_flag=True, help="Show all that the package installer prints.")
-def command(*, name: str, yes: bool, verbose: bool) -> int:
-    """Remove a plugin, by removing the distribution that carries it.
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def command(*, name: str, yes: bool) -> int:
+    """Remove a plugin, with the installer of this Python environment.
 
-    NAME is the plugin's, or that of its package, if two packages have a plugin of one name.
-    What it needed stays installed, as others may need it; it is named.
+    NAME is the name of the plugin or of its package. Packages that it required stay installed.
 
     \b
     Example:
       fleeting uninstall aws
     """  # noqa: D301 - click's mark of lines that stay as they are
-    manner = Manner(tell=lambda sentence: click.echo(sentence, err=True), verbose=verbose)
-    removal = Removal(name, manner)
-    what = f"{removal.distribution} {removal.entry.version}"
-    also = f", and with it {', '.join(removal.also)}" if removal.also else ""
-    if not yes and not _agreed(f"Remove {removal.entry.name} ({what}){also}?"):
+    entry = _find(name)
+    what = f"{entry.name} {entry.version} ({entry.distribution})"
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError("standard input is not a terminal; pass --yes to remove the plugin")
+    if not yes and not click.confirm(f"Remove {what}?", err=True):
         click.echo("nothing was removed", err=True)
         return 1
-    left = removal.run()
-    click.echo(f"removed {removal.entry.name} ({what}){also}")
+    left = Change(partial(click.echo, err=True)).remove(canonical(entry.distribution))
+    click.echo(f"removed {what}")
     if left:
-        click.echo(f"still installed, though no other package needs it: {', '.join(left)}")
+        click.echo(f"these packages, which it required, stay installed: {', '.join(left)}")
     return 0
 
 
-def _agreed(question: str) -> bool:
-    try:
-        return click.confirm(question, err=True)
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        click.echo(err=True)  # The line of the question has not ended.
-        raise ConfigError("nobody is there to be asked; say --yes to remove it") from None
+def _find(name: str) -> PluginEntry:
+    """Return the plugin of a name, or of the distribution of that name."""
+    entries = [entry for _, entry in installed_plugins()]
+    found = {one.distribution: one for one in entries if name in {one.name, one.distribution}}
+    if not found:
+        known = sorted({one.name for one in entries})
+        raise PluginNotFound("plugin", name, known, "nothing was removed")
+    if len(found) > 1:
+        raise ConfigError(
+            f"{name} is carried by {' and by '.join(sorted(found))}; name the package to remove, "
+            f"as in `fleeting uninstall {min(found)}`"
+        )
+    ((distribution, entry),) = found.items()
+    if distribution == OURS:
+        raise ConfigError(f"{name} is built into fleeting and cannot be removed")
+    return entry

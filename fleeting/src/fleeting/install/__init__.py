@@ -1,18 +1,8 @@
-"""Names of plugins -> distributions -> the package installer of this environment.
+"""`fleeting install` and `fleeting uninstall`: a thin layer on pip, uv, pipx and `uv tool`.
 
-How an installation goes, whichever installer does it:
-
-1. The words become requirements (`words`), and what is there already is left alone.
-2. It is decided who drives this environment: pip, uv, pipx or `uv tool` (`environment`).
-3. The installer says what it would do, with all that already works as a condition, so that a
-   plugin never breaks fleeting or another plugin.
-4. All of that is installed into a scratch folder. What cannot be had, is broken, or fits no
-   hash is refused here, and so is what registers no plugin (`contents`).
-5. The installer changes the environment, and what was there before is kept until it has
-   succeeded. If it fails, or is interrupted, everything is put back (`undo`).
-
-What decides is pure: the words, the environment, the command lines (`commands`), and which
-sentence an installer's output comes to (`failures`).
+`requests` reads what the operator asks for, `environment` finds the installer of this Python
+environment, `commands` builds its command line, `running` runs it, `checking` imports what was
+installed, and `changing` does these in order.
 """
 
 from __future__ import annotations

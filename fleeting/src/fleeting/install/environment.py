@@ -1,4 +1,4 @@
-"""Who drives this Python environment: pip, uv, pipx, or `uv tool`."""
+"""Which installer a Python environment wants: pip, uv, pipx or `uv tool`."""
 
 from __future__ import annotations
 
@@ -10,125 +10,103 @@ import sysconfig
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
+from fleeting._references import canonical
 from fleeting.errors import InstallError
 
-__all__ = ("Environment", "Facts", "Keeper", "choose_installer", "look_around")
-
-RECEIPT = "uv-receipt.toml"
-PIPX = "pipx_metadata.json"
-_HOW = (
-    "install fleeting in one of its own, with `uv tool install fleeting` or `pipx install fleeting`"
+__all__ = (
+    "RECORDS",
+    "Environment",
+    "Installed",
+    "Installer",
+    "choose_installer",
+    "installed_distributions",
+    "observe",
 )
 
 
-class Keeper(Enum):
-    """What made the environment, and has a list of what belongs in it."""
+class Installer(Enum):
+    """What installs distributions into an environment."""
 
-    NOBODY = "nobody"
+    PIP = "pip"
+    UV = "uv"
     PIPX = "pipx"
     UV_TOOL = "uv tool"
 
 
+# The files in which installers remember what belongs in an environment.
+RECORDS = {Installer.PIPX: "pipx_metadata.json", Installer.UV_TOOL: "uv-receipt.toml"}
+
+
+class Installed(NamedTuple):
+    """An installed distribution: its version, and when its metadata were written."""
+
+    version: str
+    written_ns: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What can be seen of an environment.
+class Environment:
+    """What can be observed of a Python environment.
 
     Attributes:
         prefix: its folder.
         python: its interpreter.
-        site: where its distributions are.
-        scripts: where its commands are.
-        is_virtual: whether it is a virtual environment.
-        is_writable: whether this user can change it.
-        is_archive: whether fleeting runs out of one file, in which nothing can be installed.
         has_pip: whether its Python has pip.
-        uv: the path of uv, or an empty text.
+        uv: the path of uv; empty if it was not found.
         pipx: likewise.
-        files: which of the files are there that tell who made it.
+        files: the names of the files in its folder.
     """
 
     prefix: Path
     python: Path
-    site: Path
-    scripts: Path
-    is_virtual: bool
-    is_writable: bool = True
-    is_archive: bool = False
     has_pip: bool = False
     uv: str = ""
     pipx: str = ""
     files: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """An environment in which something can be installed, and by whom.
-
-    Attributes:
-        facts: what was seen of it.
-        keeper: what has a list of its contents, and must be asked to change it.
-        uses_pip: whether the installer below that is pip; otherwise it is uv.
-    """
-
-    facts: Facts
-    keeper: Keeper
-    uses_pip: bool
-
-
-def choose_installer(facts: Facts) -> Environment:
-    """Decide who installs.
+def choose_installer(environment: Environment) -> Installer:
+    """Return the installer that made the environment, or else its pip, or else uv.
 
     Raises:
-        InstallError: nobody can, or nobody may.
+        InstallError: the installer was not found.
     """
-    where = f"the Python environment {facts.prefix}"
-    if facts.is_archive:
-        raise InstallError(f"fleeting runs out of an archive, which cannot be added to; {_HOW}")
-    if not facts.is_virtual and "EXTERNALLY-MANAGED" in facts.files:
-        raise InstallError(f"{where} belongs to the operating system; {_HOW}")
-    if not facts.is_writable:
+    made_by = [installer for installer, name in RECORDS.items() if name in environment.files]
+    if environment.has_pip and not made_by:
+        return Installer.PIP
+    installer = made_by[0] if made_by else Installer.UV
+    if not (environment.pipx if installer is Installer.PIPX else environment.uv):
+        reason = f"was made by {installer.value}" if made_by else "has no pip"
+        program = installer.value.partition(" ")[0]
         raise InstallError(
-            f"{where} cannot be written to; ask who owns it, or {_HOW}", retryable=True
+            f"the Python environment {environment.prefix} {reason}, and {program} was not found; "
+            f"add {program} to the PATH",
+            retryable=True,
         )
-    keeper = Keeper.NOBODY
-    if PIPX in facts.files:
-        keeper = Keeper.PIPX
-    elif RECEIPT in facts.files:
-        keeper = Keeper.UV_TOOL
-    needed = {Keeper.PIPX: facts.pipx, Keeper.UV_TOOL: facts.uv}.get(keeper, "x")
-    if not needed:
-        raise InstallError(f"{where} was made by {keeper.value}, which is not on the PATH; add it")
-    if not facts.has_pip and not facts.uv:
-        raise InstallError(f"{where} has no pip, and uv is not on the PATH; install one of them")
-    return Environment(facts, keeper, uses_pip=facts.has_pip and keeper is not Keeper.UV_TOOL)
+    return installer
 
 
-def look_around() -> Facts:
-    """Look at the environment that this process runs in."""
-    paths = sysconfig.get_paths()
-    prefix, site, scripts = Path(sys.prefix), Path(paths["purelib"]), Path(paths["scripts"])
-    marks = {
-        RECEIPT: prefix / RECEIPT,
-        PIPX: prefix / PIPX,
-        "EXTERNALLY-MANAGED": Path(paths["stdlib"]) / "EXTERNALLY-MANAGED",
-    }
-    return Facts(
-        prefix=prefix,
+def observe() -> Environment:
+    """Return the environment that this process runs in."""
+    return Environment(
+        prefix=Path(sys.prefix),
         python=Path(sys.executable),
-        site=site,
-        scripts=scripts,
-        is_virtual=sys.prefix != sys.base_prefix,
-        is_writable=os.access(site, os.W_OK | os.X_OK),
-        is_archive=not Path(__file__).is_file(),
         has_pip=importlib.util.find_spec("pip") is not None,
-        uv=_find_uv(),
+        uv=shutil.which("uv") or "",
         pipx=shutil.which("pipx") or "",
-        files=frozenset(name for name, path in marks.items() if path.is_file()),
+        files=frozenset(os.listdir(sys.prefix)),  # noqa: PTH208 - the names alone
     )
 
 
-def _find_uv() -> str:
-    """Return uv's path: that on the PATH, or the one that is installed beside this Python."""
-    beside = Path(sys.executable).with_name("uv")
-    return shutil.which("uv") or (str(beside) if os.access(beside, os.X_OK) else "")
+def installed_distributions() -> dict[str, Installed]:
+    """Return the installed distributions by their normalized names."""
+    found: dict[str, Installed] = {}
+    for site in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        # pip renames a folder to `~...` before it removes it.
+        for folder in Path(site).glob("[!~]*.dist-info"):
+            name, _, version = folder.name.removesuffix(".dist-info").partition("-")
+            if (folder / "METADATA").exists():
+                found[canonical(name)] = Installed(version, folder.stat().st_mtime_ns)
+    return found

@@ -1,102 +1,68 @@
-"""Runs an installer: what it prints is kept, and shown as it comes if somebody watches."""
+"""Run an installer with its own output, and end it when this process is told to end."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import pty
 import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleeting.errors import InstallError
-from fleeting.install.failures import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-__all__ = ("Outcome", "run_installer")
+__all__ = ("run_installer",)
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an installer ended.
-
-    Attributes:
-        code: its exit code.
-        output: all that it printed, as it did.
-    """
-
-    code: int
-    output: str
+_STDERR = 2
 
 
-def run_installer(
-    command: Sequence[str],
-    environ: Mapping[str, str],
-    *,
-    show: bool,
-    secrets: Sequence[str] = (),
-    files: Sequence[int] = (),
-) -> Outcome:
-    """Run a command without a shell and without input.
+def run_installer(command: Sequence[str]) -> int:
+    """Run a command to its end, and return its exit code; its output goes to standard error.
 
-    It has a session of its own: an interruption of the terminal reaches it through us, so that
-    it has ended when we put back what it had begun.
-
-    Args:
-        command: the program and its arguments.
-        environ: its variables.
-        show: whether its output appears on standard error; on a terminal it sees one, too.
-        secrets: what must not be shown, whatever it prints.
-        files: open files that it has as well.
+    The installer has a session of its own, so that an interruption reaches it once, through this
+    process. It gets SIGINT, on which installers clean up, and SIGKILL at a second interruption.
 
     Raises:
         InstallError: the program cannot be started.
+        KeyboardInterrupt: this process was interrupted; the installer has ended.
     """
-    is_terminal = show and sys.stderr.isatty()
-    reader, writer = pty.openpty() if is_terminal else os.pipe()
     try:
         process = subprocess.Popen(  # noqa: S603 - the command is a list of arguments of our own
             command,
             stdin=subprocess.DEVNULL,
-            stdout=writer,
-            stderr=writer,
-            env=dict(environ),
+            stdout=_STDERR,
+            env=_variables(),
             start_new_session=True,
-            pass_fds=files,
         )
     except OSError as error:
-        os.close(reader)
-        raise InstallError(
-            f"{command[0]} cannot be started: {(error.strerror or str(error)).lower()}",
-            retryable=True,
-        ) from error
-    finally:
-        os.close(writer)
-    kept: list[bytes] = []
-    try:
-        for chunk in _chunks(reader):
-            kept.append(chunk)
-            if show:
-                sys.stderr.write(redacted(chunk.decode(errors="replace"), secrets, ansi=True))
-                sys.stderr.flush()
-        code = process.wait()
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    finally:
-        os.close(reader)
-    text = b"".join(kept).decode(errors="replace").replace("\r\n", "\n")
-    return Outcome(code, text)
+        reason = (error.strerror or str(error)).lower()
+        raise InstallError(f"{command[0]} cannot be started: {reason}", retryable=True) from error
+    number = signal.SIGINT
+    while True:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            number = signal.SIGKILL
+        else:
+            break
+    if number is signal.SIGKILL:
+        raise KeyboardInterrupt
+    return code
 
 
-def _chunks(reader: int) -> Iterator[bytes]:
-    # A terminal of which the other side is closed gives an error instead of an end.
-    with suppress(OSError):
-        while chunk := os.read(reader, 65536):
-            yield chunk
+def _variables() -> dict[str, str]:
+    """Return the variables of an installer: it asks no questions, but it asks a keyring."""
+    variables = {**os.environ, "PIP_NO_INPUT": "1"}
+    if importlib.util.find_spec("keyring") is not None:
+        variables.setdefault("PIP_KEYRING_PROVIDER", "import")
+        variables.setdefault("UV_KEYRING_PROVIDER", "subprocess")
+        # uv runs the command `keyring`, which is next to this Python.
+        scripts = os.path.dirname(sys.executable)  # noqa: PTH120 - a link must stay one
+        variables["PATH"] = f"{scripts}{os.pathsep}{variables.get('PATH', os.defpath)}"
+    return variables

@@ -1,0 +1,155 @@
+"""Change an environment: install plugins and check them, or remove a distribution."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import tomllib
+from contextlib import contextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from fleeting._references import canonical
+from fleeting.errors import InstallError
+from fleeting.install.checking import check, installed_plugins
+from fleeting.install.commands import Commands, shown
+from fleeting.install.environment import (
+    RECORDS,
+    choose_installer,
+    installed_distributions,
+    observe,
+)
+from fleeting.install.requests import OURS, did_you_mean
+from fleeting.install.running import run_installer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from fleeting._metadata import PluginEntry
+    from fleeting.install.requests import Request
+
+__all__ = ("Change",)
+
+
+class Change:
+    """One change of the environment of this process.
+
+    Args:
+        tell: says a sentence on the way.
+        places: the options that say where distributions come from.
+
+    Raises:
+        InstallError: the environment has no installer.
+    """
+
+    def __init__(self, tell: Callable[[str], None], places: Sequence[str] = ()) -> None:
+        self._tell = tell
+        self._places = places
+        environment = observe()
+        installer = choose_installer(environment)
+        name = RECORDS.get(installer, "")
+        self._record = environment.prefix / name
+        self._remembered = self._record.read_text(encoding="utf-8") if name else ""
+        receipt = self._remembered if name.endswith(".toml") else ""
+        self._commands = Commands(environment, installer, tomllib.loads(receipt).get("tool", {}))
+        self._before = installed_distributions()
+
+    def command(
+        self, requests: Sequence[Request], options: Sequence[str], *, upgrade: bool
+    ) -> list[str]:
+        """Return the command that installs what is requested."""
+        names = {OURS, "taskscaler"}
+        # Otherwise an installed plugin may be what is requested, in another version.
+        if all(request.distribution for request in requests):
+            names |= {canonical(one.distribution) for _, one in installed_plugins()}
+        kept = {name: one.version for name, one in self._before.items() if name in names}
+        options = [*self._places, *options]
+        return self._commands.install(requests, options, upgrade=upgrade, kept=kept)
+
+    def install(
+        self, command: Sequence[str], requests: Sequence[Request]
+    ) -> tuple[list[PluginEntry], list[str]]:
+        """Install what is requested, and undo it if it does not register what was asked for.
+
+        Returns:
+            The plugins, and the names of the other distributions that were changed.
+
+        Raises:
+            InstallError: the installer failed, or a plugin cannot be used.
+        """
+        with self._interruptions_told():
+            self._run(command, did_you_mean(requests))
+            changed = self._changed()
+            plugins, problems = check(requests, changed)
+            if problems:
+                self._tell("undoing the installation, because its check failed")
+                for undo in self._undo():
+                    run_installer(undo)
+                if self._remembered:
+                    self._record.write_text(self._remembered, encoding="utf-8")
+                raise InstallError(f"{'; '.join(problems)}; {self._state()}")
+        entries = [entry for _, entry in plugins]
+        carriers = {canonical(entry.distribution) for entry in entries}
+        return entries, [name for name in changed if name not in carriers]
+
+    def remove(self, distribution: str) -> list[str]:
+        """Remove a distribution.
+
+        Returns:
+            The distributions that it required, and that stay installed.
+
+        Raises:
+            InstallError: the installer failed.
+        """
+        requirements = metadata.requires(distribution) or []
+        with self._interruptions_told():
+            self._run(self._commands.remove(distribution))
+        after = installed_distributions()
+        if distribution in after:
+            raise InstallError(f"{distribution} is still installed; see above", retryable=True)
+        names = {canonical(re.split(r"[^A-Za-z0-9._-]", one)[0]) for one in requirements}
+        return sorted(names & after.keys() - {OURS})
+
+    def _undo(self) -> list[list[str]]:
+        before, after = (
+            {name: one.version for name, one in found.items()}
+            for found in (self._before, installed_distributions())
+        )
+        return self._commands.undo(before, after, self._places)
+
+    def _run(self, command: Sequence[str], hint: str = "") -> None:
+        self._tell(f"running {shown(command)}")
+        code = run_installer(command)
+        if code:
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "failed"
+            name = self._commands.installer.value
+            raise InstallError(f"{name} {how}, see above; {self._state()}{hint}", retryable=True)
+
+    def _changed(self) -> list[str]:
+        """Return the names of the distributions that were written since the beginning."""
+        after = installed_distributions()
+        return sorted(name for name in after if after[name] != self._before.get(name))
+
+    def _state(self) -> str:
+        """Say what is installed now, compared to the time before, and how to undo it."""
+        undo = self._undo()
+        if not undo:
+            return "all packages have the versions that they had before"
+        after = installed_distributions()
+        parts = [f"{name} {after[name].version} is installed now" for name in self._changed()]
+        parts += [f"{name} is removed" for name in self._before if name not in after]
+        return f"{', '.join(parts)}; to undo this, run `{' && '.join(map(shown, undo))}`"
+
+    @contextmanager
+    def _interruptions_told(self) -> Generator[None]:
+        """Treat SIGTERM like Ctrl-C, and say how far the change has come."""
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            yield
+        except KeyboardInterrupt:
+            repeat = shown(["fleeting", *sys.argv[1:]])
+            self._tell(f"{self._state()}; to repeat the command, run `{repeat}`")
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,65 @@
+"""Check that what was installed registers what was asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fleeting._references import canonical
+from fleeting._registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from fleeting._verification import Plugin
+    from fleeting.install.requests import Request
+
+__all__ = ("check", "installed_plugins", "missing")
+
+
+def installed_plugins() -> list[Plugin]:
+    """Return the kind and the metadata of each installed plugin."""
+    registry = Registry()
+    providers: list[Plugin] = [("provider", entry) for entry in registry.providers()]
+    return [*providers, *(("connector", entry) for entry in registry.connectors())]
+
+
+def missing(
+    requests: Sequence[Request], plugins: Sequence[Plugin], changed: Collection[str]
+) -> list[str]:
+    """Return a sentence for each request that no plugin answers.
+
+    Args:
+        requests: what was installed.
+        plugins: all that are installed now.
+        changed: the normalized names of the distributions that the installer changed.
+    """
+    problems: list[str] = []
+    for request in requests:
+        # If only a build tells the name of the distribution, it is one of those that changed.
+        homes = {request.distribution} if request.distribution else {*changed}
+        names = sorted(one.name for _, one in plugins if canonical(one.distribution) in homes)
+        what = request.distribution or request.requirement
+        if homes and not names:
+            problems.append(f"{what} registers no plugin")
+        elif request.plugin and request.plugin not in names:
+            problems.append(f"{what} does not register {request.plugin!r}, but {', '.join(names)}")
+    return problems
+
+
+def check(requests: Sequence[Request], changed: Collection[str]) -> tuple[list[Plugin], list[str]]:
+    """Import the plugins of an installation, each in a process of its own.
+
+    Returns:
+        The plugins, and a sentence for each problem.
+    """
+    import anyio
+
+    from fleeting._verification import verify_plugins
+
+    plugins = installed_plugins()
+    if problems := missing(requests, plugins, changed):
+        return [], problems
+    homes = {*changed, *(request.distribution for request in requests)}
+    ours = [(kind, one) for kind, one in plugins if canonical(one.distribution) in homes]
+    reports = anyio.run(verify_plugins, ours).values()
+    return ours, list(dict.fromkeys(one.problem for one in reports if one.problem))
