@@ -42,10 +42,13 @@ class Operator:
             "PRETEND_WHEELS": self.wheels,
         }.items():
             monkeypatch.setenv(name, str(path))
-        monkeypatch.setattr("sysconfig.get_path", lambda *_: str(self.site))
+        monkeypatch.setattr("sysconfig.get_path", self._get_path)
         self.environment = Environment(prefix=folder, python=Path(sys.executable), uv=str(uv))
         monkeypatch.setattr(changing, "observe", lambda: self.environment)
         self._monkeypatch = monkeypatch
+
+    def _get_path(self, *_: str) -> str:
+        return str(self.site)
 
     def run(self, *words: str) -> int:
         """Run `fleeting` with these words, and return its exit code."""
@@ -208,9 +211,13 @@ def test_uninstall_with_questions(
     make_wheel(operator.wheels, "fleeting-plugin-needy", requires=["fleeting-plugin-good>=1"])
     assert operator.run("install", "good", "needy") == 0
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
-    for answer, code in {"n\n": 1, "y\n": 0}.items():
-        monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: answer)  # noqa: B023
-        assert operator.run("uninstall", "needy") == code
+    answers = iter("ny")
+
+    def answer(_question: str) -> str:
+        return next(answers)
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", answer)
+    assert [operator.run("uninstall", "needy") for _ in range(2)] == [1, 0]
     assert capfd.readouterr().out.endswith(
         "these packages, which it required, stay installed: fleeting-plugin-good\n"
     )

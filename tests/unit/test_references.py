@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleeting._references import PluginReference, canonical, is_name, parse_reference
+from fleeting._references import PluginReference, canonical, parse_reference
 from fleeting.errors import ConfigError
 
 
@@ -57,10 +57,3 @@ def test_constraint_accepts_versions(
 def test_spellings_of_a_distribution_are_one() -> None:
     """A distribution's name is the same with other dashes and letters."""
     assert canonical("Fleeting_Plugin..AWS") == "fleeting-plugin-aws"
-
-
-def test_names_that_can_be_referred_to() -> None:
-    """A name is what a reference can say: no path, no version, nothing that steers a terminal."""
-    assert is_name("aws")
-    assert is_name("my_cloud.2")
-    assert not [text for text in ("", "a/b", "aws:1", "a b", "a\x1b[31mb", "-a") if is_name(text)]

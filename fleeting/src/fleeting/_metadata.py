@@ -12,9 +12,9 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-__all__ = ("PluginEntry", "announced", "entry_points")
+__all__ = ("PluginEntry", "entry_points")
 
 # Where a kind of metadata folder has the name and the version.
 _HEADERS = {".dist-info": "METADATA", ".egg-info": "PKG-INFO"}
@@ -47,22 +47,6 @@ def entry_points(group: str) -> list[PluginEntry]:
             distribution, version = _field(header, "Name"), _field(header, "Version")
             found.update(dict.fromkeys(PluginEntry(name, distribution, version) for name in names))
     return list(found)
-
-
-def announced(folder: str, groups: Iterable[str]) -> tuple[str, list[str]]:
-    """Return what one metadata folder says, as far as it can be understood.
-
-    Args:
-        folder: a `.dist-info`.
-        groups: of entry points.
-
-    Returns:
-        The version, and the names of the entry points.
-    """
-    text = _read(os.path.join(folder, "entry_points.txt"))  # noqa: PTH118 - as above
-    header = _read(os.path.join(folder, "METADATA"))  # noqa: PTH118 - as above
-    names = {name for group in groups for name in _names(text, group)}
-    return _field(header, "Version"), sorted(names)
 
 
 def _by_the_library(group: str) -> list[PluginEntry]:

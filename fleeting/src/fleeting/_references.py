@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from fleeting.errors import ConfigError
 
-__all__ = ("PREFIX", "PluginReference", "canonical", "is_name", "parse_reference")
+__all__ = ("PREFIX", "PluginReference", "canonical", "parse_reference")
 
 # A plugin's distribution is named for it.
 PREFIX = "fleeting-plugin-"
@@ -87,12 +87,6 @@ def parse_reference(text: str) -> PluginReference:
     constraint = match["constraint"] or ""
     name = match["name"].removeprefix(PREFIX) or match["name"]
     return PluginReference(name, "" if constraint == LATEST else constraint)
-
-
-def is_name(text: str) -> bool:
-    """Return whether a reference can name a plugin so."""
-    match = _REFERENCE.fullmatch(text)
-    return match is not None and match["name"] == text
 
 
 def canonical(distribution: str) -> str:

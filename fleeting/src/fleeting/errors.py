@@ -162,11 +162,11 @@ class PluginBroken(PluginError):
 
 
 class InstallError(FleetingError):
-    """A plugin could not be installed or removed; the environment is as it was before.
+    """A plugin could not be installed or removed; the message says what is installed now.
 
     Attributes:
-        retryable: whether the system or the network refused, so that the same can succeed once
-            these allow it; otherwise what was asked for cannot be had.
+        retryable: whether the installer, the system or the network failed, so that the same
+            command can succeed later; otherwise the plugin does not work.
     """
 
     def __init__(self, message: str, *, retryable: bool = False) -> None:

@@ -28,8 +28,8 @@ COMMANDS: Mapping[str, str] = {
     "info": "Show what a plugin is, and the keys of its configuration.",
     "install": "Install plugins, or all that a config file needs.",
     "list": "Show the installed plugins.",
-    "login": "Keep the credentials of a private package index.",
-    "logout": "Forget the credentials of a private package index.",
+    "login": "Store the credentials of a package index in the keyring.",
+    "logout": "Remove the credentials of a package index from the keyring.",
     "new": "Make the project of a new plugin.",
     "uninstall": "Remove a plugin.",
 }

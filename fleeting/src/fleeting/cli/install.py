@@ -75,7 +75,9 @@ def command(
     """  # noqa: D301 - click's mark of lines that stay as they are
     places = [f"--index-url={index_url}"] if index_url else []
     places += [f"--extra-index-url={url}" for url in extra_index_url]
-    places += [f"--find-links={_absolute(place)}" for place in find_links]
+    # Absolute paths, because pipx changes the working directory.
+    folders = {place: Path(place) for place in find_links}
+    places += [f"--find-links={p.resolve() if p.exists() else s}" for s, p in folders.items()]
     places += ["--no-index"] if no_index else []
     requests = [parse_request(name) for name in dict.fromkeys(names)] or _configured(config)
     pending = [request for request in requests if not _is_satisfied(request, upgrade=upgrade)]
@@ -101,13 +103,7 @@ def _is_satisfied(request: Request, *, upgrade: bool) -> bool:
     return True
 
 
-def _absolute(place: str) -> str:
-    """Return the absolute path of a folder, because pipx changes its working directory."""
-    return str(Path(place).resolve()) if Path(place).exists() else place
-
-
 def _configured(path: Path) -> list[Request]:
-    """Return requests for the plugins that a config file refers to."""
     # Imported late: a library that reads a config file takes time to import.
     from fleeting._groups import configured_groups, plugin_references
 

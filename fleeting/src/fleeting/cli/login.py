@@ -46,7 +46,7 @@ def command(*, url: str, username: str | None, password_stdin: bool) -> None:
 
 
 def index_host(url: str) -> str:
-    """Return the host and port of an index, under which pip and uv look in a keyring."""
+    """Return the name under which pip and uv look for an index in a keyring."""
     match = re.fullmatch(r"https?://([^/@\s?#]+)(?:/[^@\s]*)?", url)
     if match is None:
         raise ConfigError(

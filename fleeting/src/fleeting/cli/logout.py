@@ -15,12 +15,8 @@ __all__ = ("command",)
 def command(*, url: str, username: str | None) -> int:
     """Remove the credentials of a private package index from the keyring.
 
-    \b
-    Example:
-      fleeting logout https://packages.example.org/simple
-
     Exit code: 0, or 1 if there were none.
-    """  # noqa: D301 - click's mark of lines that stay as they are
+    """
     host = index_host(url)
     with opened_keyring(host) as keyring:
         found = keyring.get_credential(host, username)

@@ -33,15 +33,7 @@ __all__ = ("Change",)
 
 
 class Change:
-    """One change of the environment of this process.
-
-    Args:
-        tell: says a sentence on the way.
-        places: the options that say where distributions come from.
-
-    Raises:
-        InstallError: the environment has no installer.
-    """
+    """One change of the environment of this process; `places` are the options with indexes."""
 
     def __init__(self, tell: Callable[[str], None], places: Sequence[str] = ()) -> None:
         self._tell = tell
@@ -74,9 +66,6 @@ class Change:
 
         Returns:
             The plugins, and the names of the other distributions that were changed.
-
-        Raises:
-            InstallError: the installer failed, or a plugin cannot be used.
         """
         with self._interruptions_told():
             self._run(command, did_you_mean(requests))
@@ -94,14 +83,7 @@ class Change:
         return entries, [name for name in changed if name not in carriers]
 
     def remove(self, distribution: str) -> list[str]:
-        """Remove a distribution.
-
-        Returns:
-            The distributions that it required, and that stay installed.
-
-        Raises:
-            InstallError: the installer failed.
-        """
+        """Remove a distribution, and return those that it required and that stay installed."""
         requirements = metadata.requires(distribution) or []
         with self._interruptions_told():
             self._run(self._commands.remove(distribution))

@@ -18,21 +18,14 @@ __all__ = ("check", "installed_plugins", "missing")
 
 def installed_plugins() -> list[Plugin]:
     """Return the kind and the metadata of each installed plugin."""
-    registry = Registry()
-    providers: list[Plugin] = [("provider", entry) for entry in registry.providers()]
-    return [*providers, *(("connector", entry) for entry in registry.connectors())]
+    providers: list[Plugin] = [("provider", entry) for entry in Registry().providers()]
+    return [*providers, *(("connector", entry) for entry in Registry().connectors())]
 
 
 def missing(
     requests: Sequence[Request], plugins: Sequence[Plugin], changed: Collection[str]
 ) -> list[str]:
-    """Return a sentence for each request that no plugin answers.
-
-    Args:
-        requests: what was installed.
-        plugins: all that are installed now.
-        changed: the normalized names of the distributions that the installer changed.
-    """
+    """Return a sentence for each request that no plugin answers."""
     problems: list[str] = []
     for request in requests:
         # If only a build tells the name of the distribution, it is one of those that changed.
@@ -47,11 +40,7 @@ def missing(
 
 
 def check(requests: Sequence[Request], changed: Collection[str]) -> tuple[list[Plugin], list[str]]:
-    """Import the plugins of an installation, each in a process of its own.
-
-    Returns:
-        The plugins, and a sentence for each problem.
-    """
+    """Import the plugins of an installation, and return them with a sentence for each problem."""
     import anyio
 
     from fleeting._verification import verify_plugins

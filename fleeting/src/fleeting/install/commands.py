@@ -53,12 +53,8 @@ class Commands:
     ) -> list[str]:
         """Return the command that installs what is requested.
 
-        Args:
-            requests: at least one.
-            options: for the installer.
-            upgrade: whether the requested distributions may be replaced by newer versions.
-            kept: the versions of distributions that must continue to work. pip and uv consider
-                an installed distribution only if it is in the command.
+        `kept` are the versions of distributions that must continue to work: pip and uv consider
+        an installed distribution only if it is in the command.
         """
         wanted = [request.requirement for request in requests]
         names = [request.distribution for request in requests if request.distribution]

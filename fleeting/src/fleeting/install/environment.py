@@ -48,16 +48,7 @@ class Installed(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What can be observed of a Python environment.
-
-    Attributes:
-        prefix: its folder.
-        python: its interpreter.
-        has_pip: whether its Python has pip.
-        uv: the path of uv; empty if it was not found.
-        pipx: likewise.
-        files: the names of the files in its folder.
-    """
+    """What can be observed of a Python environment; `files` are the names in its folder."""
 
     prefix: Path
     python: Path
@@ -68,11 +59,7 @@ class Environment:
 
 
 def choose_installer(environment: Environment) -> Installer:
-    """Return the installer that made the environment, or else its pip, or else uv.
-
-    Raises:
-        InstallError: the installer was not found.
-    """
+    """Return what made the environment, or else its pip, or else uv; refuse if it is missing."""
     made_by = [installer for installer, name in RECORDS.items() if name in environment.files]
     if environment.has_pip and not made_by:
         return Installer.PIP

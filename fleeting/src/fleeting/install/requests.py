@@ -51,7 +51,7 @@ def parse_request(word: str) -> Request:
     """Read a word of the command line, or raise `ConfigError`."""
     text = word.strip()
     if _URL.fullmatch(text):
-        return Request(text, _wheel_name(urlsplit(text).path))
+        return Request(text, _wheel_name(unquote(urlsplit(text).path)))
     if text.startswith((".", "/", "~")) or text.lower().endswith((".whl", ".tar.gz", ".zip")):
         try:
             path = str(Path(text).expanduser().resolve(strict=True))
@@ -72,8 +72,7 @@ def request_for(reference: PluginReference) -> Request:
 
 
 def _wheel_name(path: str) -> str:
-    """Return the distribution that a wheel is named for."""
-    name = unquote(path.rpartition("/")[2])
+    name = path.rpartition("/")[2]
     return canonical(name.partition("-")[0]) if name.endswith(".whl") else ""
 
 

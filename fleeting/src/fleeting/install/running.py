@@ -25,10 +25,7 @@ def run_installer(command: Sequence[str]) -> int:
 
     The installer has a session of its own, so that an interruption reaches it once, through this
     process. It gets SIGINT, on which installers clean up, and SIGKILL at a second interruption.
-
-    Raises:
-        InstallError: the program cannot be started.
-        KeyboardInterrupt: this process was interrupted; the installer has ended.
+    It has always ended when this function returns or raises.
     """
     try:
         process = subprocess.Popen(  # noqa: S603 - the command is a list of arguments of our own
