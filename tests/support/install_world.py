@@ -13,8 +13,8 @@ from pathlib import Path
 __all__ = ("ROOT", "TOOLS", "World", "uv")
 
 ROOT = Path(__file__).parents[2]
-TOOLS = Path(sys.executable).parent  # uv and pipx are beside the Python of these tests
-# What would make an installer do other than here is meant.
+TOOLS = Path(sys.executable).parent  # uv and pipx are next to the Python of these tests
+# Variables that change what an installer does.
 PREFERENCES = re.compile(r"(PIP|PIPX|UV|PYTHON|NETRC|VIRTUAL_ENV|XDG)(_|$)|PYTHON")
 TIMEOUT_SECONDS = 120
 
@@ -34,7 +34,7 @@ class World:
         kind: pip or uv, which installs there.
         prefix: the environment.
         home: where caches, credentials and configuration are.
-        variables: what its commands have besides the usual variables.
+        variables: of its commands, in addition to the usual ones.
     """
 
     kind: str
@@ -99,7 +99,7 @@ class World:
         )
 
     def plugins(self) -> dict[str, str]:
-        """Return the names and versions that `fleeting list` shows, without what is built in."""
+        """Return the names and versions that `fleeting list` shows, without built-in plugins."""
         entries = json.loads(self.run("list", "--json").stdout)
         return {
             entry["name"]: entry["version"]

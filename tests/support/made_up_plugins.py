@@ -121,7 +121,7 @@ class Switches:
         credentials: the user's name and the password that it wants, or None.
         cut_off: whether it hangs up in the middle of a file.
         fails: whether it answers everything with an error of its own.
-        hold: cleared, it keeps whoever wants a file waiting until it is set.
+        hold: while it is cleared, requests for files wait.
         asked: set as soon as a file is asked for.
     """
 
@@ -169,7 +169,7 @@ class Index:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let go whoever waits, and stop."""
+        """End the requests that wait, and stop."""
         self.switches.hold.set()
         self._server.shutdown()
         self._server.server_close()
@@ -223,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, body: bytes, *, with_body: bool) -> None:
         is_cut = self.owner.switches.cut_off and self.path.startswith("/files/")
-        # Whoever asked may have been interrupted meanwhile.
+        # The client may have been interrupted meanwhile.
         with suppress(ConnectionError):
             self._write(status, body, is_cut=is_cut, with_body=with_body)
 

@@ -190,7 +190,7 @@ def test_interruption(
 
 
 def test_uninstall_is_refused(operator: Operator, capfd: pytest.CaptureFixture[str]) -> None:
-    """What is not installed, built in, or meant by two packages, is not removed."""
+    """A plugin that is missing, built in, or carried by two packages is not removed."""
     make_wheel(operator.wheels, "acme-good", plugin="good")
     uv = operator.environment.uv
     subprocess.run([uv, "pip", "install", "acme-good", "fleeting-plugin-good"], check=True)

@@ -19,17 +19,15 @@ if TYPE_CHECKING:
     from made_up_plugins import Index
 
 
-def test_install_upgrade_downgrade_uninstall(world: World, index: Index) -> None:
-    """A plugin is installed in the requested version, changed to others, and removed."""
+def test_install_upgrade_uninstall(world: World, index: Index) -> None:
+    """A plugin is installed in the requested version, upgraded, and removed."""
     place = f"--index-url={index.url}"
     told = world.run("install", place, "good:1").stdout
     assert told == "installed good 1.5.0 (fleeting-plugin-good)\n"
     assert world.plugins() == {"good": "1.5.0"}
     world.run("install", place, "--upgrade", "good")
     assert world.plugins() == {"good": "2.0.0"}
-    world.run("install", place, "good==1.0")
-    assert world.plugins() == {"good": "1.0.0"}
-    assert world.run("uninstall", "good", "--yes").stdout.startswith("removed good 1.0.0")
+    assert world.run("uninstall", "good", "--yes").stdout.startswith("removed good 2.0.0")
     assert world.plugins() == {}
 
 
@@ -40,7 +38,7 @@ def test_requirements_of_a_plugin(world: World, index: Index) -> None:
     assert told.splitlines() == [
         "installed good 2.0.0 (fleeting-plugin-good)",
         "installed needy 1.0.0 (fleeting-plugin-needy)",
-        "also installed: made-up-helper 1.0.0",
+        "also installed: made-up-helper",
     ]
     left = world.run("uninstall", "needy", "--yes").stdout
     assert left.endswith("stay installed: made-up-helper\n")

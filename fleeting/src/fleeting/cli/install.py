@@ -61,7 +61,7 @@ def command(
 
     NAME is the name of a plugin, as in `aws`, with a version if needed, as in `aws:1` or
     'aws>=1.2'; or the path or URL of a wheel or of a project. Without a name, the plugins that
-    the config file refers to are installed. What follows -- is passed on to the installer.
+    the config file refers to are installed. Options after -- are passed on to the installer.
 
     \b
     Examples:

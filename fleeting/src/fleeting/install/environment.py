@@ -27,7 +27,7 @@ __all__ = (
 
 
 class Installer(Enum):
-    """What installs distributions into an environment."""
+    """A program that installs distributions into an environment."""
 
     PIP = "pip"
     UV = "uv"
@@ -48,7 +48,7 @@ class Installed(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What can be observed of a Python environment; `files` are the names in its folder."""
+    """The facts about a Python environment; `files` are the names in its folder."""
 
     prefix: Path
     python: Path
