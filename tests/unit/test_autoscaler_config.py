@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from fleeting._config import decode
+from fleeting._decoding import decode
 from fleeting.types import ConnectorSettings, Severity
 from taskscaler.config import AutoscalerConfig, compile_period, conflicts_of, out_of_range
 from taskscaler.core import (

@@ -7,15 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fleeting._config import (
-    ConnectorConfig,
-    GroupConfig,
-    decode,
-    examine,
-    nearest,
-    parse_assignments,
-    read_toml,
-)
+from fleeting._config import ConnectorConfig, GroupConfig
+from fleeting._decoding import decode, examine, nearest, parse_assignments, read_toml
 from fleeting.errors import ConfigError
 from fleeting.types import Duration
 

@@ -11,7 +11,7 @@ from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleeting._config import decode
+from fleeting._decoding import decode
 from taskscaler.config import AutoscalerConfig, compile_period, find_zone
 from taskscaler.core import in_force
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleeting._groups import choose_group, configured_groups, plugin_references
+from fleeting._config import choose_group, configured_groups, plugin_references
 from fleeting.errors import ConfigError
 
 if TYPE_CHECKING:

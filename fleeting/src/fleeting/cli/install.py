@@ -146,7 +146,7 @@ def _all_credentials(given: Sequence[Credential]) -> list[Credential]:
 def _configured(path: Path) -> list[Wish]:
     """Return the plugins that a config file refers to."""
     # Imported late: it brings what reads a config file, which is not cheap.
-    from fleeting._groups import configured_groups, plugin_references
+    from fleeting._config import configured_groups, plugin_references
 
     references = plugin_references(configured_groups(path))
     if not references:
