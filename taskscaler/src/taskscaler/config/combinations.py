@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ("conflicts", "conflicts_of")
 
+_SLOT_KEYS = (".capacity_per_instance", ".max_instances")
+
 
 def conflicts(file: FileConfig, wrong: Iterable[str]) -> list[Problem]:
     """Find conflicting settings in a `config.toml`.
@@ -39,8 +41,10 @@ def conflicts(file: FileConfig, wrong: Iterable[str]) -> list[Problem]:
             found += _incomplete(runner.autoscaler, path)
             found += _deadlocks(runner.autoscaler, path)
             found += conflicts_of(runner.autoscaler, path)
-            found += _unlike_its_runner(runner, runner.autoscaler, path)
-    found += _concurrency(file)
+            found += _without_identity(runner, runner.autoscaler, path)
+    # A wrong number of slots was replaced by a default, which says nothing about the others.
+    if not any(path.endswith(_SLOT_KEYS) for path in wrong):
+        found += _uneven_limits(file)
     found += _shared(file)
     found += _names(file)
     suspect = {_table(path) for path in wrong}
@@ -187,13 +191,9 @@ def _incomplete(config: AutoscalerConfig, path: str) -> Iterator[Problem]:
         )
 
 
-def _unlike_its_runner(
+def _without_identity(
     runner: RunnerConfig, config: AutoscalerConfig, path: str
 ) -> Iterator[Problem]:
-    above = _table(path)
-    slots = _slots(config)
-    if slots is not None and 0 < runner.limit != slots:
-        yield _uneven(f"{above}.limit", runner.limit, slots)
     if config.state_storage.enabled is not False and runner.identity() is None:
         explicit = config.state_storage.enabled is True
         yield Problem(
@@ -205,11 +205,16 @@ def _unlike_its_runner(
         )
 
 
-def _concurrency(file: FileConfig) -> Iterator[Problem]:
+def _uneven_limits(file: FileConfig) -> Iterator[Problem]:
+    """Find limits of jobs that differ from the number of slots."""
+    for index, runner in enumerate(file.runners):
+        slots = _slots(runner.autoscaler) if runner.autoscaler is not None else None
+        if slots is not None and 0 < runner.limit != slots:
+            yield _uneven(f"runners[{index}].limit", runner.limit, slots)
     scaled = [runner.autoscaler for runner in file.runners if runner.autoscaler is not None]
-    slots = [_slots(config) for config in scaled]
-    total = sum(count or 0 for count in slots)
-    if file.concurrent > 0 and scaled and None not in slots and file.concurrent != total:
+    counts = [_slots(config) for config in scaled]
+    total = sum(count or 0 for count in counts)
+    if file.concurrent > 0 and scaled and None not in counts and file.concurrent != total:
         yield _uneven("concurrent", file.concurrent, total)
 
 
@@ -243,8 +248,8 @@ def _shared(file: FileConfig) -> Iterator[Problem]:
         if identity and (owner := stores.setdefault(identity, index)) != index:
             yield Problem(
                 f"{path}.extensions.id",
-                f"runners[{owner}] has the same one, {runner.identity()!r}, and so the same "
-                "store; give each its own",
+                f"runners[{owner}] has the same identity {runner.identity()!r}, and so the same "
+                "state file; give each runner its own id",
             )
 
 

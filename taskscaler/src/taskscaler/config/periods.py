@@ -75,8 +75,8 @@ def compile_period(expression: str) -> Period:
 def _check_form(expression: str, fields: list[str]) -> None:
     if len(expression) > _LONGEST:
         raise ValueError(
-            f"a period may have at most {_LONGEST} characters, got {len(expression)}; split it "
-            "into several periods"
+            f"a period may have at most {_LONGEST} characters, got {len(expression)}; write "
+            "several periods"
         )
     if expression.startswith("@"):
         raise ValueError(

@@ -66,9 +66,10 @@ def out_of_range(config: msgspec.Struct, path: str) -> Iterator[Problem]:
 
 def _wrong(name: str, value: object) -> str | None:
     if isinstance(value, timedelta):
-        nothing = timedelta(0)
-        if value < nothing or (value == nothing and name not in _MAY_BE_ZERO):
-            return f'must be more than 0, got "{value}"; write for example "10s"'
+        zero = timedelta(0)
+        if value < zero or (value == zero and name not in _MAY_BE_ZERO):
+            bound = "at least" if name in _MAY_BE_ZERO else "more than"
+            return f'must be {bound} 0s, got "{value}"; write for example "10s"'
     elif name == "id" and isinstance(value, str):
         if not _ID.fullmatch(value):
             return (
