@@ -107,7 +107,7 @@ def play(plan: Plan) -> Figures | Failure:
         what = error.what if isinstance(error, Broken) else str(error)
         hours = (world.clock.seconds - plan.monotonic_seconds) / 3600
         return Failure(plan, name, what, hours, tuple(books.history))
-    outcome = world.outcome()
+    outcome = world.result()
     return Figures(
         1,
         plan.hours,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from taskscaler.simulation._faults import Faults
 from taskscaler.simulation._models import Delay, GroupModel
-from taskscaler.simulation._observer import Digest, Observer
-from taskscaler.simulation._outcome import Outcome
+from taskscaler.simulation._observer import Digest, SimulationObserver
+from taskscaler.simulation._result import SimulationResult
 from taskscaler.simulation._workload import Arrival, arrivals, replay, working_hours
 from taskscaler.simulation._world import World, simulate
 
@@ -19,8 +19,8 @@ __all__ = (
     "Digest",
     "Faults",
     "GroupModel",
-    "Observer",
-    "Outcome",
+    "SimulationObserver",
+    "SimulationResult",
     "World",
     "arrivals",
     "replay",

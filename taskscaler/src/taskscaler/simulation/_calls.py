@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from taskscaler.simulation._cloud import Cloud
     from taskscaler.simulation._faults import Faults
 
-__all__ = ("Line",)
+__all__ = ("CloudCalls",)
 
 T = TypeVar("T")
 
 COMMON = ("throttled", "failed", "not_allowed", "lost", "late")
 
 
-class Line:
+class CloudCalls:
     """The calls to one cloud.
 
     Args:

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from taskscaler.simulation._clock import Clock
     from taskscaler.simulation._models import GroupModel
 
-__all__ = ("Cloud", "Member")
+__all__ = ("Cloud", "SimulatedInstance")
 
 # A listing is stale by less than this, and shows no more than this ago.
 STALE_SECONDS = 120.0
 
 
-class Member:
+class SimulatedInstance:
     """One instance, as the cloud has it.
 
     Attributes:
@@ -81,7 +81,7 @@ class Cloud:
 
     def __init__(self, model: GroupModel, clock: Clock, faults: Faults, seed: str) -> None:
         self.model = model
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, SimulatedInstance] = {}
         self.pending = 0
         self.promised = 0
         self.created = 0
@@ -92,7 +92,7 @@ class Cloud:
         self._chance = Random(f"{self._seed}/chance")
         self._numbers = 0
         self._failures: list[ProviderError] = []
-        self._vanished: list[Member] = []
+        self._vanished: list[SimulatedInstance] = []
         self._picture: Listing | None = None
         self._lie: Listing | None = None
         self._earlier: tuple[float, Listing] = (clock.seconds, Listing())
@@ -204,16 +204,16 @@ class Cloud:
         self.pending -= 1
         self._create(ours=True)
 
-    def _create(self, *, ours: bool) -> Member:
+    def _create(self, *, ours: bool) -> SimulatedInstance:
         self._numbers += 1
         id = f"i-{self._numbers}"
         shown = Instance(id, State.CREATING, incarnation=str(self._numbers))
-        member = self.members[id] = Member(shown, self._clock.seconds, ours=ours)
+        member = self.members[id] = SimulatedInstance(shown, self._clock.seconds, ours=ours)
         self._picture = None
         self._boot(member)
         return member
 
-    def _boot(self, member: Member) -> None:
+    def _boot(self, member: SimulatedInstance) -> None:
         kind = self._boots.throw()
         if kind == "never_boots":
             member.troubled = True
@@ -221,7 +221,7 @@ class Cloud:
         state = State.FAILED if kind else State.RUNNING
         self._clock.after(self.model.boot.draw(self._chance), self._booted, member, state)
 
-    def _booted(self, member: Member, state: State) -> None:
+    def _booted(self, member: SimulatedInstance, state: State) -> None:
         if member.shown.state is State.CREATING:
             self._turn(member, state)
 
@@ -237,13 +237,13 @@ class Cloud:
                 self._delete(member)
         return Accepted(len(ids), tuple(ids), error)
 
-    def _delete(self, member: Member, after: float | None = None) -> None:
+    def _delete(self, member: SimulatedInstance, after: float | None = None) -> None:
         if member.shown.state is not State.DELETING:
             self._turn(member, State.DELETING)
             seconds = self.model.deletion.draw(self._chance) if after is None else after
             self._clock.after(seconds, self._remove, member)
 
-    def _remove(self, member: Member) -> None:
+    def _remove(self, member: SimulatedInstance) -> None:
         if self.members.get(member.id) is member:
             del self.members[member.id]
             self._picture = None
@@ -271,7 +271,7 @@ class Cloud:
         error = ProviderError("not all of them can do that now")
         return Accepted(len(accepted), tuple(accepted), error if len(accepted) < len(ids) else None)
 
-    def _moved(self, member: Member, during: State, after: State) -> None:
+    def _moved(self, member: SimulatedInstance, during: State, after: State) -> None:
         if member.shown.state is during:
             self._turn(member, after)
 
@@ -282,7 +282,7 @@ class Cloud:
 
     # What happens by itself.
 
-    def happen(self, kind: str, chance: Random) -> Member | None:
+    def happen(self, kind: str, chance: Random) -> SimulatedInstance | None:
         """Let something happen that nobody asked for; return the instance, if it is to one."""
         if kind == "add":
             return self._create(ours=False)
@@ -308,7 +308,7 @@ class Cloud:
                 self._delete(member, after=chance.uniform(30.0, 120.0))
         return member
 
-    def _come_back(self) -> Member | None:
+    def _come_back(self) -> SimulatedInstance | None:
         if not self._vanished:
             return None
         member = self._vanished.pop()
@@ -321,17 +321,17 @@ class Cloud:
         self._booted(member, State.RUNNING)
         return member
 
-    def _recreate(self, member: Member) -> None:
+    def _recreate(self, member: SimulatedInstance) -> None:
         self._remove(member)
         self._numbers += 1
         shown = Instance(member.id, State.CREATING, incarnation=str(self._numbers))
-        successor = Member(shown, self._clock.seconds, ours=member.ours)
+        successor = SimulatedInstance(shown, self._clock.seconds, ours=member.ours)
         successor.troubled = True
         successor.foreseen = member.foreseen
         self.members[member.id] = successor
         self._boot(successor)
 
-    def _turn(self, member: Member, state: State) -> None:
+    def _turn(self, member: SimulatedInstance, state: State) -> None:
         if self.members.get(member.id) is member:
             member.shown = Instance(member.id, state, member.shown.incarnation)
             self._picture = None

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from taskscaler.core import Record, Settings
-    from taskscaler.simulation._calls import Line
+    from taskscaler.simulation._calls import CloudCalls
     from taskscaler.simulation._clock import Clock
     from taskscaler.simulation._faults import Faults
     from taskscaler.simulation._models import Delay
-    from taskscaler.simulation._observer import Observer
-    from taskscaler.simulation._tasks import Claim, Tasks
+    from taskscaler.simulation._observer import SimulationObserver
+    from taskscaler.simulation._tasks import Attempt, TaskPlayer
 
 __all__ = ("Manager",)
 
@@ -60,14 +60,14 @@ class Manager:
     def __init__(
         self,
         clock: Clock,
-        lines: Mapping[str, Line],
+        lines: Mapping[str, CloudCalls],
         settings: Settings,
-        tasks: Tasks,
+        tasks: TaskPlayer,
         *,
         commit: Delay,
         faults: Faults,
         seed: str,
-        observers: Sequence[Observer],
+        observers: Sequence[SimulationObserver],
     ) -> None:
         self.state: ScalerState | None = None
         self.records: dict[tuple[str, str, str], Record] = {}
@@ -82,7 +82,7 @@ class Manager:
         self._seed = seed
         self._observers = tuple(observers)
         self._chance = Random(f"{seed}/manager")
-        self._outbox: list[tuple[effects.Effect, Claim | None]] = []
+        self._outbox: list[tuple[effects.Effect, Attempt | None]] = []
         self._flushing = False
         self._storing: tuple[effects.Persist, ...] = ()
         self._wake_at = self._planned_wake = float("inf")
@@ -127,14 +127,14 @@ class Manager:
         for observer in self._observers:
             observer.applied(now, event, answer)
         for effect in answer:
-            claim = None
+            attempt = None
             if type(effect) in _ANSWERS:
-                claim = self._tasks.claim(effect.key)  # type: ignore[attr-defined]  # one of the three that have it
+                attempt = self._tasks.attempt(effect.key)  # type: ignore[attr-defined]  # one of the three that have it
             elif type(effect) is effects.Gone:
                 # Another one may follow under its id; what is under way is not about that one.
                 self._preparing.pop((effect.group, effect.id), None)
                 self._checking.pop((effect.group, effect.id), None)
-            self._outbox.append((effect, claim))
+            self._outbox.append((effect, attempt))
         if not self._flushing:
             self._flush()
         return answer if self.state is state else None
@@ -182,24 +182,24 @@ class Manager:
         if self.lives == life:
             self._flushing = False
 
-    def _stored(self, batch: list[tuple[effects.Effect, Claim | None]], life: int) -> None:
+    def _stored(self, batch: list[tuple[effects.Effect, Attempt | None]], life: int) -> None:
         if self.lives == life and self.state is not None:
             self._finish(batch)
             # Nothing is left to be done if that has ended this life.
             self._flush()
 
-    def _finish(self, batch: list[tuple[effects.Effect, Claim | None]]) -> None:
+    def _finish(self, batch: list[tuple[effects.Effect, Attempt | None]]) -> None:
         self._store(self._storing)
         self._storing = ()
-        for effect, claim in batch:
+        for effect, attempt in batch:
             if type(effect) is effects.Persist:
                 continue
             if self._ends():
                 return
             for observer in self._observers:
                 observer.carried_out(self._clock.now, effect)
-            if claim is not None:
-                claim.deliver(effect)
+            if attempt is not None:
+                attempt.deliver(effect)
             else:
                 self._CARRY_OUT[type(effect)](self, effect)
 

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
     from taskscaler.core import Effect, Event, Now
 
-__all__ = ("Digest", "Observer")
+__all__ = ("Digest", "SimulationObserver")
 
 
-class Observer:
+class SimulationObserver:
     """Sees everything that goes in and out of the core; does nothing by itself."""
 
     def applied(self, now: Now, event: Event, effects: Sequence[Effect]) -> None:
@@ -26,7 +26,7 @@ class Observer:
         """Take note that the manager ended, with all that it had begun."""
 
 
-class Digest(Observer):
+class Digest(SimulationObserver):
     """Sums a whole history up in one number: two runs that agree in it did the same."""
 
     def __init__(self) -> None:

@@ -10,25 +10,24 @@ from __future__ import annotations
 import enum
 from array import array
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from taskscaler.core import effects, events
+from taskscaler.core import ScalerState, effects, events
 from taskscaler.simulation._faults import Dice, Faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from taskscaler.simulation._clock import Clock
-    from taskscaler.simulation._manager import Manager
     from taskscaler.simulation._workload import Arrival
 
-__all__ = ("Claim", "Phase", "Task", "Tasks")
+__all__ = ("Attempt", "Task", "TaskManager", "TaskPhase", "TaskPlayer")
 
 # How long after a refusal or a loss a task tries again, on average.
 RETRY_SECONDS = 60.0
 
 
-class Phase(enum.Enum):
+class TaskPhase(enum.Enum):
     """What a task is at."""
 
     AWAY = "it wants nothing at present"
@@ -71,7 +70,7 @@ class Task:
     def __init__(self, key: str, arrival: Arrival) -> None:
         self.key = key
         self.arrival = arrival
-        self.phase = Phase.AWAY
+        self.phase = TaskPhase.AWAY
         self.attempt = 0
         self.asked: float | None = None
         self.begun = 0.0
@@ -80,12 +79,12 @@ class Task:
         self.place: tuple[str, str] = ("", "")
 
 
-class Claim:
+class Attempt:
     """One attempt of a task: whoever answers it answers this attempt and no later one."""
 
     __slots__ = ("_attempt", "_task", "_tasks")
 
-    def __init__(self, tasks: Tasks, task: Task) -> None:
+    def __init__(self, tasks: TaskPlayer, task: Task) -> None:
         self._tasks = tasks
         self._task = task
         self._attempt = task.attempt
@@ -96,7 +95,21 @@ class Claim:
             self._tasks.answered(self._task, effect)
 
 
-class Tasks:
+class TaskManager(Protocol):
+    """The manager as its tasks see it.
+
+    Attributes:
+        state: the core; None while the manager is away.
+    """
+
+    state: ScalerState | None
+
+    def post(self, event: events.Event) -> list[effects.Effect] | None:
+        """Apply an event to the core and return its effects; None while the manager is away."""
+        ...
+
+
+class TaskPlayer:
     """All tasks of a simulation.
 
     Args:
@@ -117,7 +130,7 @@ class Tasks:
         lost_slots: how many times a task lost its slot with the instance or the manager.
     """
 
-    manager: Manager
+    manager: TaskManager
 
     def __init__(
         self, clock: Clock, arrivals: Iterator[Arrival], faults: Faults, seed: str
@@ -142,10 +155,10 @@ class Tasks:
         """Let other things go wrong from now on."""
         self._breaks = Dice(faults, f"{self._seed}/breaks", "breaks")
 
-    def claim(self, key: str) -> Claim | None:
+    def attempt(self, key: str) -> Attempt | None:
         """Return the present attempt of a task; None if there is no such task any more."""
         task = self.active.get(key)
-        return None if task is None else Claim(self, task)
+        return None if task is None else Attempt(self, task)
 
     def _await_next(self) -> None:
         arrival = next(self._arrivals, None)
@@ -169,7 +182,7 @@ class Tasks:
         if lead_seconds is None or task.asked is not None:
             self._ask(task, attempt)
             return
-        task.phase = Phase.RESERVED
+        task.phase = TaskPhase.RESERVED
         answer = self.manager.post(events.TaskReserved(task.key))
         if answer is None:
             return
@@ -181,21 +194,21 @@ class Tasks:
     def _ask(self, task: Task, attempt: int) -> None:
         if task.attempt != attempt:
             return
-        if task.phase is Phase.RESERVED and task.arrival.leaves:
+        if task.phase is TaskPhase.RESERVED and task.arrival.leaves:
             self._end(task)
             self.cancelled += 1
             self.manager.post(events.TaskUnreserved(task.key))
             return
         if task.asked is None:
             task.asked = self._clock.seconds
-        task.phase = Phase.WAITING
+        task.phase = TaskPhase.WAITING
         patience_seconds = task.arrival.patience_seconds
         if patience_seconds < float("inf"):
             self._clock.after(patience_seconds, self._give_up, task, attempt)
         self.manager.post(events.TaskAsked(task.key))
 
     def _give_up(self, task: Task, attempt: int) -> None:
-        if task.attempt == attempt and task.phase is Phase.WAITING:
+        if task.attempt == attempt and task.phase is TaskPhase.WAITING:
             self._end(task)
             self.cancelled += 1
             self._give_back(task)
@@ -218,7 +231,7 @@ class Tasks:
             self.manager.post(events.TaskReleased(task.key))
 
     def _end(self, task: Task) -> None:
-        task.phase = Phase.ENDED
+        task.phase = TaskPhase.ENDED
         task.attempt += 1
         del self.active[task.key]
 
@@ -251,7 +264,7 @@ class Tasks:
         return held is None or task.key not in held[1].tasks
 
     def _sleep(self, task: Task, seconds: float) -> None:
-        task.phase = Phase.SUSPENDED
+        task.phase = TaskPhase.SUSPENDED
         self._clock.after(seconds, self._resume, task, task.attempt)
 
     def _resume(self, task: Task, attempt: int) -> None:
@@ -259,7 +272,7 @@ class Tasks:
             return
         task.attempt += 1
         if task.key in self.manager.state.tasks.suspended:
-            task.phase = Phase.RESUMING
+            task.phase = TaskPhase.RESUMING
             self.manager.post(events.TaskResumed(task.key))
         else:
             # It was lost while nobody was there to tell it, or was not stored in time.
@@ -271,17 +284,17 @@ class Tasks:
         """Take an answer of the core."""
         match effect:
             case effects.Grant():
-                if task.phase in (Phase.WAITING, Phase.RESUMING):
+                if task.phase in (TaskPhase.WAITING, TaskPhase.RESUMING):
                     self._granted(task, effect)
             case effects.Refuse():
-                if task.phase in (Phase.WAITING, Phase.RESUMING):
+                if task.phase in (TaskPhase.WAITING, TaskPhase.RESUMING):
                     self._refused(task)
             case _:
                 self._revoked(task)
 
     def _granted(self, task: Task, grant: effects.Grant) -> None:
         now = self._clock.seconds
-        task.phase = Phase.RUNNING
+        task.phase = TaskPhase.RUNNING
         task.begun = now
         task.place = (grant.group, grant.id)
         if task.asked is not None and not task.paused and len(self.waits) < self.came:
@@ -303,27 +316,27 @@ class Tasks:
             self._retry(task)
 
     def _revoked(self, task: Task) -> None:
-        if task.phase is Phase.SUSPENDED:
+        if task.phase is TaskPhase.SUSPENDED:
             self._lose(task)  # It holds nothing that it could give back.
-        elif task.phase in (Phase.RUNNING, Phase.WAITING, Phase.RESUMING):
+        elif task.phase in (TaskPhase.RUNNING, TaskPhase.WAITING, TaskPhase.RESUMING):
             self._lose(task)
-            task.phase = Phase.LOST
+            task.phase = TaskPhase.LOST
             self._clock.after(1.0, self._acknowledge, task, task.attempt)
 
     def _acknowledge(self, task: Task, attempt: int) -> None:
-        if task.attempt == attempt and task.phase is Phase.LOST:
-            task.phase = Phase.AWAY
+        if task.attempt == attempt and task.phase is TaskPhase.LOST:
+            task.phase = TaskPhase.AWAY
             self._give_back(task)
 
     def _lose(self, task: Task) -> None:
-        if task.phase is Phase.RUNNING:
+        if task.phase is TaskPhase.RUNNING:
             self.busy_seconds += self._clock.seconds - task.begun
         self.lost_slots += 1
         task.left_seconds = task.arrival.runs_seconds
         self._retry(task)
 
     def _retry(self, task: Task) -> None:
-        task.phase = Phase.AWAY
+        task.phase = TaskPhase.AWAY
         task.attempt += 1
         seconds = 2.0 + self._chance.random() * 2 * RETRY_SECONDS
         self._clock.after(seconds, self._begin, task, task.attempt)
@@ -333,15 +346,15 @@ class Tasks:
     def lost(self) -> None:
         """The manager ended: whatever they had or waited for is lost."""
         for task in self.active.values():
-            if task.phase is Phase.RUNNING:
+            if task.phase is TaskPhase.RUNNING:
                 self.busy_seconds += self._clock.seconds - task.begun
                 self.lost_slots += 1
             task.attempt += 1
             # What was suspended is so still, unless that was not stored; it will see.
-            if task.phase in (Phase.SUSPENDED, Phase.RESUMING):
-                task.phase = Phase.SUSPENDED
+            if task.phase in (TaskPhase.SUSPENDED, TaskPhase.RESUMING):
+                task.phase = TaskPhase.SUSPENDED
                 continue
-            task.phase = Phase.AWAY
+            task.phase = TaskPhase.AWAY
             task.left_seconds = task.arrival.runs_seconds
 
     def reached(self) -> None:
@@ -349,7 +362,7 @@ class Tasks:
         for task in list(self.active.values()):
             task.attempt += 1
             seconds = self._chance.random() * RETRY_SECONDS
-            if task.phase is Phase.SUSPENDED:
+            if task.phase is TaskPhase.SUSPENDED:
                 self._sleep(task, seconds)
-            elif task.phase is Phase.AWAY:
+            elif task.phase is TaskPhase.AWAY:
                 self._clock.after(seconds, self._begin, task, task.attempt)

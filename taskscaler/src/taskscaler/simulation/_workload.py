@@ -91,7 +91,7 @@ def arrivals(
 def replay(entries: Iterable[TaskEntry]) -> Iterator[Arrival]:
     """Yield the tasks of a recorded history as they came, each running as long as it did.
 
-    Tasks that never got a slot come, and wait as long as they did then. The first one
+    TaskPlayer that never got a slot come, and wait as long as they did then. The first one
     comes at the beginning.
 
     Args:

@@ -7,21 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from taskscaler.core import events
-from taskscaler.simulation._calls import Line
+from taskscaler.simulation._calls import CloudCalls
 from taskscaler.simulation._clock import Clock
 from taskscaler.simulation._cloud import Cloud
 from taskscaler.simulation._faults import Dice, Faults
 from taskscaler.simulation._manager import Manager
 from taskscaler.simulation._models import Delay
-from taskscaler.simulation._outcome import Outcome
-from taskscaler.simulation._tasks import Tasks
+from taskscaler.simulation._result import SimulationResult
+from taskscaler.simulation._tasks import TaskPlayer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from taskscaler.core import Settings
     from taskscaler.simulation._models import GroupModel
-    from taskscaler.simulation._observer import Observer
+    from taskscaler.simulation._observer import SimulationObserver
     from taskscaler.simulation._workload import Arrival
 
 __all__ = ("START", "World", "simulate")
@@ -62,14 +62,14 @@ class World:
         start: datetime = START,
         monotonic_seconds: float = 0.0,
         commit: Delay = Delay(0.0),  # noqa: B008 - it is frozen
-        observers: Sequence[Observer] = (),
+        observers: Sequence[SimulationObserver] = (),
     ) -> None:
         faults = faults or Faults()
         name = str(seed)
         self.clock = Clock(start, monotonic_seconds)
         self.clouds = {model.info.id: Cloud(model, self.clock, faults, name) for model in groups}
-        self._lines = {id: Line(cloud, self.clock, name) for id, cloud in self.clouds.items()}
-        self.tasks = Tasks(self.clock, iter(arrivals), faults, name)
+        self._lines = {id: CloudCalls(cloud, self.clock, name) for id, cloud in self.clouds.items()}
+        self.tasks = TaskPlayer(self.clock, iter(arrivals), faults, name)
         self.manager = Manager(
             self.clock,
             self._lines,
@@ -127,10 +127,10 @@ class World:
                 notice = events.InterruptionAnnounced(id, member.id, "it is reclaimed", deadline)
                 self.manager.post(notice)
 
-    def outcome(self) -> Outcome:
+    def result(self) -> SimulationResult:
         """Return what has come of it so far."""
         tasks, manager = self.tasks, self.manager
-        return Outcome(
+        return SimulationResult(
             seconds=self.clock.seconds - self._zero,
             steps=self.clock.steps,
             events=manager.events,
@@ -158,8 +158,8 @@ def simulate(
     seed: int | str = 0,
     faults: Faults | None = None,
     start: datetime = START,
-    observers: Sequence[Observer] = (),
-) -> Outcome:
+    observers: Sequence[SimulationObserver] = (),
+) -> SimulationResult:
     """Play what these settings would have done with these tasks, and return what came of it.
 
     Args:
@@ -179,4 +179,4 @@ def simulate(
         settings, groups, arrivals, seed=seed, faults=faults, start=start, observers=observers
     )
     world.run(until)
-    return world.outcome()
+    return world.result()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ("Outcome",)
+__all__ = ("SimulationResult",)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SimulationResult:
     """The figures of one simulation.
 
     Attributes:
