@@ -1,4 +1,4 @@
-"""What came of a simulation, in numbers."""
+"""The result of a simulation."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ class SimulationResult:
     """The figures of one simulation.
 
     Attributes:
-        seconds: how much time was played.
-        steps: how many things happened in all.
-        events: how many of them the core was told.
-        decisions: how many increases and decreases it asked for.
-        lives: how many times the manager was started.
-        created: how many instances were created for it.
-        instance_seconds: how long they existed in total: what is paid for.
-        slot_seconds: how long slots were held in total: what it was paid for.
-        slots_per_instance: how many slots each instance had.
-        came: how many tasks came.
-        done: how many ran to their end.
-        cancelled: how many gave up by themselves.
-        refused: how many times one was refused.
-        lost: how many times one lost its slot with its instance or its manager.
-        waits: how long each that got a slot waited for its first, in seconds, ascending.
+        seconds: the simulated time.
+        steps: the number of actions on the clock.
+        events: the number of events that were applied to the core.
+        decisions: the number of increases and decreases that it requested.
+        lives: the number of starts of the manager.
+        created: the number of instances that were created for it.
+        instance_seconds: the total lifetime of the instances, which is paid for.
+        slot_seconds: the total time that tasks held slots.
+        slots_per_instance: the number of slots on each instance.
+        came: the number of tasks that arrived.
+        done: the number of tasks that ran to their end.
+        cancelled: the number of tasks that gave up waiting.
+        refused: the number of refusals.
+        lost: the number of slots that tasks lost with the instance or the manager.
+        waits: for each task that got a slot, the wait for the first one in seconds, ascending.
     """
 
     seconds: float
@@ -48,24 +48,24 @@ class SimulationResult:
 
     @property
     def utilisation(self) -> float:
-        """Return which part of the slots that were paid for was held by tasks; 0 if none was."""
+        """Return the part of the slot time paid for that tasks used; 0 without instances."""
         paid = self.instance_seconds * self.slots_per_instance
         return self.slot_seconds / paid if paid else 0.0
 
     def wait_seconds(self, percentile: float) -> float:
-        """Return how long tasks waited at most, apart from the unluckiest.
+        """Return a percentile of the waits.
 
         Args:
-            percentile: of the tasks that got a slot, from 0 to 100.
+            percentile: from 0 to 100, of the tasks that got a slot.
 
         Returns:
             Seconds; 0 if no task got a slot.
 
         Raises:
-            ValueError: it is no percentile.
+            ValueError: the percentile is not from 0 to 100.
         """
         if not 0 <= percentile <= 100:
-            raise ValueError(f"a percentile is from 0 to 100, not {percentile}")
+            raise ValueError(f"percentile must be from 0 to 100, got {percentile}")
         if not self.waits:
             return 0.0
         return self.waits[max(0, math.ceil(len(self.waits) * percentile / 100) - 1)]

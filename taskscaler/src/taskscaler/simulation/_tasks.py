@@ -1,8 +1,8 @@
-"""Plays the tasks: they reserve, ask, wait or lose patience, run, and give back.
+"""The tasks of a simulation: they reserve, ask, wait or give up, run, and release.
 
-A task whose slot is lost, with its instance or with the manager, tries again
-under its key until it has run to its end. What is planned for a task carries
-the number of its attempt, and comes to nothing if another one has begun.
+A task that loses its slot with the instance or the manager tries again with the same key
+until it has run to its end. A planned action of a task carries the number of the attempt,
+and has no effect if another attempt has begun.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ if TYPE_CHECKING:
 
 __all__ = ("Attempt", "Task", "TaskManager", "TaskPhase", "TaskPlayer")
 
-# How long after a refusal or a loss a task tries again, on average.
+# The average pause before a task tries again after a refusal or a loss.
 RETRY_SECONDS = 60.0
 
 
 class TaskPhase(enum.Enum):
-    """What a task is at."""
+    """The phase of a task."""
 
-    AWAY = "it wants nothing at present"
+    AWAY = "it wants nothing now"
     RESERVED = "it has a reservation"
     WAITING = "it waits for a slot"
     RUNNING = "it holds a slot"
     SUSPENDED = "it is suspended"
     RESUMING = "it waits to go on in its slot"
-    LOST = "it lost its slot and has not said so yet"
-    ENDED = "it will never want anything again"
+    LOST = "it lost its slot and has not released it yet"
+    ENDED = "it has ended"
 
 
 class Task:
     """One task.
 
     Attributes:
-        key: names it.
-        arrival: what it came with.
-        phase: what it is at.
-        attempt: how many times it tried, and so which plans for it are valid.
-        asked: when it asked first, in monotonic seconds.
-        begun: when it got the slot that it has.
-        left_seconds: how long it has still to run.
+        key: its key.
+        arrival: its times.
+        phase: its phase.
+        attempt: the number of the attempt; actions planned for earlier ones are invalid.
+        asked: when it first asked for a slot, in monotonic seconds.
+        begun: when it got its present slot, in monotonic seconds.
+        left_seconds: how long it still has to run.
         paused: whether it was suspended already, which happens once.
-        place: group and instance of its slot.
+        place: the group and instance of its slot.
     """
 
     __slots__ = (
@@ -80,7 +80,7 @@ class Task:
 
 
 class Attempt:
-    """One attempt of a task: whoever answers it answers this attempt and no later one."""
+    """One attempt of a task. An answer to it does not reach a later attempt."""
 
     __slots__ = ("_attempt", "_task", "_tasks")
 
@@ -90,7 +90,7 @@ class Attempt:
         self._attempt = task.attempt
 
     def deliver(self, effect: effects.Effect) -> None:
-        """Tell the task, unless it has begun another attempt."""
+        """Deliver an answer, unless the task has begun another attempt."""
         if self._task.attempt == self._attempt:
             self._tasks.answered(self._task, effect)
 
@@ -110,24 +110,24 @@ class TaskManager(Protocol):
 
 
 class TaskPlayer:
-    """All tasks of a simulation.
+    """Plays all tasks of a simulation.
 
     Args:
-        clock: on which they act.
-        arrivals: the tasks that come, in the order in which they do.
-        faults: what goes wrong.
-        seed: where chance comes from.
+        clock: the clock on which they act.
+        arrivals: the tasks, in the order of their arrival.
+        faults: the faults that happen.
+        seed: the seed of the random numbers.
 
     Attributes:
-        manager: whom they ask; set before anything happens.
-        active: those that have come and not ended, by key.
-        waits: how long each that got a slot waited for its first, in seconds.
-        busy_seconds: how long slots were held in total.
-        came: how many have come.
-        done: how many have run to their end.
-        cancelled: how many gave up by themselves.
-        refused: how many times a task was refused.
-        lost_slots: how many times a task lost its slot with the instance or the manager.
+        manager: the manager that they ask; set before the simulation starts.
+        active: the tasks that have arrived and not ended, by key.
+        waits: for each task that got a slot, the wait for the first one in seconds.
+        busy_seconds: the total time that tasks held slots.
+        came: the number of tasks that arrived.
+        done: the number of tasks that ran to their end.
+        cancelled: the number of tasks that gave up waiting.
+        refused: the number of refusals.
+        lost_slots: the number of slots lost with the instance or the manager.
     """
 
     manager: TaskManager
@@ -152,11 +152,11 @@ class TaskPlayer:
         self._await_next()
 
     def set_faults(self, faults: Faults) -> None:
-        """Let other things go wrong from now on."""
+        """Replace the faults from now on."""
         self._breaks = Dice(faults, f"{self._seed}/breaks", "breaks")
 
     def attempt(self, key: str) -> Attempt | None:
-        """Return the present attempt of a task; None if there is no such task any more."""
+        """Return the present attempt of a task; None if the task has ended."""
         task = self.active.get(key)
         return None if task is None else Attempt(self, task)
 
@@ -173,7 +173,7 @@ class TaskPlayer:
         self._await_next()
         self._begin(task, 0)
 
-    # What a task does by itself.
+    # The actions of a task.
 
     def _begin(self, task: Task, attempt: int) -> None:
         if task.attempt != attempt or self.manager.state is None:
@@ -214,7 +214,7 @@ class TaskPlayer:
             self._give_back(task)
 
     def _give_back(self, task: Task) -> None:
-        """Tell the core that a task wants nothing more, whatever the core has for it."""
+        """Cancel or release a task, whichever the core expects."""
         state = self.manager.state
         if state is None:
             return
@@ -236,7 +236,7 @@ class TaskPlayer:
         del self.active[task.key]
 
     def _break(self, task: Task, attempt: int) -> None:
-        """The instance failed under it: it says so, and tries again elsewhere."""
+        """The instance failed while it ran the task: report it, and try again elsewhere."""
         if task.attempt != attempt:
             return
         group, id = task.place
@@ -256,7 +256,7 @@ class TaskPlayer:
         self.manager.post(events.TaskSuspended(task.key))
 
     def _has_lost(self, task: Task) -> bool:
-        """Return whether its slot is lost, of which it may not have heard yet."""
+        """Return whether its slot is lost; it may not know yet."""
         state = self.manager.state
         if state is None:
             return False
@@ -275,13 +275,13 @@ class TaskPlayer:
             task.phase = TaskPhase.RESUMING
             self.manager.post(events.TaskResumed(task.key))
         else:
-            # It was lost while nobody was there to tell it, or was not stored in time.
+            # It was lost while the manager was away, or was not stored in time.
             self._lose(task)
 
-    # What it is told.
+    # The answers of the core.
 
     def answered(self, task: Task, effect: effects.Effect) -> None:
-        """Take an answer of the core."""
+        """Handle an answer of the core."""
         match effect:
             case effects.Grant():
                 if task.phase in (TaskPhase.WAITING, TaskPhase.RESUMING):
@@ -317,7 +317,7 @@ class TaskPlayer:
 
     def _revoked(self, task: Task) -> None:
         if task.phase is TaskPhase.SUSPENDED:
-            self._lose(task)  # It holds nothing that it could give back.
+            self._lose(task)  # It has no slot to release.
         elif task.phase in (TaskPhase.RUNNING, TaskPhase.WAITING, TaskPhase.RESUMING):
             self._lose(task)
             task.phase = TaskPhase.LOST
@@ -341,16 +341,16 @@ class TaskPlayer:
         seconds = 2.0 + self._chance.random() * 2 * RETRY_SECONDS
         self._clock.after(seconds, self._begin, task, task.attempt)
 
-    # What happens to their manager.
+    # The end and the start of the manager.
 
     def lost(self) -> None:
-        """The manager ended: whatever they had or waited for is lost."""
+        """The manager ended: slots and places in the queue are lost."""
         for task in self.active.values():
             if task.phase is TaskPhase.RUNNING:
                 self.busy_seconds += self._clock.seconds - task.begun
                 self.lost_slots += 1
             task.attempt += 1
-            # What was suspended is so still, unless that was not stored; it will see.
+            # A suspended task still is, unless that was not stored; its resumption shows it.
             if task.phase in (TaskPhase.SUSPENDED, TaskPhase.RESUMING):
                 task.phase = TaskPhase.SUSPENDED
                 continue
@@ -358,7 +358,7 @@ class TaskPlayer:
             task.left_seconds = task.arrival.runs_seconds
 
     def reached(self) -> None:
-        """The manager is there again: they begin anew."""
+        """The manager has started again: all tasks start their next attempt."""
         for task in list(self.active.values()):
             task.attempt += 1
             seconds = self._chance.random() * RETRY_SECONDS
