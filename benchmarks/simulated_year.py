@@ -19,8 +19,7 @@ from benchmarks._report import report
 
 from fleeting.types import GroupInfo
 from taskscaler.core import Policy, Settings
-from taskscaler.simulation import Delay, GroupModel, arrivals, simulate, working_hours
-from taskscaler.simulation._world import START
+from taskscaler.simulation import START, Delay, GroupModel, arrivals, simulate, working_hours
 
 
 def main() -> None:

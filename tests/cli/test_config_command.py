@@ -91,7 +91,7 @@ def test_a_good_file_is_called_good(command: Command) -> None:
     assert done.stdout.splitlines() == [
         "good.toml: valid; runners with an autoscaler: 'builders'",
         f"not checked (plugin not installed): {groups}",
-        "ignored, because they do not concern scaling: runners[0].token",
+        "ignored (not used for scaling): runners[0].token",
     ]
 
 
@@ -109,8 +109,8 @@ def test_all_errors_are_printed(command: Command) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     above, of = "error: bad.toml: runners[0].autoscaler", "(runner 'builders')"
     assert done.stderr.splitlines() == [
-        f"{above}.max_use: {of} unknown key; did you mean 'max_use_count'?",
         f"{above}.max_instances: {of} must be at least 0, got -5",
+        f"{above}.max_use: {of} unknown key; did you mean 'max_use_count'?",
     ]
 
 
@@ -122,7 +122,7 @@ def test_a_check_for_programs(command: Command) -> None:
     assert found["file"] == "bad.toml"
     assert found["runners"] == ["builders"]
     assert found["ignored"] == ["runners[0].token"]
-    assert found["problems"][1] == {
+    assert found["problems"][0] == {
         "severity": "error",
         "path": "runners[0].autoscaler.max_instances",
         "text": "(runner 'builders') must be at least 0, got -5",

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from taskscaler import IllegalEvent
 from taskscaler.core import Policy, UnknownInstances, events
-from taskscaler.simulation import Faults, World
-from taskscaler.simulation._world import START
+from taskscaler.simulation import START, Faults, World
 
 from .books import Books
 from .life import Broken

@@ -318,7 +318,7 @@ DAY: dict[str, Any] = {"periods": ["* 8 * * *"], "timezone": "UTC", "idle_count"
     [
         (
             {"policy": [{**DAY, "idle_count": 5, "scale_factor": 1, "scale_factor_limit": 3}]},
-            "a.policy[0].scale_factor_limit: 3 is below idle_count = 5, so scale_factor has no effect",
+            "a.policy[0].scale_factor_limit: 3 is below idle_count = 5, so scale_factor has no",
         ),
         (
             {"policy": [{**DAY, "scale_factor_limit": 3}]},

@@ -195,7 +195,7 @@ def test_zones_are_those_of_the_iana() -> None:
 )
 def test_an_unknown_zone_is_refused_with_the_nearest(name: str, hint: str) -> None:
     """A slip is answered with the name that was meant; a path is no zone."""
-    with pytest.raises(ValueError, match="the time zone .* does not exist") as caught:
+    with pytest.raises(ValueError, match=r"the time zone .* does not exist") as caught:
         find_zone(name)
     assert hint in str(caught.value)
 

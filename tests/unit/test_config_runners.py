@@ -164,8 +164,8 @@ concurrent: expected an integer, got the string "many"
 {above}.extensions.group[0].max_instances: {of} must be at least 0, got -1
 {above}.extensions.group[0].pluginconfig: {of} unknown key; did you mean 'plugin_config'?
 runners[1].autoscaler: expected a table, got the string "aws"
-{above}.policy[0].periods[0]: {of} '0 0 31 2 *' is never in force, because its months do not have that day;
- write a day that exists
+{above}.policy[0].periods[0]: {of} '0 0 31 2 *' is never in force, because
+ its months do not have that day; write a day that exists
 {above}.policy[0].timezone: {of} the time zone 'Europe/Berlni' does not exist;
  did you mean 'Europe/Berlin'?
 {above}.policy[1].preemptive_mode: {of} tasks are accepted only while a slot is free, and with
@@ -271,7 +271,7 @@ def test_a_file_without_fault_gets_no_word(tmp_path: Path) -> None:
         ),
         (
             RUNNER.replace("id = 42", "") + "[runners.autoscaler.state_storage]\nenabled = true\n",
-            "runners[0].autoscaler.state_storage.enabled: (runner 'builders') this runner has no identity",
+            "runners[0].autoscaler.state_storage.enabled: (runner 'builders') this runner has no",
         ),
         (
             runner("a")
@@ -282,7 +282,7 @@ def test_a_file_without_fault_gets_no_word(tmp_path: Path) -> None:
         ),
         (
             runner("a") + runner("b").replace('id = "b"', 'id = "A"'),
-            "runners[1].autoscaler.extensions.id: (runner 'b') runners[0] has the same identity 'A'",
+            "runners[1].autoscaler.extensions.id: (runner 'b') runners[0] has the same identity",
         ),
         (
             RUNNER + "[runners.autoscaler.policy]\nidle_count = 1\n",
@@ -389,7 +389,7 @@ def test_where_the_key_is(tmp_path: Path, key: str, path: str | None) -> None:
 
 
 def test_without_a_name_for_it_no_state_is_kept() -> None:
-    """A runner that this runner has no identity has no store, and one without autoscaler needs none."""
+    """A runner without an identity has no state file; one without an autoscaler needs none."""
     assert RunnerConfig(autoscaler=AutoscalerConfig()).state_path(Path("c.toml")) is None
     assert RunnerConfig(url="https://x", id=1).state_path(Path("c.toml")) is None
 
