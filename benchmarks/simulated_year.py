@@ -19,8 +19,7 @@ from benchmarks._report import report
 
 from fleeting.types import GroupInfo
 from taskscaler.core import Policy, Settings
-from taskscaler.simulation import Delay, GroupModel, arrivals, simulate, working_hours
-from taskscaler.simulation._world import START
+from taskscaler.simulation import START, Delay, GroupModel, arrivals, simulate, working_hours
 
 
 def main() -> None:
@@ -47,19 +46,19 @@ def main() -> None:
         shape=working_hours,
     )
     started = time.perf_counter()
-    outcome = simulate(settings, [GroupModel(GroupInfo("builders"))], jobs, until=length)
+    result = simulate(settings, [GroupModel(GroupInfo("builders"))], jobs, until=length)
     seconds = time.perf_counter() - started
     row = {
         "days": options.days,
-        "jobs": outcome.done,
+        "jobs": result.done,
         "seconds": seconds,
-        "jobs/s": outcome.done / seconds,
-        "events/s": outcome.events / seconds,
-        "utilisation %": outcome.utilisation * 100,
-        "wait p50 s": outcome.wait_seconds(50),
-        "wait p99 s": outcome.wait_seconds(99),
-        "instance-hours": outcome.instance_seconds / 3600,
-        "decisions": outcome.decisions,
+        "jobs/s": result.done / seconds,
+        "events/s": result.events / seconds,
+        "utilisation %": result.utilisation * 100,
+        "wait p50 s": result.wait_seconds(50),
+        "wait p99 s": result.wait_seconds(99),
+        "instance-hours": result.instance_seconds / 3600,
+        "decisions": result.decisions,
     }
     report("simulated_year", [row])
 

@@ -89,9 +89,9 @@ def test_a_good_file_is_called_good(command: Command) -> None:
     above = "runners[0].autoscaler.extensions.group"
     groups = f"{above}[0].plugin_config, {above}[1].plugin_config"
     assert done.stdout.splitlines() == [
-        "good.toml: it can be used; runners with an autoscaler: 'builders'",
-        f"not checked, because the plugin is not installed here: {groups}",
-        "ignored, because they do not concern scaling: runners[0].token",
+        "good.toml: valid; runners with an autoscaler: 'builders'",
+        f"not checked (plugin not installed): {groups}",
+        "ignored (not used for scaling): runners[0].token",
     ]
 
 
@@ -99,8 +99,8 @@ def test_a_warning_goes_to_standard_error(command: Command) -> None:
     """What will probably hurt is said, and the exit code is 0 all the same."""
     done = command.run("config", "check", "hurts.toml")
     assert done.returncode == 0
-    assert done.stderr.startswith("warning: hurts.toml: concurrent: 10 jobs at once are less than")
-    assert done.stdout.startswith("hurts.toml: it can be used")
+    assert done.stderr.startswith("warning: hurts.toml: concurrent: 10 jobs at once are fewer than")
+    assert done.stdout.startswith("hurts.toml: valid")
 
 
 def test_all_errors_are_printed(command: Command) -> None:
@@ -109,8 +109,8 @@ def test_all_errors_are_printed(command: Command) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     above, of = "error: bad.toml: runners[0].autoscaler", "(runner 'builders')"
     assert done.stderr.splitlines() == [
+        f"{above}.max_instances: {of} must be at least 0, got -5",
         f"{above}.max_use: {of} unknown key; did you mean 'max_use_count'?",
-        f"{above}.max_instances: {of} -5 is not 0 or more; 0 means no limit",
     ]
 
 
@@ -122,15 +122,15 @@ def test_a_check_for_programs(command: Command) -> None:
     assert found["file"] == "bad.toml"
     assert found["runners"] == ["builders"]
     assert found["ignored"] == ["runners[0].token"]
-    assert found["problems"][1] == {
+    assert found["problems"][0] == {
         "severity": "error",
         "path": "runners[0].autoscaler.max_instances",
-        "text": "(runner 'builders') -5 is not 0 or more; 0 means no limit",
+        "text": "(runner 'builders') must be at least 0, got -5",
     }
     done = command.run("config", "check", "--json", "none.toml")
     assert done.returncode == 2
     assert json.loads(done.stdout)["problems"] == [
-        {"severity": "error", "path": "", "text": "there is no such file; check the path"}
+        {"severity": "error", "path": "", "text": "the file does not exist; check the path"}
     ]
 
 
@@ -222,7 +222,7 @@ def test_one_runner_is_shown(command: Command) -> None:
     assert len(json.loads(done.stdout)) == 2
     done = command.run("config", "show", "--runner", "x", "two.toml")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "no runner with an autoscaler is named 'x'; there are: 'builders'" in done.stderr
+    assert "no runner with an autoscaler is named 'x'; the file has: 'builders'" in done.stderr
 
 
 def test_what_cannot_be_used_is_not_shown(command: Command) -> None:

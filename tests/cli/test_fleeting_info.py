@@ -25,20 +25,13 @@ from fleeting.testing import FakeProvider
 from fleeting.types import Duration
 
 class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A disk.
+    """A disk."""
 
-    Attributes:
-        size: how large, in
-            gigabytes.
-    """
-
-    size: Annotated[int, msgspec.Meta(ge=5)]
+    size: Annotated[int, msgspec.Meta(ge=5, description="how large, in gigabytes.")]
     kind: Literal["fast", "large"] = "fast"
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
-    group_name: str
-    """The group that a person
-    has made."""
+    group_name: Annotated[str, msgspec.Meta(description="The group that a person has made.")]
 
     disk: Disk
     key_path: Path

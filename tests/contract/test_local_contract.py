@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from typing_extensions import override
 
-from fleeting._config import decode
+from fleeting._decoding import decode
 from fleeting._registry import Registry
 from fleeting.testing import InstanceGroupContract
 from fleeting.types import GroupSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fleeting._config import decode
+from fleeting._decoding import decode
 from fleeting.testing import InstanceGroupContract
 from fleeting.testing._promises import Promise, Shown, promise_of, promises_of
 from fleeting.testing._target import ContractSettings

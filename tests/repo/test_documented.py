@@ -12,7 +12,8 @@ import click
 import msgspec
 import pytest
 
-from taskscaler.config.schema import config_schema
+from fleeting import json_schema
+from taskscaler.config import FileConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -117,7 +118,7 @@ def test_every_key_of_the_operators_file_has_an_example(root: Path) -> None:
     page = (root / "docs" / "operators" / "config.md").read_text()
     examples = "\n".join(EXAMPLE.findall(page))
     shown = {key for found in SHOWN.findall(examples) for key in found}
-    definitions = config_schema()["$defs"].values()
+    definitions = json_schema(FileConfig)["$defs"].values()
     wanted = {key for one in definitions for key in one.get("properties", {})}
     assert len(wanted) > 60
     assert sorted(wanted - shown) == []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleeting.types import State
 from taskscaler.core import InstanceRecord, Rule, UnknownInstances, effects, events
-from taskscaler.simulation import Observer
+from taskscaler.simulation import SimulationObserver
 
 from .life import Broken, Life, Pace, Place, Streak, incarnation
 
@@ -30,7 +30,7 @@ __all__ = ("Books",)
 HISTORY = 400
 
 
-class Books(Observer):
+class Books(SimulationObserver):
     """Keeps the books, and raises `Broken` as soon as they show what must not be.
 
     Attributes:
@@ -110,7 +110,7 @@ class Books(Observer):
                     # To the next life it is a stranger.
                     member.foreseen = member.ours = False
 
-    # Tasks.
+    # TaskPlayer.
 
     def _reserve(self, now: Now, event: events.TaskReserved) -> None:
         del now

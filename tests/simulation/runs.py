@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from taskscaler import IllegalEvent
 from taskscaler.core import Policy, UnknownInstances, events
-from taskscaler.simulation import Faults, World
-from taskscaler.simulation._world import START
+from taskscaler.simulation import START, Faults, World
 
 from .books import Books
 from .life import Broken
@@ -107,7 +106,7 @@ def play(plan: Plan) -> Figures | Failure:
         what = error.what if isinstance(error, Broken) else str(error)
         hours = (world.clock.seconds - plan.monotonic_seconds) / 3600
         return Failure(plan, name, what, hours, tuple(books.history))
-    outcome = world.outcome()
+    outcome = world.result()
     return Figures(
         1,
         plan.hours,

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from taskscaler.simulation import Digest, World
-from taskscaler.simulation._world import START
+from taskscaler.simulation import START, Digest, World
 
 from .plans import draw, tasks
 from .runs import Failure, Figures, play

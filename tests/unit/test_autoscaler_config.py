@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
-from fleeting._config import decode
+from fleeting import Problem, decode, examine
 from fleeting.types import ConnectorSettings, Severity
 from taskscaler.config import AutoscalerConfig, compile_period, conflicts_of, out_of_range
 from taskscaler.core import (
@@ -80,9 +81,20 @@ def read(table: dict[str, Any]) -> AutoscalerConfig:
 
 
 def problems(table: dict[str, Any]) -> list[str]:
-    """Return all that is said about a table that can be decoded."""
+    """Return the problems of a table that can be decoded."""
     config = read(table)
     return [str(found) for found in (*out_of_range(config, "a"), *conflicts_of(config, "a"))]
+
+
+def value_problems(table: dict[str, Any]) -> list[Problem]:
+    """Return the problems of single values, of decoding and of the checks that follow it."""
+    config, found = examine({"a": table}, _Whole)
+    assert config is not None
+    return [*found, *out_of_range(config.a, "a")]
+
+
+class _Whole(msgspec.Struct):
+    a: AutoscalerConfig
 
 
 def test_empty_table_means_the_defaults() -> None:
@@ -234,44 +246,65 @@ def test_the_plain_case_is_one_group() -> None:
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        ({"capacity_per_instance": 0}, "a.capacity_per_instance: 0 is not 1 or more"),
-        ({"capacity_per_instance": 10**7}, "a.capacity_per_instance: 10000000 is more than 1000"),
-        ({"max_instances": -1}, "a.max_instances: -1 is not 0 or more"),
-        ({"max_use_count": -1}, "a.max_use_count: -1 is not 0 or more"),
-        ({"update_interval": "-1s"}, "a.update_interval: '-1s' is too short"),
-        ({"failure_threshold": -1}, "a.failure_threshold: -1 is not 0 or more"),
-        ({"shutdown_deletion_retries": -1}, "a.shutdown_deletion_retries: -1 is not 0 or more"),
-        ({"scale_throttle": {"limit": -2}}, "a.scale_throttle.limit: -2 is not -1 or more"),
-        ({"scale_throttle": {"burst": -1}}, "a.scale_throttle.burst: -1 is not 0 or more"),
-        ({"policy": [{"idle_count": -1}]}, "a.policy[0].idle_count: -1 is not 0 or more"),
-        ({"policy": [{"idle_time": "-1s"}]}, "a.policy[0].idle_time: '-1s' is too short"),
-        ({"policy": [{"scale_factor": float("nan")}]}, "a.policy[0].scale_factor: nan is not 0"),
+        ({"capacity_per_instance": 0}, "a.capacity_per_instance: must be at least 1, got 0"),
+        (
+            {"capacity_per_instance": 10**7},
+            "a.capacity_per_instance: must be at most 1000000, got 10000000",
+        ),
+        ({"max_instances": -1}, "a.max_instances: must be at least 0, got -1"),
+        ({"max_use_count": -1}, "a.max_use_count: must be at least 0, got -1"),
+        ({"update_interval": "-1s"}, 'a.update_interval: must be at least 0s, got "-1s"'),
+        ({"failure_threshold": -1}, "a.failure_threshold: must be at least 0, got -1"),
+        (
+            {"shutdown_deletion_retries": -1},
+            "a.shutdown_deletion_retries: must be at least 0, got -1",
+        ),
+        ({"scale_throttle": {"limit": -2}}, "a.scale_throttle.limit: must be at least -1, got -2"),
+        ({"scale_throttle": {"burst": -1}}, "a.scale_throttle.burst: must be at least 0, got -1"),
+        ({"policy": [{"idle_count": -1}]}, "a.policy[0].idle_count: must be at least 0, got -1"),
+        (
+            {"policy": [{"idle_time": "-1s"}]},
+            'a.policy[0].idle_time: must be at least 0s, got "-1s"',
+        ),
+        (
+            {"policy": [{"scale_factor": float("nan")}]},
+            "a.policy[0].scale_factor: must be at least 0, got nan",
+        ),
         (
             {"policy": [{"periods": NO_PERIODS}]},
-            "a.policy[0].periods: a policy without a period never",
+            "a.policy[0].periods: a policy without a period is never",
         ),
         ({"policy": [{"periods": ["* * *"]}]}, "a.policy[0].periods[0]: '* * *' has 3 fields"),
-        ({"policy": [{"timezone": "X"}]}, "a.policy[0].timezone: there is no time zone 'X'"),
-        ({"extensions": {"missed_updates": 0}}, "a.extensions.missed_updates: 0 is not 1"),
-        ({"extensions": {"backoff": "0s"}}, "a.extensions.backoff: '0s' is too short"),
-        ({"extensions": {"cooldown": "-1s"}}, "a.extensions.cooldown: '-1s' is too short"),
-        ({"extensions": {"id": "../x"}}, "a.extensions.id: '../x' is no name for a store"),
-        ({"extensions": {"id": ".."}}, "a.extensions.id: '..' is no name for a store"),
+        ({"policy": [{"timezone": "X"}]}, "a.policy[0].timezone: the time zone 'X' does not exist"),
+        (
+            {"extensions": {"missed_updates": 0}},
+            "a.extensions.missed_updates: must be at least 1, got 0",
+        ),
+        ({"extensions": {"backoff": "0s"}}, 'a.extensions.backoff: must be more than 0s, got "0s"'),
+        (
+            {"extensions": {"cooldown": "-1s"}},
+            'a.extensions.cooldown: must be at least 0s, got "-1s"',
+        ),
+        ({"extensions": {"id": "../x"}}, "a.extensions.id: '../x' cannot name a state file"),
+        ({"extensions": {"id": ".."}}, "a.extensions.id: '..' cannot name a state file"),
         (
             {"extensions": {"default_policy": {"idle_count": -1}}},
-            "a.extensions.default_policy.idle_count: -1 is not 0",
+            "a.extensions.default_policy.idle_count: must be at least 0, got -1",
         ),
         (
             {"extensions": {"group": [{"max_instances": -1}]}},
-            "a.extensions.group[0].max_instances: -1 is not 0",
+            "a.extensions.group[0].max_instances: must be at least 0, got -1",
         ),
-        ({"connector_config": {"protocol_port": 65536}}, "a.connector_config.protocol_port: 65536"),
+        (
+            {"connector_config": {"protocol_port": 65536}},
+            "a.connector_config.protocol_port: must be at most 65535, got 65536",
+        ),
         ({"vm_isolation": {"enabled": True}}, "a.vm_isolation.enabled: virtual machines on the"),
     ],
 )
-def test_values_that_cannot_be_meant_are_refused(table: dict[str, Any], expected: str) -> None:
-    """Each value is held against its range, and the sentence names its key."""
-    (problem,) = out_of_range(read(table), "a")
+def test_values_out_of_range_are_refused(table: dict[str, Any], expected: str) -> None:
+    """The message names the key, the limit and the value."""
+    (problem,) = value_problems(table)
     assert str(problem).startswith(expected)
     assert problem.severity is Severity.ERROR
 
@@ -285,27 +318,27 @@ DAY: dict[str, Any] = {"periods": ["* 8 * * *"], "timezone": "UTC", "idle_count"
     [
         (
             {"policy": [{**DAY, "idle_count": 5, "scale_factor": 1, "scale_factor_limit": 3}]},
-            "a.policy[0].scale_factor_limit: 3 is below idle_count = 5, which wins",
+            "a.policy[0].scale_factor_limit: 3 is below idle_count = 5, so scale_factor has no",
         ),
         (
             {"policy": [{**DAY, "scale_factor_limit": 3}]},
-            "a.policy[0].scale_factor_limit: it limits nothing",
+            "a.policy[0].scale_factor_limit: it has no effect without scale_factor",
         ),
         (
             {"max_instances": 2, "capacity_per_instance": 2, "policy": [{**DAY, "idle_count": 5}]},
-            "a.policy[0].idle_count: 5 free slots are more than the 4 of max_instances = 2 with",
+            "a.policy[0].idle_count: 5 free slots are more than the 4 slots of max_instances = 2",
         ),
         (
             {"max_instances": 2, "extensions": {"default_policy": {"idle_count": 3}}},
-            "a.extensions.default_policy.idle_count: 3 free slots are more than the 2",
+            "a.extensions.default_policy.idle_count: 3 free slots are more than the 2 slots",
         ),
         (
             {"policy": [DAY, ALWAYS]},
-            "a.policy[0].periods: it never holds, because policy[1] holds at all times",
+            "a.policy[0].periods: it is never in force, because policy[1] always is",
         ),
         (
             {"policy": [ALWAYS], "extensions": {"default_policy": {}}},
-            "a.extensions.default_policy: it never holds, because policy[0] holds",
+            "a.extensions.default_policy: it is never in force, because policy[0] always is",
         ),
         (
             {"extensions": {"backoff": "10m"}},
@@ -317,8 +350,8 @@ DAY: dict[str, Any] = {"periods": ["* 8 * * *"], "timezone": "UTC", "idle_count"
         ),
     ],
 )
-def test_what_will_surprise_is_a_warning(table: dict[str, Any], expected: str) -> None:
-    """What works, but not as it reads, is said with its numbers and does not stop anybody."""
+def test_surprising_settings_are_warnings(table: dict[str, Any], expected: str) -> None:
+    """Settings that work differently from how they read give a warning with the numbers."""
     assert list(out_of_range(read(table), "a")) == []
     (problem,) = conflicts_of(read(table), "a")
     assert str(problem).startswith(expected)
@@ -330,7 +363,7 @@ def test_what_will_surprise_is_a_warning(table: dict[str, Any], expected: str) -
     [
         (
             [{"plugin_config": {"name": "x"}}, {"plugin_config": {"name": "x"}}],
-            "a.extensions.group[1].plugin_config: it is the same group as that of extensions.group",
+            "a.extensions.group[1].plugin_config: it is the same group as extensions.group[0]",
         ),
         (
             [{"name": "2", "plugin_config": {"name": "x"}}, {"plugin_config": {"name": "y"}}],

@@ -11,7 +11,7 @@ from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleeting._config import decode
+from fleeting._decoding import decode
 from taskscaler.config import AutoscalerConfig, compile_period, find_zone
 from taskscaler.core import in_force
 
@@ -116,27 +116,27 @@ def test_what_an_expression_means(expression: str, inside: list[str], outside: l
         ("", "'' has 0 fields; write five"),
         ("* * * *", "has 4 fields; write five"),
         ("0 * * * * *", "has 6 fields; write five"),
-        ("@daily", "'@daily' is a name and no period; write five fields"),
-        ("60 * * * *", "'60' is no minute; write 0 to 59"),
-        ("* 24 * * *", "'24' is no hour; write 0 to 23"),
-        ("* * 0 * *", "'0' is no day of the month; write 1 to 31"),
-        ("* * * 13 *", "'13' is no month; write 1 to 12 or JAN to DEC"),
-        ("* * * * 8", "'8' is no day of the week; write 1 to 7 or MON to SUN"),
-        ("17-8 * * * *", "'17-8' is no minute"),
-        ("*/0 * * * *", "'*/0' is no minute"),
-        ("1, * * * *", "'1,' is no minute"),
-        ("\u0661 * * * *", "is no minute"),
-        (f"{'9' * 900} * * * *", "is no minute"),
-        (f"{'1,' * 600}1 * * * *", "more than the 1000 that there may be; write several"),
-        ("* * L * *", "'L' as the day of the month is an extension that unix cron does not have"),
+        ("@daily", "'@daily' is not supported; write five fields"),
+        ("60 * * * *", "'60' is not a valid minute; write 0 to 59"),
+        ("* 24 * * *", "'24' is not a valid hour; write 0 to 23"),
+        ("* * 0 * *", "'0' is not a valid day of the month; write 1 to 31"),
+        ("* * * 13 *", "'13' is not a valid month; write 1 to 12 or JAN to DEC"),
+        ("* * * * 8", "'8' is not a valid day of the week; write 1 to 7 or MON to SUN"),
+        ("17-8 * * * *", "'17-8' is not a valid minute"),
+        ("*/0 * * * *", "'*/0' is not a valid minute"),
+        ("1, * * * *", "'1,' is not a valid minute"),
+        ("\u0661 * * * *", "is not a valid minute"),
+        (f"{'9' * 900} * * * *", "is not a valid minute"),
+        (f"{'1,' * 600}1 * * * *", "at most 1000 characters, got 1209; write several periods"),
+        ("* * L * *", "'L' as the day of the month is an extension of other crons; write numbers"),
         ("* * LW * *", "'LW' as the day of the month is an extension"),
         ("* * 15W * *", "'15W' as the day of the month is an extension"),
         ("* * ? * *", "'?' as the day of the month is an extension"),
         ("* * * * 5L", "'5L' as the day of the week is an extension"),
         ("* * * * MON#2", "'MON#2' as the day of the week is an extension"),
-        ("0 0 31 2 *", "'0 0 31 2 *' never holds, because no such month has such a day"),
-        ("0 0 30 2 *", "never holds"),
-        ("0 0 31 2,4 */2", "never holds"),
+        ("0 0 31 2 *", "'0 0 31 2 *' is never in force, because its months do not have that day"),
+        ("0 0 30 2 *", "is never in force"),
+        ("0 0 31 2,4 */2", "is never in force"),
     ],
 )
 def test_what_is_refused(expression: str, complaint: str) -> None:
@@ -186,16 +186,16 @@ def test_zones_are_those_of_the_iana() -> None:
         ("europe/berlin ", "did you mean 'Europe/Berlin'?"),
         ("Berlin", "did you mean 'Europe/Berlin'?"),
         ("America/New York", "did you mean 'America/New_York'?"),
-        ("zzzzzz", 'write for instance "Europe/Berlin"'),
-        ("../../etc/passwd", 'write for instance "Europe/Berlin"'),
-        ("/etc/localtime", "there is no time zone '/etc/localtime'"),
-        ("a\0b", "there is no time zone"),
-        ("Europe", "there is no time zone 'Europe'"),
+        ("zzzzzz", 'write for example "Europe/Berlin"'),
+        ("../../etc/passwd", 'write for example "Europe/Berlin"'),
+        ("/etc/localtime", "the time zone '/etc/localtime' does not exist"),
+        ("a\0b", "does not exist"),
+        ("Europe", "the time zone 'Europe' does not exist"),
     ],
 )
 def test_an_unknown_zone_is_refused_with_the_nearest(name: str, hint: str) -> None:
     """A slip is answered with the name that was meant; a path is no zone."""
-    with pytest.raises(ValueError, match="there is no time zone") as caught:
+    with pytest.raises(ValueError, match=r"the time zone .* does not exist") as caught:
         find_zone(name)
     assert hint in str(caught.value)
 
@@ -213,5 +213,7 @@ def test_a_zone_that_cannot_be_found_out_is_asked_for(monkeypatch: pytest.Monkey
     """If this computer's zone has no name, the operator is told to write one."""
     monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0")
     monkeypatch.setattr("tzlocal.unix._cache_tz", None)
-    with pytest.raises(ValueError, match=r"cannot be found out; write for instance timezone ="):
+    with pytest.raises(
+        ValueError, match=r"time zone of this computer is unknown; write for example timezone ="
+    ):
         find_zone("")

@@ -154,28 +154,28 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     errors, warnings = problems(tmp_path, WRONG)
     above, of = "runners[0].autoscaler", "(runner 'builders')"
     expected = """
-concurrent: expected an integer, got a string; write such a value
-{above}.max_instances: {of} expected an integer, got a string; write such a value
+concurrent: expected an integer, got the string "many"
+{above}.capacity_per_instance: {of} must be at least 1, got 0
+{above}.max_instances: {of} expected an integer, got the string "5"
 {above}.IdleCount: {of} unknown key; did you mean 'policy.idle_count'?
-{above}.policy[0].preemptive_mode: {of} expected true or false, got a string; write such a value
+{above}.policy[0].preemptive_mode: {of} expected true or false, got the string "yes"
 {above}.policy[0].IdleTime: {of} unknown key; did you mean 'idle_time'?
-{above}.extensions.placement: {of} invalid enum value 'wide'; write 'pack' or 'spread'
+{above}.extensions.placement: {of} expected "pack" or "spread", got the string "wide"
+{above}.extensions.group[0].max_instances: {of} must be at least 0, got -1
 {above}.extensions.group[0].pluginconfig: {of} unknown key; did you mean 'plugin_config'?
-runners[1].autoscaler: expected a table, got a string; write such a value
-{above}.capacity_per_instance: {of} 0 is not 1 or more; an instance without a slot is of no use
-{above}.policy[0].periods[0]: {of} '0 0 31 2 *' never holds, because no such month has such a day;
- write a day that there is
-{above}.policy[0].timezone: {of} there is no time zone 'Europe/Berlni';
+runners[1].autoscaler: expected a table, got the string "aws"
+{above}.policy[0].periods[0]: {of} '0 0 31 2 *' is never in force, because
+ its months do not have that day; write a day that exists
+{above}.policy[0].timezone: {of} the time zone 'Europe/Berlni' does not exist;
  did you mean 'Europe/Berlin'?
-{above}.extensions.group[0].max_instances: {of} -1 is not 0 or more; 0 means no limit
-{above}.policy[1].preemptive_mode: {of} a task is taken only when a slot is free, and with
- idle_count = 0 none is ever made, for scale_factor needs slots in use to begin with;
+{above}.policy[1].preemptive_mode: {of} tasks are accepted only while a slot is free, and with
+ idle_count = 0 no slot is ever created, because scale_factor multiplies the slots in use;
  write idle_count = 1 or more, or preemptive_mode = false
 """
     expected = expected.format(above=above, of=of).replace("\n ", " ")
     assert errors == expected.strip().splitlines()
     assert warnings == [
-        "chek_interval: unknown key, which has no effect here; did you mean 'check_interval'?"
+        "chek_interval: unknown key without effect here; did you mean 'check_interval'?"
     ]
     with pytest.raises(ConfigError) as caught:
         read_config(tmp_path / "config.toml")
@@ -188,20 +188,20 @@ def test_many_mistakes_are_cut_short(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     assert len(caught.value.problems) == 21
-    assert caught.value.problems[-1] == "and 980 more like these"
+    assert caught.value.problems[-1] == "and 980 more errors"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "runners: none has a table [runners.autoscaler]"),
+        ("", "runners: no runner has a table [runners.autoscaler]"),
         ("[[runner]]\n" + RUNNER.replace("concurrent = 20", ""), "runner: unknown key"),
         (RUNNER + "[runners.autoscaller]\n", "did you mean 'autoscaler'?"),
         (
             RUNNER.replace("concurrent = 20", "concurrent = 10"),
             (
-                "concurrent: 10 jobs at once are less than the 20 slots of max_instances times "
-                "capacity_per_instance, so that slots stay empty"
+                "concurrent: 10 jobs at once are fewer than the 20 slots of max_instances times "
+                "capacity_per_instance, so slots stay empty"
             ),
         ),
         (
@@ -210,32 +210,32 @@ def test_many_mistakes_are_cut_short(tmp_path: Path) -> None:
         ),
         (
             RUNNER.replace("id = 42", "id = 42\nlimit = 19"),
-            "runners[0].limit: (runner 'builders') 19 jobs at once are less than the 20 slots",
+            "runners[0].limit: (runner 'builders') 19 jobs at once are fewer than the 20 slots",
         ),
         (
             RUNNER.replace("max_instances = 5", ""),
-            "runners[0].autoscaler.max_instances: (runner 'builders') there is no limit",
+            "runners[0].autoscaler.max_instances: (runner 'builders') no limit is set",
         ),
         (
             RUNNER.replace("id = 42", ""),
-            "runners[0].autoscaler.extensions.id: (runner 'builders') nothing names a store",
+            "runners[0].autoscaler.extensions.id: (runner 'builders') this runner has no identity",
         ),
         (
             runner("a") + runner("b").replace('name = "b"', 'name = "a"', 1),
-            "runners: 2 with an autoscaler are named 'a'",
+            "runners: 2 runners with an autoscaler are named 'a'",
         ),
         (
             RUNNER
             + '[[runners.autoscaler.policy]]\npreemptive_mode = true\nperiods = ["* 8 * * *"]\n',
             (
-                "policy[0].preemptive_mode: (runner 'builders') while this policy holds, a task is "
-                "taken only when a slot is free"
+                "policy[0].preemptive_mode: (runner 'builders') while this policy is in force, "
+                "tasks are accepted only while a slot is free"
             ),
         ),
         (
             RUNNER + "[[runners.autoscaler.policy]]\npreemptive_mode = true\n"
             '[runners.autoscaler.extensions]\nunknown_instances = "adopt"\n',
-            "policy[0].preemptive_mode: (runner 'builders') while this policy holds",
+            "policy[0].preemptive_mode: (runner 'builders') while this policy is in force",
         ),
     ],
 )
@@ -265,24 +265,24 @@ def test_a_file_without_fault_gets_no_word(tmp_path: Path) -> None:
         (
             RUNNER + "[[runners.autoscaler.policy]]\npreemptive_mode = true\n",
             (
-                "policy[0].preemptive_mode: (runner 'builders') a task is taken only when a slot "
-                "is free, and with idle_count = 0 none is ever made; write idle_count = 1 or more"
+                "policy[0].preemptive_mode: (runner 'builders') tasks are accepted only while a "
+                "slot is free, and with idle_count = 0 no slot is ever created; write idle_count"
             ),
         ),
         (
             RUNNER.replace("id = 42", "") + "[runners.autoscaler.state_storage]\nenabled = true\n",
-            "runners[0].autoscaler.state_storage.enabled: (runner 'builders') nothing names",
+            "runners[0].autoscaler.state_storage.enabled: (runner 'builders') this runner has no",
         ),
         (
             runner("a")
             + runner("b")
             .replace('plugin = "aws"', 'plugin = "x/aws:1"')
             .replace('plugin_config]\n        name = "b"', 'plugin_config]\n        name = "a"'),
-            "runners[1].autoscaler.plugin_config: (runner 'b') runners[0] has the same group",
+            "runners[1].autoscaler.plugin_config: (runner 'b') runners[0] uses the same group",
         ),
         (
             runner("a") + runner("b").replace('id = "b"', 'id = "A"'),
-            "runners[1].autoscaler.extensions.id: (runner 'b') runners[0] has the same one, 'A'",
+            "runners[1].autoscaler.extensions.id: (runner 'b') runners[0] has the same identity",
         ),
         (
             RUNNER + "[runners.autoscaler.policy]\nidle_count = 1\n",
@@ -304,9 +304,9 @@ def test_a_runner_is_chosen_by_its_name(tmp_path: Path) -> None:
     file = read(tmp_path, f'{runner("a")}[[runners]]\nname = "none"\n{runner("b")}{third}')
     assert file.runner("a").name == "a"
     for name, complaint in [
-        (None, "3 runners have an autoscaler; say which: 'a', 'b', 'b'"),
-        ("none", "no runner with an autoscaler is named 'none'; there are: 'a', 'b', 'b'"),
-        ("b", "2 runners are named 'b'; give each a name of its own"),
+        (None, "3 runners have an autoscaler; choose one: 'a', 'b', 'b'"),
+        ("none", "no runner with an autoscaler is named 'none'; the file has: 'a', 'b', 'b'"),
+        ("b", "2 runners are named 'b'; give each a different name"),
     ]:
         with pytest.raises(ConfigError) as caught:
             file.runner(name)
@@ -389,7 +389,7 @@ def test_where_the_key_is(tmp_path: Path, key: str, path: str | None) -> None:
 
 
 def test_without_a_name_for_it_no_state_is_kept() -> None:
-    """A runner that nothing names has no store, and one without autoscaler needs none."""
+    """A runner without an identity has no state file; one without an autoscaler needs none."""
     assert RunnerConfig(autoscaler=AutoscalerConfig()).state_path(Path("c.toml")) is None
     assert RunnerConfig(url="https://x", id=1).state_path(Path("c.toml")) is None
 

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleeting import json_schema
 from fleeting._config import ConnectorConfig
 from fleeting.types import Duration
 from taskscaler.config import autoscaler
 from taskscaler.config.runners import FileConfig, RunnerConfig
-from taskscaler.config.schema import config_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import msgspec
 
-SCHEMA = config_schema()
+SCHEMA = json_schema(FileConfig)
 DEFINITIONS: dict[str, dict[str, Any]] = SCHEMA["$defs"]
 STRUCTS: list[type[msgspec.Struct]] = [
     FileConfig,

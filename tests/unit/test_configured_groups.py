@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleeting._groups import choose_group, configured_groups, plugin_references
+from fleeting._config import choose_group, configured_groups, plugin_references
 from fleeting.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def test_a_group_is_chosen_by_its_name(path: Path) -> None:
 def test_a_choice_that_means_no_group_shows_those_there_are(path: Path) -> None:
     """No name where there are several groups, a wrong name, or no group is one sentence each."""
     groups = configured_groups(path)
-    with pytest.raises(ConfigError, match="3 groups; say which: 'one', 'two/first', 'two/2'"):
+    with pytest.raises(ConfigError, match="3 groups; choose one: 'one', 'two/first', 'two/2'"):
         choose_group(path, groups, None)
-    with pytest.raises(ConfigError, match="no group is named 'two'; there are: 'one'"):
+    with pytest.raises(ConfigError, match="no group is named 'two'; the file has: 'one'"):
         choose_group(path, groups, "two")
     with pytest.raises(ConfigError, match=r"no runner has a table \[runners.autoscaler\]"):
         choose_group(path, [], None)

@@ -1,4 +1,4 @@
-"""What can be said of a configuration by its struct alone: its keys, and a JSON Schema."""
+"""The keys and the JSON Schema of a configuration, from its struct."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 
-from fleeting._config import ConnectorConfig, decode
+from fleeting._config import ConnectorConfig
+from fleeting._decoding import decode
 from fleeting._keys import Key, example, list_keys
 from fleeting._schema import json_schema
 from fleeting.local import LocalConfig
@@ -18,7 +19,7 @@ from fleeting.types import Duration
 
 
 class Size(enum.Enum):
-    """Whatever has names for its values."""
+    """An enumeration."""
 
     SMALL = "small"
     LARGE = "large"
@@ -33,27 +34,17 @@ class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What both have.
+    """A struct that another one extends."""
 
-    Attributes:
-        region: where
-            it is.
-        group: overwritten.
-    """
-
-    region: Literal["north", 3] = 3
-    group: str
+    region: Annotated[Literal["north", 3], msgspec.Meta(description="The\nregion.")] = 3
+    group: Annotated[str, msgspec.Meta(description="Replaced.")]
 
 
 class Example(Base, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"id": "ID"}):
-    group: Annotated[str, msgspec.Meta(min_length=1, pattern="^[a-z]+$")]
-    """Which group.
-
-    It must exist.
-    """
-
-    id: Path | None = None
-    """Not what follows in a comment."""
+    group: Annotated[
+        str, msgspec.Meta(min_length=1, pattern="^[a-z]+$", description="An existing group.")
+    ]
+    id: Annotated[Path | None, msgspec.Meta(description="A file.")] = None
     size: Size = Size.SMALL
     wait: Duration = Duration(seconds=90)
     disks: list[Disk] = []
@@ -65,17 +56,17 @@ class Example(Base, frozen=True, forbid_unknown_fields=True, kw_only=True, renam
     again: Example | None = None
 
 
-def test_keys_are_told_in_the_words_of_a_file() -> None:
-    """Types, defaults, texts and the keys of tables below are those that a person writes."""
+def test_keys_have_the_types_of_toml() -> None:
+    """Types, defaults, descriptions and the keys of tables are those of a TOML file."""
     assert list_keys(Example) == [
-        Key(name="region", type='"north" or 3', default=3, text="where it is."),
+        Key(name="region", type='"north" or 3', default=3, text="The region."),
         Key(
             name="group",
             type="string, matching ^[a-z]+$",
             required=True,
-            text="Which group. It must exist.",
+            text="An existing group.",
         ),
-        Key(name="ID", type="path", text="Not what follows in a comment."),
+        Key(name="ID", type="path", text="A file."),
         Key(name="size", type='"small" or "large"', default="small"),
         Key(name="wait", type="duration", default="1m30s"),
         Key(name="disks", type="list of table", default=[]),
@@ -100,8 +91,8 @@ def test_keys_are_told_in_the_words_of_a_file() -> None:
     ]
 
 
-def test_schema_is_json_and_says_what_the_struct_does() -> None:
-    """Limits, defaults, texts and names get into the schema; what is unknown is left open."""
+def test_schema_has_all_that_the_struct_says() -> None:
+    """The schema has limits, defaults, descriptions and names; unknown types stay open."""
     schema = json_schema(Example)
     assert json.loads(json.dumps(schema)) == schema
     found = schema["$defs"]["Example"]
@@ -110,7 +101,7 @@ def test_schema_is_json_and_says_what_the_struct_does() -> None:
     properties = found["properties"]
     assert properties["region"] == {
         "enum": [3, "north"],
-        "description": "where it is.",
+        "description": "The region.",
         "default": 3,
     }
     assert properties["group"]["minLength"] == 1
@@ -128,20 +119,14 @@ def test_schema_is_json_and_says_what_the_struct_does() -> None:
     assert '"null"' not in json.dumps(schema)
 
 
-def test_limits_of_the_caller_are_added() -> None:
-    """Who knows more than the types says it for each field."""
-    schema = json_schema(Disk, lambda shape, field: {"x": f"{shape.__name__}.{field.name}"})
-    assert schema["$defs"]["Disk"]["properties"]["size"]["x"] == "Disk.size"
-
-
 @pytest.mark.parametrize("shape", [LocalConfig, ConnectorConfig])
 def test_our_own_keys_are_all_described(shape: type[msgspec.Struct]) -> None:
-    """Each key of this distribution has a text, whichever way it is written."""
+    """Each key of the structs in this distribution has a description."""
     assert [key.name for key in list_keys(shape) if not key.text] == []
 
 
-def test_struct_without_source_and_docstring_has_no_texts() -> None:
-    """A struct that was made while the program runs is described by its types alone."""
+def test_struct_without_descriptions() -> None:
+    """A struct without descriptions gives types and defaults only."""
     made = msgspec.defstruct("Made", [("count", int), ("name", str, "x")])
     assert list_keys(made) == [
         Key(name="count", type="integer", required=True),

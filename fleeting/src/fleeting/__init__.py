@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from fleeting._config import (
         ConnectorConfig,
         GroupConfig,
+        GroupConfigEntry,
+        GroupEntryConfig,
+    )
+    from fleeting._decoding import (
         Problem,
         decode,
         examine,
@@ -21,10 +25,8 @@ if TYPE_CHECKING:
         parse_assignments,
         read_toml,
     )
-    from fleeting._groups import GroupConfigEntry, GroupEntryConfig, group_entries
     from fleeting._lock import driving, locked_file, read_holder
     from fleeting._program import run_program
-    from fleeting._references import parse_reference
     from fleeting._registry import Registry
     from fleeting._schema import json_schema
     from fleeting.abc import Connection
@@ -42,13 +44,11 @@ __all__ = (
     "decode",
     "driving",
     "examine",
-    "group_entries",
     "json_schema",
     "key_path",
     "locked_file",
     "nearest",
     "parse_assignments",
-    "parse_reference",
     "read_holder",
     "read_toml",
     "run_program",
@@ -57,9 +57,8 @@ __all__ = (
 __version__ = "1.0.0"
 
 _HOMES = {
-    "_config": (
-        "ConnectorConfig",
-        "GroupConfig",
+    "_config": ("ConnectorConfig", "GroupConfig", "GroupConfigEntry", "GroupEntryConfig"),
+    "_decoding": (
         "Problem",
         "decode",
         "examine",
@@ -68,10 +67,8 @@ _HOMES = {
         "parse_assignments",
         "read_toml",
     ),
-    "_groups": ("GroupConfigEntry", "GroupEntryConfig", "group_entries"),
     "_lock": ("driving", "locked_file", "read_holder"),
     "_program": ("run_program",),
-    "_references": ("parse_reference",),
     "_registry": ("Registry",),
     "_schema": ("json_schema",),
 }

@@ -1,4 +1,4 @@
-"""The keys of a configuration, in the words of who writes one; see also `fleeting._schema`."""
+"""The keys of a configuration in terms of TOML, as `fleeting info` shows them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_o
 
 import msgspec
 
-from fleeting._fields import (
+from fleeting._annotations import (
+    alternatives,
     as_builtin,
     bare_type,
     default_value,
-    descriptions,
+    description,
     is_struct,
     members,
 )
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Key", "example", "list_keys")
 
-# How types are called in TOML.
+# The names of types in TOML.
 _WORDS: Mapping[Any, str] = {
     Any: "anything",
     Duration: "duration",
@@ -40,7 +41,7 @@ _WORDS: Mapping[Any, str] = {
 }
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _LISTS = {list, tuple, set, frozenset}
-# Something to begin with, where a file has to have a value.
+# Values to begin with where a key is required.
 _EXAMPLES: Mapping[Any, Any] = {Duration: "1m", Path: "/path/to/file", bool: False, dict: {}}
 
 
@@ -48,12 +49,12 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     """A key of a configuration.
 
     Attributes:
-        name: with the keys above it, such as `disk.size`, or `disks[].size` for one in each
+        name: the path of the key, such as `disk.size`, or `disks[].size` for a key in each
             table of a list.
-        type: in the words of TOML, such as `integer` or `list of string`.
-        required: whether the table that it stands in must have it.
-        default: what holds without it, as a file would have it; None if there is no such value.
-        text: what it means; may be empty.
+        type: a type of TOML, such as `integer` or `list of string`.
+        required: whether its table must have the key.
+        default: the value without the key, as a file has it; None if there is none.
+        text: the description; may be empty.
     """
 
     name: str
@@ -64,12 +65,11 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_keys(shape: type[msgspec.Struct]) -> list[Key]:
-    """Return the keys of a struct, those of the tables in it included, in its own order."""
+    """Return the keys of a struct and of the tables in it, in the order of the fields."""
     return list(_keys(shape, "", ()))
 
 
 def _keys(shape: type[msgspec.Struct], above: str, outer: tuple[type, ...]) -> Iterator[Key]:
-    texts = descriptions(shape)
     for field in msgspec.structs.fields(shape):
         name = above + field.encode_name
         yield Key(
@@ -77,18 +77,17 @@ def _keys(shape: type[msgspec.Struct], above: str, outer: tuple[type, ...]) -> I
             type=_type_words(field.type),
             required=field.required,
             default=as_builtin(default_value(field)),
-            text=texts.get(field.name, ""),
+            text=description(field),
         )
         below, marks = _table_below(field.type)
-        # A table that can hold its own kind has no end.
+        # A table that can contain its own kind has no end.
         if below is not None and below not in {*outer, shape}:
             yield from _keys(below, f"{name}{marks}.", (*outer, shape))
 
 
 def _table_below(shape: Any) -> tuple[type[msgspec.Struct] | None, str]:
-    """Return the struct of a table, or of each table of a list, and how a path shows which."""
-    for member in members(bare_type(shape)[0]):
-        bare = bare_type(member)[0]
+    """Return the struct of a table or of the tables of a list, and the marks of the list."""
+    for bare in members(shape):
         if is_struct(bare):
             return bare, ""
         if get_origin(bare) in _LISTS:
@@ -99,7 +98,7 @@ def _table_below(shape: Any) -> tuple[type[msgspec.Struct] | None, str]:
 
 def _type_words(shape: Any) -> str:
     bare, metas = bare_type(shape)
-    words = " or ".join(dict.fromkeys(_member_words(member) for member in members(bare)))
+    words = " or ".join(dict.fromkeys(_member_words(member) for member in alternatives(bare)))
     limits = [
         f"{word} {limit:g}"
         for meta in metas
@@ -128,7 +127,7 @@ def _member_words(shape: Any) -> str:
 
 
 def _choices(shape: Any) -> list[Any]:
-    """Return the values of a type that has only a few."""
+    """Return the values of a type that lists them."""
     if get_origin(shape) is Literal:
         return list(get_args(shape))
     is_enum = isinstance(shape, type) and issubclass(shape, Enum)
@@ -136,14 +135,14 @@ def _choices(shape: Any) -> list[Any]:
 
 
 def example(shape: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return a table with a value of the right type for each key that must be there."""
+    """Return a table with a valid value for each required key."""
     required = [field for field in msgspec.structs.fields(shape) if field.required]
     return {field.encode_name: _example_value(field.type) for field in required}
 
 
 def _example_value(shape: Any) -> Any:
     bare, metas = bare_type(shape)
-    bare, more = bare_type(members(bare)[0])
+    bare, more = bare_type(alternatives(bare)[0])
     kind = get_origin(bare) or bare
     if is_struct(bare):
         return example(bare)

@@ -1,9 +1,7 @@
 """The JSON Schema of a configuration, for editors that complete keys and show mistakes.
 
-All is taken from the struct that the configuration is decoded into: the types and limits
-from its annotations, the defaults from its fields, and what each key means from the
-docstring below the field, from the section `Attributes:` of the struct's own docstring,
-or from `msgspec.Meta(description=...)`.
+The struct that the configuration is decoded into is the only source: its annotations give
+types, limits and descriptions (`msgspec.Meta`), its fields the defaults.
 """
 
 from __future__ import annotations
@@ -14,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_o
 
 import msgspec
 
-from fleeting._fields import (
+from fleeting._annotations import (
     as_builtin,
     bare_type,
     default_value,
-    descriptions,
+    description,
     is_struct,
     is_union,
     summary,
@@ -27,49 +25,41 @@ from fleeting.types import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
-
-    _Limits: TypeAlias = Callable[[type[msgspec.Struct], msgspec.structs.FieldInfo], dict[str, Any]]
 
 __all__ = ("json_schema",)
 
 _DURATION = r"^[+-]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(h|ms|us|\u00b5s|\u03bcs|ns|m|s))+)$"
 
 
-def json_schema(shape: type[msgspec.Struct], limits: _Limits | None = None) -> dict[str, Any]:
-    """Return the JSON Schema, of the draft 2020-12, of what is decoded into a struct.
-
-    Each struct is first copied into one that is plain JSON, with durations and paths as
-    strings, and with what is written about each key beside it.
+def json_schema(shape: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a configuration.
 
     Args:
-        shape: the struct.
-        limits: returns what else the schema is to say of a field of a struct, such as
-            `{"minimum": 1}`, where its type does not say it.
+        shape: the struct that the configuration is decoded into.
     """
-    schema = msgspec.json.schema(_Copies(limits).of(shape), schema_hook=_unknown_type)
+    # msgspec cannot write defaults of types such as Duration, so it gets a copy of each
+    # struct in which durations and paths are strings.
+    schema = msgspec.json.schema(_Copies().of(shape), schema_hook=_unknown_type)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return cast("dict[str, Any]", schema)
 
 
 class _Copies:
-    """Copies of structs that JSON can say, each made once."""
+    """Copies of structs with plain JSON types, each made once."""
 
-    def __init__(self, limits: _Limits | None) -> None:
-        self._limits = limits
+    def __init__(self) -> None:
         self._known: dict[type, Any] = {}
 
     def of(self, shape: type[msgspec.Struct]) -> Any:
         if shape in self._known:
             return self._known[shape]
-        self._known[shape] = dict[str, Any]  # Where it is within itself; a copy cannot be.
-        texts = descriptions(shape)
+        self._known[shape] = dict[str, Any]  # Stands for the struct within itself.
         config = shape.__struct_config__
         infos = msgspec.structs.fields(shape)
         fields = [
             (
                 info.name,
-                Annotated[self._plain(info.type), self._meta(shape, info, texts)],
+                Annotated[self._plain(info.type), _extra(info)],
                 _plain_default(info),
             )
             for info in infos
@@ -107,22 +97,21 @@ class _Copies:
         parts = tuple(part if part is Ellipsis else self._plain(part) for part in arguments)
         return _union(parts) if is_union(shape) else origin[parts]
 
-    def _meta(
-        self, shape: type[msgspec.Struct], field: msgspec.structs.FieldInfo, texts: dict[str, str]
-    ) -> msgspec.Meta:
-        extra = self._limits(shape, field) if self._limits else {}
-        # Of a list that is made anew each time, msgspec does not say what is in it.
-        if field.default_factory is not msgspec.NODEFAULT:
-            extra["default"] = as_builtin(default_value(field))
-        return msgspec.Meta(description=texts.get(field.name), extra_json_schema=extra or None)
+
+def _extra(field: msgspec.structs.FieldInfo) -> msgspec.Meta:
+    text = description(field)
+    # msgspec does not show the default of a field that has a factory.
+    has_factory = field.default_factory is not msgspec.NODEFAULT
+    extra = {"default": as_builtin(default_value(field))} if has_factory else None
+    return msgspec.Meta(description=text or None, extra_json_schema=extra)
 
 
 def _unknown_type(shape: type) -> dict[str, Any]:
-    return {"title": shape.__name__}  # What it can be, only its plugin knows.
+    return {"title": shape.__name__}  # Only the plugin knows the values of its own type.
 
 
 def _union(parts: tuple[Any, ...]) -> Any:
-    # There is no null in TOML: what may be None may be left out.
+    # TOML has no null: a key that may be None may be left out.
     present = [msgspec.UnsetType if part is NoneType else part for part in parts]
     union = present[0]
     for part in present[1:]:
@@ -131,7 +120,7 @@ def _union(parts: tuple[Any, ...]) -> Any:
 
 
 def _plain_default(field: msgspec.structs.FieldInfo) -> Any:
-    """Return the default as JSON says it; a table's is to be without keys."""
+    """Return the default in JSON; that of a table is an empty table."""
     if field.required:
         return msgspec.NODEFAULT
     if field.default_factory is not msgspec.NODEFAULT:

@@ -20,7 +20,7 @@ import msgspec
 # What every plugin needs is not counted as part of the time that one takes.
 import fleeting.abc
 import fleeting.plugin  # noqa: TC001  # pyright: ignore[reportUnusedImport]
-from fleeting._fields import is_struct
+from fleeting._annotations import is_struct
 from fleeting._keys import Key, example, list_keys
 from fleeting._registry import Registry
 from fleeting._schema import json_schema

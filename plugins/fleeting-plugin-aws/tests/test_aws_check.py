@@ -14,7 +14,7 @@ import pytest
 
 from aws_errors import AccessDenied, CredentialsExpired, Throttled
 from aws_plugin import configure, open_group
-from fleeting._config import decode
+from fleeting._decoding import decode
 from fleeting._registry import Registry
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
 from fleeting.types import Capability, ConnectorSettings, Duration, GroupSettings, Severity

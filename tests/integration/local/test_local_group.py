@@ -11,7 +11,7 @@ import anyio
 import asyncssh
 import pytest
 
-from fleeting._config import decode
+from fleeting._decoding import decode
 from fleeting._registry import Registry
 from fleeting.errors import ConfigError, InstanceGone, InstanceUnhealthy, QuotaExceeded
 from fleeting.local import LocalConfig, LocalProvider

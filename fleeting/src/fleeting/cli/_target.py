@@ -120,7 +120,7 @@ def find_target(words: Mapping[str, Any], *, name: str = "--plugin NAME") -> Tar
 
 def _of_a_plugin(name: str, assignments: tuple[str, ...], connector: tuple[str, ...]) -> Target:
     # Imported late: the help must not pay for it.
-    from fleeting._config import decode, parse_assignments
+    from fleeting._decoding import decode, parse_assignments
     from fleeting._registry import Registry
     from fleeting.types import ConnectorSettings, GroupSettings
 
@@ -135,8 +135,8 @@ def _of_a_plugin(name: str, assignments: tuple[str, ...], connector: tuple[str, 
 
 
 def _of_a_file(path: Path, runner: str | None, connector: tuple[str, ...]) -> Target:
-    from fleeting._config import decode
-    from fleeting._groups import choose_group, configured_groups
+    from fleeting._config import choose_group, configured_groups
+    from fleeting._decoding import decode
     from fleeting._registry import Registry
     from fleeting.errors import ConfigError
     from fleeting.types import GroupSettings
@@ -159,7 +159,8 @@ def _connector(settings: ConnectorSettings, assignments: tuple[str, ...]) -> Con
         return settings
     from dataclasses import fields, replace
 
-    from fleeting._config import ConnectorConfig, decode, parse_assignments
+    from fleeting._config import ConnectorConfig
+    from fleeting._decoding import decode, parse_assignments
     from fleeting.types import ConnectorSettings
 
     where = "--connector-config"

@@ -85,7 +85,7 @@ def _find(text: str) -> Plugin:
         PluginMismatch: it is installed in another version.
         PluginConflict: two distributions have it.
     """
-    from fleeting._config import nearest
+    from fleeting._decoding import nearest
     from fleeting._references import parse_reference
 
     reference = parse_reference(text)
@@ -207,6 +207,6 @@ def _toml(value: object) -> str:
 
 
 def _toml_key(key: str) -> str:
-    from fleeting._config import key_path
+    from fleeting._decoding import key_path
 
     return key_path(key)

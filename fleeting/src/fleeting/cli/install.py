@@ -105,7 +105,7 @@ def _is_satisfied(request: Request, *, upgrade: bool) -> bool:
 
 def _configured(path: Path) -> list[Request]:
     # Imported late: a library that reads a config file takes time to import.
-    from fleeting._groups import configured_groups, plugin_references
+    from fleeting._config import configured_groups, plugin_references
 
     references = plugin_references(configured_groups(path))
     if not references:

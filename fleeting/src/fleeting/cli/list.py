@@ -155,7 +155,7 @@ def _read_needed(config: str) -> list[Needed]:
     """
     from pathlib import Path
 
-    from fleeting._groups import configured_groups, plugin_references
+    from fleeting._config import configured_groups, plugin_references
 
     references = plugin_references(configured_groups(Path(config)))
     return [Needed(reference, config) for reference in references]

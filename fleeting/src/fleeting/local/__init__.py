@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
+from msgspec import Meta
 from typing_extensions import override
 
 from fleeting.abc import InstanceGroup, Provider
@@ -32,24 +33,42 @@ __all__ = ("LocalConfig", "LocalProvider", "fleeting_provider")
 class LocalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[plugin_config]` of the provider `local`."""
 
-    root: Path | None = None
-    """Where the instances' directories are; made if missing. By default a fresh private
-    temporary directory, which is removed when the group is closed."""
+    root: Annotated[
+        Path | None,
+        Meta(
+            description="The folder of the instances' directories; created if missing. By default "
+            "a temporary folder, which is removed when the group is closed."
+        ),
+    ] = None
 
-    boot_delay: Duration = Duration(0)
-    """How long an instance takes to boot, for trying things out."""
+    boot_delay: Annotated[
+        Duration, Meta(description="How long an instance takes to boot; for experiments.")
+    ] = Duration(0)
 
-    max_size: Annotated[int, msgspec.Meta(ge=1)] = 8
-    """How many instances the group has at most."""
+    max_size: Annotated[
+        int, Meta(ge=1, description="The most instances that the group may have.")
+    ] = 8
 
-    shell: str = "/bin/sh"
-    """The program that runs commands, called with `-c` and the command; an absolute path."""
+    shell: Annotated[
+        str,
+        Meta(description="The absolute path of the shell, called with `-c` and the command."),
+    ] = "/bin/sh"
 
-    fail_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    """The probability that an instance does not come up, for trying things out."""
+    fail_rate: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="The probability that an instance does not boot; for experiments.",
+        ),
+    ] = 0.0
 
-    persistent: bool = False
-    """Whether the instances outlive the manager and are found again through `root`."""
+    persistent: Annotated[
+        bool,
+        Meta(
+            description="Whether the instances outlive the manager and are found again in `root`."
+        ),
+    ] = False
 
 
 class LocalProvider(Provider):

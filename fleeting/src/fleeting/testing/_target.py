@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
-from fleeting._config import ConnectorConfig, decode, examine, read_toml
-from fleeting._groups import choose_group, configured_groups
+from fleeting._config import ConnectorConfig, choose_group, configured_groups
+from fleeting._decoding import decode, examine, read_toml
 from fleeting._references import parse_reference
 from fleeting._registry import Registry
 from fleeting.errors import ConfigError

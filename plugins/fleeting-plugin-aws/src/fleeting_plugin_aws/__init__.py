@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import msgspec
+from msgspec import Meta
 from typing_extensions import override
 
 from fleeting.abc import InstanceGroup, Provider
@@ -32,50 +33,64 @@ __version__ = "1.0.0"
 class AwsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[plugin_config]` of the provider `aws`."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-    """The name of the Auto Scaling group."""
-
-    region: str | None = None
-    """Where it is; by default what the SDK's configuration says."""
-
-    profile: str | None = None
-    """The profile of the SDK's configuration files to use."""
-
-    config_file: Path | None = None
-    """The SDK's configuration file; `~/.aws/config` by default."""
-
-    credentials_file: Path | None = None
-    """The SDK's file of credentials; `~/.aws/credentials` by default."""
-
-    assume_role_arn: str | None = None
-    """A role to act as, assumed with the credentials that were found."""
-
-    endpoint_url: str | None = None
-    """Where to send all requests instead of to AWS: an emulator, or a proxy."""
-
-    host_keys: Literal["first-use", "console"] = "first-use"
-    """How to know the instances' SSH host keys: `"first-use"` trusts the key that is shown
-    first, `"console"` reads the keys that cloud-init prints on the console."""
-
-    interruption_queue_url: str | None = None
-    """An SQS queue in which EventBridge puts interruption notices of this group's instances."""
-
-    launch_patience: Duration = Duration(seconds=20)
-    """How long a failed launch may be made good, in another zone for instance, before what
-    is missing is given up."""
-
-    connect_timeout: Duration = Duration(seconds=5)
-    """How long connecting to an endpoint of AWS may take."""
-
-    read_timeout: Duration = Duration(seconds=30)
-    """How long an endpoint of AWS may stay silent."""
-
-    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=20)] = 4
-    """How often a request is sent at most; one that changes something is only sent again if
-    it is certain that nothing was done."""
-
-    requests_per_second: Annotated[float, msgspec.Meta(gt=0)] = 10.0
-    """How many requests per second the groups of one account and region send together."""
+    name: Annotated[
+        str, Meta(min_length=1, max_length=255, description="The name of the Auto Scaling group.")
+    ]
+    region: Annotated[
+        str | None, Meta(description="The region; by default that of the SDK's configuration.")
+    ] = None
+    profile: Annotated[
+        str | None, Meta(description="The profile in the SDK's configuration files.")
+    ] = None
+    config_file: Annotated[
+        Path | None, Meta(description="The SDK's configuration file; by default `~/.aws/config`.")
+    ] = None
+    credentials_file: Annotated[
+        Path | None, Meta(description="The SDK's credentials; by default `~/.aws/credentials`.")
+    ] = None
+    assume_role_arn: Annotated[
+        str | None, Meta(description="A role to assume with the credentials that were found.")
+    ] = None
+    endpoint_url: Annotated[
+        str | None, Meta(description="Send all requests here instead: an emulator or a proxy.")
+    ] = None
+    host_keys: Annotated[
+        Literal["first-use", "console"],
+        Meta(
+            description="How to verify SSH host keys: `first-use` trusts the first key that is "
+            "seen, `console` reads the keys that cloud-init prints on the console."
+        ),
+    ] = "first-use"
+    interruption_queue_url: Annotated[
+        str | None,
+        Meta(description="An SQS queue with EventBridge's interruption notices for the group."),
+    ] = None
+    launch_patience: Annotated[
+        Duration,
+        Meta(
+            description="How long AWS may retry a failed launch, for example in another zone, "
+            "before the missing instances are given up."
+        ),
+    ] = Duration(seconds=20)
+    connect_timeout: Annotated[
+        Duration, Meta(description="How long connecting to an endpoint may take.")
+    ] = Duration(seconds=5)
+    read_timeout: Annotated[Duration, Meta(description="How long an endpoint may stay silent.")] = (
+        Duration(seconds=30)
+    )
+    max_attempts: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=20,
+            description="The most attempts for a request. A request that changes something is "
+            "repeated only if the first attempt certainly had no effect.",
+        ),
+    ] = 4
+    requests_per_second: Annotated[
+        float,
+        Meta(gt=0, description="The most requests per second for one account and region."),
+    ] = 10.0
 
 
 class AwsProvider(Provider):

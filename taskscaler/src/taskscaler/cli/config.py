@@ -100,9 +100,10 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
 @config.command("schema", short_help="Print a JSON Schema, for editors.")
 def _schema() -> int:
     """Print the JSON Schema of the file, for editors."""
-    from taskscaler.config.schema import config_schema
+    from fleeting import json_schema
+    from taskscaler.config import FileConfig
 
-    _print_json(config_schema())
+    _print_json(json_schema(FileConfig))
     return 0
 
 
@@ -157,11 +158,11 @@ def _groups(read: RunnerFile) -> Iterator[tuple[str, GroupConfigEntry]]:
 def _summarize(read: RunnerFile, unchecked: list[str]) -> None:
     scaled = [runner for runner in read.runners if runner.autoscaler is not None]
     names = ", ".join(repr(runner.name) for runner in scaled) or "none"
-    click.echo(f"{read.path}: it can be used; runners with an autoscaler: {names}")
+    click.echo(f"{read.path}: valid; runners with an autoscaler: {names}")
     if unchecked:
-        click.echo(f"not checked, because the plugin is not installed here: {', '.join(unchecked)}")
+        click.echo(f"not checked (plugin not installed): {', '.join(unchecked)}")
     if read.ignored:
-        click.echo(f"ignored, because they do not concern scaling: {', '.join(read.ignored)}")
+        click.echo(f"ignored (not used for scaling): {', '.join(read.ignored)}")
 
 
 def _checked(file: Path, read: RunnerFile | None, problems: list[Problem]) -> dict[str, Any]:

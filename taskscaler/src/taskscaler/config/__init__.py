@@ -1,4 +1,4 @@
-"""What an operator writes: `config.toml` of GitLab Runner, and our own settings in it."""
+"""GitLab Runner's `config.toml`, with our own settings in it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,14 @@ from taskscaler.config.autoscaler import (
 from taskscaler.config.combinations import conflicts_of
 from taskscaler.config.periods import compile_period, find_zone
 from taskscaler.config.ranges import out_of_range
-from taskscaler.config.runners import (
-    RunnerConfig,
-    RunnerFile,
-    config_error,
-    examine_config,
-    read_config,
-)
+from taskscaler.config.reading import RunnerFile, config_error, examine_config, read_config
+from taskscaler.config.runners import FileConfig, RunnerConfig
 
 __all__ = (
     "AutoscalerConfig",
     "DefaultPolicyConfig",
     "ExtensionsConfig",
+    "FileConfig",
     "PolicyConfig",
     "RunnerConfig",
     "RunnerFile",

@@ -1,8 +1,9 @@
 """The autoscaler table: GitLab's keys as they are, ours below `extensions`.
 
-These structs say what a file may hold; `taskscaler.config.ranges` what its
-numbers may be, and `taskscaler.config.combinations` what does not go together.
-Where GitLab takes zero for "not written", so does this.
+These structs define the keys with their types, limits and descriptions.
+`taskscaler.config.ranges` checks what a type cannot say of one value, and
+`taskscaler.config.combinations` finds values that conflict. A zero means "not
+written" wherever it does for GitLab.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
-from fleeting import ConnectorConfig, GroupConfig, GroupConfigEntry, GroupEntryConfig, group_entries
+from fleeting import ConnectorConfig, GroupConfig, GroupConfigEntry, GroupEntryConfig
 from fleeting.types import Duration
 from taskscaler.config.periods import ALWAYS, compile_period, find_zone
 from taskscaler.core import (
@@ -43,7 +45,9 @@ __all__ = (
 _DEFAULTS = Settings()
 _ACQUIRE_TIMEOUT = Duration(minutes=15)
 _NO_LIMIT = -1
-# GitLab writes nothing as zero.
+# Tables as long as this are kept for each group, and a slip must not fill the memory.
+_MOST_SLOTS = 1_000_000
+# GitLab Runner writes a key that is not set as zero.
 ZERO_IS_DEFAULT = (
     "deletion_retry_interval",
     "failure_threshold",
@@ -58,37 +62,45 @@ def _duration(value: timedelta) -> Duration:
     return Duration(seconds=value.total_seconds())
 
 
-class _Table(
+_Buckets: TypeAlias = Annotated[list[float] | None, Meta(description="Not used yet.")]
+
+
+class _KnownKeys(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
 ):
-    """A table of which every key is known."""
+    """A table whose unknown keys are errors."""
 
 
-class DefaultPolicyConfig(_Table, frozen=True):
-    """`[extensions.default_policy]`: what holds when no policy does.
+class DefaultPolicyConfig(_KnownKeys, frozen=True):
+    """`[extensions.default_policy]`: the policy while no other policy is in force."""
 
-    Attributes:
-        idle_count: free slots, not instances, to keep at any time.
-        idle_time: how long an instance may be unused before it may be removed.
-        scale_factor: further free slots, as a factor of the slots in use.
-        scale_factor_limit: the most that the factor may yield, in slots; 0 is no limit.
-        preemptive_mode: whether a reservation needs a slot that is free now; by
-            default just when `idle_count` is above 0.
-    """
-
-    idle_count: int = 0
-    idle_time: Duration = Duration(0)
-    scale_factor: float = 0.0
-    scale_factor_limit: int = 0
-    preemptive_mode: bool | None = None
+    idle_count: Annotated[
+        int, Meta(ge=0, description="The number of free slots to keep; slots, not instances.")
+    ] = 0
+    idle_time: Annotated[
+        Duration, Meta(description="How long an instance may be idle before it may be removed.")
+    ] = Duration(0)
+    scale_factor: Annotated[
+        float,
+        Meta(ge=0, description="Additional free slots to keep, as a multiple of the slots in use."),
+    ] = 0.0
+    scale_factor_limit: Annotated[
+        int, Meta(ge=0, description="The most slots that `scale_factor` may add; 0 means no limit.")
+    ] = 0
+    preemptive_mode: Annotated[
+        bool | None,
+        Meta(
+            description="Whether a reservation needs a free slot; by default if `idle_count` > 0."
+        ),
+    ] = None
 
     @property
     def preemptive(self) -> bool:
-        """Return whether a reservation needs a slot that is free now, written or not."""
+        """Return whether a reservation needs a slot that is free now, with the default applied."""
         return self.idle_count > 0 if self.preemptive_mode is None else self.preemptive_mode
 
     def policy(self) -> Policy:
-        """Return the same as the scaler's value."""
+        """Return the policy as the scaler takes it."""
         return Policy(
             idle_count=self.idle_count,
             idle_time=self.idle_time,
@@ -99,31 +111,31 @@ class DefaultPolicyConfig(_Table, frozen=True):
 
 
 class PolicyConfig(DefaultPolicyConfig, frozen=True):
-    """`[[policy]]`: how much capacity to keep beyond what is in use, and when.
+    """`[[policy]]`: how much capacity to keep beyond what is in use, and when."""
 
-    Attributes:
-        periods: cron expressions; the policy holds in any of these ranges of time.
-        timezone: whose clocks the periods mean; by default those of this computer.
-    """
-
-    periods: list[str] = msgspec.field(default_factory=lambda: [ALWAYS])
-    timezone: str = ""
+    periods: Annotated[
+        list[str],
+        Meta(description="Cron expressions. The policy is in force during any of these periods."),
+    ] = msgspec.field(default_factory=lambda: [ALWAYS])
+    timezone: Annotated[
+        str, Meta(description="The time zone of the periods; by default the zone of this computer.")
+    ] = ""
 
     @property
     def always(self) -> bool:
-        """Return whether one of the periods is every minute there is."""
+        """Return whether one of the periods includes every minute."""
         return any(period.split() == ALWAYS.split() for period in self.periods)
 
     def zone(self) -> tzinfo:
-        """Return whose clocks the periods mean.
+        """Return the time zone of the periods.
 
         Raises:
-            ValueError: there is no such zone.
+            ValueError: the zone does not exist.
         """
         return find_zone(self.timezone)
 
     def scheduled(self) -> ScheduledPolicy:
-        """Return the same as the scaler's value.
+        """Return the policy with its periods as the scaler takes it.
 
         Raises:
             ValueError: a period or the zone is wrong.
@@ -132,113 +144,142 @@ class PolicyConfig(DefaultPolicyConfig, frozen=True):
         return ScheduledPolicy(self.policy(), periods, self.zone())
 
 
-class ScaleThrottleConfig(_Table, frozen=True):
-    """`[scale_throttle]`: how fast instances may be created.
+class ScaleThrottleConfig(_KnownKeys, frozen=True):
+    """`[scale_throttle]`: how fast instances may be created."""
 
-    Attributes:
-        limit: instances per second in the long run; 0 is the default of 100, -1 no limit.
-        burst: instances at once after a quiet time; 0 is `max_instances`, or `limit`
-            where that is no limit.
-    """
-
-    limit: int = 0
-    burst: int = 0
+    limit: Annotated[
+        int,
+        Meta(
+            ge=-1,
+            description="Instances created per second on average; 0 means 100, -1 means no limit.",
+        ),
+    ] = 0
+    burst: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="The most instances at once; 0 means `max_instances`, else `limit`.",
+        ),
+    ] = 0
 
     @property
     def rate(self) -> float:
-        """Return the instances per second; infinity is no limit."""
+        """Return the instances per second; infinity means no limit."""
         if self.limit == _NO_LIMIT:
             return math.inf
         return float(self.limit) if self.limit else _DEFAULTS.throttle_limit
 
 
-class StateStorageConfig(_Table, frozen=True):
-    """`[state_storage]`: what survives the end of the scaler.
+class StateStorageConfig(_KnownKeys, frozen=True):
+    """`[state_storage]`: what survives a restart of the scaler."""
 
-    Attributes:
-        enabled: whether anything does; by default yes.
-        dir: the folder of the stores; by default `.taskscaler` beside the file.
-        keep_instance_with_acquisitions: whether an instance on which tasks ran when
-            the scaler ended is used again.
-    """
-
-    enabled: bool | None = None
-    dir: Path | None = None
-    keep_instance_with_acquisitions: bool = False
-
-
-class VmIsolationConfig(_Table, frozen=True):
-    """`[vm_isolation]`: accepted as long as it is not enabled.
-
-    Attributes:
-        enabled: whether tasks run in virtual machines on the instances; not supported.
-        nesting_host: not used.
-        nesting_config: not used.
-        image: not used.
-        connector_config: not used.
-    """
-
-    enabled: bool = False
-    nesting_host: str = ""
-    nesting_config: dict[str, Any] = {}
-    image: str = ""
-    connector_config: ConnectorConfig = ConnectorConfig()
+    enabled: Annotated[
+        bool | None, Meta(description="Whether the state survives a restart; by default it does.")
+    ] = None
+    dir: Annotated[
+        Path | None,
+        Meta(description="The folder of the state files; by default `.taskscaler`."),
+    ] = None
+    keep_instance_with_acquisitions: Annotated[
+        bool,
+        Meta(description="Whether an instance that ran tasks when the scaler ended is used again."),
+    ] = False
 
 
-class ExtensionsConfig(_Table, frozen=True):
-    """`[extensions]`: what GitLab has no key for.
+class VmIsolationConfig(_KnownKeys, frozen=True):
+    """`[vm_isolation]`: accepted as long as it is not enabled."""
 
-    Attributes:
-        id: names the store of the state; by default the URL and the id of the runner do.
-        placement: `pack` fills the fullest instance first, `spread` the emptiest.
-        unknown_instances: `ignore`, `adopt` or `remove` what we did not ask for.
-        creation_timeout: when an instance that is still being created is given up.
-        instance_ready_timeout: how long one instance may take to become ready.
-        missed_updates: after how many listings without it an instance is gone.
-        backoff: the pause after a first failure to create; doubled with each further one.
-        backoff_limit: the longest such pause.
-        cooldown: how long a group without capacity is passed over, if there is another.
-        operation_timeout: how long one call of a provider may take.
-        shutdown_timeout: how long the removal of the instances at the end may take.
-        increase_interval: the least time between two requests to grow of one group.
-        heartbeat_interval: how often a quiet instance is checked; 0 is never.
-        probe_after: a connection that was quiet for so long is probed before a task
-            gets a slot behind it; 0 is always.
-        probe_timeout: how long one check of an instance may take.
-        remove_unhealthy_with_tasks: whether an unhealthy instance is removed although
-            tasks run on it.
-        max_instance_age: an instance older than this is replaced; 0 is no limit.
-        suspend_time_to_live: a task that is suspended for longer loses its slot.
-        default_policy: what holds when no policy does.
-        state_key_file: the key that seals secrets in the store; by default one is made
-            beside it.
-        group: several groups, the preferred first.
-    """
-
-    id: str | None = None
-    placement: Placement = _DEFAULTS.placement
-    unknown_instances: UnknownInstances = _DEFAULTS.unknown_instances
-    creation_timeout: Duration = _duration(_DEFAULTS.creation_timeout)
-    instance_ready_timeout: Duration = _duration(_DEFAULTS.instance_ready_timeout)
-    missed_updates: int = _DEFAULTS.missed_updates
-    backoff: Duration = _duration(_DEFAULTS.backoff)
-    backoff_limit: Duration = _duration(_DEFAULTS.backoff_limit)
-    cooldown: Duration = _duration(_DEFAULTS.cooldown)
-    operation_timeout: Duration = _duration(_DEFAULTS.operation_timeout)
-    shutdown_timeout: Duration = _duration(_DEFAULTS.shutdown_timeout)
-    increase_interval: Duration = _duration(_DEFAULTS.increase_interval)
-    heartbeat_interval: Duration = _duration(_DEFAULTS.heartbeat_interval)
-    probe_after: Duration = _duration(_DEFAULTS.probe_after)
-    probe_timeout: Duration = _duration(_DEFAULTS.probe_timeout)
-    remove_unhealthy_with_tasks: bool = _DEFAULTS.remove_unhealthy_with_tasks
-    max_instance_age: Duration = _duration(_DEFAULTS.max_instance_age)
-    suspend_time_to_live: Duration = _duration(_DEFAULTS.suspend_time_to_live)
-    default_policy: DefaultPolicyConfig | None = None
-    state_key_file: Path | None = None
-    group: list[GroupEntryConfig] = []
+    enabled: Annotated[
+        bool,
+        Meta(description="Whether tasks run in virtual machines on the instances; not supported."),
+    ] = False
+    nesting_host: Annotated[str, Meta(description="Not used.")] = ""
+    nesting_config: Annotated[dict[str, Any], Meta(description="Not used.")] = {}
+    image: Annotated[str, Meta(description="Not used.")] = ""
+    connector_config: Annotated[ConnectorConfig, Meta(description="Not used.")] = ConnectorConfig()
 
 
-# Those that the scaler knows by the same name.
+class ExtensionsConfig(_KnownKeys, frozen=True):
+    """`[extensions]`: settings that GitLab Runner does not have."""
+
+    id: Annotated[
+        str | None,
+        Meta(description="Name of the state file; by default made from the runner's URL and id."),
+    ] = None
+    placement: Annotated[
+        Placement,
+        Meta(description="`pack` fills the fullest instance first, `spread` the emptiest."),
+    ] = _DEFAULTS.placement
+    unknown_instances: Annotated[
+        UnknownInstances,
+        Meta(
+            description="`ignore`, `adopt` or `remove` instances that this scaler did not create."
+        ),
+    ] = _DEFAULTS.unknown_instances
+    creation_timeout: Annotated[
+        Duration, Meta(description="How long an instance may take from its creation until it runs.")
+    ] = _duration(_DEFAULTS.creation_timeout)
+    instance_ready_timeout: Annotated[
+        Duration, Meta(description="How long a running instance may take to become ready.")
+    ] = _duration(_DEFAULTS.instance_ready_timeout)
+    missed_updates: Annotated[
+        int,
+        Meta(ge=1, description="An instance is gone after this many listings in a row without it."),
+    ] = _DEFAULTS.missed_updates
+    backoff: Annotated[
+        Duration,
+        Meta(description="The pause after a failed creation; each further failure doubles it."),
+    ] = _duration(_DEFAULTS.backoff)
+    backoff_limit: Annotated[Duration, Meta(description="The longest pause after failures.")] = (
+        _duration(_DEFAULTS.backoff_limit)
+    )
+    cooldown: Annotated[
+        Duration,
+        Meta(description="How long a group without capacity is skipped if there is another group."),
+    ] = _duration(_DEFAULTS.cooldown)
+    operation_timeout: Annotated[
+        Duration, Meta(description="How long one call of a provider may take.")
+    ] = _duration(_DEFAULTS.operation_timeout)
+    shutdown_timeout: Annotated[
+        Duration, Meta(description="How long the removal of instances at shutdown may take.")
+    ] = _duration(_DEFAULTS.shutdown_timeout)
+    increase_interval: Annotated[
+        Duration,
+        Meta(description="The least time between two requests of a group for more instances."),
+    ] = _duration(_DEFAULTS.increase_interval)
+    heartbeat_interval: Annotated[
+        Duration, Meta(description="How often an instance is checked; 0 disables these checks.")
+    ] = _duration(_DEFAULTS.heartbeat_interval)
+    probe_after: Annotated[
+        Duration,
+        Meta(description="Probe a connection that was quiet for this long; 0 means always."),
+    ] = _duration(_DEFAULTS.probe_after)
+    probe_timeout: Annotated[
+        Duration, Meta(description="How long one health check of an instance may take.")
+    ] = _duration(_DEFAULTS.probe_timeout)
+    remove_unhealthy_with_tasks: Annotated[
+        bool, Meta(description="Whether an unhealthy instance is removed while tasks run on it.")
+    ] = _DEFAULTS.remove_unhealthy_with_tasks
+    max_instance_age: Annotated[
+        Duration, Meta(description="Replace an instance that is older than this; 0 means no limit.")
+    ] = _duration(_DEFAULTS.max_instance_age)
+    suspend_time_to_live: Annotated[
+        Duration, Meta(description="How long a suspended task keeps its slot.")
+    ] = _duration(_DEFAULTS.suspend_time_to_live)
+    default_policy: Annotated[
+        DefaultPolicyConfig | None,
+        Meta(description="The policy while no other policy is in force."),
+    ] = None
+    state_key_file: Annotated[
+        Path | None,
+        Meta(description="The key that encrypts secrets in the state file; made if missing."),
+    ] = None
+    group: Annotated[
+        list[GroupEntryConfig], Meta(description="Several groups, in order of preference.")
+    ] = []
+
+
+# The settings of the scaler that have the same name.
 _OF_EXTENSIONS = tuple(
     name for name in ExtensionsConfig.__struct_fields__ if name in Settings.__slots__
 )
@@ -247,64 +288,77 @@ _OF_EXTENSIONS = tuple(
 class AutoscalerConfig(
     GroupConfig, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
 ):
-    """`[autoscaler]`; a key that is None was not written, and its reader has a default.
+    """`[autoscaler]`. A key that is not in the file is None; its reader applies the default."""
 
-    Attributes:
-        capacity_per_instance: slots on each instance.
-        max_instances: over all groups and states; 0 is no limit.
-        max_use_count: tasks that an instance may run in its life; 0 is no limit.
-        delete_instances_on_shutdown: whether the end of the scaler is that of its instances.
-        instance_ready_command: run on each new instance; must succeed before it gets tasks.
-        instance_acquire_timeout: how long a task waits for a slot.
-        update_interval: how often the group is listed when nothing is expected of it.
-        update_interval_when_expecting: how often when something is.
-        deletion_retry_interval: when to ask again for a removal that had no effect.
-        shutdown_deletion_interval: the pause between two such requests at the end.
-        shutdown_deletion_retries: how many times to ask again at the end.
-        failure_threshold: after how many failed checks in a row an instance is replaced.
-        reservation_throttling: whether one instance's worth of idle capacity is kept
-            from being reserved.
-        log_internal_ip: not used yet.
-        log_external_ip: not used yet.
-        instance_operation_time_buckets: not used yet.
-        instance_creation_time_buckets: not used yet.
-        instance_is_running_time_buckets: not used yet.
-        instance_deletion_time_buckets: not used yet.
-        instance_readiness_time_buckets: not used yet.
-        instance_life_duration_buckets: not used yet.
-        policy: how much capacity to keep, and when; the last that holds wins.
-        scale_throttle: how fast instances may be created.
-        state_storage: what survives the end of the scaler.
-        vm_isolation: accepted as long as it is not enabled.
-        extensions: what GitLab has no key for.
-    """
-
-    capacity_per_instance: int = 1
-    max_instances: int | None = None
-    max_use_count: int = 0
-    delete_instances_on_shutdown: bool | None = None
-    instance_ready_command: str = ""
-    instance_acquire_timeout: Duration = _ACQUIRE_TIMEOUT
-    update_interval: Duration = Duration(0)
-    update_interval_when_expecting: Duration | None = None
-    deletion_retry_interval: Duration = Duration(0)
-    shutdown_deletion_interval: Duration = Duration(0)
-    shutdown_deletion_retries: int = 0
-    failure_threshold: int = 0
-    reservation_throttling: bool | None = None
-    log_internal_ip: bool = False
-    log_external_ip: bool = False
-    instance_operation_time_buckets: list[float] | None = None
-    instance_creation_time_buckets: list[float] | None = None
-    instance_is_running_time_buckets: list[float] | None = None
-    instance_deletion_time_buckets: list[float] | None = None
-    instance_readiness_time_buckets: list[float] | None = None
-    instance_life_duration_buckets: list[float] | None = None
-    policy: list[PolicyConfig] = []  # noqa: RUF012 -- msgspec copies it
-    scale_throttle: ScaleThrottleConfig = ScaleThrottleConfig()
-    state_storage: StateStorageConfig = StateStorageConfig()
-    vm_isolation: VmIsolationConfig = VmIsolationConfig()
-    extensions: ExtensionsConfig = ExtensionsConfig()
+    capacity_per_instance: Annotated[
+        int, Meta(ge=1, le=_MOST_SLOTS, description="The number of slots on each instance.")
+    ] = 1
+    max_instances: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="The most instances in all groups together; 0 means no limit."),
+    ] = None
+    max_use_count: Annotated[
+        int, Meta(ge=0, description="Replace an instance after this many tasks; 0 means no limit.")
+    ] = 0
+    delete_instances_on_shutdown: Annotated[
+        bool | None, Meta(description="Whether the instances are removed when the scaler ends.")
+    ] = None
+    instance_ready_command: Annotated[
+        str, Meta(description="A command that must succeed on a new instance before it gets tasks.")
+    ] = ""
+    instance_acquire_timeout: Annotated[
+        Duration, Meta(description="How long a task waits for a slot.")
+    ] = _ACQUIRE_TIMEOUT
+    update_interval: Annotated[
+        Duration, Meta(description="How often the group is listed while no change is expected.")
+    ] = Duration(0)
+    update_interval_when_expecting: Annotated[
+        Duration | None,
+        Meta(description="How often the group is listed while a change is expected."),
+    ] = None
+    deletion_retry_interval: Annotated[
+        Duration,
+        Meta(description="The time after which a removal without effect is requested again."),
+    ] = Duration(0)
+    shutdown_deletion_interval: Annotated[
+        Duration, Meta(description="The same during shutdown.")
+    ] = Duration(0)
+    shutdown_deletion_retries: Annotated[
+        int, Meta(ge=0, description="How many times a removal is requested again during shutdown.")
+    ] = 0
+    failure_threshold: Annotated[
+        int, Meta(ge=0, description="Replace an instance after this many failed checks in a row.")
+    ] = 0
+    reservation_throttling: Annotated[
+        bool | None,
+        Meta(description="Whether reservations leave the idle capacity of one instance free."),
+    ] = None
+    log_internal_ip: Annotated[bool, Meta(description="Not used yet.")] = False
+    log_external_ip: Annotated[bool, Meta(description="Not used yet.")] = False
+    instance_operation_time_buckets: _Buckets = None
+    instance_creation_time_buckets: _Buckets = None
+    instance_is_running_time_buckets: _Buckets = None
+    instance_deletion_time_buckets: _Buckets = None
+    instance_readiness_time_buckets: _Buckets = None
+    instance_life_duration_buckets: _Buckets = None
+    policy: Annotated[
+        list[PolicyConfig],
+        Meta(
+            description="How much idle capacity to keep, and when. The last policy in force wins."
+        ),
+    ] = []  # noqa: RUF012 -- msgspec copies it
+    scale_throttle: Annotated[
+        ScaleThrottleConfig, Meta(description="How fast instances may be created.")
+    ] = ScaleThrottleConfig()
+    state_storage: Annotated[StateStorageConfig, Meta(description="What survives a restart.")] = (
+        StateStorageConfig()
+    )
+    vm_isolation: Annotated[
+        VmIsolationConfig, Meta(description="Accepted as long as it is not enabled.")
+    ] = VmIsolationConfig()
+    extensions: Annotated[
+        ExtensionsConfig, Meta(description="Settings that GitLab Runner does not have.")
+    ] = ExtensionsConfig()
 
     def __repr__(self) -> str:
         """Show nothing of `plugin_config`, which may hold secrets."""
@@ -322,18 +376,17 @@ class AutoscalerConfig(
         return getattr(self, name) or default
 
     def groups(self) -> tuple[GroupConfigEntry, ...]:
-        """Return the groups to open, the preferred first: one, unless the file has a list."""
-        return group_entries(self, self.extensions.group)
+        """Return the groups to open, the preferred first."""
+        return self.entries(self.extensions.group)
 
     def settings(self, group_limits: Mapping[str, int] | None = None) -> Settings:
-        """Return the same as the scaler's value, with the default for what was not written.
+        """Return the scaler's settings, with defaults for the keys that are not in the file.
 
         Args:
-            group_limits: the most instances of a group, by the id that it has when it is open.
+            group_limits: the most instances of each group, by the group's id.
 
         Raises:
-            ValueError: something of the table is wrong that `ConfigError` would have
-                told whoever had asked before.
+            ValueError: a period or a zone is wrong. `examine_config` reports both before.
         """
         default, schedule = self._policies()
         return Settings(
@@ -354,20 +407,20 @@ class AutoscalerConfig(
         )
 
     def default_policy(self) -> DefaultPolicyConfig:
-        """Return what holds when no policy does."""
+        """Return the policy while no other policy is in force."""
         if self.extensions.default_policy is not None:
             return self.extensions.default_policy
         return _BETWEEN_POLICIES if self.policy else DefaultPolicyConfig()
 
     def _policies(self) -> tuple[Policy, tuple[ScheduledPolicy, ...]]:
-        """Return what holds when nothing else does, and what else may hold."""
+        """Return the default policy, and the policies that may replace it at some times."""
         always = [index for index, policy in enumerate(self.policy) if policy.always]
         if not always:
             return self.default_policy().policy(), tuple(p.scheduled() for p in self.policy)
-        # The last that always holds hides what stands before it.
+        # A policy that is always in force hides all policies before it.
         last = always[-1]
         return self.policy[last].policy(), tuple(p.scheduled() for p in self.policy[last + 1 :])
 
 
-# A gap between the periods of two policies must not end instances that are needed again soon.
+# A gap between the periods of two policies must not remove instances that the next one needs.
 _BETWEEN_POLICIES = DefaultPolicyConfig(idle_time=Duration(minutes=5))

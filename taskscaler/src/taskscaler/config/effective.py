@@ -1,7 +1,6 @@
-"""What holds for a runner in the end, key by key, and where each value came from.
+"""The effective settings of a runner, key by key, and the source of each value.
 
-Nothing secret is ever in it: a password and whatever a plugin is configured
-with are shown as set.
+They contain no secret: a password and the settings of a plugin are shown as "(set)".
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ("SET", "EffectiveValue", "effective_values", "toml_lines")
 
-# Stands for a value that is not shown.
+# Shown in place of a secret.
 SET = "(set)"
 _FILE, _OURS, _GITLABS = "file", "default", "GitLab's default"
-# Here the default is not that of GitLab.
+# The keys whose default differs from GitLab's.
 _OUR_DEFAULTS = frozenset({"capacity_per_instance", "dir", "enabled", "reservation_throttling"})
 _AUTOSCALER_KEYS = (
     "plugin",
@@ -53,7 +52,7 @@ _AUTOSCALER_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class EffectiveValue:
-    """One key of a runner, with the value that holds.
+    """One key of a runner, with its effective value.
 
     Attributes:
         table: the header of its table, such as `[runners.autoscaler]`.
@@ -71,12 +70,12 @@ class EffectiveValue:
 def effective_values(
     runner: RunnerConfig, written: Mapping[str, Any], config_path: Path
 ) -> list[EffectiveValue]:
-    """Return all that holds for a runner with an autoscaler.
+    """Return the effective settings of a runner with an autoscaler.
 
     Args:
-        runner: as it was read.
-        written: its table as it stands in the file.
-        config_path: the file.
+        runner: the runner as it was read.
+        written: its table in the file.
+        config_path: the path of the file.
     """
     config = runner.autoscaler or AutoscalerConfig()
     table = _table(written, "autoscaler")
@@ -93,7 +92,7 @@ def effective_values(
 
 
 def toml_lines(values: list[EffectiveValue]) -> Iterator[str]:
-    """Write values as TOML, each with a comment that says where it came from."""
+    """Write values as TOML, each with its source as a comment."""
     table = ""
     texts = [f"{value.key} = {_literal(value.value)}" for value in values]
     width = min(60, max(map(len, texts), default=0))
@@ -101,7 +100,7 @@ def toml_lines(values: list[EffectiveValue]) -> Iterator[str]:
         if value.table != table:
             if table:
                 yield ""
-            # The number of an entry is for people: TOML counts by itself.
+            # TOML does not number the entries of a list, so the number is a comment.
             table = value.table
             header, _, number = table.partition(" ")
             yield f"{header}{number and f'  # {number}'}"
@@ -109,7 +108,7 @@ def toml_lines(values: list[EffectiveValue]) -> Iterator[str]:
 
 
 def _literal(value: object) -> str:
-    # A string of JSON is one of TOML, but for the one character that TOML wants escaped.
+    # A JSON string is a TOML string, except for one character that TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -136,7 +135,7 @@ def _runner(runner: RunnerConfig, written: Mapping[str, Any]) -> Iterator[Effect
 
 
 def _source(key: str, written: Mapping[str, Any], *, default: str) -> str:
-    # Zero is how GitLab says "not written", where it has another default.
+    # GitLab Runner writes a key that is not set as zero.
     is_zero = key in ZERO_IS_DEFAULT and written.get(key) in {0, "0", "0s"}
     return _FILE if key in written and not is_zero else default
 
@@ -158,7 +157,7 @@ def _autoscaler(config: AutoscalerConfig, written: Mapping[str, Any]) -> Iterato
 
 
 def _secret(table: str, config: Mapping[str, Any]) -> Iterator[EffectiveValue]:
-    # Which of them are secrets, the plugin alone knows.
+    # Only the plugin knows which of its settings are secrets.
     for key in config:
         yield EffectiveValue(table, key_path(key), SET, _FILE)
 
@@ -184,7 +183,7 @@ def _policy(
 ) -> Iterator[EffectiveValue]:
     values = msgspec.structs.asdict(policy)
     values["preemptive_mode"] = policy.preemptive
-    # A policy that always holds asks for no clock, and this computer's may be unknown.
+    # A policy that is always in force needs no zone, and this computer's may be unknown.
     if isinstance(policy, PolicyConfig) and not (policy.timezone or policy.always):
         values["timezone"] = str(policy.zone())
     for key, value in values.items():

@@ -1,7 +1,7 @@
-"""The keys of GitLab Runner that have no effect here: known ones, and ones nobody knows.
+"""Keys outside `[runners.autoscaler]`, which have no effect here.
 
-Outside `[runners.autoscaler]` the file is not ours: a key that we do not know
-may be one that a later GitLab Runner has, so it is a warning and no error.
+That part of the file is GitLab Runner's. A key that we do not know may belong to a later
+GitLab Runner, so it gives a warning and not an error.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _RUNNER_IGNORED = frozenset(
         *("unhealthy_interval", "unhealthy_requests_limit", "use_slot_cgroups", "virtualbox"),
     }
 )
-# Known in the autoscaler's own table, too, and of no effect on scaling.
+# Known keys in the autoscaler's own table that have no effect on scaling either.
 _AUTOSCALER_IGNORED = frozenset(
     {
         "instance_creation_time_buckets",
@@ -62,7 +62,7 @@ def ignored_keys(data: Mapping[str, Any]) -> Iterator[str]:
         data: a whole `config.toml`, of any shape.
 
     Yields:
-        The path of each; a runner without an autoscaler is one path.
+        The path of each key; a runner without an autoscaler is one path.
     """
     yield from (key_path(key) for key in data if key not in _GLOBAL_READ)
     for path, runner in _runners(data):
@@ -89,11 +89,11 @@ def unknown_elsewhere(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _unknown(table: Mapping[str, Any], path: str, known: frozenset[str]) -> Iterator[Problem]:
     unknown = [key for key in table if key not in known]
-    # To look for what was meant takes long, and nobody reads so many of them.
+    # Searching for a similar key takes long, and no reader needs more hints than this.
     for number, key in enumerate(unknown):
         close = nearest(key, known) if number < len(known) else None
-        hint = f"did you mean {close!r}?" if close else "remove it if it is a slip"
-        text = f"unknown key, which has no effect here; {hint}"
+        hint = f"did you mean {close!r}?" if close else "remove it if it is a mistake"
+        text = f"unknown key without effect here; {hint}"
         yield Problem(key_path(key, path), text, Severity.WARNING)
 
 

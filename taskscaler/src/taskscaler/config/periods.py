@@ -1,8 +1,8 @@
-"""When a policy holds: cron expressions as ranges of time, and the names of time zones.
+"""The periods of a policy: cron expressions as ranges of time, and time zones.
 
-An expression is read once, into sets of bits that are cheap to ask. What it may
-say is what unix cron knows, five fields, and nothing of what its successors
-have added, so that it means the same wherever it is read.
+An expression is read once, into sets of bits that are cheap to test. It may use the five
+fields of unix cron and none of the extensions of other crons, so it means the same
+everywhere.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RANGES = (
     "1 to 7 or MON to SUN (0 is Sunday, too)",
 )
 _LONGEST = 1000
-# Of other crons: the last day, the nearest weekday, the n-th weekday, any.
+# Extensions of other crons: the last day, the nearest weekday, the n-th weekday, any.
 _EXTENSION = (
     re.compile(r"(?!)"),
     re.compile(r"(?!)"),
@@ -41,7 +41,7 @@ _EXTENSION = (
     re.compile(r"(?!)"),
     re.compile(r"#|\dL|\bL|\?"),
 )
-# The end of a week is the seventh day, though Sunday is also the zeroth.
+# At the end of a range, Sunday is day 7 and not day 0.
 _UNTIL_SUNDAY = re.compile(r"-SUN\b")
 
 
@@ -49,8 +49,8 @@ def compile_period(expression: str) -> Period:
     """Read a cron expression of five fields as a range of time.
 
     Raises:
-        ValueError: it is none, or there is no moment at which it would hold; the
-            message is for the one who wrote it.
+        ValueError: the expression is invalid, or describes no moment; with a message for
+            the operator.
     """
     from cronsim import CronSim, CronSimError
 
@@ -60,7 +60,7 @@ def compile_period(expression: str) -> Period:
     _check_fields(expression, fields)
     try:
         read = CronSim(" ".join(fields), datetime(2000, 1, 1, tzinfo=UTC))
-    except CronSimError:  # Each field is right, but no month has the day.
+    except CronSimError:  # Each field is valid, but no month has the day.
         raise ValueError(_never(expression)) from None
     return Period(
         expression=expression,
@@ -75,18 +75,17 @@ def compile_period(expression: str) -> Period:
 def _check_form(expression: str, fields: list[str]) -> None:
     if len(expression) > _LONGEST:
         raise ValueError(
-            f"a period of {len(expression)} characters is more than the {_LONGEST} that there may "
-            "be; write several periods"
+            f"a period may have at most {_LONGEST} characters, got {len(expression)}; write "
+            "several periods"
         )
     if expression.startswith("@"):
         raise ValueError(
-            f"{expression!r} is a name and no period; write five fields, for instance "
-            '"* 8-17 * * 1-5"'
+            f'{expression!r} is not supported; write five fields, for example "* 8-17 * * 1-5"'
         )
     if len(fields) != len(_FIELDS):
         raise ValueError(
             f"{expression!r} has {len(fields)} fields; write five: minute, hour, day of the month, "
-            'month and day of the week, for instance "* 8-17 * * 1-5"'
+            'month and day of the week, for example "* 8-17 * * 1-5"'
         )
 
 
@@ -96,24 +95,24 @@ def _check_fields(expression: str, fields: list[str]) -> None:
     for index, (field, name, extension) in enumerate(zip(fields, _FIELDS, _EXTENSION, strict=True)):
         if extension.search(field):
             raise ValueError(
-                f"{expression!r}: {field!r} as the {name} is an extension that unix cron does not "
-                f"have; write numbers, {_RANGES[index]}, lists, ranges and steps"
+                f"{expression!r}: {field!r} as the {name} is an extension of other crons; write "
+                f"numbers ({_RANGES[index]}), lists, ranges and steps"
             )
         alone = ["*"] * len(fields)
         alone[index] = field
         try:
             CronSim(" ".join(alone), datetime(2000, 1, 1, tzinfo=UTC))
-        except (CronSimError, ValueError):  # Python itself reads no number of thousands of digits.
+        except (CronSimError, ValueError):  # Python itself refuses numbers of thousands of digits.
             raise ValueError(
-                f"{expression!r}: {field!r} is no {name}; write {_RANGES[index]}, a list such as "
-                '"1,3", a range from the lower to the higher, or "*/2"'
+                f"{expression!r}: {field!r} is not a valid {name}; write {_RANGES[index]}, a list "
+                'such as "1,3", a range from the lower to the higher, or "*/2"'
             ) from None
 
 
 def _never(expression: str) -> str:
     return (
-        f"{expression!r} never holds, because no such month has such a day; "
-        "write a day that there is"
+        f"{expression!r} is never in force, because its months do not have that day; "
+        "write a day that exists"
     )
 
 
@@ -125,11 +124,11 @@ def _bits(numbers: Iterable[int]) -> int:
 
 
 def find_zone(name: str) -> tzinfo:
-    """Return the zone of a name such as `Europe/Berlin`; empty or `Local` is this computer's.
+    """Return the zone with a name such as `Europe/Berlin`; empty or `Local` is this computer's.
 
     Raises:
-        ValueError: there is no such zone, or this computer's cannot be found out; the
-            message is for the one who wrote it.
+        ValueError: the zone does not exist, or this computer's zone is unknown; with a
+            message for the operator.
     """
     if name in _LOCAL:
         return _local_zone()
@@ -138,14 +137,14 @@ def find_zone(name: str) -> tzinfo:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         shown = name[:100]
         close = _nearest_zone(shown)
-        hint = f"did you mean {close!r}?" if close else 'write for instance "Europe/Berlin"'
-        raise ValueError(f"there is no time zone {shown!r}; {hint}") from None
+        hint = f"did you mean {close!r}?" if close else 'write for example "Europe/Berlin"'
+        raise ValueError(f"the time zone {shown!r} does not exist; {hint}") from None
 
 
 @cache
 def _nearest_zone(name: str) -> str | None:
     known = zoneinfo.available_timezones()
-    # People also write the city alone.
+    # Operators also write the city alone.
     cities = {zone.rpartition("/")[2]: zone for zone in sorted(known)}
     wanted = name.replace(" ", "_")
     folded = {zone.lower(): zone for zone in known}
@@ -163,6 +162,6 @@ def _local_zone() -> tzinfo:
         return tzlocal.get_localzone()
     except (LookupError, OSError, ValueError):  # ZoneInfoNotFoundError is a LookupError.
         raise ValueError(
-            "the time zone of this computer cannot be found out; write for instance "
+            "the time zone of this computer is unknown; write for example "
             'timezone = "Europe/Berlin"'
         ) from None

@@ -1,26 +1,26 @@
-"""The core on a clock that jumps, against clouds that fail: a year in a minute.
+"""Simulation: the core on a simulated clock, against clouds that fail; a year in a minute.
 
-`simulate` plays what some settings would do with some tasks. See
-`docs/simulation.md`.
+`simulate` shows what given settings would do with given tasks. See `docs/simulation.md`.
 """
 
 from __future__ import annotations
 
 from taskscaler.simulation._faults import Faults
 from taskscaler.simulation._models import Delay, GroupModel
-from taskscaler.simulation._observer import Digest, Observer
-from taskscaler.simulation._outcome import Outcome
+from taskscaler.simulation._observer import Digest, SimulationObserver
+from taskscaler.simulation._result import SimulationResult
 from taskscaler.simulation._workload import Arrival, arrivals, replay, working_hours
-from taskscaler.simulation._world import World, simulate
+from taskscaler.simulation._world import START, World, simulate
 
 __all__ = (
+    "START",
     "Arrival",
     "Delay",
     "Digest",
     "Faults",
     "GroupModel",
-    "Observer",
-    "Outcome",
+    "SimulationObserver",
+    "SimulationResult",
     "World",
     "arrivals",
     "replay",

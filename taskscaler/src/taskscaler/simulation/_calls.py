@@ -1,8 +1,7 @@
-"""What lies between a manager and a cloud: replies that take time, come late, or never.
+"""The calls of a manager to a cloud: replies take time, come late, or never come.
 
-A call is carried out when it is made, unless it is late; then it is carried
-out when its reply comes, which may be long after anybody waits for that. The
-caller hears of each call once, within its timeout.
+A call has its effect when it is made. A late call has its effect when its reply comes, which
+may be long after the timeout. The caller gets one result for each call, within the timeout.
 """
 
 from __future__ import annotations
@@ -28,24 +27,24 @@ if TYPE_CHECKING:
     from taskscaler.simulation._cloud import Cloud
     from taskscaler.simulation._faults import Faults
 
-__all__ = ("Line",)
+__all__ = ("CloudCalls",)
 
 T = TypeVar("T")
 
 COMMON = ("throttled", "failed", "not_allowed", "lost", "late")
 
 
-class Line:
+class CloudCalls:
     """The calls to one cloud.
 
     Args:
-        cloud: at its end.
-        clock: on which replies come.
-        seed: where chance comes from.
+        cloud: the cloud that is called.
+        clock: the clock on which replies are planned.
+        seed: the seed of the random numbers.
 
     Attributes:
-        cloud: as given.
-        out_until: no call succeeds before this moment, in monotonic seconds.
+        cloud: the cloud that is called.
+        out_until: every call fails before this moment, in monotonic seconds.
     """
 
     def __init__(self, cloud: Cloud, clock: Clock, seed: str) -> None:
@@ -56,7 +55,7 @@ class Line:
         self.set_faults(cloud.faults)
 
     def set_faults(self, faults: Faults) -> None:
-        """Let other things go wrong from now on."""
+        """Replace the faults from now on."""
         self._calls = Dice(faults, f"{self._seed}/calls", *COMMON)
         names = ("no_capacity", "over_quota", *COMMON)
         self._increases = Dice(faults, f"{self._seed}/increases", *names)
@@ -71,19 +70,19 @@ class Line:
         *,
         creates: int = 0,
     ) -> None:
-        """Make a call, and say later what came of it.
+        """Make a call, and deliver its result later.
 
         Args:
-            act: what the cloud does.
-            settle: called with what it returned, or with why there is nothing.
-            timeout_seconds: how long to wait for the reply.
-            creates: how many instances it is to create at most.
+            act: the effect on the cloud.
+            settle: called with the result, or with the error.
+            timeout_seconds: how long the caller waits for the reply.
+            creates: the most instances that the call creates.
         """
         dice = self._increases if creates else self._calls
         kind = dice.throw()
         seconds = self.cloud.model.reply.draw(dice.chance)
         if self._clock.seconds < self.out_until:
-            self._clock.after(seconds, settle, ProviderError("the cloud is out of order"))
+            self._clock.after(seconds, settle, ProviderError("the cloud has an outage"))
         elif not kind and seconds < timeout_seconds:
             self._clock.after(seconds, settle, act())
         elif kind in ("late", ""):
@@ -117,7 +116,7 @@ class Line:
 
 
 def _no_reply(seconds: float) -> OutcomeUnknown:
-    """Return what a caller is told whose call was not answered."""
+    """Return the error of a call without a reply."""
     return OutcomeUnknown(f"there was no reply within {seconds:g}s")
 
 
@@ -131,7 +130,7 @@ def _failure(kind: str, chance: Random) -> ProviderError:
         case "not_allowed":
             return PermissionDenied("the credentials do not allow that")
         case "no_capacity":
-            return OutOfCapacity("there is no such machine now")
+            return OutOfCapacity("the cloud is out of capacity")
         case "over_quota":
             return QuotaExceeded("the account's limit is reached")
         case _:

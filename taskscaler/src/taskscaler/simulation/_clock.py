@@ -1,9 +1,8 @@
-"""A clock that goes as far as the next thing that happens.
+"""A simulated clock, which advances to the next planned action.
 
-Times are seconds as floats, as the core has them, and never converted: what is
-due at a moment that the core named happens at exactly that moment, so that
-`then + pause <= now` holds when it should. Things of one moment happen in the
-order in which they were planned.
+Times are seconds as floats, like in the core, and are never converted: an action that is
+due at a moment that the core named happens at exactly that moment, so `then + pause <= now`
+holds when it should. Actions of one moment happen in the order in which they were planned.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ __all__ = ("Clock",)
 
 
 class Clock:
-    """What happens when.
+    """Two clocks, and the actions that are planned on them.
 
     Args:
         start: the wall time at the beginning; aware.
@@ -29,7 +28,7 @@ class Clock:
 
     Attributes:
         seconds: the monotonic time.
-        steps: how many things have happened.
+        steps: the number of actions so far.
     """
 
     __slots__ = ("_heap", "_now", "_planned", "_zero", "seconds", "steps")
@@ -44,27 +43,27 @@ class Clock:
 
     @property
     def now(self) -> Now:
-        """Return both times, as the core takes them."""
+        """Return monotonic and wall time, as the core takes them."""
         if self._now.monotonic != self.seconds:
             self._now = Now(self.seconds, self._zero + timedelta(seconds=self.seconds))
         return self._now
 
     def jump(self, seconds: float) -> None:
-        """Set the wall clock forward, or back, by so many seconds."""
+        """Move the wall clock forward, or backward if negative."""
         self._zero += timedelta(seconds=seconds)
         self._now = Now(self.seconds, self._zero + timedelta(seconds=self.seconds))
 
     def at(self, seconds: float, action: Callable[..., object], *arguments: Any) -> None:
-        """Plan an action for a moment; for now if that is over."""
+        """Plan an action for a moment; for now if that moment is past."""
         self._planned += 1
         heapq.heappush(self._heap, (max(seconds, self.seconds), self._planned, action, arguments))
 
     def after(self, seconds: float, action: Callable[..., object], *arguments: Any) -> None:
-        """Plan an action for so many seconds from now."""
+        """Plan an action after a number of seconds."""
         self.at(self.seconds + seconds, action, *arguments)
 
     def run(self, until: float) -> None:
-        """Let everything happen that is due at this moment or before, and stop there."""
+        """Run all actions that are due until a moment, and stop there."""
         heap, pop = self._heap, heapq.heappop
         while heap and heap[0][0] <= until:
             self.seconds, _, action, arguments = pop(heap)

@@ -1,12 +1,11 @@
-"""A simulated cloud: the truth about one group, as opposed to what the core believes.
+"""A simulated cloud: the actual state of one group, as opposed to what the core knows.
 
-It acts at once when it is called; how long a call takes, and whether its reply
-arrives, is the business of `calls.py`. What a removal or a creation leads to
-later is planned on the clock. A plan for an instance holds the instance itself
-and not its id, so that it does not hit a successor of the same id.
+A call has its effect at once; `_calls` decides how long the reply takes and whether it
+arrives. The later steps of a removal or a creation are planned on the clock. A plan holds
+the instance and not its id, so it cannot hit a successor with the same id.
 
-Two listings that arrive in a row never lie: a cloud that shows an old picture for good
-cannot be told from one in which nothing happens.
+Two listings in a row are never both wrong, because a cloud that always shows an old state
+cannot be distinguished from a cloud in which nothing happens.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ if TYPE_CHECKING:
     from taskscaler.simulation._clock import Clock
     from taskscaler.simulation._models import GroupModel
 
-__all__ = ("Cloud", "Member")
+__all__ = ("Cloud", "SimulatedInstance")
 
-# A listing is stale by less than this, and shows no more than this ago.
+# A stale listing is at most this old.
 STALE_SECONDS = 120.0
 
 
-class Member:
-    """One instance, as the cloud has it.
+class SimulatedInstance:
+    """One instance in the cloud.
 
     Attributes:
-        shown: what a listing says of it.
-        ours: whether an increase of ours made it.
-        foreseen: whether the core could know of it: false until a listing has shown
-            what nobody asked for.
-        since: when it came, in monotonic seconds.
-        troubled: whether anything ever happened to it that nobody asked for.
+        shown: the instance as a listing shows it.
+        ours: whether an increase of the manager created it.
+        foreseen: whether the core could know of it; false for an instance that was not
+            requested until a listing has shown it.
+        since: when it was created, in monotonic seconds.
+        troubled: whether a fault ever affected it.
     """
 
     __slots__ = ("foreseen", "ours", "shown", "since", "troubled")
@@ -61,27 +60,26 @@ class Cloud:
     """The instances of one group.
 
     Args:
-        model: what the group is like.
-        clock: on which things happen.
-        faults: what goes wrong.
-        seed: where chance comes from.
+        model: the model of the group.
+        clock: the simulated clock.
+        faults: the faults that happen.
+        seed: the seed of the random numbers.
 
     Attributes:
-        model: as given.
-        members: what there is, by id.
-        pending: instances that are to come and have no id yet.
-        promised: instances that requests under way are about to create.
-        created: how many there have ever been that we asked for.
-        seconds_used: how long instances that we asked for have existed in total, those
-            that exist now not counted.
-        troubled: ids that something happened to which nobody asked for, ever.
-        lied: whether the newest listing that was heard, or is on its way, left out what
-            there is, or showed what is not.
+        model: the model of the group.
+        members: the existing instances, by id.
+        pending: the number of accepted instances without an id.
+        promised: the number of instances that calls in progress will create.
+        created: the number of instances created for the manager so far.
+        seconds_used: the total lifetime of the requested instances that do not exist any
+            more.
+        troubled: the ids of all instances that a fault ever affected.
+        lied: whether the newest listing, received or on its way, was wrong.
     """
 
     def __init__(self, model: GroupModel, clock: Clock, faults: Faults, seed: str) -> None:
         self.model = model
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, SimulatedInstance] = {}
         self.pending = 0
         self.promised = 0
         self.created = 0
@@ -92,7 +90,7 @@ class Cloud:
         self._chance = Random(f"{self._seed}/chance")
         self._numbers = 0
         self._failures: list[ProviderError] = []
-        self._vanished: list[Member] = []
+        self._vanished: list[SimulatedInstance] = []
         self._picture: Listing | None = None
         self._lie: Listing | None = None
         self._earlier: tuple[float, Listing] = (clock.seconds, Listing())
@@ -100,7 +98,7 @@ class Cloud:
         self.set_faults(faults)
 
     def set_faults(self, faults: Faults) -> None:
-        """Let other things go wrong from now on."""
+        """Replace the faults from now on."""
         self.faults = faults
         seed = self._seed
         self._creations = Dice(faults, f"{seed}/creations", "never_comes", "nameless")
@@ -111,18 +109,18 @@ class Cloud:
 
     @property
     def size(self) -> int:
-        """Return how many instances there are or will be, whoever knows of them."""
+        """Return how many instances exist or will exist."""
         return len(self.members) + self.pending + self.promised
 
     def instance_seconds(self) -> float:
-        """Return how long instances that we asked for have existed in total."""
+        """Return the total lifetime of the requested instances."""
         now = self._clock.seconds
         return self.seconds_used + sum(now - m.since for m in self.members.values() if m.ours)
 
-    # What can be asked for.
+    # The calls.
 
     def list(self) -> Listing:
-        """Return the group, more or less as it is."""
+        """Return a listing, which may be wrong."""
         picture = self._picture
         if picture is None:
             shown = tuple(member.shown for member in self.members.values())
@@ -137,7 +135,7 @@ class Cloud:
         return picture
 
     def heard(self, listing: Listing) -> None:
-        """Take note that a listing has arrived; after a true one the next may lie again."""
+        """A listing has arrived; after a correct one the next may be wrong again."""
         if listing is not self._lie:
             self.lied = False
 
@@ -204,16 +202,16 @@ class Cloud:
         self.pending -= 1
         self._create(ours=True)
 
-    def _create(self, *, ours: bool) -> Member:
+    def _create(self, *, ours: bool) -> SimulatedInstance:
         self._numbers += 1
         id = f"i-{self._numbers}"
         shown = Instance(id, State.CREATING, incarnation=str(self._numbers))
-        member = self.members[id] = Member(shown, self._clock.seconds, ours=ours)
+        member = self.members[id] = SimulatedInstance(shown, self._clock.seconds, ours=ours)
         self._picture = None
         self._boot(member)
         return member
 
-    def _boot(self, member: Member) -> None:
+    def _boot(self, member: SimulatedInstance) -> None:
         kind = self._boots.throw()
         if kind == "never_boots":
             member.troubled = True
@@ -221,7 +219,7 @@ class Cloud:
         state = State.FAILED if kind else State.RUNNING
         self._clock.after(self.model.boot.draw(self._chance), self._booted, member, state)
 
-    def _booted(self, member: Member, state: State) -> None:
+    def _booted(self, member: SimulatedInstance, state: State) -> None:
         if member.shown.state is State.CREATING:
             self._turn(member, state)
 
@@ -237,13 +235,13 @@ class Cloud:
                 self._delete(member)
         return Accepted(len(ids), tuple(ids), error)
 
-    def _delete(self, member: Member, after: float | None = None) -> None:
+    def _delete(self, member: SimulatedInstance, after: float | None = None) -> None:
         if member.shown.state is not State.DELETING:
             self._turn(member, State.DELETING)
             seconds = self.model.deletion.draw(self._chance) if after is None else after
             self._clock.after(seconds, self._remove, member)
 
-    def _remove(self, member: Member) -> None:
+    def _remove(self, member: SimulatedInstance) -> None:
         if self.members.get(member.id) is member:
             del self.members[member.id]
             self._picture = None
@@ -271,7 +269,7 @@ class Cloud:
         error = ProviderError("not all of them can do that now")
         return Accepted(len(accepted), tuple(accepted), error if len(accepted) < len(ids) else None)
 
-    def _moved(self, member: Member, during: State, after: State) -> None:
+    def _moved(self, member: SimulatedInstance, during: State, after: State) -> None:
         if member.shown.state is during:
             self._turn(member, after)
 
@@ -280,10 +278,10 @@ class Cloud:
         member = self.members.get(id)
         return member is not None and member.shown.state is State.RUNNING
 
-    # What happens by itself.
+    # The faults.
 
-    def happen(self, kind: str, chance: Random) -> Member | None:
-        """Let something happen that nobody asked for; return the instance, if it is to one."""
+    def happen(self, kind: str, chance: Random) -> SimulatedInstance | None:
+        """Cause a fault; return the affected instance, if there is one."""
         if kind == "add":
             return self._create(ours=False)
         if kind == "come_back":
@@ -293,7 +291,7 @@ class Cloud:
             return None
         member = chance.choice(alive)
         if kind == "recreate" and not member.foreseen:
-            return None  # Nobody could know that it has a predecessor.
+            return None  # The core cannot know that it has a predecessor.
         member.troubled = True
         self.troubled.add(member.id)
         match kind:
@@ -308,7 +306,7 @@ class Cloud:
                 self._delete(member, after=chance.uniform(30.0, 120.0))
         return member
 
-    def _come_back(self) -> Member | None:
+    def _come_back(self) -> SimulatedInstance | None:
         if not self._vanished:
             return None
         member = self._vanished.pop()
@@ -321,17 +319,17 @@ class Cloud:
         self._booted(member, State.RUNNING)
         return member
 
-    def _recreate(self, member: Member) -> None:
+    def _recreate(self, member: SimulatedInstance) -> None:
         self._remove(member)
         self._numbers += 1
         shown = Instance(member.id, State.CREATING, incarnation=str(self._numbers))
-        successor = Member(shown, self._clock.seconds, ours=member.ours)
+        successor = SimulatedInstance(shown, self._clock.seconds, ours=member.ours)
         successor.troubled = True
         successor.foreseen = member.foreseen
         self.members[member.id] = successor
         self._boot(successor)
 
-    def _turn(self, member: Member, state: State) -> None:
+    def _turn(self, member: SimulatedInstance, state: State) -> None:
         if self.members.get(member.id) is member:
             member.shown = Instance(member.id, state, member.shown.incarnation)
             self._picture = None

@@ -1,8 +1,8 @@
-"""What can go wrong, and how often.
+"""The faults of a simulation, and how often they happen.
 
-A probability is for each occasion, a rate is for each hour and group. Each kind
-of occasion draws from chance of its own, so that leaving a fault out disturbs
-the others as little as possible: that is what makes a failure small.
+A probability applies to each occasion, a rate to each hour and group. Each kind of occasion
+has its own random numbers, so switching off one fault disturbs the others as little as
+possible. This lets a failing history be reduced to a small one.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ __all__ = ("Dice", "Faults")
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """The faults of a simulation; all are off unless said otherwise.
+    """The faults of a simulation; all are off by default.
 
     Attributes:
-        throttled: a call is one too many; in half of the cases the cloud says when to
-            come again. A probability, as are all up to `commits_lost`.
+        throttled: a call exceeds a rate limit; in half of the cases the cloud says when to
+            retry. A probability, like all faults up to `commits_lost`.
         failed: a call fails for another reason.
-        lost: a reply never comes; what was asked for is done in half of the cases.
-        late: a reply comes late, mostly too late, and so does what it is about.
-        no_capacity: an increase finds no machine.
-        over_quota: an increase meets the account's limit.
-        not_allowed: a call meets missing rights.
-        partial: only some of what a call asked for is accepted.
-        nameless: what was accepted has no id for a while.
-        never_comes: an accepted instance does not come; half of them with a word.
-        stale: a listing is an earlier one. Two listings in a row never lie.
-        incomplete: a listing leaves some out.
-        disordered: a listing is in another order.
-        never_boots: an instance stays as it was created.
+        lost: a reply never comes; in half of the cases the call had its effect.
+        late: a reply and the effect of the call come late, mostly after the timeout.
+        no_capacity: an increase fails because the cloud is out of capacity.
+        over_quota: an increase fails because of the account's quota.
+        not_allowed: a call fails because of missing permissions.
+        partial: a call is accepted for some of the instances only.
+        nameless: an accepted instance has no id for a while.
+        never_comes: an accepted instance never appears; half of them are reported as failed.
+        stale: a listing shows an earlier state, but never two listings in a row.
+        incomplete: a listing omits some instances.
+        disordered: a listing has another order.
+        never_boots: an instance stays in the state `creating`.
         boot_fails: an instance fails instead of booting.
-        unprepared: an instance cannot be made ready.
-        hangs: an instance is not made ready until the deadline is over.
+        unprepared: the preparation of an instance fails.
+        hangs: the preparation of an instance takes longer than its deadline.
         unhealthy: an instance fails a check.
         kept: an accepted removal has no effect.
-        breaks: an instance fails under a task.
-        crash: the manager ends; for each event and each effect.
-        commits_lost: of a crash: what was being stored is not.
-        vanish: an instance is no more. A rate, as are all that follow.
-        come_back: one that vanished is there again, under its old id.
+        breaks: an instance fails while it runs a task.
+        crash: the manager is killed; applies to each event and each effect.
+        commits_lost: a crash loses the records that were being stored.
+        vanish: an instance disappears. A rate, like all faults that follow.
+        come_back: an instance that disappeared is there again under its old id.
         recreate: an instance is replaced under its id.
         fail: an instance fails.
-        interrupt: the cloud takes an instance away; in half of the cases with a notice.
-        add: somebody else adds an instance.
+        interrupt: the cloud takes an instance away, in half of the cases with a notice.
+        add: an instance is added that the manager did not request.
         outage: no call to the group succeeds for a while.
         jump: the wall clock jumps, by up to two hours.
     """
@@ -84,10 +84,10 @@ class Faults:
     jump: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Check the values.
 
         Raises:
-            ValueError: naming the fault.
+            ValueError: a value is out of range; the message names the fault.
         """
         rate = False
         for field in fields(self):
@@ -103,21 +103,21 @@ class Faults:
 
     @property
     def active(self) -> tuple[str, ...]:
-        """Return the names of those that can happen."""
+        """Return the names of the faults that can happen."""
         return tuple(name for name in self.kinds() if getattr(self, name))
 
     def without(self, *names: str) -> Self:
-        """Return the same with some of them switched off."""
+        """Return the faults with some of them switched off."""
         return replace(self, **dict.fromkeys(names, 0.0))
 
 
 class Dice:
-    """Says which fault happens on an occasion of one kind.
+    """Decides which fault happens on an occasion of one kind.
 
     Args:
-        faults: those of the simulation.
-        seed: what the chance of this kind of occasion comes from.
-        names: the faults that can happen, one at a time at most.
+        faults: the faults of the simulation.
+        seed: the seed of the random numbers of this kind of occasion.
+        names: the faults that can happen, at most one at a time.
     """
 
     __slots__ = ("_random", "_table", "_total", "chance")
@@ -134,18 +134,18 @@ class Dice:
 
     @property
     def total(self) -> float:
-        """Return how often any of them happens."""
+        """Return the sum of the probabilities or rates."""
         return self._total
 
     def throw(self) -> str:
-        """Return what happens this time; empty if nothing does."""
+        """Return the fault that happens this time; empty if there is none."""
         if not self._total:
             return ""
         at = self._random()
         return "" if at >= self._total else self._find(at)
 
     def pick(self) -> str:
-        """Return one of them, given that one happens."""
+        """Return one of the faults, given that one happens."""
         return self._find(self._random() * self._total)
 
     def _find(self, at: float) -> str:

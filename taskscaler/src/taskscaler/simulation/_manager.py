@@ -1,10 +1,9 @@
-"""Plays the part of the shell around the core: carries effects out, and can end at any moment.
+"""The simulated driver of the core: it carries out effects, and can be killed at any moment.
 
-What the core answers goes into an outbox; what is to be stored is committed
-first, all that has come together at once, and only then the rest is carried out
-in its order. When the manager ends, everything that it had begun is forgotten;
-what the cloud has taken up goes on there. Its next life begins with what was
-committed.
+The effects of the core go into an outbox. Records are committed first, all that are waiting
+at once; then the other effects are carried out in order. When the manager is killed, all
+that it had begun is forgotten, but the clouds go on with accepted calls. Its next life
+starts with the committed records.
 """
 
 from __future__ import annotations
@@ -22,52 +21,52 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from taskscaler.core import Record, Settings
-    from taskscaler.simulation._calls import Line
+    from taskscaler.simulation._calls import CloudCalls
     from taskscaler.simulation._clock import Clock
     from taskscaler.simulation._faults import Faults
     from taskscaler.simulation._models import Delay
-    from taskscaler.simulation._observer import Observer
-    from taskscaler.simulation._tasks import Claim, Tasks
+    from taskscaler.simulation._observer import SimulationObserver
+    from taskscaler.simulation._tasks import Attempt, TaskPlayer
 
 __all__ = ("Manager",)
 
-# How long a manager is away after it ended, at most.
+# The longest time between the end and the next start of the manager.
 AWAY_SECONDS = 600.0
 
 
 class Manager:
-    """The core with everything that moves it.
+    """The core with its driver.
 
     Args:
-        clock: on which things happen.
-        lines: to the clouds, by the ids of their groups, in order of preference.
-        settings: the operator's.
-        tasks: those who are told about their slots.
-        commit: how long it takes to store something.
-        faults: what goes wrong.
-        seed: where chance comes from.
-        observers: who looks on.
+        clock: the simulated clock.
+        lines: the calls to the clouds, by group id, in order of preference.
+        settings: the settings of the scaler.
+        tasks: the tasks that get the answers.
+        commit: how long storing records takes.
+        faults: the faults that happen.
+        seed: the seed of the random numbers.
+        observers: objects that see all events and effects.
 
     Attributes:
         state: the core; None while the manager is away.
-        records: what is stored, by key.
-        settings: those in force.
-        lives: how many times the manager was started.
-        events: how many the core was told.
-        decisions: how many increases and decreases it wanted.
+        records: the stored records, by key.
+        settings: the settings in force.
+        lives: the number of starts.
+        events: the number of events applied to the core.
+        decisions: the number of increases and decreases that the core requested.
     """
 
     def __init__(
         self,
         clock: Clock,
-        lines: Mapping[str, Line],
+        lines: Mapping[str, CloudCalls],
         settings: Settings,
-        tasks: Tasks,
+        tasks: TaskPlayer,
         *,
         commit: Delay,
         faults: Faults,
         seed: str,
-        observers: Sequence[Observer],
+        observers: Sequence[SimulationObserver],
     ) -> None:
         self.state: ScalerState | None = None
         self.records: dict[tuple[str, str, str], Record] = {}
@@ -82,7 +81,7 @@ class Manager:
         self._seed = seed
         self._observers = tuple(observers)
         self._chance = Random(f"{seed}/manager")
-        self._outbox: list[tuple[effects.Effect, Claim | None]] = []
+        self._outbox: list[tuple[effects.Effect, Attempt | None]] = []
         self._flushing = False
         self._storing: tuple[effects.Persist, ...] = ()
         self._wake_at = self._planned_wake = float("inf")
@@ -92,16 +91,16 @@ class Manager:
         self.set_faults(faults)
 
     def set_faults(self, faults: Faults) -> None:
-        """Let other things go wrong from now on."""
+        """Replace the faults from now on."""
         self.faults = faults
         self._preparations = Dice(faults, f"{self._seed}/preparations", "unprepared", "hangs")
         self._checks = Dice(faults, f"{self._seed}/checks", "unhealthy")
-        # How many events and effects it lives through; drawn once for each life.
+        # The number of events and effects until the crash; drawn once for each life.
         crash = faults.crash
         self._left = self._chance.expovariate(crash) if crash else float("inf")
 
     def start(self) -> None:
-        """Begin a life, with what was stored in the ones before."""
+        """Start a life with the records that were stored before."""
         self.lives += 1
         infos = [line.cloud.model.info for line in self._lines.values()]
         self.state = ScalerState(infos, self.settings, name=f"life-{self.lives}")
@@ -113,10 +112,10 @@ class Manager:
         self._tasks.reached()
 
     def post(self, event: events.Event) -> list[effects.Effect] | None:
-        """Tell the core what happened, and carry out what it answers.
+        """Apply an event to the core, and carry out its effects.
 
         Returns:
-            What it answered; None if the manager is away, or ended over it.
+            The effects; None if the manager is away, or crashed meanwhile.
         """
         state = self.state
         if state is None or self._ends():
@@ -127,14 +126,14 @@ class Manager:
         for observer in self._observers:
             observer.applied(now, event, answer)
         for effect in answer:
-            claim = None
+            attempt = None
             if type(effect) in _ANSWERS:
-                claim = self._tasks.claim(effect.key)  # type: ignore[attr-defined]  # one of the three that have it
+                attempt = self._tasks.attempt(effect.key)  # type: ignore[attr-defined]  # one of the three that have it
             elif type(effect) is effects.Gone:
-                # Another one may follow under its id; what is under way is not about that one.
+                # Another instance may get the same id; pending answers are not about that one.
                 self._preparing.pop((effect.group, effect.id), None)
                 self._checking.pop((effect.group, effect.id), None)
-            self._outbox.append((effect, claim))
+            self._outbox.append((effect, attempt))
         if not self._flushing:
             self._flush()
         return answer if self.state is state else None
@@ -151,7 +150,7 @@ class Manager:
         return True
 
     def end(self, *, away_seconds: float) -> None:
-        """End here and now, and begin anew after a while."""
+        """End now, and start again after a while."""
         if self._storing and not self._chance.random() < self.faults.commits_lost:
             self._store(self._storing)
         self.state = None
@@ -165,10 +164,10 @@ class Manager:
         self._tasks.lost()
         self._clock.after(away_seconds, self.start)
 
-    # What is to be done.
+    # The outbox.
 
     def _flush(self) -> None:
-        """Store what is to be stored, then do the rest; and again what came meanwhile."""
+        """Commit the records and carry out the effects, until the outbox is empty."""
         self._flushing = True
         life = self.lives
         while self._outbox and self.lives == life and self.state is not None:
@@ -182,24 +181,24 @@ class Manager:
         if self.lives == life:
             self._flushing = False
 
-    def _stored(self, batch: list[tuple[effects.Effect, Claim | None]], life: int) -> None:
+    def _stored(self, batch: list[tuple[effects.Effect, Attempt | None]], life: int) -> None:
         if self.lives == life and self.state is not None:
             self._finish(batch)
-            # Nothing is left to be done if that has ended this life.
+            # The outbox is empty if the last step ended this life.
             self._flush()
 
-    def _finish(self, batch: list[tuple[effects.Effect, Claim | None]]) -> None:
+    def _finish(self, batch: list[tuple[effects.Effect, Attempt | None]]) -> None:
         self._store(self._storing)
         self._storing = ()
-        for effect, claim in batch:
+        for effect, attempt in batch:
             if type(effect) is effects.Persist:
                 continue
             if self._ends():
                 return
             for observer in self._observers:
                 observer.carried_out(self._clock.now, effect)
-            if claim is not None:
-                claim.deliver(effect)
+            if attempt is not None:
+                attempt.deliver(effect)
             else:
                 self._CARRY_OUT[type(effect)](self, effect)
 
@@ -227,7 +226,7 @@ class Manager:
             self._wake(effects.WakeAt(self._wake_at))
 
     def _nothing(self, effect: effects.Effect) -> None:
-        """Do nothing: it is for people only, or for somebody who has gone."""
+        """Ignore an effect that only informs, or whose task has ended."""
 
     # Calls to the cloud.
 
@@ -276,7 +275,7 @@ class Manager:
         line.call(call, self._answer(settle), effect.timeout_seconds)
 
     def _answer(self, settle: Callable[[Any], events.Event]) -> Callable[[Any], None]:
-        """Return what posts the outcome of a call, unless this life is over by then."""
+        """Return a function that posts the result of a call, unless this life has ended."""
         life = self.lives
 
         def post(outcome: Any) -> None:
@@ -285,7 +284,7 @@ class Manager:
 
         return post
 
-    # Talks with an instance.
+    # Preparations and checks of instances.
 
     def _prepare(self, effect: effects.Prepare) -> None:
         cloud = self._lines[effect.group].cloud
@@ -343,5 +342,5 @@ _ANSWERS = (effects.Grant, effects.Refuse, effects.Revoke)
 
 
 def _as_accepted(outcome: Accepted | ProviderError) -> Accepted:
-    """Return an error as an answer that accepts nothing."""
+    """Return an error as an answer that accepts no instance."""
     return Accepted(0, error=outcome) if isinstance(outcome, ProviderError) else outcome

@@ -1,4 +1,4 @@
-"""What a simulated group of instances is like when nothing goes wrong."""
+"""The behavior of a simulated group of instances without faults."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ __all__ = ("Delay", "GroupModel")
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """How long something takes: a log-normal distribution, as such things have.
+    """A duration that varies: a log-normal distribution.
 
     Attributes:
         median_seconds: half of the cases take longer.
-        sigma: the standard deviation of the logarithm; 0 is always the median, 0.5 puts
-            one in twenty above 2.3 times the median.
+        sigma: the standard deviation of the logarithm. With 0 every case takes the median,
+            with 0.5 one in twenty takes more than 2.3 times the median.
     """
 
     median_seconds: float
     sigma: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Check the values.
 
         Raises:
-            ValueError: one of them is negative, or no number.
+            ValueError: a value is negative, infinite or NaN.
         """
         if not (0 <= self.median_seconds < math.inf and 0 <= self.sigma < math.inf):
-            raise ValueError("median_seconds and sigma must be numbers and not negative")
+            raise ValueError("median_seconds and sigma must be finite and at least 0")
 
     def draw(self, chance: Random) -> float:
         """Return one case, in seconds."""
@@ -48,13 +48,13 @@ class GroupModel:
     """One group of instances.
 
     Attributes:
-        info: what the core knows of it.
-        boot: from the creation of an instance until it runs.
-        preparation: from then until it is ready.
-        deletion: from an accepted removal until the instance is no longer listed.
-        reply: of each call.
-        room: how many instances the cloud has for it; None is any number.
-        names: whether an accepted increase says the ids at once.
+        info: the group's info as the core knows it.
+        boot: the time from the creation of an instance until it runs.
+        preparation: the time from then until it is ready.
+        deletion: the time from an accepted removal until the instance is not listed any more.
+        reply: the time until a call is answered.
+        room: the most instances that the cloud can provide; None means no limit.
+        names: whether the answer to an increase contains the ids.
     """
 
     info: GroupInfo

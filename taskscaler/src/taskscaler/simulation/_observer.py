@@ -1,4 +1,4 @@
-"""Who looks on while a simulation runs, and what can be seen."""
+"""Observers, which see the events and effects of a simulation."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ if TYPE_CHECKING:
 
     from taskscaler.core import Effect, Event, Now
 
-__all__ = ("Digest", "Observer")
+__all__ = ("Digest", "SimulationObserver")
 
 
-class Observer:
-    """Sees everything that goes in and out of the core; does nothing by itself."""
+class SimulationObserver:
+    """Sees everything that goes in and out of the core. The base class ignores it."""
 
     def applied(self, now: Now, event: Event, effects: Sequence[Effect]) -> None:
-        """Take note of what the core was told, and of what it answered."""
+        """An event was applied to the core, and gave effects."""
 
     def carried_out(self, now: Now, effect: Effect) -> None:
-        """Take note of an effect that is carried out, after what it needs was stored."""
+        """An effect is carried out, after the records that it needs were stored."""
 
     def ended(self, now: Now) -> None:
-        """Take note that the manager ended, with all that it had begun."""
+        """The manager ended, and all of its calls with it."""
 
 
-class Digest(Observer):
-    """Sums a whole history up in one number: two runs that agree in it did the same."""
+class Digest(SimulationObserver):
+    """A hash of a whole history: two runs with the same hash had the same history."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
     def applied(self, now: Now, event: Event, effects: Sequence[Effect]) -> None:
-        """Take note of what the core was told, and of what it answered."""
+        """An event was applied to the core, and gave effects."""
         self._hash.update(repr((now, event, effects)).encode())
 
     def carried_out(self, now: Now, effect: Effect) -> None:
-        """Take note of an effect that is carried out."""
+        """Add an effect that is carried out."""
         self._hash.update(repr((now.monotonic, effect)).encode())
 
     def ended(self, now: Now) -> None:
-        """Take note that the manager ended."""
+        """Add the end of the manager."""
         self._hash.update(repr(now).encode())
 
     @property
     def value(self) -> str:
-        """Return the sum of what was seen so far, in hexadecimal digits."""
+        """Return the hash so far, in hexadecimal digits."""
         return self._hash.hexdigest()

@@ -1,8 +1,8 @@
-"""Plays the tasks: they reserve, ask, wait or lose patience, run, and give back.
+"""The tasks of a simulation: they reserve, ask, wait or give up, run, and release.
 
-A task whose slot is lost, with its instance or with the manager, tries again
-under its key until it has run to its end. What is planned for a task carries
-the number of its attempt, and comes to nothing if another one has begun.
+A task that loses its slot with the instance or the manager tries again with the same key
+until it has run to its end. A planned action of a task carries the number of the attempt,
+and has no effect if another attempt has begun.
 """
 
 from __future__ import annotations
@@ -10,50 +10,49 @@ from __future__ import annotations
 import enum
 from array import array
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from taskscaler.core import effects, events
+from taskscaler.core import ScalerState, effects, events
 from taskscaler.simulation._faults import Dice, Faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from taskscaler.simulation._clock import Clock
-    from taskscaler.simulation._manager import Manager
     from taskscaler.simulation._workload import Arrival
 
-__all__ = ("Claim", "Phase", "Task", "Tasks")
+__all__ = ("Attempt", "Task", "TaskManager", "TaskPhase", "TaskPlayer")
 
-# How long after a refusal or a loss a task tries again, on average.
+# The average pause before a task tries again after a refusal or a loss.
 RETRY_SECONDS = 60.0
 
 
-class Phase(enum.Enum):
-    """What a task is at."""
+class TaskPhase(enum.Enum):
+    """The phase of a task."""
 
-    AWAY = "it wants nothing at present"
+    AWAY = "it wants nothing now"
     RESERVED = "it has a reservation"
     WAITING = "it waits for a slot"
     RUNNING = "it holds a slot"
     SUSPENDED = "it is suspended"
     RESUMING = "it waits to go on in its slot"
-    LOST = "it lost its slot and has not said so yet"
-    ENDED = "it will never want anything again"
+    LOST = "it lost its slot and has not released it yet"
+    ENDED = "it has ended"
 
 
 class Task:
     """One task.
 
     Attributes:
-        key: names it.
-        arrival: what it came with.
-        phase: what it is at.
-        attempt: how many times it tried, and so which plans for it are valid.
-        asked: when it asked first, in monotonic seconds.
-        begun: when it got the slot that it has.
-        left_seconds: how long it has still to run.
+        key: its key.
+        arrival: its times.
+        phase: its phase.
+        attempt: the number of the attempt; actions planned for earlier ones are invalid.
+        asked: when it first asked for a slot, in monotonic seconds.
+        begun: when it got its present slot, in monotonic seconds.
+        left_seconds: how long it still has to run.
         paused: whether it was suspended already, which happens once.
-        place: group and instance of its slot.
+        place: the group and instance of its slot.
     """
 
     __slots__ = (
@@ -71,7 +70,7 @@ class Task:
     def __init__(self, key: str, arrival: Arrival) -> None:
         self.key = key
         self.arrival = arrival
-        self.phase = Phase.AWAY
+        self.phase = TaskPhase.AWAY
         self.attempt = 0
         self.asked: float | None = None
         self.begun = 0.0
@@ -80,44 +79,58 @@ class Task:
         self.place: tuple[str, str] = ("", "")
 
 
-class Claim:
-    """One attempt of a task: whoever answers it answers this attempt and no later one."""
+class Attempt:
+    """One attempt of a task. An answer to it does not reach a later attempt."""
 
     __slots__ = ("_attempt", "_task", "_tasks")
 
-    def __init__(self, tasks: Tasks, task: Task) -> None:
+    def __init__(self, tasks: TaskPlayer, task: Task) -> None:
         self._tasks = tasks
         self._task = task
         self._attempt = task.attempt
 
     def deliver(self, effect: effects.Effect) -> None:
-        """Tell the task, unless it has begun another attempt."""
+        """Deliver an answer, unless the task has begun another attempt."""
         if self._task.attempt == self._attempt:
             self._tasks.answered(self._task, effect)
 
 
-class Tasks:
-    """All tasks of a simulation.
-
-    Args:
-        clock: on which they act.
-        arrivals: the tasks that come, in the order in which they do.
-        faults: what goes wrong.
-        seed: where chance comes from.
+class TaskManager(Protocol):
+    """The manager as its tasks see it.
 
     Attributes:
-        manager: whom they ask; set before anything happens.
-        active: those that have come and not ended, by key.
-        waits: how long each that got a slot waited for its first, in seconds.
-        busy_seconds: how long slots were held in total.
-        came: how many have come.
-        done: how many have run to their end.
-        cancelled: how many gave up by themselves.
-        refused: how many times a task was refused.
-        lost_slots: how many times a task lost its slot with the instance or the manager.
+        state: the core; None while the manager is away.
     """
 
-    manager: Manager
+    state: ScalerState | None
+
+    def post(self, event: events.Event) -> list[effects.Effect] | None:
+        """Apply an event to the core and return its effects; None while the manager is away."""
+        ...
+
+
+class TaskPlayer:
+    """Plays all tasks of a simulation.
+
+    Args:
+        clock: the clock on which they act.
+        arrivals: the tasks, in the order of their arrival.
+        faults: the faults that happen.
+        seed: the seed of the random numbers.
+
+    Attributes:
+        manager: the manager that they ask; set before the simulation starts.
+        active: the tasks that have arrived and not ended, by key.
+        waits: for each task that got a slot, the wait for the first one in seconds.
+        busy_seconds: the total time that tasks held slots.
+        came: the number of tasks that arrived.
+        done: the number of tasks that ran to their end.
+        cancelled: the number of tasks that gave up waiting.
+        refused: the number of refusals.
+        lost_slots: the number of slots lost with the instance or the manager.
+    """
+
+    manager: TaskManager
 
     def __init__(
         self, clock: Clock, arrivals: Iterator[Arrival], faults: Faults, seed: str
@@ -139,13 +152,13 @@ class Tasks:
         self._await_next()
 
     def set_faults(self, faults: Faults) -> None:
-        """Let other things go wrong from now on."""
+        """Replace the faults from now on."""
         self._breaks = Dice(faults, f"{self._seed}/breaks", "breaks")
 
-    def claim(self, key: str) -> Claim | None:
-        """Return the present attempt of a task; None if there is no such task any more."""
+    def attempt(self, key: str) -> Attempt | None:
+        """Return the present attempt of a task; None if the task has ended."""
         task = self.active.get(key)
-        return None if task is None else Claim(self, task)
+        return None if task is None else Attempt(self, task)
 
     def _await_next(self) -> None:
         arrival = next(self._arrivals, None)
@@ -160,7 +173,7 @@ class Tasks:
         self._await_next()
         self._begin(task, 0)
 
-    # What a task does by itself.
+    # The actions of a task.
 
     def _begin(self, task: Task, attempt: int) -> None:
         if task.attempt != attempt or self.manager.state is None:
@@ -169,7 +182,7 @@ class Tasks:
         if lead_seconds is None or task.asked is not None:
             self._ask(task, attempt)
             return
-        task.phase = Phase.RESERVED
+        task.phase = TaskPhase.RESERVED
         answer = self.manager.post(events.TaskReserved(task.key))
         if answer is None:
             return
@@ -181,27 +194,27 @@ class Tasks:
     def _ask(self, task: Task, attempt: int) -> None:
         if task.attempt != attempt:
             return
-        if task.phase is Phase.RESERVED and task.arrival.leaves:
+        if task.phase is TaskPhase.RESERVED and task.arrival.leaves:
             self._end(task)
             self.cancelled += 1
             self.manager.post(events.TaskUnreserved(task.key))
             return
         if task.asked is None:
             task.asked = self._clock.seconds
-        task.phase = Phase.WAITING
+        task.phase = TaskPhase.WAITING
         patience_seconds = task.arrival.patience_seconds
         if patience_seconds < float("inf"):
             self._clock.after(patience_seconds, self._give_up, task, attempt)
         self.manager.post(events.TaskAsked(task.key))
 
     def _give_up(self, task: Task, attempt: int) -> None:
-        if task.attempt == attempt and task.phase is Phase.WAITING:
+        if task.attempt == attempt and task.phase is TaskPhase.WAITING:
             self._end(task)
             self.cancelled += 1
             self._give_back(task)
 
     def _give_back(self, task: Task) -> None:
-        """Tell the core that a task wants nothing more, whatever the core has for it."""
+        """Cancel or release a task, whichever the core expects."""
         state = self.manager.state
         if state is None:
             return
@@ -218,12 +231,12 @@ class Tasks:
             self.manager.post(events.TaskReleased(task.key))
 
     def _end(self, task: Task) -> None:
-        task.phase = Phase.ENDED
+        task.phase = TaskPhase.ENDED
         task.attempt += 1
         del self.active[task.key]
 
     def _break(self, task: Task, attempt: int) -> None:
-        """The instance failed under it: it says so, and tries again elsewhere."""
+        """The instance failed while it ran the task: report it, and try again elsewhere."""
         if task.attempt != attempt:
             return
         group, id = task.place
@@ -243,7 +256,7 @@ class Tasks:
         self.manager.post(events.TaskSuspended(task.key))
 
     def _has_lost(self, task: Task) -> bool:
-        """Return whether its slot is lost, of which it may not have heard yet."""
+        """Return whether its slot is lost; it may not know yet."""
         state = self.manager.state
         if state is None:
             return False
@@ -251,7 +264,7 @@ class Tasks:
         return held is None or task.key not in held[1].tasks
 
     def _sleep(self, task: Task, seconds: float) -> None:
-        task.phase = Phase.SUSPENDED
+        task.phase = TaskPhase.SUSPENDED
         self._clock.after(seconds, self._resume, task, task.attempt)
 
     def _resume(self, task: Task, attempt: int) -> None:
@@ -259,29 +272,29 @@ class Tasks:
             return
         task.attempt += 1
         if task.key in self.manager.state.tasks.suspended:
-            task.phase = Phase.RESUMING
+            task.phase = TaskPhase.RESUMING
             self.manager.post(events.TaskResumed(task.key))
         else:
-            # It was lost while nobody was there to tell it, or was not stored in time.
+            # It was lost while the manager was away, or was not stored in time.
             self._lose(task)
 
-    # What it is told.
+    # The answers of the core.
 
     def answered(self, task: Task, effect: effects.Effect) -> None:
-        """Take an answer of the core."""
+        """Handle an answer of the core."""
         match effect:
             case effects.Grant():
-                if task.phase in (Phase.WAITING, Phase.RESUMING):
+                if task.phase in (TaskPhase.WAITING, TaskPhase.RESUMING):
                     self._granted(task, effect)
             case effects.Refuse():
-                if task.phase in (Phase.WAITING, Phase.RESUMING):
+                if task.phase in (TaskPhase.WAITING, TaskPhase.RESUMING):
                     self._refused(task)
             case _:
                 self._revoked(task)
 
     def _granted(self, task: Task, grant: effects.Grant) -> None:
         now = self._clock.seconds
-        task.phase = Phase.RUNNING
+        task.phase = TaskPhase.RUNNING
         task.begun = now
         task.place = (grant.group, grant.id)
         if task.asked is not None and not task.paused and len(self.waits) < self.came:
@@ -303,53 +316,53 @@ class Tasks:
             self._retry(task)
 
     def _revoked(self, task: Task) -> None:
-        if task.phase is Phase.SUSPENDED:
-            self._lose(task)  # It holds nothing that it could give back.
-        elif task.phase in (Phase.RUNNING, Phase.WAITING, Phase.RESUMING):
+        if task.phase is TaskPhase.SUSPENDED:
+            self._lose(task)  # It has no slot to release.
+        elif task.phase in (TaskPhase.RUNNING, TaskPhase.WAITING, TaskPhase.RESUMING):
             self._lose(task)
-            task.phase = Phase.LOST
+            task.phase = TaskPhase.LOST
             self._clock.after(1.0, self._acknowledge, task, task.attempt)
 
     def _acknowledge(self, task: Task, attempt: int) -> None:
-        if task.attempt == attempt and task.phase is Phase.LOST:
-            task.phase = Phase.AWAY
+        if task.attempt == attempt and task.phase is TaskPhase.LOST:
+            task.phase = TaskPhase.AWAY
             self._give_back(task)
 
     def _lose(self, task: Task) -> None:
-        if task.phase is Phase.RUNNING:
+        if task.phase is TaskPhase.RUNNING:
             self.busy_seconds += self._clock.seconds - task.begun
         self.lost_slots += 1
         task.left_seconds = task.arrival.runs_seconds
         self._retry(task)
 
     def _retry(self, task: Task) -> None:
-        task.phase = Phase.AWAY
+        task.phase = TaskPhase.AWAY
         task.attempt += 1
         seconds = 2.0 + self._chance.random() * 2 * RETRY_SECONDS
         self._clock.after(seconds, self._begin, task, task.attempt)
 
-    # What happens to their manager.
+    # The end and the start of the manager.
 
     def lost(self) -> None:
-        """The manager ended: whatever they had or waited for is lost."""
+        """The manager ended: slots and places in the queue are lost."""
         for task in self.active.values():
-            if task.phase is Phase.RUNNING:
+            if task.phase is TaskPhase.RUNNING:
                 self.busy_seconds += self._clock.seconds - task.begun
                 self.lost_slots += 1
             task.attempt += 1
-            # What was suspended is so still, unless that was not stored; it will see.
-            if task.phase in (Phase.SUSPENDED, Phase.RESUMING):
-                task.phase = Phase.SUSPENDED
+            # A suspended task still is, unless that was not stored; its resumption shows it.
+            if task.phase in (TaskPhase.SUSPENDED, TaskPhase.RESUMING):
+                task.phase = TaskPhase.SUSPENDED
                 continue
-            task.phase = Phase.AWAY
+            task.phase = TaskPhase.AWAY
             task.left_seconds = task.arrival.runs_seconds
 
     def reached(self) -> None:
-        """The manager is there again: they begin anew."""
+        """The manager has started again: all tasks start their next attempt."""
         for task in list(self.active.values()):
             task.attempt += 1
             seconds = self._chance.random() * RETRY_SECONDS
-            if task.phase is Phase.SUSPENDED:
+            if task.phase is TaskPhase.SUSPENDED:
                 self._sleep(task, seconds)
-            elif task.phase is Phase.AWAY:
+            elif task.phase is TaskPhase.AWAY:
                 self._clock.after(seconds, self._begin, task, task.attempt)

@@ -1,4 +1,4 @@
-"""What comes to be done, and when: drawn from chance, or as it once was."""
+"""The tasks of a simulation: random, or recorded."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ HOUR_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One task that comes.
+    """One task.
 
     Attributes:
-        at_seconds: when, from the beginning of the simulation.
+        at_seconds: when it arrives, from the beginning of the simulation.
         runs_seconds: how long it holds its slot.
-        reserves_seconds: how long before it asks it makes a reservation; None if it
-            makes none.
+        reserves_seconds: how long before its arrival it makes a reservation; None for no
+            reservation.
         patience_seconds: how long it waits for a slot.
-        pause_seconds: how long it is suspended half-way; None if it is not.
-        leaves: whether it gives its reservation back instead of asking.
+        pause_seconds: how long it is suspended half-way; None if it is not suspended.
+        leaves: whether it gives back its reservation instead of asking for a slot.
     """
 
     at_seconds: float
@@ -44,7 +44,7 @@ class Arrival:
 
 
 def working_hours(at: datetime) -> float:
-    """Return how busy a moment is, on average 1: by day more than by night or at weekends."""
+    """Return the load at a moment, on average 1: higher by day than at night or weekends."""
     if at.weekday() >= 5:
         return 0.3
     return 2.6 if 8 <= at.hour < 18 else 0.37
@@ -59,15 +59,15 @@ def arrivals(
     seed: str,
     shape: Callable[[datetime], float] | None = None,
 ) -> Iterator[Arrival]:
-    """Yield tasks that come independently of each other.
+    """Yield tasks that arrive independently of each other (a Poisson process).
 
     Args:
-        per_hour: how many on average.
-        runs: how long they run.
+        per_hour: the average number of tasks per hour.
+        runs: how long each task runs.
         start: the wall time of the beginning; for `shape`.
-        length: of the time in which they come.
-        seed: where chance comes from.
-        shape: how busy each hour is, relative to the average; None is always the same.
+        length: the time in which tasks arrive.
+        seed: the seed of the random numbers.
+        shape: the load of each hour relative to the average; None for a constant load.
     """
     chance = Random(seed)
     at, end = 0.0, length.total_seconds()
@@ -89,13 +89,13 @@ def arrivals(
 
 
 def replay(entries: Iterable[TaskEntry]) -> Iterator[Arrival]:
-    """Yield the tasks of a recorded history as they came, each running as long as it did.
+    """Yield the tasks of a recorded history, with the arrival and run times that they had.
 
-    Tasks that never got a slot come, and wait as long as they did then. The first one
-    comes at the beginning.
+    A task that never got a slot waits as long as it did then. The first task arrives at
+    the beginning.
 
     Args:
-        entries: in any order.
+        entries: the recorded tasks, in any order.
     """
     ordered = sorted(entries, key=lambda entry: (entry.asked_at, entry.key))
     for entry in ordered:

@@ -1,4 +1,4 @@
-"""A whole simulation: clouds, a manager, its tasks, and what happens by itself."""
+"""A whole simulation: clouds, a manager, its tasks, and faults at random times."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from taskscaler.core import events
-from taskscaler.simulation._calls import Line
+from taskscaler.simulation._calls import CloudCalls
 from taskscaler.simulation._clock import Clock
 from taskscaler.simulation._cloud import Cloud
 from taskscaler.simulation._faults import Dice, Faults
 from taskscaler.simulation._manager import Manager
 from taskscaler.simulation._models import Delay
-from taskscaler.simulation._outcome import Outcome
-from taskscaler.simulation._tasks import Tasks
+from taskscaler.simulation._result import SimulationResult
+from taskscaler.simulation._tasks import TaskPlayer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from taskscaler.core import Settings
     from taskscaler.simulation._models import GroupModel
-    from taskscaler.simulation._observer import Observer
+    from taskscaler.simulation._observer import SimulationObserver
     from taskscaler.simulation._workload import Arrival
 
 __all__ = ("START", "World", "simulate")
@@ -31,24 +31,24 @@ HAPPENINGS = ("vanish", "come_back", "recreate", "fail", "interrupt", "add", "ou
 
 
 class World:
-    """One simulation, to be run as far as one likes.
+    """One simulation, which can be run step by step.
 
     Args:
-        settings: the operator's.
-        groups: what the groups are like, in order of preference.
-        arrivals: the tasks that come, in the order of their times.
-        seed: where chance comes from: the same seed gives the same history.
-        faults: what goes wrong; nothing by default.
-        start: the wall time of the beginning; aware.
+        settings: the settings of the scaler.
+        groups: the models of the groups, in order of preference.
+        arrivals: the tasks, in the order of their arrival.
+        seed: the seed of all random numbers: the same seed gives the same history.
+        faults: the faults that happen; none by default.
+        start: the wall time of the beginning, aware.
         monotonic_seconds: the monotonic time of the beginning.
-        commit: how long it takes to store something.
-        observers: who looks on.
+        commit: how long storing records takes.
+        observers: objects that see all events and effects.
 
     Attributes:
-        clock: on which everything happens.
-        clouds: the truth about each group, by its id.
-        tasks: who asks for slots.
-        manager: who asks the clouds.
+        clock: the simulated clock.
+        clouds: the actual state of each group, by its id.
+        tasks: the tasks that ask for slots.
+        manager: the core with its driver.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class World:
         start: datetime = START,
         monotonic_seconds: float = 0.0,
         commit: Delay = Delay(0.0),  # noqa: B008 - it is frozen
-        observers: Sequence[Observer] = (),
+        observers: Sequence[SimulationObserver] = (),
     ) -> None:
         faults = faults or Faults()
         name = str(seed)
         self.clock = Clock(start, monotonic_seconds)
         self.clouds = {model.info.id: Cloud(model, self.clock, faults, name) for model in groups}
-        self._lines = {id: Line(cloud, self.clock, name) for id, cloud in self.clouds.items()}
-        self.tasks = Tasks(self.clock, iter(arrivals), faults, name)
+        self._lines = {id: CloudCalls(cloud, self.clock, name) for id, cloud in self.clouds.items()}
+        self.tasks = TaskPlayer(self.clock, iter(arrivals), faults, name)
         self.manager = Manager(
             self.clock,
             self._lines,
@@ -89,17 +89,17 @@ class World:
         self.clock.after(0.0, self.manager.start)
 
     def run(self, length: timedelta) -> None:
-        """Let so much time pass."""
+        """Let time pass."""
         self.clock.run(self.clock.seconds + length.total_seconds())
 
     def set_faults(self, faults: Faults) -> None:
-        """Let other things go wrong from now on."""
+        """Replace the faults from now on."""
         for line in self._lines.values():
             line.cloud.set_faults(faults)
             line.set_faults(faults)
         self.tasks.set_faults(faults)
         self.manager.set_faults(faults)
-        # What was planned before is not valid any more.
+        # This invalidates the faults that were planned before.
         self._round = next(self._rounds)
         for id in self.clouds:
             dice = Dice(faults, f"{self._seed}/{id}/happenings", *HAPPENINGS)
@@ -124,13 +124,15 @@ class World:
             member = self.clouds[id].happen(kind, dice.chance)
             if member is not None and kind == "interrupt" and dice.chance.random() < 0.5:
                 deadline = self.clock.now.wall + timedelta(seconds=30)
-                notice = events.InterruptionAnnounced(id, member.id, "it is reclaimed", deadline)
+                notice = events.InterruptionAnnounced(
+                    id, member.id, "the cloud reclaims it", deadline
+                )
                 self.manager.post(notice)
 
-    def outcome(self) -> Outcome:
-        """Return what has come of it so far."""
+    def result(self) -> SimulationResult:
+        """Return the result so far."""
         tasks, manager = self.tasks, self.manager
-        return Outcome(
+        return SimulationResult(
             seconds=self.clock.seconds - self._zero,
             steps=self.clock.steps,
             events=manager.events,
@@ -158,25 +160,25 @@ def simulate(
     seed: int | str = 0,
     faults: Faults | None = None,
     start: datetime = START,
-    observers: Sequence[Observer] = (),
-) -> Outcome:
-    """Play what these settings would have done with these tasks, and return what came of it.
+    observers: Sequence[SimulationObserver] = (),
+) -> SimulationResult:
+    """Simulate what given settings do with given tasks, and return the result.
 
     Args:
-        settings: the operator's.
-        groups: what the groups are like, in order of preference.
-        arrivals: the tasks that come, in the order of their times.
-        until: how long to play; tasks that come later are not seen.
-        seed: where chance comes from: the same seed gives the same outcome.
-        faults: what goes wrong; nothing by default.
-        start: the wall time of the beginning; aware.
-        observers: who looks on.
+        settings: the settings of the scaler.
+        groups: the models of the groups, in order of preference.
+        arrivals: the tasks, in the order of their arrival.
+        until: the simulated time; tasks that arrive later are ignored.
+        seed: the seed of all random numbers: the same seed gives the same result.
+        faults: the faults that happen; none by default.
+        start: the wall time of the beginning, aware.
+        observers: objects that see all events and effects.
 
     Raises:
-        IllegalEvent: there is no group, or two have one id.
+        IllegalEvent: there is no group, or two groups have the same id.
     """
     world = World(
         settings, groups, arrivals, seed=seed, faults=faults, start=start, observers=observers
     )
     world.run(until)
-    return world.outcome()
+    return world.result()
