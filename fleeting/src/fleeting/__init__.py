@@ -87,11 +87,11 @@ async def connect(info: ConnectInfo) -> Connection:
         PluginError: there is no usable connector for the protocol.
         ConnectorError: the connection did not come about; see `Connector.connect`.
     """
-    return await _registry().connector(info.protocol).connect(info)
+    return await _default_registry().connector(info.protocol).connect(info)
 
 
 @functools.cache
-def _registry() -> Registry:
+def _default_registry() -> Registry:
     """Look for the installed plugins once, not for each connection."""
     # Imported late so that asking for the version costs nothing.
     from fleeting._registry import Registry
