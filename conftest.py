@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from sybil import Document, Example, Region
 
 ROOT = Path(__file__).parent
-# What a test must not see: agents, credentials and looks of a developer's shell, and
-# the options of this very run, which are not those of a pytest that a test starts.
+# Variables that a test must not see: agents, credentials and preferences of a developer's
+# shell, and the options of this run, which do not apply to a pytest that a test starts.
 PRIVATE = re.compile(
     r"(AWS|AZURE|CLOUDSDK|DOCKER|FLEETING|GOOGLE|TASKSCALER)_|SSH_A"
     r"|(COLUMNS|FORCE_COLOR|LINES|NO_COLOR|PYTEST_ADDOPTS)$"
@@ -42,12 +42,29 @@ FILE_NAME = re.compile(r"<!-- file: (\S+) -->\s*\Z")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide the agents, credentials and preferences of whoever runs the tests."""
-    # No fixture, because the blocks of the documentation have none.
+    """Give the tests, and the processes that they start, a neutral environment."""
+    # Not a fixture, because the blocks of the documentation have none.
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     for name in [name for name in os.environ if PRIVATE.match(name)]:
         patch.delenv(name)
+    # A pytest that a test starts runs in one process; the cores are busy already.
+    patch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "0")
+    if sys.dont_write_bytecode:
+        cache_bytecode(patch)
+
+
+def cache_bytecode(patch: pytest.MonkeyPatch) -> None:
+    """Cache bytecode in a folder that git ignores, although the environment says not to write any.
+
+    Images of containers often say so, and the tests start hundreds of Pythons: each of them would
+    compile all that it imports.
+    """
+    folder = str(ROOT / ".pytest_cache" / "bytecode")
+    patch.setattr(sys, "dont_write_bytecode", False)
+    patch.setattr(sys, "pycache_prefix", folder)
+    patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    patch.setenv("PYTHONPYCACHEPREFIX", folder)
 
 
 def write_file(example: Example) -> Path | None:
