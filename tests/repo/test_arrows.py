@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows between the rooms of the house."""
+"""Which distribution and room may import which: the arrows of the architecture."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import tomllib
 from importlib.metadata import packages_distributions
 from typing import TYPE_CHECKING
 
+from tests.repo.imports import imports, is_ours, is_within
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from .conftest import Module
 
-# What a pure decision can need. Whoever adds to this list answers for it: nothing
-# here reads a clock, a file, a random number or the network, or waits.
+# Modules that a pure decision may need. None of them waits, or reads a clock, a file, a random
+# number or the network; check that before you add one.
 PURE = {
     *("__future__", "abc", "bisect", "collections", "contextlib", "copy", "dataclasses"),
     *("enum", "fractions", "functools", "heapq", "itertools", "math", "operator", "re"),
@@ -30,50 +32,27 @@ CLOCKS = {"now", "today", "utcnow"}
 IMPURE_BUILTINS = {"__import__", "breakpoint", "input", "open", "print"}
 
 
-def imports(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[str]:
-    """Yield the dotted name of everything imported, wherever in the module it stands."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = module.split(".")
-            up = node.level - 1 if is_package else node.level
-            base = ".".join(above[: len(above) - up]) if node.level else ""
-            origin = ".".join(filter(None, (base, node.module)))
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
-
-
 def forbidden(importer: str, imported: str) -> str | None:
     """Return why one of our modules may not import a name, or None if it may."""
     source, target = importer.partition(".")[0], imported.partition(".")[0]
     if target in {"fleeting", source} or not is_ours(target):
         reason = None
     elif source == "fleeting":
-        reason = "fleeting knows nobody above it"
+        reason = "fleeting imports no distribution that builds on it"
     elif target == "taskscaler":
         reason = "a plugin imports fleeting only"
     else:
-        reason = "plugins do not know each other; name them in an entry point"
+        reason = "plugins do not import each other; find them by entry point"
     if is_within(imported, f"{target}.cli") and is_ours(target):
         inside = is_within(importer, f"{target}.cli") or importer == f"{target}.__main__"
-        reason = reason if inside else "nothing builds on a command line"
+        reason = reason if inside else "no module builds on a command line"
     if is_within(importer, "taskscaler.core") and not any(is_within(imported, ok) for ok in PURE):
-        reason = "the core takes everything as an argument and does nothing itself"
+        reason = "the core gets everything as an argument and does no I/O"
     return reason
 
 
-def is_ours(package: str) -> bool:
-    """Return whether it is a package of this repository."""
-    return package in {"fleeting", "taskscaler"} or package.startswith("fleeting_plugin_")
-
-
-def is_within(name: str, module: str) -> bool:
-    """Return whether a dotted name is the module or something in it."""
-    return name == module or name.startswith(f"{module}.")
-
-
 def wrong_arrows(name: str, tree: ast.Module, *, is_package: bool = False) -> list[str]:
-    """Return a complaint for each import of the module that must not be."""
+    """Return a complaint for each import that the architecture forbids."""
     return [
         f"{name} imports {imported}: {reason}"
         for imported in imports(tree, name, is_package=is_package)
@@ -82,7 +61,7 @@ def wrong_arrows(name: str, tree: ast.Module, *, is_package: bool = False) -> li
 
 
 def impurities(tree: ast.Module) -> list[str]:
-    """Return the calls that ask a clock, a file or a terminal, which needs no import."""
+    """Return the calls that read a clock, a file or a terminal without an import."""
     found: list[str] = []
     for node in ast.walk(tree):
         match node:
@@ -98,7 +77,7 @@ def impurities(tree: ast.Module) -> list[str]:
 
 @functools.cache
 def _providers() -> Mapping[str, list[str]]:
-    """Return which distributions provide a package; looking at all of them takes a second."""
+    """Return which distributions provide a package; reading their metadata takes a second."""
     return packages_distributions()
 
 
@@ -128,7 +107,7 @@ def declarations(pyproject: Path) -> set[str]:
 
 
 def test_every_import_follows_an_arrow(modules: list[Module]) -> None:
-    """No module of ours imports against the architecture."""
+    """No module of ours imports what the architecture forbids."""
     complaints = [
         complaint
         for module in modules
@@ -140,7 +119,7 @@ def test_every_import_follows_an_arrow(modules: list[Module]) -> None:
 
 
 def test_core_calls_nothing_impure(modules: list[Module]) -> None:
-    """The core asks no clock and opens no file, not even by a built-in function."""
+    """The core reads no clock and opens no file, not even by a built-in function."""
     core = [module for module in modules if is_within(module.name, "taskscaler.core")]
     assert core
     assert {m.name: found for m in core if (found := impurities(m.tree))} == {}
@@ -161,7 +140,7 @@ def test_every_imported_distribution_is_declared(modules: list[Module], root: Pa
 
 
 def test_wrong_arrows_are_noticed() -> None:
-    """Each arrow that must not exist gives a complaint, also from inside a function."""
+    """Each forbidden arrow gives a complaint, also from inside a function."""
     samples = {
         "fleeting._registry": "def f():\n    import taskscaler.core",
         "fleeting.types": "from fleeting import cli",
@@ -193,17 +172,17 @@ def test_right_arrows_pass() -> None:
 
 
 def test_impurities_are_noticed() -> None:
-    """A clock that needs no import of its own, and a file, give complaints."""
+    """A clock without an import of its own and a file give complaints."""
     assert len(impurities(ast.parse("datetime.now(UTC)\nopen('x')\nf(datetime.max)"))) == 2
 
 
 def test_undeclared_distributions_are_noticed() -> None:
-    """An import that only happens to be installed gives a complaint; a declared one does not."""
+    """A package that is installed but not declared gives a complaint; a declared one does not."""
     assert undeclared(["pytest", "anyio.abc", "os"], {"anyio"}) == {"pytest"}
 
 
 def test_linter_knows_the_core(root: Path) -> None:
-    """The linter tells an author of the core at once that a clock is out of bounds."""
+    """The linter tells an author of the core that a clock is forbidden there."""
     command = [sys.executable, "-m", "ruff", "check", "--output-format=concise", "--stdin-filename"]
     name = "taskscaler/src/taskscaler/core/sample.py"
     sample = "import time\n\nSTARTED = time.monotonic()\n"

@@ -1,12 +1,14 @@
-"""What a module calls public is what is public in it."""
+"""`__all__` lists the public names of a module, and nothing else imports the others."""
 
 from __future__ import annotations
 
 import ast
 from typing import TYPE_CHECKING
 
+from tests.repo.imports import has_private_part, is_internal, is_ours
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .conftest import Module
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 def definitions(tree: ast.Module) -> set[str]:
     """Return the public names that a module defines, those behind an `if` too.
 
-    A constant is an implementation detail unless `__all__` says otherwise, and
-    so is a logger; `borrowed` finds whoever uses one from elsewhere nevertheless.
+    A constant is an implementation detail unless `__all__` says otherwise, and so is a logger;
+    `borrowed` finds the modules that import one nevertheless.
     """
     return {
         name
@@ -37,7 +39,7 @@ def _defined(body: list[ast.stmt]) -> Iterator[str]:
             case ast.ClassDef(name=name):
                 yield name
             case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar" | "ParamSpec"))):
-                pass  # A parameter of types is part of no interface.
+                pass  # A type parameter is not part of an interface.
             case ast.Assign(targets=targets):
                 yield from (n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name))
             case ast.AnnAssign(target=ast.Name(id=name)):
@@ -79,7 +81,7 @@ def complaints(tree: ast.Module, *, known: set[str]) -> list[str]:
     defined = definitions(tree)
     names = declared(tree)
     if names is None:
-        return ["__all__ is missing, or no tuple"] if defined else []
+        return ["__all__ is missing, or is not a tuple"] if defined else []
     return [
         *(f"{name} is defined and not in __all__" for name in sorted(defined - set(names))),
         *(f"{name} is in __all__ and does not exist" for name in names if name not in known),
@@ -87,22 +89,47 @@ def complaints(tree: ast.Module, *, known: set[str]) -> list[str]:
     ]
 
 
-def borrowed(tree: ast.Module, public: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return the names that a module imports from a public one which does not offer them."""
+def borrowed(tree: ast.Module, offered: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return the names that a module imports from another one which does not offer them.
+
+    Args:
+        tree: the importing module's syntax.
+        offered: the modules that have an `__all__`, with it and with their submodules.
+    """
     return [
         f"{node.module}.{alias.name}"
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module in public
+        if isinstance(node, ast.ImportFrom) and node.module is not None
         for alias in node.names
-        if alias.name not in public[node.module]
+        if alias.name not in offered.get(node.module, (alias.name,))
+        or (has_private_part(alias.name) and is_ours(node.module.partition(".")[0]))
     ]
 
 
+def hiding(names: Iterable[str], submodules: set[str]) -> list[str]:
+    """Return the names of a package that hide one of its modules, or are replaced by it.
+
+    Python sets a submodule as an attribute of its package when it is imported. A function of the
+    same name works until then.
+    """
+    return sorted(set(names) & submodules)
+
+
+def submodules(modules: list[Module], package: str) -> set[str]:
+    """Return the names of the modules directly in a package."""
+    found = (module.name.rpartition(".") for module in modules)
+    return {name for above, _, name in found if above == package}
+
+
 def test_all_equals_what_is_public(modules: list[Module]) -> None:
-    """Each public module has a sorted tuple of all that it defines or hands on."""
+    """`__all__` is a sorted tuple of what the module defines or hands on.
+
+    A module of an internal room may do without.
+    """
     found: dict[str, list[str]] = {}
     for module in modules:
-        if not module.is_public:
+        is_optional = is_internal(module.name) and declared(module.tree) is None
+        if is_optional or not module.is_public:
             continue
         loaded = module.load()
         known = {name for name in declared(module.tree) or () if hasattr(loaded, name)}
@@ -110,26 +137,51 @@ def test_all_equals_what_is_public(modules: list[Module]) -> None:
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
-def test_nobody_imports_what_is_not_public(modules: list[Module]) -> None:
-    """From a public module of ours the others import only what its `__all__` offers."""
-    names = {module.name for module in modules}
-    public = {
-        module.name: (
-            *(declared(module.tree) or ()),
-            *(name.rpartition(".")[2] for name in names if name.rpartition(".")[0] == module.name),
-        )
+def test_modules_import_what_others_offer(modules: list[Module]) -> None:
+    """Modules of ours import no private name, and of a public `__all__` only what it lists."""
+    offered = {
+        module.name: (*listed, *submodules(modules, module.name))
         for module in modules
-        if module.is_public
+        if module.is_public and (listed := declared(module.tree)) is not None
     }
-    found = {module.name: borrowed(module.tree, public) for module in modules}
+    names = {module.name for module in modules}
+    found = {
+        module.name: [
+            name
+            for name in borrowed(module.tree, offered)
+            # A private module of a package is there for the modules next to it.
+            if name not in names
+        ]
+        for module in modules
+    }
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
+def test_names_hide_no_module(modules: list[Module]) -> None:
+    """No package defines a name that is also one of its modules."""
+    found = {
+        module.name: hiding(_defined(module.tree.body), submodules(modules, module.name))
+        for module in modules
+        if module.path.stem == "__init__"
+    }
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_hidden_modules_are_noticed() -> None:
+    """A function with the name of a module next to it is found."""
+    tree = ast.parse("def _registry(): ...\ndef connect(): ...")
+    assert hiding(_defined(tree.body), {"_registry", "abc"}) == ["_registry"]
+
+
 def test_borrowed_names_are_noticed() -> None:
-    """An import of a detail gives a complaint, one of an offered name or of a stranger's not."""
-    public = {"fleeting.types": ("State", "errors")}
-    text = "from fleeting.types import State, DETAIL\nfrom os import sep"
-    assert borrowed(ast.parse(text), public) == ["fleeting.types.DETAIL"]
+    """An unlisted or private name is found; a listed one and a private one of others are not."""
+    offered = {"fleeting.types": ("State", "errors")}
+    text = (
+        "from fleeting.types import State, DETAIL\nfrom fleeting.abc import _hidden\n"
+        "from os import sep, _exit"
+    )
+    wrong = ["fleeting.types.DETAIL", "fleeting.abc._hidden"]
+    assert borrowed(ast.parse(text), offered) == wrong
 
 
 def test_wrong_declarations_are_noticed() -> None:
