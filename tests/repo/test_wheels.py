@@ -1,4 +1,4 @@
-"""What users install is whole: every distribution alone, and the product without our tools."""
+"""Users get complete distributions: each of them alone, and the product without our tools."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -23,7 +24,7 @@ PROJECTS = sorted(
     for pattern in ("fleeting", "taskscaler", "plugins/*")
     for path in ROOT.glob(f"{pattern}/pyproject.toml")
 )
-# Imports each module that can do without an extra, and says which could not be imported.
+# Imports each module that needs no extra, and prints which could not be imported, and why.
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys
 package = importlib.import_module(sys.argv[1])
@@ -41,7 +42,7 @@ print(json.dumps(broken))
 
 
 def uv(*arguments: str | Path, env: Mapping[str, str] | None = None) -> str:
-    """Run uv and return its output; its complaints go to the test's own."""
+    """Run uv and return its output; its errors go to those of the test."""
     return subprocess.run(
         [sys.executable, "-m", "uv", *arguments, "--no-progress"],
         cwd=ROOT,
@@ -59,7 +60,7 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 
 def lacking(names: set[str], package: str) -> list[str]:
-    """Return what a wheel should have and has not."""
+    """Return the parts that a wheel should have and does not have."""
     has_licence = any(re.fullmatch(r"[^/]+\.dist-info/licenses/LICENSE", name) for name in names)
     wanted = [f"{package}/__init__.py", f"{package}/py.typed"]
     return [*(name for name in wanted if name not in names), *(["LICENSE"] * (not has_licence))]
@@ -76,46 +77,50 @@ def package_of(project: Path) -> str:
     return project.name.replace("-", "_")
 
 
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel of every project, straight from its sources."""
+def build(sources: Path, kind: str, folder: Path) -> Path:
+    """Build a project's `wheel` or `sdist` into an empty folder, as `uv build` would."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", folder]
+    subprocess.check_output(command, cwd=sources, stderr=subprocess.PIPE)
+    (built,) = folder.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Build the wheel of every project from its sources; return them by project."""
     folder = tmp_path_factory.mktemp("wheels")
-    for project in PROJECTS:
-        uv("build", "--wheel", "--no-build-isolation", "--out-dir", folder, project)
-    return folder
-
-
-def wheel_of(project: Path, folder: Path) -> Path:
-    """Return the one wheel of a project."""
-    (wheel,) = folder.glob(f"{package_of(project)}-*.whl")
-    return wheel
+    return {project.name: build(project, "wheel", folder / project.name) for project in PROJECTS}
 
 
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
-def test_wheel_is_whole(project: Path, wheels: Path) -> None:
+def test_wheel_is_whole(project: Path, wheels: dict[str, Path]) -> None:
     """The wheel has its package, the mark that it is typed, and the licence."""
-    assert lacking(set(contents(wheel_of(project, wheels))), package_of(project)) == []
+    assert lacking(set(contents(wheels[project.name])), package_of(project)) == []
 
 
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
 def test_source_distribution_gives_the_same_wheel(
-    project: Path, wheels: Path, tmp_path: Path
+    project: Path, wheels: dict[str, Path], tmp_path: Path
 ) -> None:
     """A wheel that is built from the source distribution has the same files, byte for byte."""
-    uv("build", "--no-build-isolation", "--out-dir", tmp_path, project)
-    assert contents(wheel_of(project, tmp_path)) == contents(wheel_of(project, wheels))
+    with tarfile.open(build(project, "sdist", tmp_path / "sdist")) as archive:
+        archive.extractall(tmp_path / "sources", filter="data")
+    (sources,) = (tmp_path / "sources").iterdir()
+    rebuilt = build(sources, "wheel", tmp_path / "wheel")
+    assert contents(rebuilt) == contents(wheels[project.name])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
-def test_wheel_installs_alone(project: Path, wheels: Path, tmp_path: Path) -> None:
-    """In a clean environment, with what it requires and no more, all its modules import."""
+def test_wheel_installs_alone(project: Path, wheels: dict[str, Path], tmp_path: Path) -> None:
+    """In a clean environment, with only what it requires, all its modules import."""
     venv = tmp_path / "venv"
     uv("venv", "--python", sys.executable, venv)
     python = venv / "bin" / "python"
-    # The siblings are offered, not installed: who needs one has to require it.
+    # The siblings are offered, not installed: a distribution that needs one has to require it.
     siblings = tmp_path / "siblings.txt"
-    siblings.write_text("".join(f"{p.name} @ {wheel_of(p, wheels).as_uri()}\n" for p in PROJECTS))
-    uv("pip", "install", "--python", python, "--constraint", siblings, wheel_of(project, wheels))
+    siblings.write_text("".join(f"{p.name} @ {wheels[p.name].as_uri()}\n" for p in PROJECTS))
+    uv("pip", "install", "--python", python, "--constraint", siblings, wheels[project.name])
     uv("pip", "check", "--python", python)
     output = subprocess.check_output(
         [python, "-I", "-c", IMPORT_ALL, package_of(project)], cwd=tmp_path, text=True
@@ -125,17 +130,18 @@ def test_wheel_installs_alone(project: Path, wheels: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
 def test_commands_exist(project: Path) -> None:
-    """Each command that a distribution announces starts and tells its version."""
+    """Each command of a distribution starts and prints its version."""
     scripts = tomllib.loads((project / "pyproject.toml").read_text())["project"].get("scripts", {})
     for script in scripts:
-        told = subprocess.check_output(
+        version = subprocess.check_output(
             [Path(sys.executable).parent / script, "--version"], text=True
         )
-        assert re.search(r"\d+\.\d+", told)
+        assert re.search(r"\d+\.\d+", version)
 
 
+@pytest.mark.long
 def test_product_has_no_tool_and_no_sdk(tmp_path: Path) -> None:
-    """Without the development group there is neither a tool nor what a plugin alone needs."""
+    """Without the development group, no tool and no requirement of a plugin is installed."""
     venv = tmp_path / "venv"
     uv("sync", "--no-dev", env={"UV_PROJECT_ENVIRONMENT": str(venv), "VIRTUAL_ENV": ""})
     listing = json.loads(uv("pip", "list", "--python", venv / "bin" / "python", "--format=json"))

@@ -38,7 +38,8 @@ PATTERNS = [
 # A sentence with a clause as its subject. It starts a text, a paragraph or a comment, or follows
 # another sentence, and ends as a statement before the paragraph does.
 CLAUSE = re.compile(
-    r"""(?:\A|"|\# |\n\s*\n|[.!]["`)]?[\s#]+)((?:What|Who)\s(?:(?!\n\s*\n)[^.?!|"])*\.)(?=[\s"]|\Z)"""
+    r"""(?:\A|"|\# |\n\s*\n|[.!]["`)]?[\s#]+)"""
+    r"""((?:What|Who)\s(?:(?!\n\s*\n)[^.?!|"])*\.)(?=[\s"]|\Z)"""
 )
 
 
