@@ -1,4 +1,4 @@
-"""What holds for every test: a neutral environment, and documentation that is executed.
+"""Gives every test a neutral environment, and executes the documentation as tests.
 
 The conventions for the documentation are in `docs/contributing.md`.
 """
@@ -36,7 +36,7 @@ PRIVATE = re.compile(
     r"(AWS|AZURE|CLOUDSDK|DOCKER|FLEETING|GOOGLE|TASKSCALER)_|SSH_A"
     r"|(COLUMNS|FORCE_COLOR|LINES|NO_COLOR|PYTEST_ADDOPTS)$"
 )
-# Pages about what only Linux has.
+# Pages about features that only Linux has.
 ELSEWHERE = () if sys.platform == "linux" else ("docs/plugins/tutorial.md",)
 FILE_NAME = re.compile(r"<!-- file: (\S+) -->\s*\Z")
 
@@ -68,7 +68,9 @@ def cache_bytecode(patch: pytest.MonkeyPatch) -> None:
 
 
 def write_file(example: Example) -> Path | None:
-    """Write a block that a comment gives a name to that file, and return it if there is one.
+    """Write a block to the file that the comment before it names, and return its path.
+
+    Return None if there is no such comment.
 
     Blocks of the same name follow one another in the file.
     """
@@ -77,7 +79,7 @@ def write_file(example: Example) -> Path | None:
         return None
     path: Path = example.namespace["folder"] / name[1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not what was parsed, which has lost the indentation that all lines share.
+    # The parsed text has lost the indentation that all lines share.
     block = example.document.text[example.region.start : example.region.end]
     lines = "".join(block.splitlines(keepends=True)[1:-1])
     path.write_text(f"{path.read_text()}\n{lines}" if path.exists() else lines)
@@ -106,7 +108,7 @@ def run_python(example: Example) -> None:
 
 
 def run_console(example: Example) -> None:
-    """Run the lines with a prompt, as one script, and compare all that it prints."""
+    """Run the lines with a prompt as one script, and compare its output with the other lines."""
     lines = example.parsed.splitlines()
     script = "\n".join(line[2:] for line in lines if line.startswith(("$ ", "> ")))
     expected = [line.rstrip() for line in lines if not line.startswith(("$ ", "> "))]
@@ -143,14 +145,14 @@ def read_toml(example: Example) -> None:
 
 
 def write_script(example: Example) -> None:
-    """Write a block that is a file, and let it be run."""
+    """Write a block that is a file, and make it executable."""
     path = write_file(example)
     assert path is not None
     path.chmod(0o755)
 
 
 def find_scripts(document: Document) -> Iterator[Region]:
-    """Find the blocks of `sh` that are files; the others are for people only."""
+    """Find the blocks of `sh` that are files; the others are not executed."""
     for region in CodeBlockParser("sh", write_script)(document):
         if FILE_NAME.search(document.text[: region.start]):
             yield region
@@ -158,7 +160,7 @@ def find_scripts(document: Document) -> Iterator[Region]:
 
 def check_config(text: str, *, whole: bool) -> None:
     """Read a block as the operator's file, or as a part of the only runner of one."""
-    # Not above: what is imported there is not seen by the measurement of coverage.
+    # Late, because coverage does not measure modules that a conftest imports.
     from fleeting.types import Severity
     from taskscaler.config import examine_config
 
@@ -167,7 +169,7 @@ def check_config(text: str, *, whole: bool) -> None:
         path.write_text(text if whole else f"[[runners]]\n{text}")
         _, problems = examine_config(path)
     errors = [str(problem) for problem in problems if problem.severity is Severity.ERROR]
-    # A part may leave to another what it is not about.
+    # A part of a file need not name the plugin.
     elsewhere = () if whole else ("runners[0].autoscaler.plugin:",)
     assert [error for error in errors if not error.startswith(elsewhere)] == []
 
@@ -181,14 +183,14 @@ def open_page(namespace: dict[str, Any]) -> None:
 
 
 def close_page(namespace: dict[str, Any]) -> None:
-    """Leave the folder of a page, end what still runs from it, and remove it."""
+    """Leave the folder of a page, kill its processes, and remove it."""
     os.chdir(namespace["before"])
     end_processes(namespace["folder"])
     shutil.rmtree(namespace["folder"])
 
 
 def end_processes(folder: Path) -> None:
-    """Kill the processes that have a folder in their command, and all below them."""
+    """Kill the processes that have a folder in their command, and their children."""
     for process in psutil.process_iter(["cmdline"]):
         if any(str(folder) in word for word in process.info["cmdline"] or ()):
             with suppress(psutil.NoSuchProcess):

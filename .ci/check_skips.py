@@ -1,4 +1,4 @@
-"""Fails if a test was skipped, or failed as expected, without a reason that stands here.
+"""Fails if a test was skipped, or failed as expected, without a reason in the list below.
 
 Usage: check_skips.py REPORT.xml (what pytest writes with --junitxml)
 """
@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 
 # "classname::name" of the test -> why it cannot run in continuous integration.
 UNLIMITED = "a group without a limit cannot be full"
-NO_TOKENS = "AWS knows no token for such a request, so that a repeated one is another one"
+NO_TOKENS = "AWS has no token for such a request, so it cannot recognize a repeated one"
 ALLOWED: dict[str, str] = {
     **{
         f"tests.contract.test_fake_group_contract.TestPlainGroup::{name}[{loop}]": UNLIMITED
@@ -21,15 +21,15 @@ ALLOWED: dict[str, str] = {
     "::test_repeated_operation_adds_nothing": NO_TOKENS,
 }
 ALLOWED["tests.contract.test_local_contract.TestLocal::test_info_names_the_same_group_again"] = (
-    "a group whose instances end with it is another one each time"
+    "the instances of such a group end with it, so it is a different group each time"
 )
-# That such a group refuses what it does not declare, another test of the contract proves.
+# Another test of the contract proves that the group refuses an operation that it does not declare.
 UNDECLARED = "the group does not declare that it can"
 
 
 def main(report: str) -> int:
-    """Print each test that was not run, and return 1 if there is one that should have been."""
-    # The report is our own, from a moment ago.
+    """Print each skipped test, and return 1 if one of them has no reason in the list."""
+    # The report is our own: pytest wrote it just now.
     cases = list(ET.parse(report).iter("testcase"))  # noqa: S314
     unexpected = 0
     for case in cases:

@@ -1,7 +1,7 @@
-"""What the house rules read: the files of the repository and its modules.
+"""The input of the rules: the files of the repository and its modules.
 
-Each rule is a plain function that returns its complaints. A test asserts that
-there are none in the repository, and another one that a bad sample gives some.
+Each rule is a plain function that returns its complaints. One test asserts that there are none in
+the repository, and another one that a bad sample has some.
 """
 
 from __future__ import annotations
@@ -59,15 +59,14 @@ def _files() -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
-def _modules(files: list[Path]) -> list[Module]:
+def _modules(sources: dict[Path, ast.Module]) -> list[Module]:
     modules: list[Module] = []
-    for path in files:
+    for path, tree in sources.items():
         parts = path.relative_to(ROOT).parts
-        if path.suffix != ".py" or "src" not in parts or "tests" in parts:
+        if "src" not in parts or "tests" in parts:
             continue
         dotted = parts[parts.index("src") + 1 :]
         names = [*dotted[:-1], path.stem] if path.stem != "__init__" else list(dotted[:-1])
-        tree = ast.parse(path.read_text(), str(path))
         modules.append(Module(".".join(names), names[0], path, tree))
     return modules
 
@@ -80,7 +79,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def files() -> list[Path]:
-    """Return every file of the repository: what git tracks, or would if it were added."""
+    """Return every file of the repository: those that git tracks, or would after `git add`."""
     return _files()
 
 
@@ -91,6 +90,6 @@ def sources(files: list[Path]) -> dict[Path, ast.Module]:
 
 
 @pytest.fixture(scope="session")
-def modules(files: list[Path]) -> list[Module]:
+def modules(sources: dict[Path, ast.Module]) -> list[Module]:
     """Return the modules of all distributions of the workspace."""
-    return _modules(files)
+    return _modules(sources)

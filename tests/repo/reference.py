@@ -1,4 +1,4 @@
-"""Writes `docs/plugins/reference.md` from the docstrings of what a plugin imports.
+"""Writes `docs/plugins/reference.md` from the docstrings of the modules that a plugin imports.
 
 Usage: uv run python -m tests.repo.reference
 """
@@ -22,13 +22,13 @@ OPENING = """\
 # Reference: what a plugin imports
 
 The docstrings of `fleeting.abc`, `fleeting.types`, `fleeting.errors`, `fleeting.plugin` and
-`fleeting.testing`: the contract in full. This page is made from them and not edited;
-`uv run python -m tests.repo.reference` writes it anew.
+`fleeting.testing`: the contract in full. Do not edit this page;
+`uv run python -m tests.repo.reference` writes it again.
 """
 FENCE = "`" * 3
 LINE = 90
 QUOTE = "'"
-# What a dataclass is told about a field, of which only the default is for readers.
+# The definition of a field of a dataclass, of which only the default is for readers.
 FIELD = re.compile(r"field\((?:default=([^,]+)|default_factory=(\w+))?.*\)")
 # An indented block after a line that ends with two colons, as docstrings have it.
 LITERAL = re.compile(r"::\n\n((?:(?:    .*)?\n)*(?:    .*)(?:\n|\Z))")
@@ -76,11 +76,11 @@ def _anchor(heading: str) -> str:
 
 
 def _public(module: griffe.Object) -> list[griffe.Object]:
-    """Return what a module offers: constants first, then what is its own, as it is told."""
+    """Return the public members of a module: constants, its own names, then names of others."""
     found = [_resolved(module[str(name)]) for name in module.exports or ()]
 
     def place(one: griffe.Object) -> tuple[bool, bool, str, int]:
-        # What it has from another module comes after what is its own.
+        # Names that another module defines come last.
         is_foreign = one.filepath != module.filepath
         return not one.is_attribute, is_foreign, str(one.filepath), one.lineno or 0
 
@@ -102,9 +102,9 @@ def _class(cls: griffe.Class) -> Iterator[str]:
     yield from _code(f"class {cls.name}({bases})" if bases else f"class {cls.name}")
     yield from _text(cls)
     start = cls.members.get("__init__")
-    # A dataclass is made from its attributes.
-    is_told = "dataclass" not in cls.labels
-    if is_told and isinstance(start, griffe.Function) and len(start.parameters) > 1:
+    # The arguments of a dataclass are its attributes.
+    has_own_init = "dataclass" not in cls.labels
+    if has_own_init and isinstance(start, griffe.Function) and len(start.parameters) > 1:
         yield from _code(_signature(start, cls.name))
     attributes = list(_attributes(cls))
     if attributes:
@@ -123,33 +123,33 @@ def _class(cls: griffe.Class) -> Iterator[str]:
 
 def _is_shown(member: griffe.Object | griffe.Alias) -> bool:
     is_public = not member.name.startswith("_") or member.name == "__call__"
-    is_told = member.is_attribute or member.docstring is not None
-    return is_public and is_told and not member.is_alias
+    is_described = member.is_attribute or member.docstring is not None
+    return is_public and is_described and not member.is_alias
 
 
 def _attributes(cls: griffe.Class) -> Iterator[str]:
-    """Yield a line for each attribute, with what the docstring of the class says about it."""
-    said = {one.name: one.description for one in _documented(cls)}
+    """Yield a line for each attribute, with its text from the docstring of the class."""
+    texts = {one.name: one.description for one in _documented(cls)}
     for name, member in cls.members.items():
         if not _is_shown(member) or not isinstance(member, griffe.Attribute):
             continue
-        text = said.pop(name, "") or (member.docstring.value if member.docstring else "")
+        text = texts.pop(name, "") or (member.docstring.value if member.docstring else "")
         if not text and "property" in member.labels:
             continue
         kind = "" if member.annotation is None else f": {member.annotation}"
         yield f"- `{name}{kind}{_default(member)}`" + _after_colon(text)
-    for name, text in said.items():
+    for name, text in texts.items():
         yield f"- `{name}`" + _after_colon(text)
 
 
 def _default(member: griffe.Attribute) -> str:
-    """Return what an attribute is if nothing else is said, in the words of the source."""
+    """Return the default of an attribute, as it is written in the source."""
     if member.value is None or "class-attribute" not in member.labels:
         return ""
-    told = FIELD.fullmatch(str(member.value))
-    if told is None:
+    field = FIELD.fullmatch(str(member.value))
+    if field is None:
         return f" = {member.value}"
-    return f" = {told[2]}()" if told[2] else f" = {told[1]}"
+    return f" = {field[2]}()" if field[2] else f" = {field[1]}"
 
 
 def _documented(cls: griffe.Class) -> Iterator[griffe.DocstringAttribute]:
@@ -184,12 +184,12 @@ def _item(item: griffe.DocstringElement, result: str) -> str:
         name = str(item.annotation)
     text = _flat(item.description)
     if isinstance(item, griffe.DocstringReturn) and str(item.annotation) != result:
-        text = f"{item.annotation}: {text}"  # What stood before a colon was no type.
+        text = f"{item.annotation}: {text}"  # The part before the colon was not a type.
     return f"- `{name}`: {text}" if name else f"- {text}"
 
 
 def _signature(function: griffe.Function, cls: str = "") -> str:
-    """Return the line of a definition, or of a call that makes a class, broken if it is long."""
+    """Return the line of a definition, or of the call of a class, broken if it is long."""
     start = "async def " if "async" in function.labels else "def "
     whole = f"{start}{function.signature()}"
     if cls:

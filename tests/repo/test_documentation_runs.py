@@ -1,4 +1,4 @@
-"""The blocks of the documentation are run, and a wrong one fails."""
+"""The blocks of the documentation are executed, and a wrong one fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FENCE = "`" * 3
 
 
 def run_page(root: Path, folder: Path, *blocks: str) -> subprocess.CompletedProcess[str]:
-    """Run a page of these blocks, each beginning with its language, as the repository would."""
+    """Run a page of these blocks as the repository would; `~~~` stands for a fence."""
     (folder / "examples").mkdir()
     shutil.copy(root / "conftest.py", folder)
     page = folder / "page.md"
@@ -30,7 +30,7 @@ def run_page(root: Path, folder: Path, *blocks: str) -> subprocess.CompletedProc
 
 
 def test_wrong_blocks_fail(root: Path, tmp_path: Path) -> None:
-    """A block that raises, exits, prints or reads otherwise than it says fails the tests."""
+    """A block that raises, exits, prints something else or cannot be read fails the tests."""
     wrong = (
         "~~~python\nassert 1 == 2\n~~~\n",
         "~~~python\nimport anyio\nawait anyio.sleep(0)\nraise ValueError\n~~~\n",
@@ -77,7 +77,7 @@ def test_files_are_written_and_not_executed(root: Path, tmp_path: Path) -> None:
 
 
 def test_processes_of_a_page_end_with_it(root: Path, tmp_path: Path) -> None:
-    """What a failed page has left running from its folder is ended, with all below it."""
+    """Processes that a failed page leaves in its folder are killed, with their children."""
     script = "<!-- file: loop.sh -->\n\n~~~sh\n#!/bin/sh\nsleep 300 &\necho $! >$1\nwait\n~~~\n"
     note = tmp_path / "pid"
     start = (
@@ -93,7 +93,7 @@ def test_processes_of_a_page_end_with_it(root: Path, tmp_path: Path) -> None:
 def test_agents_and_credentials_are_hidden(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the developer's shell holds for other programs does not reach a test."""
+    """Variables that the developer's shell sets for other programs do not reach a test."""
     for name in ("SSH_AUTH_SOCK", "AWS_SECRET_ACCESS_KEY", "NO_COLOR"):
         monkeypatch.setenv(name, "x")
     names = "{'SSH_AUTH_SOCK', 'AWS_SECRET_ACCESS_KEY', 'NO_COLOR'}"

@@ -1,4 +1,4 @@
-"""What a user can set is described where a user looks for it."""
+"""Every key and option that a user can set is described in the documentation."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ OURS = [command for command in COMMANDS if command.name in {"fleeting", "tasksca
 
 
 def spans(texts: Iterable[str]) -> set[str]:
-    """Return what stands in running text as code; blocks are examples, not descriptions."""
+    """Return the code spans of running text; blocks are examples, not descriptions."""
     return {span for text in texts for span in SPAN.findall(FENCE.sub("", text))}
 
 
 def keys(module: ModuleType) -> Iterator[str]:
-    """Yield the keys of what a module decodes strictly: a file that a person wrote."""
+    """Yield the keys of the strict structs of a module, which decode files that users write."""
     for value in vars(module).values():
         if (
             inspect.isclass(value)
@@ -62,7 +62,7 @@ def options(command: click.Command, path: str) -> Iterator[tuple[str, str]]:
 
 
 def undescribed(names: Iterable[str], described: set[str]) -> list[str]:
-    """Return the names that no code span is, or begins with."""
+    """Return the names that are not a code span, nor the beginning of one."""
     known = {re.split(r"[ =,]", span, maxsplit=1)[0] for span in described} | described
     return sorted(set(names) - known)
 
@@ -76,7 +76,7 @@ def main_command(loaded: Any) -> click.Command:
         for value in vars(sys.modules[loaded.__module__]).values()
         if isinstance(value, click.Group)
     ]
-    # Groups of further commands are imported there, too, and stand below the main one.
+    # The module also imports groups of further commands, which are below the main one.
     below = {id(command) for group in commands for command in group.commands.values()}
     main = [command for command in commands if id(command) not in below]
     assert len(main) == 1, f"{loaded.__module__} should have one main click group: {main}"
@@ -95,8 +95,8 @@ def described(files: list[Path], root: Path) -> set[str]:
 
 
 def test_every_key_is_described(modules: list[Module], described: set[str]) -> None:
-    """Each key of a configuration or jobs file stands in the documentation as code."""
-    # No entry point leads to a provider for tests: its keys stand in no file.
+    """Each key of a configuration or jobs file is in the documentation as code."""
+    # A provider for tests has no entry point, so its keys are not in any file.
     read = [module for module in modules if "testing" not in module.name.split(".")]
     missing = {module.name: undescribed(keys(module.load()), described) for module in read}
     assert {name: wanting for name, wanting in missing.items() if wanting} == {}
@@ -106,7 +106,7 @@ def test_every_key_is_described(modules: list[Module], described: set[str]) -> N
 def test_every_option_is_described(
     entry: importlib.metadata.EntryPoint, described: set[str]
 ) -> None:
-    """Each option of each command stands in the documentation as code."""
+    """Each option of each command is in the documentation as code."""
     found = dict(options(main_command(entry.load()), entry.name))
     assert found, f"{entry.name} has no options at all"
     names = [name for _, name in options(main_command(entry.load()), entry.name)]
@@ -114,7 +114,7 @@ def test_every_option_is_described(
 
 
 def test_every_key_of_the_operators_file_has_an_example(root: Path) -> None:
-    """A reader sees each key as it stands in a file."""
+    """Each key of the operator's file is in an example."""
     page = (root / "docs" / "operators" / "config.md").read_text()
     examples = "\n".join(EXAMPLE.findall(page))
     shown = {key for found in SHOWN.findall(examples) for key in found}
@@ -125,7 +125,7 @@ def test_every_key_of_the_operators_file_has_an_example(root: Path) -> None:
 
 
 def test_undescribed_names_are_noticed() -> None:
-    """A key or an option that stands in prose or in a block only is not described."""
+    """A key or an option that is only in prose or in a block is not described."""
     page = "Set `idle_count`, or `--max N`.\nOnly idle_time.\n```toml\ngone = `x`\n```\n`other`"
     described = spans([page])
     names = ["idle_count", "--max", "idle_time", "gone", "other", "x"]
@@ -133,7 +133,7 @@ def test_undescribed_names_are_noticed() -> None:
 
 
 def test_keys_and_options_are_found() -> None:
-    """The fields of strict structs and the options of nested commands are what is looked for."""
+    """The fields of strict structs and the options of nested commands are found."""
 
     class Strict(msgspec.Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
         from_: str

@@ -1,4 +1,4 @@
-"""The tree of errors that a reader sees is the tree that the classes form."""
+"""The tree of errors in a docstring is the tree of the classes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draw(errors: list[type[BaseException]]) -> list[str]:
 
 
 def drawn(docstring: str) -> list[str]:
-    """Return the lines of the drawings in a docstring: a root, and what hangs below it."""
+    """Return the lines of the drawings in a docstring: a root, and the tree below it."""
     lines = docstring.splitlines()
     is_drawn = [line.lstrip().startswith(STROKES) for line in lines]
     follows = [*is_drawn[1:], False]
@@ -65,7 +65,7 @@ def test_drawing_equals_classes(module: ModuleType) -> None:
 
 
 def test_every_public_error_is_in_a_drawing(modules: list[Module]) -> None:
-    """No public exception is defined anywhere but in a module that draws its tree."""
+    """Public exceptions are only defined in modules that draw their tree."""
     strays = [
         f"{module.name}.{error.__name__}"
         for module in modules

@@ -1,4 +1,4 @@
-"""Traps of the layout: names that shadow, tests that say nothing, links that lead nowhere."""
+"""Traps of the layout: names that shadow others, tests without a sentence, dead links."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def shadows(paths: list[Path]) -> list[str]:
     names = Counter(path.name for path in tests if is_test_file(path))
     return [
         *(str(path) for path in tests if path.name == "__init__.py"),
-        *(str(path) for path in tests if set(path.parts[:-1]) & set(PACKAGES[:]) - {path.parts[0]}),
+        *(str(path) for path in tests if set(path.parts[:-1]) & set(PACKAGES) - {path.parts[0]}),
         *(name for name, count in names.items() if count > 1),
     ]
 
 
-def speechless(tree: ast.Module) -> list[str]:
+def undescribed(tree: ast.Module) -> list[str]:
     """Return the tests that do not state in one sentence what they prove."""
     return [
         node.name
@@ -53,14 +53,14 @@ def dead_links(page: Path, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_package_is_no_empty_namespace(package: str) -> None:
-    """The installed package is imported, and not a folder that happens to have its name."""
+def test_package_is_not_a_namespace(package: str) -> None:
+    """The installed package is imported, not a folder that happens to have its name."""
     assert importlib.import_module(package).__file__ is not None
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_version_equals_metadata(package: str) -> None:
-    """The version that the package tells is the one that its distribution has."""
+    """The version of the package is that of its distribution."""
     assert importlib.import_module(package).__version__ == importlib.metadata.version(package)
 
 
@@ -72,7 +72,7 @@ def test_tests_shadow_nothing(files: list[Path], root: Path) -> None:
 def test_every_test_states_a_fact(sources: dict[Path, ast.Module]) -> None:
     """Each test function has a sentence that says what it proves."""
     tests = {str(path): tree for path, tree in sources.items() if is_test_file(path)}
-    found = {path: speechless(tree) for path, tree in tests.items()}
+    found = {path: undescribed(tree) for path, tree in tests.items()}
     assert {path: names for path, names in found.items() if names} == {}
 
 
@@ -90,10 +90,10 @@ def test_shadows_are_noticed() -> None:
     assert len(shadows([Path(name) for name in (*bad, *also)])) == 3
 
 
-def test_speechless_tests_are_noticed() -> None:
-    """A test without a docstring, or with one that is no sentence, is found."""
+def test_undescribed_tests_are_noticed() -> None:
+    """A test without a docstring, or with one that is not a sentence, is found."""
     text = 'def test_a(): ...\nasync def test_b():\n    "works"\ndef test_c():\n    """It is."""'
-    assert speechless(ast.parse(text)) == ["test_a", "test_b"]
+    assert undescribed(ast.parse(text)) == ["test_a", "test_b"]
 
 
 def test_dead_links_are_noticed() -> None:

@@ -62,8 +62,9 @@ def trespasses(
         if not is_ours(imported.partition(".")[0]) or imported.partition(".")[0] == package:
             continue
         module = home(imported, modules)
+        names = public.get(module or "")
         name = imported.rpartition(".")[2]
-        is_offered = module in public and (module == imported or name in public[module])
+        is_offered = names is not None and (module == imported or name in names)
         found += [] if is_offered else [imported]
     return found
 

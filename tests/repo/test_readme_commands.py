@@ -1,4 +1,4 @@
-"""The commands of the README are the ones that continuous integration runs."""
+"""Continuous integration runs the commands of the README."""
 
 from __future__ import annotations
 
@@ -12,18 +12,30 @@ COMMAND = re.compile(r"^(?: {4})?(pip install uv && uv run .*)$", re.MULTILINE)
 
 
 def commands(text: str) -> list[str]:
-    """Return the lines that take a fresh machine to a result, as they are written."""
+    """Return the lines that take a new machine to a result, as they are written."""
     return COMMAND.findall(text)
 
 
-def test_ci_runs_what_the_readme_says(root: Path) -> None:
-    """The script runs exactly the README's two commands, in its order and nothing else."""
+def test_ci_runs_the_commands_of_the_readme(root: Path) -> None:
+    """The script runs exactly the README's two commands, in the same order."""
     written = commands((root / "README.md").read_text())
     assert len(written) == 2
     assert commands((root / ".ci" / "run").read_text()) == written
 
 
+def test_ci_runs_the_long_proofs(root: Path) -> None:
+    """The script selects the tests that are deselected by default."""
+    assert "-m not long" in (root / "pyproject.toml").read_text()
+    assert "PYTEST_ADDOPTS=\"-m '' " in (root / ".ci" / "run").read_text()
+
+
+def test_the_forge_runs_the_script(root: Path) -> None:
+    """The forge's file runs the same script as a contributor, and nothing else."""
+    text = (root / ".gitlab-ci.yml").read_text()
+    assert re.findall(r"^    - (.*)$", text, re.MULTILINE) == [".ci/run"]
+
+
 def test_other_commands_are_noticed() -> None:
-    """A line that differs in an option or is commented out is another line."""
+    """A line with another option, or one in a comment, is another line."""
     assert commands("pip install uv && uv run pytest -x\n") != ["pip install uv && uv run pytest"]
     assert commands("# pip install uv && uv run pytest\n") == []

@@ -1,4 +1,4 @@
-"""The reference for authors of plugins is what the docstrings say."""
+"""The reference for authors of plugins has the text of the docstrings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ("Value", "Wrong", "ask")
 
 @dataclass
 class Value:
-    """What is known.
+    """The known values.
 
     Attributes:
         size: how large,
@@ -52,7 +52,7 @@ async def ask(first: str, *, second: dict[str, int] | None = None, third_and_las
         or no.
 
     Raises:
-        Wrong: nobody knows.
+        Wrong: it is not known.
     """
 
 def unlisted(): ...
@@ -79,7 +79,7 @@ def test_reference_is_up_to_date() -> None:
     assert PAGE.read_text() == rendered, "run: uv run python -m tests.repo.reference"
 
 
-def test_everything_public_is_told() -> None:
+def test_everything_public_is_shown() -> None:
     """Names, defaults, arguments, results, errors and ways to make an error are shown."""
     page = sample()
     for text in (
@@ -91,12 +91,12 @@ def test_everything_public_is_told() -> None:
         "async def ask(\n    first: str,\n    *,\n    second: dict[str, int] | None = None,\n",
         "- `first`: what.\n",
         "- Whether it is so: yes or no.\n",
-        "- `Wrong`: nobody knows.\n",
+        "- `Wrong`: it is not known.\n",
     ):
         assert text in page
 
 
-def test_what_is_private_is_not_told() -> None:
+def test_private_names_are_not_shown() -> None:
     """Neither a private attribute nor a function that is not offered is shown."""
     page = sample()
     assert "hidden" not in page
@@ -104,7 +104,7 @@ def test_what_is_private_is_not_told() -> None:
 
 
 def test_blocks_in_docstrings_are_fenced() -> None:
-    """Code after two colons, and a tree, stand in blocks of their own."""
+    """Code after two colons, and a tree, are in blocks of their own."""
     fence = "`" * 3
     page = sample()
     assert f"Like this:\n\n{fence}toml\n[table]\nkey = 1\n{fence}\n" in page

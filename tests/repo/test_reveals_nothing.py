@@ -1,4 +1,4 @@
-"""The repository names no place that only its author's machine knows."""
+"""No file names a package index, a path on a developer's machine, or a tool of the author."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Each pattern is broken in two, so that this file does not contain what it forbids.
+# Each pattern is broken in two, so that this file does not match them.
 PARTS = (
     ("pythonhosted", r"\.org"),
     (r"pypi\.org/", "simple"),
@@ -35,16 +35,16 @@ FORBIDDEN = re.compile("|".join("".join(parts) for parts in PARTS), re.IGNORECAS
 
 
 def revelations(text: str) -> list[str]:
-    """Return what the text tells and should not."""
+    """Return the parts of the text that it should not have."""
     return [match.group() for match in FORBIDDEN.finditer(text)]
 
 
 def test_files_reveal_nothing(files: list[Path], root: Path) -> None:
-    """No file has in its text or its name a registry host, a private path or its making."""
+    """No file has a registry host, a private path or the name of a tool, in its text or name."""
     found = {
-        str(path.relative_to(root)): told
+        str(path.relative_to(root)): wrong
         for path in files
-        if (told := revelations(f"{path.relative_to(root)}\n{path.read_text(errors='replace')}"))
+        if (wrong := revelations(f"{path.relative_to(root)}\n{path.read_text(errors='replace')}"))
     }
     assert found == {}
 

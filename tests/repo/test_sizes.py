@@ -1,4 +1,4 @@
-"""A file and a function are small enough to be read at one sitting."""
+"""Files and functions are short enough to be read in one go."""
 
 from __future__ import annotations
 

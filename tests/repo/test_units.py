@@ -1,4 +1,4 @@
-"""A length of time says its unit, by its type or by its name."""
+"""A length of time has its unit in its type or in its name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unitless(tree: ast.Module) -> list[str]:
 
 def _says_unit(name: str, annotation: ast.expr | None) -> bool:
     words = set[str]() if annotation is None else _words(annotation)
-    # A deadline may be a point in time as well, and a yes or a no is no time at all.
+    # A deadline may also be a point in time, and a boolean is not a time.
     return bool(words & TYPES) or "bool" in words or ("deadline" in name and "datetime" in words)
 
 
@@ -61,14 +61,14 @@ def _parameters(
         yield owner, argument.arg, argument.annotation
 
 
-def test_times_say_their_unit(modules: list[Module]) -> None:
+def test_times_have_a_unit(modules: list[Module]) -> None:
     """Every public time is a `timedelta` or a `Duration`, or its name ends in `_seconds`."""
     found = {module.name: unitless(module.tree) for module in modules if module.is_public}
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
 def test_unitless_times_are_noticed() -> None:
-    """A bare number gives a complaint wherever it stands; types and names with units do not."""
+    """A bare number gives a complaint in any place; types and names with units do not."""
     bad = """
 def wait(timeout: float, *, poll_interval=1): ...
 class Settings:
