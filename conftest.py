@@ -38,6 +38,8 @@ PRIVATE = re.compile(
 )
 # Pages about features that only Linux has.
 ELSEWHERE = () if sys.platform == "linux" else ("docs/plugins/tutorial.md",)
+# Pages with a block that takes more than ten seconds.
+LONG = ("docs/plugins/testing.md", "docs/plugins/tutorial.md")
 FILE_NAME = re.compile(r"<!-- file: (\S+) -->\s*\Z")
 
 
@@ -65,6 +67,14 @@ def cache_bytecode(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sys, "pycache_prefix", folder)
     patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     patch.setenv("PYTHONPYCACHEPREFIX", folder)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the blocks of long pages as long proofs, before pytest selects by marker."""
+    for item in items:
+        if item.path.as_posix().endswith(LONG):
+            item.add_marker(pytest.mark.long)
 
 
 def write_file(example: Example) -> Path | None:
