@@ -68,7 +68,7 @@ def date_changes(changelog: str, version: str, day: dt.date) -> str:
 
 def build(project: Path, folder: Path) -> None:
     """Build the wheel and the source distribution of a project, without the network."""
-    command = [sys.executable, "-m", "hatchling", "build", "-d", folder]
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
     subprocess.check_output(command, cwd=project, stderr=subprocess.PIPE)
 
 

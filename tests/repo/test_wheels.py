@@ -79,7 +79,7 @@ def package_of(project: Path) -> str:
 
 def build(sources: Path, kind: str, folder: Path) -> Path:
     """Build a project's `wheel` or `sdist` into an empty folder, as `uv build` would."""
-    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", folder]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
     subprocess.check_output(command, cwd=sources, stderr=subprocess.PIPE)
     (built,) = folder.iterdir()
     return built
