@@ -27,13 +27,13 @@ class Module:
 
     Attributes:
         name: as it is imported.
-        package: the top-level package, which is also the distribution's import name.
+        distribution: the main package of the distribution that it belongs to.
         path: its file.
         tree: its syntax.
     """
 
     name: str
-    package: str
+    distribution: str
     path: Path
     tree: ast.Module
 
@@ -67,7 +67,8 @@ def _modules(sources: dict[Path, ast.Module]) -> list[Module]:
             continue
         dotted = parts[parts.index("src") + 1 :]
         names = [*dotted[:-1], path.stem] if path.stem != "__init__" else list(dotted[:-1])
-        modules.append(Module(".".join(names), names[0], path, tree))
+        project = parts[parts.index("src") - 1].replace("-", "_")
+        modules.append(Module(".".join(names), project, path, tree))
     return modules
 
 

@@ -8,7 +8,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.repo.imports import INTERNAL, has_private_part, home, imports, is_internal, is_ours
+from tests.repo.imports import INTERNAL, has_private_part, home, imports, is_internal
 from tests.repo.test_public_names import declared
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ def is_exposed(name: str, public: Iterable[str], doors: set[str]) -> bool:
 def trespasses(
     package: str, tree: ast.Module, public: Mapping[str, list[str]], modules: set[str]
 ) -> list[str]:
-    """Return the imports, by a package, of what another distribution of ours does not offer.
+    """Return the imports of names that another distribution of ours does not offer.
 
     Args:
-        package: the top-level package that imports, or an empty text for a stranger.
+        package: the package of the importing distribution, or an empty text for a stranger.
         tree: the syntax of the importing module.
         public: the modules that may be imported, with their names.
         modules: the names of all modules of ours.
     """
     found: list[str] = []
     for imported in imports(tree, package, is_package=True):
-        if not is_ours(imported.partition(".")[0]) or imported.partition(".")[0] == package:
+        if (top := imported.partition(".")[0]) not in modules or top == package:
             continue
         module = home(imported, modules)
         names = public.get(module or "")
@@ -125,7 +125,7 @@ def test_distributions_import_public_modules_of_others(
 ) -> None:
     """No distribution imports a module or a name of another one that is not on a page."""
     names = {module.name for module in modules}
-    found = {m.name: trespasses(m.package, m.tree, public, names) for m in modules}
+    found = {m.name: trespasses(m.distribution, m.tree, public, names) for m in modules}
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
@@ -201,8 +201,9 @@ import fleeting.local
 import fleeting.abc
 from taskscaler._scaler import Taskscaler
 from . import _own
+import fleeting_plugin_of_the_page
 """
     public = {"fleeting": ["Registry"], "fleeting.abc": []}
-    modules = {*public, "fleeting._config", "fleeting.local", "taskscaler._scaler"}
+    modules = {*public, "fleeting._config", "fleeting.local", "taskscaler", "taskscaler._scaler"}
     found = trespasses("taskscaler", ast.parse(text), public, modules)
     assert found == ["fleeting.hidden", "fleeting._config.decode", "fleeting.local"]
