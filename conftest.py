@@ -52,21 +52,10 @@ def pytest_configure(config: pytest.Config) -> None:
         patch.delenv(name)
     # A pytest that a test starts runs in one process; the cores are busy already.
     patch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "0")
-    if sys.dont_write_bytecode:
-        cache_bytecode(patch)
-
-
-def cache_bytecode(patch: pytest.MonkeyPatch) -> None:
-    """Cache bytecode in a folder that git ignores, although the environment says not to write any.
-
-    Images of containers often say so, and the tests start hundreds of Pythons: each of them would
-    compile all that it imports.
-    """
-    folder = str(ROOT / ".pytest_cache" / "bytecode")
+    # Images of containers often say not to write bytecode, and the tests start hundreds of Pythons:
+    # each of them would compile all that it imports. Git ignores these files.
     patch.setattr(sys, "dont_write_bytecode", False)
-    patch.setattr(sys, "pycache_prefix", folder)
     patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    patch.setenv("PYTHONPYCACHEPREFIX", folder)
 
 
 @pytest.hookimpl(tryfirst=True)

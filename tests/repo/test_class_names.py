@@ -23,7 +23,8 @@ def repeated(trees: Mapping[str, ast.Module]) -> dict[str, list[str]]:
 
 def test_class_names_are_unique(modules: list[Module]) -> None:
     """No two modules of any distribution define classes of the same name."""
-    assert repeated({module.name: module.tree for module in modules}) == {}
+    found = repeated({module.name: module.tree for module in modules})
+    assert not found, "\n".join(f"{name}: {', '.join(homes)}" for name, homes in found.items())
 
 
 def test_repeated_names_are_noticed() -> None:

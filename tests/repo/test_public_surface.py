@@ -69,6 +69,11 @@ def trespasses(
     return found
 
 
+def lines(found: Mapping[str, list[str]]) -> str:
+    """Return complaints in lines, each with the module or the file that it is about."""
+    return "\n".join(f"{place}: {wrong}" for place, listed in found.items() for wrong in listed)
+
+
 @pytest.fixture(scope="module")
 def public(root: Path) -> dict[str, list[str]]:
     """Return what the two pages list."""
@@ -104,7 +109,7 @@ def test_pages_list_what_modules_offer(modules: list[Module], public: dict[str, 
                 *(f"{name} does not exist" for name in missing),
             ]
     assert set(found) == set(public)
-    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert not any(found.values()), lines(found)
 
 
 def test_other_modules_are_private(
@@ -126,7 +131,7 @@ def test_distributions_import_public_modules_of_others(
     """No distribution imports a module or a name of another one that is not on a page."""
     names = {module.name for module in modules}
     found = {m.name: trespasses(m.distribution, m.tree, public, names) for m in modules}
-    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert not any(found.values()), lines(found)
 
 
 def test_strangers_are_shown_public_modules(
@@ -141,7 +146,7 @@ def test_strangers_are_shown_public_modules(
         for tree in shown(place, path):
             wrong = trespasses(package, tree, public, names)
             found.setdefault(str(place), []).extend(wrong)
-    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert not any(found.values()), lines(found)
 
 
 def shown(place: Path, path: Path) -> list[ast.Module]:
