@@ -4,8 +4,7 @@ Usage: uv run python .ci/release.py 1.1.0 [--dry-run]
 
 It writes the version into each `pyproject.toml` and `__init__.py`, dates the unreleased changes in
 CHANGELOG.md, builds wheels and source distributions into `dist/`, commits, and tags `v1.1.0`. With
-`--dry-run` it works on a copy and changes nothing. It never pushes or uploads: it prints the
-commands that do.
+`--dry-run` it works on a copy and changes nothing. It prints the commands that push and upload.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def set_version(project: Path, version: str) -> None:
     """Write the version into the project's own file and into its package.
 
     Raises:
-        ReleaseError: a file does not have exactly one line with a version.
+        ReleaseError: a file does not have one line with a version.
     """
     package = project / "src" / project.name.replace("-", "_") / "__init__.py"
     for path in (project / "pyproject.toml", package):
@@ -140,8 +139,8 @@ def main(arguments: list[str]) -> int:
     except ReleaseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    done = "would be" if options.dry_run else "is"
-    print(*built, f"{options.version} {done} committed and tagged v{options.version}.", sep="\n")
+    done = f"{options.version} {'would be' if options.dry_run else 'is'} committed and tagged."
+    print(*built, done, sep="\n")
     print("To publish it: git push --follow-tags && uv publish dist/*")
     return 0
 
