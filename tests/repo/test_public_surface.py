@@ -109,7 +109,7 @@ def test_pages_list_what_modules_offer(modules: list[Module], public: dict[str, 
                 *(f"{name} does not exist" for name in missing),
             ]
     assert set(found) == set(public)
-    assert not any(found.values()), lines(found)
+    assert lines(found) == ""
 
 
 def test_other_modules_are_private(
@@ -131,7 +131,7 @@ def test_distributions_import_public_modules_of_others(
     """No distribution imports a module or a name of another one that is not on a page."""
     names = {module.name for module in modules}
     found = {m.name: trespasses(m.distribution, m.tree, public, names) for m in modules}
-    assert not any(found.values()), lines(found)
+    assert lines(found) == ""
 
 
 def test_strangers_are_shown_public_modules(
@@ -146,7 +146,7 @@ def test_strangers_are_shown_public_modules(
         for tree in shown(place, path):
             wrong = trespasses(package, tree, public, names)
             found.setdefault(str(place), []).extend(wrong)
-    assert not any(found.values()), lines(found)
+    assert lines(found) == ""
 
 
 def shown(place: Path, path: Path) -> list[ast.Module]:
@@ -156,8 +156,9 @@ def shown(place: Path, path: Path) -> list[ast.Module]:
         texts = BLOCK.findall(path.read_text())
     elif path.name.endswith(".py.template"):
         texts = [PLACEHOLDER.sub("placeholder", path.read_text())]
-    elif path.suffix == ".py" and place.parts[0] == "plugins" and "tests" in place.parts:
-        return [ast.parse(path.read_text())]
+    elif path.suffix == ".py" and "plugins" in place.parts and "tests" in place.parts:
+        # Rigs in `tests/support` may build on inner parts: the machines of one are `local` servers.
+        return [] if "support" in place.parts else [ast.parse(path.read_text())]
     elif path.suffix == ".py" and place.parts[:2] == ("tests", "support"):
         texts = [text for text in constants(ast.parse(path.read_text())) if "import fleet" in text]
     return [tree for text in texts if (tree := parsed(text))]
