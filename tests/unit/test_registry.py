@@ -216,5 +216,5 @@ def test_version_is_part_of_what_is_asked_for(install: Install) -> None:
     registry = Registry()
     for reference in ("nimbus:1", "nimbus:1.2", "nimbus:latest", "example.org/x/nimbus:1.2.3"):
         assert registry.provider(reference).name == "nimbus"
-    with pytest.raises(PluginMismatch, match=r"1\.2\.3, and 'nimbus:2'.*--upgrade nimbus:2"):
+    with pytest.raises(PluginMismatch, match=r"1\.2\.3, but 'nimbus:2'.*--upgrade nimbus:2"):
         registry.provider("nimbus:2")

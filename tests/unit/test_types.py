@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from fleeting import types
+from fleeting.errors import ConfigError
 from fleeting.types import Completed, ConnectInfo, ConnectorSettings, Exit
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 INFO = ConnectInfo(
     id="i-1",
@@ -101,9 +99,25 @@ def test_what_the_operator_said_wins(tmp_path: Path) -> None:
 
 
 def test_missing_key_file(tmp_path: Path) -> None:
-    """A key file that cannot be read is an `OSError` that names it."""
-    with pytest.raises(FileNotFoundError, match="no-key"):
+    """A key file that cannot be read is an error of the configuration that names the file."""
+    with pytest.raises(ConfigError, match=r"key_path: .*no-key cannot be read \(no such file"):
         INFO.with_settings(ConnectorSettings(key_path=tmp_path / "no-key"))
+
+
+def test_key_file_in_a_missing_home() -> None:
+    """A home directory that does not exist is an error of the configuration too."""
+    with pytest.raises(ConfigError, match="there is no such home directory"):
+        ConnectorSettings(key_path=Path("~no-such-user/key")).read_private_key()
+
+
+def test_binary_key_file(tmp_path: Path) -> None:
+    """The message about a file that is not text shows nothing of its content."""
+    key = tmp_path / "key.der"
+    key.write_bytes(b"\x30\x82\xff")
+    with pytest.raises(ConfigError, match="it is not text") as caught:
+        INFO.with_settings(ConnectorSettings(key_path=key))
+    assert "0x" not in str(caught.value)
+    assert caught.value.__context__ is None
 
 
 def test_success_is_status_zero_in_time() -> None:
