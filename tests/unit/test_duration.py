@@ -66,7 +66,7 @@ def test_notation_is_that_of_go(text: str, seconds: float) -> None:
 )
 def test_no_duration(text: str) -> None:
     """A text that is not a duration is refused, and the message has an example."""
-    with pytest.raises(ValueError, match='write for instance "90s"'):
+    with pytest.raises(ValueError, match='write for example "90s"'):
         Duration.parse(text)
 
 
