@@ -148,10 +148,10 @@ async def test_an_unusable_private_key(serve: Callable[..., Any], text: str) -> 
     ("change", "message"),
     [
         ({"internal_address": ""}, "has no address"),
-        ({"username": ""}, "which user"),
-        ({"port": 0}, "port 0"),
-        ({"port": 70000}, "port 70000"),
-        ({"host_keys": ("nonsense",)}, "no public key"),
+        ({"username": ""}, "no username"),
+        ({"port": 0}, "invalid port: 0"),
+        ({"port": 70000}, "invalid port: 70000"),
+        ({"host_keys": ("nonsense",)}, "not a valid public key"),
     ],
 )
 async def test_impossible_wishes(change: dict[str, Any], message: str) -> None:

@@ -132,7 +132,7 @@ async def test_a_lost_connection_is_told(sshd: ConnectInfo) -> None:
 async def test_a_server_without_terminals_says_so(start_sshd: Callable[..., ConnectInfo]) -> None:
     """Where the server permits no terminal there is no shell, and commands go on as ever."""
     async with await SSHConnector().connect(start_sshd("PermitTTY no")) as connection:
-        with pytest.raises(NotSupported, match="gives no terminal"):
+        with pytest.raises(NotSupported, match="refused to open a terminal"):
             async with connection.open_shell(kind="vt100", columns=80, rows=24):
                 pass
         assert (await connection.run("echo on")).stdout == b"on\n"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleeting.connectors._ssh_process import Launch, prepare
+from fleeting.connectors._ssh_bootstrap import Launch, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,8 +95,8 @@ def test_a_command_that_needs_nothing_goes_unchanged() -> None:
 
 @pytest.mark.parametrize("name", ["", "1A", "A B", "A=B", "A\n", "É", "A;B"])
 def test_names_of_variables_are_checked(name: str) -> None:
-    """What cannot be the name of a variable is refused by name."""
-    with pytest.raises(ValueError, match="cannot be the name"):
+    """What not a valid variable name of a variable is refused by name."""
+    with pytest.raises(ValueError, match="not a valid variable name"):
         prepare("true", {name: "x"}, None, announced=False)
 
 

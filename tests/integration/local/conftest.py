@@ -93,8 +93,8 @@ class Local:
 
     def server(self, root: Path) -> int:
         """Return the process id of the server that uses a root."""
-        nursery = min(self.processes(f"_supervisor.py\0{root}"))
-        return self.parent(nursery)
+        supervisor = min(self.processes(f"_supervisor.py\0{root}"))
+        return self.parent(supervisor)
 
 
 @pytest.fixture

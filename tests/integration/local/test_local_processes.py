@@ -121,16 +121,16 @@ async def test_a_killed_server_takes_everything_with_it(local: Local, tmp_path: 
         assert not (tmp_path / "instances").exists()
 
 
-async def test_a_killed_nursery_does_not_save_anything(local: Local, tmp_path: Path) -> None:
-    """Running instances survive the loss of the nursery, new ones fail, and all ends in time."""
+async def test_a_killed_supervisor_does_not_save_anything(local: Local, tmp_path: Path) -> None:
+    """Running instances survive the loss of the supervisor, new ones fail, and all ends in time."""
     async with local.open(root=tmp_path) as group:
         [id] = await local.grow(group)
-        nursery = next(
+        supervisor = next(
             pid
             for pid in local.processes(f"_supervisor.py\0{tmp_path}")
             if local.parent(pid) == local.server(tmp_path)
         )
-        os.kill(nursery, signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
         async with local.connect(group, id) as connection:
             await connection.run("true", check=True)
         [late] = (await group.increase(1, "late")).ids
@@ -150,7 +150,7 @@ async def test_a_stopped_server_is_no_reason_to_wait_for_ever(
         with monkeypatch.context() as patch:
             patch.setattr("fleeting.local._group.REPLY_SECONDS", 0.1)
             for _ in range(2):
-                with pytest.raises(ProviderError, match="has not answered"):
+                with pytest.raises(ProviderError, match="did not answer"):
                     await group.connect_info(id)
         os.kill(server, signal.SIGCONT)
         assert await local.states(group) == {id: State.RUNNING}
@@ -192,7 +192,7 @@ async def test_no_zombies_and_no_files_pile_up(local: Local, tmp_path: Path) -> 
                 await local.reach(group, id, None)
         await local.wait(lambda: len(list(files.iterdir())) == before)
         tree = local.processes(f"_supervisor.py\0{tmp_path}")
-        assert len(tree) == 2  # the nursery and one reaper; a zombie has no command line
+        assert len(tree) == 2  # the supervisor and one reaper; a zombie has no command line
         table = Path("/proc").glob("[0-9]*/stat")  # noqa: ASYNC240 - a test may block
         parents = [path.read_text().rpartition(")")[2].split()[1] for path in table]
         assert sum(int(parent) in tree for parent in parents) == 1
