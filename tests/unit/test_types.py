@@ -17,13 +17,13 @@ INFO = ConnectInfo(
     external_address="198.51.100.1",
     port=2222,
     username="builder",
-    password="hunter2",  # noqa: S106 - it must not be seen in a repr
+    password="hunter2",  # noqa: S106 - it must not appear in a repr
     private_key="-----BEGIN PRIVATE KEY-----",
 )
 
 
 def test_every_value_is_frozen() -> None:
-    """No value can be changed once it is made, so that it can be shared between tasks."""
+    """Values are frozen, so that tasks can share them."""
     values = [getattr(types, name) for name in types.__all__]
     structures = [value for value in values if dataclasses.is_dataclass(value)]
     assert structures
@@ -32,8 +32,8 @@ def test_every_value_is_frozen() -> None:
 
 
 def test_secrets_are_not_shown() -> None:
-    """Neither a password nor a key is in what is printed of the values that hold them."""
-    settings = ConnectorSettings(password="hunter2")  # noqa: S106 - it must not be seen
+    """The `repr` of a value has no password, key or output."""
+    settings = ConnectorSettings(password="hunter2")  # noqa: S106 - it must not appear
     shown = repr(INFO) + repr(settings) + repr(Completed(0, stdout=b"hunter2"))
     assert "hunter2" not in shown
     assert "PRIVATE" not in shown
@@ -55,18 +55,18 @@ def test_address_to_dial(
     prefers_external: bool,  # noqa: FBT001 - a column of the table above
     address: str,
 ) -> None:
-    """The internal address is dialled unless the external one is preferred or alone."""
+    """The internal address is used unless the external one is preferred or the only one."""
     info = ConnectInfo("i-1", "ssh", internal, external, use_external_address=prefers_external)
     assert info.address == address
 
 
-def test_settings_that_say_nothing_change_nothing() -> None:
-    """Empty settings leave what the provider knows as it is."""
+def test_empty_settings_change_nothing() -> None:
+    """Empty settings leave the provider's values unchanged."""
     assert INFO.with_settings(ConnectorSettings()) == INFO
 
 
-def test_what_the_operator_said_wins(tmp_path: Path) -> None:
-    """Each setting replaces what the provider knows, and the key is read from its file."""
+def test_settings_override_the_provider(tmp_path: Path) -> None:
+    """Each setting replaces the provider's value, and the key is read from its file."""
     key = tmp_path / "key"
     key.write_text("the key")
     settings = ConnectorSettings(
