@@ -1,4 +1,4 @@
-"""What ends with a killed process: the manager, the server, the supervisor, a reaper."""
+"""Killed processes: the manager, the server, the supervisor, a reaper, and what ends with each."""
 
 from __future__ import annotations
 

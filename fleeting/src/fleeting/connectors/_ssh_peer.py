@@ -1,4 +1,4 @@
-"""What is known about the other side of an SSH connection: its host key, and why it was lost."""
+"""The other side of an SSH connection: its host key, and why the connection was lost."""
 
 from __future__ import annotations
 

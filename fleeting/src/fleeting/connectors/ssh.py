@@ -9,7 +9,7 @@ Host keys. If the provider knows an instance's keys, the instance must show one 
 them. Otherwise the connector pins the key of the first complete login, for the same
 instance at the same address.
 
-Where to find what:
+Modules:
 
 * this module: time limits, pauses, retries, the number of concurrent handshakes
 * `_ssh_login`: ciphers, keepalive, credentials, host keys

@@ -5,7 +5,7 @@ no root and no sshd. Each instance has a port on 127.0.0.1, keys and a home
 directory of its own. Removing it ends everything that it started. It is not a
 sandbox: commands run as the user who started the manager, with the same access.
 
-Where to find what, from the manager down:
+Modules, from the manager down:
 
 * `_config`, `_check`: the configuration, and what is wrong with it
 * `_group`, `_start`: the manager's side; starts or finds the server, and asks it
