@@ -139,7 +139,7 @@ class PluginConflict(PluginError):
         self.name = name
         self.distributions = tuple(distributions)
         super().__init__(
-            f"the {kind} name {name!r} is registered by {' and by '.join(distributions)}; "
+            f"the {kind} name {name!r} is claimed by {' and by '.join(distributions)}; "
             "uninstall all but one of them"
         )
 

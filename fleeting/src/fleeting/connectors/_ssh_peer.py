@@ -45,4 +45,4 @@ class SSHPeer(asyncssh.SSHClient):
     def raise_if_lost(self) -> None:
         """Raise `ConnectionLost` if the connection is lost."""
         if self.loss is not None:
-            raise ConnectionLost(f"the connection to {self.where} was lost: {self.loss}")
+            raise ConnectionLost(f"the connection to {self.where} is lost: {self.loss}")

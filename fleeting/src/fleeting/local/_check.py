@@ -70,7 +70,7 @@ def _root(config: LocalConfig) -> Iterator[Finding]:
     except RuntimeError:
         yield _error(
             "root",
-            f"plugin_config.root: {config.root} names a user or home directory that does not exist",
+            f"plugin_config.root: {config.root}: there is no such user or home directory",
             "write an absolute path",
         )
         return

@@ -109,7 +109,7 @@ class LocalInstance:
     async def _boot(self, supervisor: MessageWriter) -> ReaperClient:
         await asyncio.sleep(self._settings.boot_delay_seconds)
         if random.random() < self._settings.fail_rate:  # noqa: S311 - not for secrets
-            raise OSError("simulated by fail_rate")
+            raise OSError("fail_rate chose it to fail")
         self._reaper = ReaperClient(supervisor, self._folder, self._environment)
         await asyncio.shield(self._reaper.ready)
         self._listener = await asyncssh.listen(
