@@ -156,7 +156,7 @@ def test_another_version_of_a_plugin_is_an_error(command: Command) -> None:
     done = command.run("config", "check", "other.toml")
     assert (done.returncode, done.stdout) == (2, "")
     assert "error: other.toml: runners[0].autoscaler.plugin_config: " in done.stderr
-    assert "and 'local:99' is asked for; run `fleeting install --upgrade local:99`" in done.stderr
+    assert "but 'local:99' was requested; run `fleeting install --upgrade local:99`" in done.stderr
 
 
 def test_what_is_shown_is_what_was_read(command: Command) -> None:

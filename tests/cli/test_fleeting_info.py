@@ -142,7 +142,7 @@ def test_connector_has_no_keys_of_its_own(plugins: PluginFolder) -> None:
         (["quantum:2"], "broken, local, twice); try `fleeting install quantum:2`"),
         (
             ["local:99"],
-            "in version 1.0.0, and 'local:99' is asked for; run `fleeting install --upgrade",
+            "in version 1.0.0, but 'local:99' was requested; run `fleeting install --upgrade",
         ),
         (["a b"], "'a b' names no plugin"),
         (["broken"], "plugin 'broken' of fleeting-plugin-broken is installed but broken: OSError"),

@@ -122,7 +122,7 @@ def test_what_cannot_be_run_is_told(farm: Farm) -> None:
     key = ("--connector-config", "key_path=/proc/none")
     done = farm.group("run", id, options=(*key, "--", "true"))
     assert done.returncode == 2
-    assert "the key file for instance" in done.stderr
+    assert "connector_config.key_path: /proc/none cannot be read" in done.stderr
 
 
 def test_a_lost_instance_is_told(farm: Farm) -> None:

@@ -458,6 +458,6 @@ async def test_fake_needs_no_pytest() -> None:
 async def test_a_connection_without_terminals_says_so() -> None:
     """A connection that opens no shell says that it never does, which is the default."""
     async with await FakeConnector().connect(ConnectInfo("i-1", "fake")) as connection:
-        with pytest.raises(NotSupported, match="opens no shell"):
+        with pytest.raises(NotSupported, match="does not support terminals"):
             async with connection.open_shell(kind="vt100", columns=80, rows=24):
                 pass

@@ -33,7 +33,7 @@ SSHD = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
 TIMEOUT = timedelta(seconds=30)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     """Run on asyncio, which asyncssh needs."""
     return "asyncio"
@@ -41,7 +41,7 @@ def anyio_backend() -> str:
 
 @dataclass(frozen=True)
 class Keys:
-    """A client's key, and some that a host can show."""
+    """A client's key, and several host keys."""
 
     client: asyncssh.SSHKey
     host: asyncssh.SSHKey
@@ -50,7 +50,7 @@ class Keys:
 
     @property
     def private(self) -> str:
-        """Return the client's private key as a provider gives it."""
+        """Return the client's private key in the format of a provider."""
         return self.client.export_private_key("openssh").decode()
 
     @staticmethod
@@ -61,7 +61,7 @@ class Keys:
 
 @pytest.fixture(scope="session")
 def keys() -> Keys:
-    """Make keys, once for all tests."""
+    """Generate the keys, once for all tests."""
     generate = cast(
         "Callable[[str], asyncssh.SSHKey]",
         asyncssh.generate_private_key,  # pyright: ignore[reportUnknownMemberType] - half typed
@@ -80,9 +80,9 @@ async def _pump(source: Any, sink: Any, *, close: bool) -> None:
 
 
 async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
-    """Do as an SSH server does: give the command to a shell, in a process group of its own."""
+    """Run the command as an SSH server does: in a shell with a process group of its own."""
     early: list[str] = []
-    # asyncssh would give signals to whoever reads the input, and nobody might.
+    # asyncssh would deliver signals only to a reader of the input, which there may not be.
     vars(process)["signal_received"] = early.append
     child = await asyncio.create_subprocess_exec(
         "/bin/sh",
@@ -120,7 +120,7 @@ async def run_in_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
         for other in others:
             other.cancel()
         forward("KILL")
-        vars(child)["_transport"].close()  # asyncio has no other way to let go of the pipes
+        vars(child)["_transport"].close()  # asyncio has no other way to close the pipes
     if status < 0:
         process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
     else:
@@ -150,7 +150,7 @@ class _Watched(asyncssh.SSHServer):
 
 @dataclass
 class Server:
-    """An asyncssh server in this process, and what it sees."""
+    """An asyncssh server in this process, and the state of its connections."""
 
     info: ConnectInfo
     connections: list[asyncssh.SSHServerConnection] = field(
@@ -160,17 +160,17 @@ class Server:
     handling: int = 0
 
     def drop(self) -> None:
-        """Break all connections without a word."""
+        """Break all connections abruptly."""
         for connection in list(self.connections):
             connection.abort()
 
     @property
     def channels(self) -> int:
-        """Return how many channels are open."""
+        """Return the number of open channels."""
         return sum(len(vars(connection)["_channels"]) for connection in self.connections)
 
     async def idle(self, *, connections: int) -> None:
-        """Wait until nothing runs, no channel is open, and so many connections are."""
+        """Wait until no command runs, no channel is open, and this many connections are."""
         async with asyncio.timeout(10):
             while self.channels or self.handling or len(self.connections) != connections:
                 await asyncio.sleep(0.01)
@@ -178,7 +178,7 @@ class Server:
 
 @pytest.fixture
 def serve(keys: Keys) -> Callable[..., Any]:
-    """Return what starts an asyncssh server for the length of a `with` block."""
+    """Return a function that runs an asyncssh server during a `with` block."""
 
     @asynccontextmanager
     async def serving(
@@ -232,11 +232,11 @@ def serve(keys: Keys) -> Callable[..., Any]:
 def start_sshd(
     keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[Callable[..., ConnectInfo]]:
-    """Return what starts OpenSSH's server as the current user; all end with the tests."""
+    """Return a function that starts OpenSSH's server as the current user, until the tests end."""
     if SSHD is None:
         pytest.skip("sshd is not installed (package openssh-server)")
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where it locks itself in when root starts it
+        Path("/run/sshd").mkdir(exist_ok=True)  # required when root runs it
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*lines: str) -> ConnectInfo:
@@ -251,7 +251,7 @@ def start_sshd(
         config.write_text(
             f"Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nPidFile none\n"
             f"AuthorizedKeysFile {authorized}\nStrictModes no\nSubsystem sftp internal-sftp\n"
-            # So that bash does not take this for a login and run somebody's start-up file.
+            # So that bash does not consider this a login and run the user's start-up file.
             "PermitRootLogin yes\nSetEnv SHLVL=9\n" + "".join(f"{line}\n" for line in lines)
         )
         log = (folder / "log").open("wb")
@@ -292,7 +292,7 @@ def sshd(start_sshd: Callable[..., ConnectInfo]) -> ConnectInfo:
 async def connection(
     request: pytest.FixtureRequest, serve: Callable[..., Any]
 ) -> AsyncGenerator[Connection]:
-    """Connect to a server of each make."""
+    """Connect to a server of each kind."""
     if request.param == "openssh":
         info: ConnectInfo = request.getfixturevalue("sshd")
         async with await SSHConnector().connect(info) as connected:

@@ -1,4 +1,4 @@
-"""Making an SSH connection: whom to trust, what to try again, what to leave behind."""
+"""Making an SSH connection: host keys, credentials, retries, cancellation."""
 
 # ruff: noqa: S106 - the passwords here open nothing
 # ruff: noqa: S610 - anyio's `extra` is not Django's
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Keys
 
 pytestmark = pytest.mark.anyio
-SHORT = timedelta(seconds=1)
+SHORT = timedelta(seconds=0.5)
 
 
 @asynccontextmanager
 async def listening(handler: Callable[[SocketStream], Awaitable[None]]) -> AsyncGenerator[int]:
-    """Listen on a port with something that is no SSH server."""
+    """Listen on a port with something that is not an SSH server."""
 
     async def closing(stream: SocketStream) -> None:
         async with stream:
@@ -56,14 +56,14 @@ async def listening(handler: Callable[[SocketStream], Awaitable[None]]) -> Async
         group.cancel_scope.cancel()
 
 
-async def test_through_the_front_door(serve: Callable[..., Any]) -> None:
+async def test_connect_finds_the_connector(serve: Callable[..., Any]) -> None:
     """`fleeting.connect` finds the connector by the protocol's name."""
     async with serve() as server, await fleeting.connect(server.info) as connection:
         assert (await connection.run("echo hello")).stdout == b"hello\n"
 
 
 async def test_the_known_host_key_is_required(serve: Callable[..., Any], keys: Keys) -> None:
-    """An instance that shows another key is refused at once, and gets no credential."""
+    """An instance that shows another key is refused at once, and gets no credentials."""
     async with serve(host_key=keys.other_host) as server:
         info = replace(server.info, host_keys=(keys.public(keys.host),))
         with pytest.raises(HostKeyMismatch, match=r"i-1 at 127\.0\.0\.1.*SHA256:.*SHA256:"):
@@ -72,7 +72,7 @@ async def test_the_known_host_key_is_required(serve: Callable[..., Any], keys: K
 
 
 async def test_one_of_several_known_keys_is_enough(serve: Callable[..., Any], keys: Keys) -> None:
-    """Where the provider knows several keys, any of them will do, of whatever kind."""
+    """If the provider knows several keys, any of them is accepted, of whatever type."""
     async with serve() as server:
         info = replace(server.info, host_keys=(keys.public(keys.rsa_host), *server.info.host_keys))
         async with await SSHConnector().connect(info) as connection:
@@ -82,7 +82,7 @@ async def test_one_of_several_known_keys_is_enough(serve: Callable[..., Any], ke
 async def test_a_connection_tells_the_key_that_was_shown(
     serve: Callable[..., Any], keys: Keys
 ) -> None:
-    """Known or not, it is there in OpenSSH format, to be demanded the next time."""
+    """`host_keys` has the shown key in OpenSSH format, whether or not it was known."""
     async with serve() as server:
         for host_keys in ((), server.info.host_keys):
             info = replace(server.info, host_keys=host_keys)
@@ -91,8 +91,8 @@ async def test_a_connection_tells_the_key_that_was_shown(
                 assert shown.split() == keys.public(keys.host).split()[:2]
 
 
-async def test_another_kind_of_key_is_a_mismatch(serve: Callable[..., Any], keys: Keys) -> None:
-    """A host without a key of the known kind is a wrong host, not one that cannot be talked to."""
+async def test_another_type_of_key_is_a_mismatch(serve: Callable[..., Any], keys: Keys) -> None:
+    """A host without a key of the expected type is a mismatch, not an unsupported server."""
     async with serve() as server:
         with pytest.raises(HostKeyMismatch):
             await SSHConnector().connect(
@@ -101,7 +101,7 @@ async def test_another_kind_of_key_is_a_mismatch(serve: Callable[..., Any], keys
 
 
 async def test_an_unknown_key_is_pinned(serve: Callable[..., Any], keys: Keys) -> None:
-    """Where no key is known, the first must be shown again; another instance has its own."""
+    """If no key is known, the first one is pinned; another instance has its own pin."""
     connector = SSHConnector()
     async with serve() as server:
         info = replace(server.info, host_keys=())
@@ -115,7 +115,7 @@ async def test_an_unknown_key_is_pinned(serve: Callable[..., Any], keys: Keys) -
 
 
 async def test_a_failed_login_pins_nothing(serve: Callable[..., Any], keys: Keys) -> None:
-    """Only a complete login makes a key the expected one."""
+    """Only a complete login pins a key."""
     connector = SSHConnector()
     async with serve(host_key=keys.other_host) as server:
         info = replace(server.info, host_keys=())
@@ -126,7 +126,7 @@ async def test_a_failed_login_pins_nothing(serve: Callable[..., Any], keys: Keys
 
 
 async def test_refused_credentials(serve: Callable[..., Any], keys: Keys) -> None:
-    """A refused key is an error at once, and no secret is in the message."""
+    """Refused credentials are an error at once, without a secret in the message."""
     async with serve() as server:
         stranger = keys.other_host.export_private_key("openssh").decode()
         info = replace(server.info, private_key=stranger, password="sesame")
@@ -138,7 +138,7 @@ async def test_refused_credentials(serve: Callable[..., Any], keys: Keys) -> Non
 
 @pytest.mark.parametrize("text", ["nonsense", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n"])
 async def test_an_unusable_private_key(serve: Callable[..., Any], text: str) -> None:
-    """A private key that is none is a matter of authentication, told at once."""
+    """An unusable private key is an authentication error, without an attempt to connect."""
     async with serve() as server:
         with pytest.raises(AuthenticationFailed, match="private key for instance i-1"):
             await SSHConnector().connect(replace(server.info, private_key=text))
@@ -148,30 +148,30 @@ async def test_an_unusable_private_key(serve: Callable[..., Any], text: str) -> 
     ("change", "message"),
     [
         ({"internal_address": ""}, "has no address"),
-        ({"username": ""}, "which user"),
-        ({"port": 0}, "port 0"),
-        ({"port": 70000}, "port 70000"),
-        ({"host_keys": ("nonsense",)}, "no public key"),
+        ({"username": ""}, "no username"),
+        ({"port": 0}, "invalid port: 0"),
+        ({"port": 70000}, "invalid port: 70000"),
+        ({"host_keys": ("nonsense",)}, "not a valid public key"),
     ],
 )
-async def test_impossible_wishes(change: dict[str, Any], message: str) -> None:
-    """What no connection can be made from is told in a sentence, without trying."""
+async def test_unusable_connect_info(change: dict[str, Any], message: str) -> None:
+    """Connect info that cannot work is refused with a sentence, without an attempt to connect."""
     info = ConnectInfo("i-1", "ssh", "127.0.0.1", port=9, username="ada", timeout=SHORT)
     with pytest.raises(NotSupported, match=message):
         await SSHConnector().connect(replace(info, **change))
 
 
-async def test_nobody_listens() -> None:
-    """An instance that refuses is tried again until the time is up; the error says how often."""
+async def test_a_closed_port() -> None:
+    """Refused connections are tried again until the time is up; the error has the attempts."""
     async with listening(lambda stream: stream.aclose()) as port:
         pass
     info = ConnectInfo("i-1", "ssh", "127.0.0.1", port=port, username="ada", timeout=SHORT)
-    with pytest.raises(Unreachable, match=r"within 1 s \([2-9] attempts\).*connection refused"):
+    with pytest.raises(Unreachable, match=r"within 0\.5 s \([2-9] attempts\).*connection refused"):
         await SSHConnector().connect(info)
 
 
 async def test_a_server_that_never_answers() -> None:
-    """A server that accepts and says nothing costs no more than the given time."""
+    """A server that accepts and sends nothing takes no more than the given time."""
     async with listening(lambda _stream: anyio.sleep_forever()) as port:
         info = ConnectInfo("i-1", "ssh", "127.0.0.1", port=port, username="ada", timeout=SHORT)
         with pytest.raises(Unreachable, match=r"\(1 attempt\).*does not answer"):
@@ -179,7 +179,7 @@ async def test_a_server_that_never_answers() -> None:
 
 
 async def test_a_server_that_never_finishes_its_banner() -> None:
-    """A server that greets for ever, a little at a time, is given up like a silent one."""
+    """A server that never finishes its banner takes no more than the given time."""
 
     async def dribble(stream: SocketStream) -> None:
         try:
@@ -196,7 +196,7 @@ async def test_a_server_that_never_finishes_its_banner() -> None:
 
 
 async def test_a_busy_server_is_tried_again(serve: Callable[..., Any]) -> None:
-    """Connections that are dropped before the login, as a busy sshd does, are made again."""
+    """Connections that a busy sshd drops before the login are tried again."""
     drops = 3
 
     async with serve() as server:
@@ -231,10 +231,10 @@ async def pump(source: SocketStream, sink: SocketStream) -> None:
 
 
 async def test_handshakes_are_bounded() -> None:
-    """However many connections are asked for, eight at most are in the handshake with one host."""
+    """At most eight handshakes with one host are in progress, however many callers there are."""
     inside = most = 0
 
-    async def greet_nobody(stream: SocketStream) -> None:
+    async def stay_silent(stream: SocketStream) -> None:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
@@ -244,7 +244,7 @@ async def test_handshakes_are_bounded() -> None:
         finally:
             inside -= 1
 
-    async with listening(greet_nobody) as port:
+    async with listening(stay_silent) as port:
         info = ConnectInfo("i-1", "ssh", "127.0.0.1", port=port, username="ada", timeout=SHORT)
         connector = SSHConnector()
 
@@ -259,7 +259,7 @@ async def test_handshakes_are_bounded() -> None:
 
 
 async def test_fifty_connections_at_once(start_sshd: Callable[..., ConnectInfo]) -> None:
-    """OpenSSH with its own default limits gives fifty connections to whom asks for them at once."""
+    """OpenSSH with its default limits accepts fifty connections that are requested at once."""
     info, connector = start_sshd(), SSHConnector()
     done: list[bytes] = []
 
@@ -274,7 +274,7 @@ async def test_fifty_connections_at_once(start_sshd: Callable[..., ConnectInfo])
 
 
 async def test_cancelled_connects_leave_nothing(serve: Callable[..., Any]) -> None:
-    """Wherever a connect is cancelled, the server is left with no connection."""
+    """Whenever a connect is cancelled, the server has no connection left."""
     async with serve() as server:
         connector = SSHConnector()
         for turns in range(0, 120, 3):
@@ -283,14 +283,14 @@ async def test_cancelled_connects_leave_nothing(serve: Callable[..., Any]) -> No
                 for _ in range(turns):
                     await anyio.lowlevel.checkpoint()
                 group.cancel_scope.cancel()
-            # One that was made before it could be cancelled has been dropped by this test.
+            # A connection that was made before the cancellation has been dropped by this test.
         assert connector._handshakes._hosts == {}
 
 
 async def test_the_users_own_ssh_is_not_used(
     serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: Keys
 ) -> None:
-    """Neither the agent nor keys, known hosts or configuration in the home are looked at."""
+    """The agent, and keys, known hosts and configuration in the home directory, are not used."""
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     (home / ".ssh" / "id_ed25519").write_text(keys.private)
@@ -318,7 +318,7 @@ async def test_the_users_own_ssh_is_not_used(
 
 
 async def test_a_dead_peer_is_noticed(serve: Callable[..., Any]) -> None:
-    """A connection through which nothing comes any more is lost after a few keepalives."""
+    """A connection that no longer delivers anything is lost after a few keepalives."""
     cut = False
 
     async with serve() as server:
@@ -343,15 +343,15 @@ async def test_a_dead_peer_is_noticed(serve: Callable[..., Any]) -> None:
                     await connection.run("true")
 
 
-def test_trio_is_told_so() -> None:
-    """On another event loop than asyncio's, the connector says which one it needs."""
+def test_trio_is_refused() -> None:
+    """On another event loop than asyncio's, the error says which one is needed."""
     info = ConnectInfo("i-1", "ssh", "127.0.0.1", username="ada")
     with pytest.raises(NotSupported, match="asyncio"):
         anyio.run(SSHConnector().connect, info, backend="trio")
 
 
 def test_loading_the_connector_is_cheap() -> None:
-    """Finding the connector imports no asyncssh."""
+    """Finding the connector does not import asyncssh."""
     script = (
         "import sys, fleeting._registry as r; r.Registry().connector('ssh'); "
         "sys.exit('asyncssh' in sys.modules)"
@@ -380,7 +380,7 @@ EXPECTED: dict[str, type[ConnectorError]] = {
 
 @pytest.mark.parametrize("kind", [asyncssh.Error, *_foreign_errors(asyncssh.Error)])
 def test_every_foreign_error_is_translated(kind: type[asyncssh.Error]) -> None:
-    """No error of asyncssh's is unknown at the border, and each keeps its meaning."""
+    """Every exception of asyncssh is translated, and keeps its meaning."""
     error = kind.__new__(kind)
     Exception.__init__(error, "the reason")
     assert isinstance(error, FOREIGN)

@@ -1,4 +1,4 @@
-"""A shell on a terminal of the instance, over SSH: OpenSSH's server and that of `local`."""
+"""A shell on a terminal of the instance, over SSH: with OpenSSH's server and that of `local`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from fleeting.types import Exit, GroupSettings, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
-    from pathlib import Path
 
     from fleeting.abc import Connection, Process, Terminal
     from fleeting.types import ConnectInfo
@@ -27,26 +26,34 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["local", "openssh"])
-async def reached(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Connection]:
-    """Connect to a server of each make that has terminals."""
-    if request.param == "openssh":
-        info: ConnectInfo = request.getfixturevalue("sshd")
-        async with await SSHConnector().connect(info) as connection:
-            yield connection
-        return
-    async with LocalProvider().open(LocalConfig(root=tmp_path), GroupSettings()) as group:
+@pytest.fixture(scope="module")
+async def local_info() -> AsyncGenerator[ConnectInfo]:
+    """Start one instance of the provider `local` for all tests of this file."""
+    async with LocalProvider().open(LocalConfig(), GroupSettings()) as group:
         await group.increase(1, "one")
         with anyio.fail_after(30):
             while (one := (await group.update()).instances[0]).state is not State.RUNNING:
                 await anyio.sleep(0.01)
-        async with await fleeting.connect(await group.connect_info(one.id)) as connection:
-            yield connection
+        yield await group.connect_info(one.id)
+
+
+@pytest.fixture(params=["local_info", "sshd"])
+def info(request: pytest.FixtureRequest) -> ConnectInfo:
+    """Return each kind of server that has terminals."""
+    found: ConnectInfo = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+async def reached(info: ConnectInfo) -> AsyncGenerator[Connection]:
+    """Connect to the server."""
+    async with await fleeting.connect(info) as connection:
+        yield connection
 
 
 @asynccontextmanager
 async def shell_on(connection: Connection) -> AsyncGenerator[Terminal]:
-    """Open a shell that is ready for what is typed."""
+    """Open a shell that is ready for input."""
     async with connection.open_shell(kind="vt100", columns=91, rows=23) as shell:
         await type_line(shell, "PS1= PS2= PROMPT_COMMAND= ENV= && echo re''ady")
         await seen(shell, "ready\r\n")
@@ -54,12 +61,12 @@ async def shell_on(connection: Connection) -> AsyncGenerator[Terminal]:
 
 
 async def type_line(shell: Terminal, line: str) -> None:
-    """Press the keys of a line."""
+    """Type a line, and press Enter."""
     await shell.stdin.send(line.encode() + b"\r")
 
 
 async def seen(process: Process, text: str) -> str:
-    """Read what is shown until there is some text in it."""
+    """Read the output until it contains a text."""
     shown = ""
     with anyio.move_on_after(30):
         while not shown or text not in shown:
@@ -69,7 +76,7 @@ async def seen(process: Process, text: str) -> str:
 
 
 async def number_after(process: Process, word: str) -> int:
-    """Return the number that stands between a word that is shown and a period."""
+    """Return the number between a word in the output and a period."""
     text = await seen(process, word)
     while not (match := re.search(rf"{word}(\d+) \.", text)):
         text += await seen(process, "")
@@ -77,7 +84,7 @@ async def number_after(process: Process, word: str) -> int:
 
 
 async def test_a_shell_has_a_terminal(reached: Connection) -> None:
-    """It is of the size and the kind that were asked for, follows the window, and tells its end."""
+    """The terminal has the requested size and type, can be resized, and reports the shell's end."""
     async with shell_on(reached) as shell:
         await type_line(shell, "stty size; echo $TERM; test -t 0 -a -t 1 -a -t 2 && echo o''n")
         text = await seen(shell, "on\r\n")
@@ -93,7 +100,7 @@ async def test_a_shell_has_a_terminal(reached: Connection) -> None:
 
 
 async def test_a_typed_interrupt_reaches_the_command(reached: Connection) -> None:
-    """Ctrl-C ends what runs on the terminal, and not the shell."""
+    """Ctrl-C ends the command on the terminal, and not the shell."""
     async with shell_on(reached) as shell:
         # A shell that is about to start a command may lose an interrupt.
         await type_line(shell, "sh -c 'echo st\"\"arted; exec sleep 1000'")
@@ -104,7 +111,7 @@ async def test_a_typed_interrupt_reaches_the_command(reached: Connection) -> Non
 
 
 async def test_leaving_hangs_up(reached: Connection) -> None:
-    """A shell that is left ends, and what runs on its terminal with it; others go on."""
+    """Leaving ends the shell and the command on its terminal, and no others."""
     async with shell_on(reached) as shell:
         await type_line(shell, "exec sh -c 'echo pi\"\"d $$ .; exec sleep 1000'")
         pid = await number_after(shell, "pid ")
@@ -114,8 +121,8 @@ async def test_leaving_hangs_up(reached: Connection) -> None:
     assert (await reached.run("echo on")).stdout == b"on\n"
 
 
-async def test_a_lost_connection_is_told(sshd: ConnectInfo) -> None:
-    """A shell whose connection breaks has no end that anybody knows."""
+async def test_a_lost_connection_is_an_error(sshd: ConnectInfo) -> None:
+    """If the connection breaks, waiting for the shell raises `ConnectionLost`."""
     connection = await SSHConnector().connect(sshd)
     async with connection, shell_on(connection) as shell:
         await type_line(shell, "echo par''ent $PPID .")
@@ -130,9 +137,9 @@ async def test_a_lost_connection_is_told(sshd: ConnectInfo) -> None:
 
 
 async def test_a_server_without_terminals_says_so(start_sshd: Callable[..., ConnectInfo]) -> None:
-    """Where the server permits no terminal there is no shell, and commands go on as ever."""
+    """If the server permits no terminals, opening a shell fails, and commands still work."""
     async with await SSHConnector().connect(start_sshd("PermitTTY no")) as connection:
-        with pytest.raises(NotSupported, match="gives no terminal"):
+        with pytest.raises(NotSupported, match="refused to open a terminal"):
             async with connection.open_shell(kind="vt100", columns=80, rows=24):
                 pass
         assert (await connection.run("echo on")).stdout == b"on\n"

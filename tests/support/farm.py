@@ -1,4 +1,4 @@
-"""The real `fleeting` command, and a real group of instances that outlive it."""
+"""The real `fleeting` command, and a persistent group of real instances."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from own_terminal import Terminal
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-# Long enough for a slow machine; nothing that goes well waits for it.
+# Long enough for a slow machine; a passing test does not wait for it.
 DEADLINE_SECONDS = 60
 
 
@@ -55,7 +55,7 @@ class Farm:
         return {**os.environ, "FLEETING_LOCK_DIR": str(self.locks)}
 
     def run(self, *words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run the command, with these words alone, to its end."""
+        """Run the command with these arguments to its end."""
         return subprocess.run(
             [self.program, *words],
             cwd=self.folder,
@@ -74,7 +74,7 @@ class Farm:
         return self.run("group", subcommand, *words, *self.named, *options, stdin=stdin)
 
     def start(self, subcommand: str, *words: str) -> subprocess.Popen[str]:
-        """Start a command on the group, whose output comes through pipes."""
+        """Start a command on the group, with pipes as its streams."""
         process = subprocess.Popen(
             [self.program, "group", subcommand, *words],
             cwd=self.folder,
@@ -90,7 +90,7 @@ class Farm:
     def terminal(
         self, subcommand: str, *words: str, environment: Mapping[str, str] | None = None
     ) -> Terminal:
-        """Start a command on the group on a terminal of its own, with more variables."""
+        """Start a command on the group on a terminal of its own, with additional variables."""
         arguments = ("group", subcommand, *words, *self.named)
         variables = {**self.environment, "TERM": "xterm", **(environment or {})}
         terminal = Terminal(self.program, arguments, self.folder, environment=variables)
@@ -98,13 +98,13 @@ class Farm:
         return terminal
 
     def grow(self, count: int) -> list[str]:
-        """Add instances that run, and return the ids of all."""
+        """Add instances, wait until they run, and return the ids of all."""
         completed = self.group("increase", str(count), "--wait")
         assert completed.returncode == 0, completed.stderr
         return self.ids()
 
     def status(self) -> dict[str, Any]:
-        """Return what the group says."""
+        """Return the status of the group."""
         found: dict[str, Any] = json.loads(self.group("status", "--json").stdout)
         return found
 
@@ -114,7 +114,7 @@ class Farm:
         return [one["id"] for one in instances if one["state"] != "deleting"]
 
     def close(self) -> None:
-        """Remove every instance, with which the server ends, and what a test has left running."""
+        """End the processes that a test left, and remove every instance, which ends the server."""
         for terminal in self._terminals:
             terminal.close()
         for process in self._started:
@@ -137,11 +137,11 @@ class Prepared(FakeProvider):
     @override
     @asynccontextmanager
     async def open(self, config: object, settings: object) -> AsyncGenerator[FakeInstanceGroup]:
-        # As a real one may, which has tasks of its own while it is open.
+        # A real group can have tasks of its own while it is open.
         async with anyio.create_task_group():
             yield self.group
 
 
 def target(group: FakeInstanceGroup) -> Target:
-    """Return the name of a group that is there already."""
+    """Return a target that is the given group."""
     return Target("plugin fake", Prepared(group), None, GroupSettings(), "--plugin fake")

@@ -122,7 +122,7 @@ def test_unknown_keys_of_others_are_left_alone() -> None:
         ),
         (
             {"wait": "20"},
-            'a.toml: wait: \'20\' is no duration: write for instance "90s", "20m" or "1h30m"',
+            'a.toml: wait: \'20\' is not a duration; write for example "90s", "20m" or "1h30m"',
         ),
         ({"root": 7}, "a.toml: root: expected a path in quotes, got the integer 7"),
     ],

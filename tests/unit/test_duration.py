@@ -65,14 +65,14 @@ def test_notation_is_that_of_go(text: str, seconds: float) -> None:
     "text", ["", "-", "5", "s", "5 m", "1h 30m", "1d", "1e3s", "--1s", "1.2.3s", ".s", "\u0663s"]
 )
 def test_no_duration(text: str) -> None:
-    """What is no duration is refused, with an example of one."""
-    with pytest.raises(ValueError, match='write for instance "90s"'):
+    """A text that is not a duration is refused, and the message has an example."""
+    with pytest.raises(ValueError, match='write for example "90s"'):
         Duration.parse(text)
 
 
 def test_too_long() -> None:
     """A number that no `timedelta` can hold is refused in words, not as an overflow."""
-    with pytest.raises(ValueError, match="longer than a duration can be"):
+    with pytest.raises(ValueError, match="longer than the longest supported duration"):
         Duration.parse("9" * 40 + "h")
 
 

@@ -81,7 +81,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             "autoscaler.capacity_per_instance: 1000001 is more than 1000000",
         ),
         (job(script='["a\\u0000b"]'), "jobs[0].script: a NUL"),
-        (job(timeout='"soon"'), "jobs[0].timeout: 'soon' is no duration"),
+        (job(timeout='"soon"'), "jobs[0].timeout: 'soon' is not a duration"),
         (job(timeout='"-1s"'), "jobs[0].timeout: '-1s' is too short"),
         (job(count="0"), "jobs[0].count: 0 is not 1 or more"),
         (job(retries="-1"), "jobs[0].retries: -1 is not 0 or more"),

@@ -1,4 +1,4 @@
-"""Which host keys are remembered."""
+"""Pinned host keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fleeting.connectors._pins import Pins
 
 
 def test_the_first_key_stays() -> None:
-    """Another key for the same instance at the same address is noticed, and changes nothing."""
+    """Another key for the same instance at the same address is refused and not pinned."""
     pins = Pins(2)
     assert pins.find("h", 22, "i") is None
     assert pins.keep("h", 22, "i", "first")
@@ -16,8 +16,8 @@ def test_the_first_key_stays() -> None:
     assert pins.find("h", 22, "successor") is None
 
 
-def test_only_the_newest_hosts_are_remembered() -> None:
-    """The host that was not connected to for the longest time is forgotten first."""
+def test_the_least_recently_used_pin_is_dropped() -> None:
+    """When there are too many pins, the least recently used one is dropped."""
     pins = Pins(2)
     pins.keep("h", 22, "a", "key a")
     pins.keep("h", 22, "b", "key b")

@@ -42,7 +42,7 @@ Install: TypeAlias = "Callable[..., None]"
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Return what installs a distribution with one plugin in it, for this test only."""
+    """Return a function that installs a distribution with one plugin, for this test only."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
 
     def install(
@@ -72,7 +72,7 @@ def test_listing_imports_nothing(install: Install) -> None:
 
 
 def test_provider_by_name(install: Install) -> None:
-    """A provider is imported when it is asked for, and only once."""
+    """A provider is imported when it is requested, and only once."""
     install("nimbus", PROVIDER.format(name="nimbus"))
     registry = Registry()
     provider = registry.provider("nimbus")
@@ -81,7 +81,7 @@ def test_provider_by_name(install: Install) -> None:
 
 
 def test_connector_by_protocol(install: Install) -> None:
-    """A connector is found by its protocol, and only once made."""
+    """A connector is found by its protocol, and created only once."""
     install("fake", CONNECTOR, group="fleeting.connectors")
     registry = Registry()
     assert "fake" in [entry.name for entry in registry.connectors()]
@@ -91,7 +91,7 @@ def test_connector_by_protocol(install: Install) -> None:
 
 
 def test_unknown_name(install: Install) -> None:
-    """A name that nothing has is answered with the names there are, and how to install it."""
+    """The error for an unknown name lists the installed names, and says how to install it."""
     install("nimbus", PROVIDER.format(name="nimbus"))
     with pytest.raises(PluginNotFound, match=r"`fleeting install nimbsu`") as caught:
         Registry().provider("nimbsu")
@@ -101,7 +101,7 @@ def test_unknown_name(install: Install) -> None:
 
 
 def test_conflict(install: Install) -> None:
-    """A name that two distributions claim is refused, naming both; neither is imported."""
+    """A name that two distributions register is refused, naming both; neither is imported."""
     install("nimbus", "raise RuntimeError('imported')")
     install("nimbus", "raise RuntimeError('imported')", distribution="nimbus-fork")
     with pytest.raises(PluginConflict) as caught:
@@ -139,7 +139,7 @@ BROKEN = {
     "exits": ("import sys; sys.exit('no Windows here')", "SystemExit: no Windows here"),
     "has no hook": ("", "registers no provider named 'broken'"),
     "has another name": (PROVIDER.format(name="other"), "registers no provider named 'broken'"),
-    "is no provider": (
+    "is not a provider": (
         "from fleeting.plugin import hookimpl\n@hookimpl\ndef fleeting_provider(): return 7",
         "registers no provider named 'broken'",
     ),
@@ -154,7 +154,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_plugin(install: Install, how: str) -> None:
-    """A broken plugin is reported in one line with its distribution, and hurts no other."""
+    """A broken plugin is reported in one line with its distribution; others still work."""
     source, reason = BROKEN[how]
     install("broken", source)
     install("nimbus", PROVIDER.format(name="nimbus"))
@@ -170,7 +170,7 @@ def test_broken_plugin(install: Install, how: str) -> None:
 def test_metadata_is_read_as_the_standard_library_reads_it(install: Install) -> None:
     """Every entry point of every group is found, with the same names and versions."""
     install("mine", "")
-    install("spaced", "", group=" fleeting ")  # To the library that is another group.
+    install("spaced", "", group=" fleeting ")  # To the library, that is another group.
     points = importlib.metadata.entry_points()
     assert points.groups
     for group in points.groups:
@@ -184,7 +184,7 @@ def test_metadata_is_read_as_the_standard_library_reads_it(install: Install) -> 
 def test_first_distribution_on_the_path_hides_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two versions of a distribution only the one that would be imported counts."""
+    """Of two versions of a distribution, only the one that Python imports counts."""
     for folder, version in (("first", "2.0"), ("second", "1.0")):
         metadata = tmp_path / folder / f"Some.Plugin-{version}.dist-info"
         metadata.mkdir(parents=True)
@@ -210,11 +210,11 @@ def test_archives_on_the_path_are_left_to_the_standard_library(
     assert entry_points("fleeting") == [PluginEntry("zipped", "zipped", "1.0")]
 
 
-def test_version_is_part_of_what_is_asked_for(install: Install) -> None:
-    """A version that is installed is found as GitLab writes it, and another one is not."""
+def test_a_reference_can_have_a_version(install: Install) -> None:
+    """The installed version is found in GitLab's notation, and another one is refused."""
     install("nimbus", PROVIDER.format(name="nimbus"))
     registry = Registry()
     for reference in ("nimbus:1", "nimbus:1.2", "nimbus:latest", "example.org/x/nimbus:1.2.3"):
         assert registry.provider(reference).name == "nimbus"
-    with pytest.raises(PluginMismatch, match=r"1\.2\.3, and 'nimbus:2'.*--upgrade nimbus:2"):
+    with pytest.raises(PluginMismatch, match=r"1\.2\.3, but 'nimbus:2'.*--upgrade nimbus:2"):
         registry.provider("nimbus:2")

@@ -36,7 +36,7 @@ async def _never_ends(command: Command) -> int:
 
 
 async def test_output_is_kept() -> None:
-    """Without anything else being said, both outputs and the exit status come back."""
+    """By default, both outputs and the exit status are returned."""
 
     async def both(command: Command) -> int:
         await command.stdout.send(b"out")
@@ -48,8 +48,8 @@ async def test_output_is_kept() -> None:
     assert not completed.succeeded
 
 
-async def test_signal_is_no_status() -> None:
-    """A command that a signal ended has that signal and no status."""
+async def test_signal_is_not_a_status() -> None:
+    """A command that a signal ended has the signal's name instead of a status."""
 
     async def killed(_: Command) -> Exit:
         await anyio.lowlevel.checkpoint()
@@ -59,7 +59,7 @@ async def test_signal_is_no_status() -> None:
 
 
 async def test_input_is_fed() -> None:
-    """Input comes from bytes or, piece by piece, from an iterator; by default there is none."""
+    """Input is bytes or an iterator of bytes; by default there is none."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b"one ", b"", b"two"):
@@ -73,7 +73,7 @@ async def test_input_is_fed() -> None:
 
 
 async def test_endless_input_is_not_waited_for() -> None:
-    """A command that ends without reading its input ends the run, as `head` does."""
+    """The run ends with the command, although its input is not read."""
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
@@ -124,7 +124,7 @@ async def test_capture_is_limited() -> None:
 
 @pytest.mark.parametrize("seconds", [0.05, 0])
 async def test_time_runs_out(seconds: float) -> None:
-    """A command whose time is up is ended, and the result says so; no time at all is a time."""
+    """A command is ended after its timeout, also after one of zero, and the result says so."""
     connection = await _connect(_never_ends)
     completed = await connection.run("make", timeout=timedelta(seconds=seconds))
     assert completed.timed_out
@@ -133,7 +133,7 @@ async def test_time_runs_out(seconds: float) -> None:
 
 
 async def test_lost_connection_is_an_error() -> None:
-    """When the connection breaks in the middle, that is an error and never a status."""
+    """If the connection breaks meanwhile, that is an error and never a status."""
     connection = await _connect(_never_ends)
 
     async def cut(_: bytes) -> None:
@@ -146,8 +146,8 @@ async def test_lost_connection_is_an_error() -> None:
         await connection.run("true")
 
 
-async def test_failing_sink_is_seen_as_it_is() -> None:
-    """What a sink raises ends the command and reaches the caller as it is, not in a group."""
+async def test_failing_sink_is_not_wrapped() -> None:
+    """An exception of a sink ends the command and is raised, not in an exception group."""
 
     class Full:
         def write(self, data: bytes) -> None:
@@ -158,7 +158,7 @@ async def test_failing_sink_is_seen_as_it_is() -> None:
 
 
 async def test_background_process_does_not_hold_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run ends with its command, though something else keeps its output open in silence."""
+    """The run ends with its command, although another process keeps its output open."""
     monkeypatch.setattr(_run, "SILENCE_SECONDS", 0.01)
     kept: list[Closable] = []
 
@@ -175,7 +175,7 @@ async def test_background_process_does_not_hold_the_run(monkeypatch: pytest.Monk
             end.close()
 
 
-async def test_wrong_variable_is_refused() -> None:
-    """A name that no variable can have is a `ValueError` before anything runs."""
+async def test_invalid_variable_is_refused() -> None:
+    """An invalid name of a variable is a `ValueError` before anything runs."""
     with pytest.raises(ValueError, match="'A-B' cannot name a variable"):
         await (await _connect()).run("true", env={"A-B": "1"})

@@ -1,4 +1,4 @@
-"""How a command's environment gets past a login shell of any kind."""
+"""How a command's environment passes through any login shell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleeting.connectors._ssh_process import Launch, prepare
+from fleeting.connectors._ssh_bootstrap import Launch, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def _line(launch: Launch) -> str:
 
 @pytest.mark.parametrize("shell", LOGIN_SHELLS)
 def test_any_login_shell_starts_the_command(shell: str, tmp_path: Path) -> None:
-    """Whatever the login shell is, value, folder and the command's own input arrive unchanged."""
+    """With any login shell, value, directory and the command's own input arrive unchanged."""
     launch = prepare(PRINT, {"VALUE": EVERY_BYTE}, str(tmp_path), announced=False)
     done = subprocess.run(
         [*_installed(shell), "-c", _line(launch)],
@@ -70,8 +70,8 @@ def test_any_system_shell_runs_the_script(shell: str, tmp_path: Path) -> None:
     )
 
 
-def test_a_header_that_breaks_off_starts_nothing(tmp_path: Path) -> None:
-    """Whatever part of the header arrives before the input ends, no command is started."""
+def test_an_incomplete_header_starts_nothing(tmp_path: Path) -> None:
+    """If the input ends within the header, the command is not started."""
     launch = prepare(f"touch {tmp_path}/started", {"A": "x\ny"}, None, announced=False)
     for length in range(0, len(launch.header), 7):
         done = subprocess.run(
@@ -81,22 +81,22 @@ def test_a_header_that_breaks_off_starts_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_line_tells_nothing() -> None:
-    """No part of environment, folder or command is on the line that others can read."""
+def test_the_command_line_has_no_secret() -> None:
+    """The command line, which others can read, has no part of environment, directory or command."""
     launch = prepare("echo secret", {"SECRET": "secret"}, "/secret", announced=True)
     assert "secret" not in _line(launch).lower()
 
 
-def test_a_command_that_needs_nothing_goes_unchanged() -> None:
-    """Without environment and folder, the command line is sent as it is."""
+def test_a_plain_command_is_sent_unchanged() -> None:
+    """Without environment and directory, the command line is sent unchanged."""
     launch = prepare("echo 'a' | wc", {}, None, announced=False)
     assert (launch.line, launch.header) == ("echo 'a' | wc", b"")
 
 
 @pytest.mark.parametrize("name", ["", "1A", "A B", "A=B", "A\n", "É", "A;B"])
 def test_names_of_variables_are_checked(name: str) -> None:
-    """What cannot be the name of a variable is refused by name."""
-    with pytest.raises(ValueError, match="cannot be the name"):
+    """An invalid name of a variable is refused, and the message has the name."""
+    with pytest.raises(ValueError, match="not a valid variable name"):
         prepare("true", {name: "x"}, None, announced=False)
 
 
@@ -104,6 +104,6 @@ def test_names_of_variables_are_checked(name: str) -> None:
     ("command", "value", "cwd"), [("a\0", "b", "c"), ("a", "b\0", "c"), ("a", "b", "c\0")]
 )
 def test_nul_is_refused(command: str, value: str, cwd: str) -> None:
-    """A NUL, which no command line, variable or path can hold, is refused."""
+    """A NUL, which is impossible in a command line, variable or path, is refused."""
     with pytest.raises(ValueError, match="NUL"):
         prepare(command, {"A": value}, cwd, announced=False)

@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from fleeting import types
+from fleeting.errors import ConfigError
 from fleeting.types import Completed, ConnectInfo, ConnectorSettings, Exit
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 INFO = ConnectInfo(
     id="i-1",
@@ -19,13 +17,13 @@ INFO = ConnectInfo(
     external_address="198.51.100.1",
     port=2222,
     username="builder",
-    password="hunter2",  # noqa: S106 - it must not be seen in a repr
+    password="hunter2",  # noqa: S106 - it must not appear in a repr
     private_key="-----BEGIN PRIVATE KEY-----",
 )
 
 
 def test_every_value_is_frozen() -> None:
-    """No value can be changed once it is made, so that it can be shared between tasks."""
+    """Values are frozen, so that tasks can share them."""
     values = [getattr(types, name) for name in types.__all__]
     structures = [value for value in values if dataclasses.is_dataclass(value)]
     assert structures
@@ -34,8 +32,8 @@ def test_every_value_is_frozen() -> None:
 
 
 def test_secrets_are_not_shown() -> None:
-    """Neither a password nor a key is in what is printed of the values that hold them."""
-    settings = ConnectorSettings(password="hunter2")  # noqa: S106 - it must not be seen
+    """The `repr` of a value has no password, key or output."""
+    settings = ConnectorSettings(password="hunter2")  # noqa: S106 - it must not appear
     shown = repr(INFO) + repr(settings) + repr(Completed(0, stdout=b"hunter2"))
     assert "hunter2" not in shown
     assert "PRIVATE" not in shown
@@ -57,18 +55,18 @@ def test_address_to_dial(
     prefers_external: bool,  # noqa: FBT001 - a column of the table above
     address: str,
 ) -> None:
-    """The internal address is dialled unless the external one is preferred or alone."""
+    """The internal address is used unless the external one is preferred or the only one."""
     info = ConnectInfo("i-1", "ssh", internal, external, use_external_address=prefers_external)
     assert info.address == address
 
 
-def test_settings_that_say_nothing_change_nothing() -> None:
-    """Empty settings leave what the provider knows as it is."""
+def test_empty_settings_change_nothing() -> None:
+    """Empty settings leave the provider's values unchanged."""
     assert INFO.with_settings(ConnectorSettings()) == INFO
 
 
-def test_what_the_operator_said_wins(tmp_path: Path) -> None:
-    """Each setting replaces what the provider knows, and the key is read from its file."""
+def test_settings_override_the_provider(tmp_path: Path) -> None:
+    """Each setting replaces the provider's value, and the key is read from its file."""
     key = tmp_path / "key"
     key.write_text("the key")
     settings = ConnectorSettings(
@@ -101,9 +99,25 @@ def test_what_the_operator_said_wins(tmp_path: Path) -> None:
 
 
 def test_missing_key_file(tmp_path: Path) -> None:
-    """A key file that cannot be read is an `OSError` that names it."""
-    with pytest.raises(FileNotFoundError, match="no-key"):
+    """A key file that cannot be read is an error of the configuration that names the file."""
+    with pytest.raises(ConfigError, match=r"key_path: .*no-key cannot be read \(no such file"):
         INFO.with_settings(ConnectorSettings(key_path=tmp_path / "no-key"))
+
+
+def test_key_file_in_a_missing_home() -> None:
+    """A home directory that does not exist is an error of the configuration too."""
+    with pytest.raises(ConfigError, match="there is no such home directory"):
+        ConnectorSettings(key_path=Path("~no-such-user/key")).read_private_key()
+
+
+def test_binary_key_file(tmp_path: Path) -> None:
+    """The message about a file that is not text shows nothing of its content."""
+    key = tmp_path / "key.der"
+    key.write_bytes(b"\x30\x82\xff")
+    with pytest.raises(ConfigError, match="it is not text") as caught:
+        INFO.with_settings(ConnectorSettings(key_path=key))
+    assert "0x" not in str(caught.value)
+    assert caught.value.__context__ is None
 
 
 def test_success_is_status_zero_in_time() -> None:

@@ -92,7 +92,10 @@ async def connect(info: ConnectInfo) -> Connection:
 
 @functools.cache
 def _default_registry() -> Registry:
-    """Look for the installed plugins once, not for each connection."""
+    """Return the registry that all connections share, so that plugins are found once.
+
+    Not named `_registry`: importing the submodule of that name would replace the function.
+    """
     # Imported late so that asking for the version costs nothing.
     from fleeting._registry import Registry
 

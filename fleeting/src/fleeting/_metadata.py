@@ -1,8 +1,8 @@
 """Reads the entry points of installed distributions, quickly.
 
-The answer is that of `importlib.metadata`, whose import alone would take longer
-than everything else that `fleeting list` does; a test compares the two. What
-this does not read by itself, archives on `sys.path`, is left to the original.
+The result is the same as that of `importlib.metadata`, whose import alone would take
+longer than the rest of `fleeting list`; a test compares the two. If there are
+archives on `sys.path`, which this module does not read, it delegates to the library.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ("PluginEntry", "entry_points")
 
-# Where a kind of metadata folder has the name and the version.
+# The file that contains the name and the version, for each kind of metadata directory.
 _HEADERS = {".dist-info": "METADATA", ".egg-info": "PKG-INFO"}
 
 
 class PluginEntry(NamedTuple):
-    """A plugin as its distribution announces it, not imported.
+    """A plugin as declared in the metadata of its distribution; not imported.
 
     Attributes:
-        name: what it is asked for by.
-        distribution: the name of the distribution that carries it.
-        version: of that distribution.
+        name: the name by which it is requested.
+        distribution: the name of the distribution that contains it.
+        version: the version of that distribution.
     """
 
     name: str
@@ -63,7 +63,7 @@ def _by_the_library(group: str) -> list[PluginEntry]:
 
 
 def _metadata_folders() -> Iterator[str]:
-    """Find one folder for each distribution: the first on the path is the one that is imported."""
+    """Yield one directory for each distribution: the first on the path, which Python imports."""
     seen: set[str] = set()
     for folder in sys.path:
         try:
@@ -99,7 +99,7 @@ def _names(text: str, group: str) -> list[str]:
 
 
 def _field(header: str, name: str) -> str:
-    """Return a field of the header, which ends at the first empty line."""
+    """Return a field of the header; the header ends at the first empty line."""
     for line in header.splitlines():
         if not line:
             break

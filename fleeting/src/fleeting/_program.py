@@ -1,8 +1,7 @@
-"""What every command line of ours does around its commands, `taskscaler` as well.
+"""The frame of both command lines: turns errors into messages and exit codes.
 
-Here errors become sentences and exit codes: 0 is success, 1 that the answer is no, 2 that what
-was given is wrong, 3 that the system, the network or the cloud refused, 130 that somebody
-interrupted.
+Exit codes: 0 is success, 1 a negative answer, 2 invalid arguments or configuration, 3 a failure
+of the system, the network or the cloud, and 130 an interruption by the user.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ def run_program(command: click.Command, name: str) -> int:
     """Run a command line to its end, and return the exit code.
 
     Args:
-        command: what the words on the command line are for; what it returns is the code.
-        name: of the program, for messages.
+        command: the command to run; an integer that it returns is the exit code.
+        name: the name of the program, for messages.
     """
     _open_standard_streams()
     try:
@@ -37,11 +36,11 @@ def run_program(command: click.Command, name: str) -> int:
             click.echo(f"See `{context.command_path} --help`.", err=True)
         return 2
     except FleetingError as error:
-        return _tell(error)
+        return _report(error)
     except OSError as error:
-        # Such as a full disk below standard output, when click prints the help.
-        _give_up_output()
-        click.echo(f"error: {plain(_refusal(error))}", err=True)
+        # For example when click prints the help and the disk below standard output is full.
+        _discard_output()
+        click.echo(f"error: {plain(_describe(error))}", err=True)
         return 3
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -50,22 +49,22 @@ def run_program(command: click.Command, name: str) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Connect those to nothing that were closed by who started us, as by `>&-`.
+    """Open /dev/null in place of each standard stream that the caller closed, as by `>&-`.
 
-    Else the next file to be opened would take their numbers, and get what we write to them; and
-    the interpreter has nothing at all in their place, which nobody expects.
+    Otherwise the next file to be opened would get its number, and our output; and Python sets
+    `sys.stdout` and the like to None, which other code does not expect.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(descriptor)
-    # Python has given up on those by now.
+    # Python has set these to None by now.
     sys.stdin = sys.stdin or os.fdopen(_STDIN, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(_STDOUT, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
 
 
-def _give_up_output() -> None:
-    """Drop what standard output still holds if it fails; else Python complains at its end."""
+def _discard_output() -> None:
+    """Discard buffered output that cannot be written; otherwise Python reports it at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -74,14 +73,14 @@ def _give_up_output() -> None:
         os.close(nothing)
 
 
-def _refusal(error: OSError) -> str:
-    # The words become part of a sentence; the name of a file stays what it is.
-    words = (error.strerror or str(error)).lower()
-    return f"the system refused: {words}{f' at {error.filename}' if error.filename else ''}"
+def _describe(error: OSError) -> str:
+    # The text becomes part of a sentence; the name of a file keeps its case.
+    text = (error.strerror or str(error)).lower()
+    return f"the system refused: {text}{f' at {error.filename}' if error.filename else ''}"
 
 
-def _tell(error: FleetingError) -> int:
-    """Say what went wrong, a line for each problem, and return the exit code."""
+def _report(error: FleetingError) -> int:
+    """Print one line for each problem, and return the exit code."""
     for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
         click.echo(f"error: {plain(problem)}", err=True)
     if isinstance(error, InstallError):

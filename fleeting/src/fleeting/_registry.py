@@ -1,9 +1,9 @@
-"""Finds providers and connectors by name, and imports a plugin only when it is asked for.
+"""Finds providers and connectors by name, and imports a plugin only when it is requested.
 
-Names come from the metadata of installed distributions (entry points), so that
-listing them imports nothing. One broken plugin hurts nobody else: pluggy is
-told to load exactly the one that is wanted, and whatever goes wrong in it is
-reported with the names of the plugin and of its distribution.
+Names come from the metadata of installed distributions (entry points), so
+listing them imports nothing. A broken plugin does not affect the others: pluggy
+loads only the requested one, and any failure in it is reported with the names
+of the plugin and of its distribution.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONNECTORS = "fleeting.connectors"
 class Registry:
     """The plugins of this Python environment.
 
-    Cheap to create; holds what it has loaded, and is otherwise without state.
+    Cheap to create. Its only state is a cache of the plugins that it has loaded.
     """
 
     def __init__(self) -> None:
@@ -34,28 +34,28 @@ class Registry:
         self._connectors: dict[str, Connector] = {}
 
     def providers(self) -> list[PluginEntry]:
-        """Return what is installed, sorted by name, from metadata alone."""
+        """Return the installed providers, sorted by name, without importing them."""
         return _entries(PROVIDERS)
 
     def connectors(self) -> list[PluginEntry]:
-        """Return the installed protocols, sorted by name, from metadata alone."""
+        """Return the installed connectors, sorted by protocol, without importing them."""
         return _entries(CONNECTORS)
 
     def provider(self, reference: str) -> Provider:
-        """Return a provider, imported if it was not yet.
+        """Return a provider; import its plugin on the first call.
 
         Args:
             reference: its name, or its name and version as in `aws:1`; see
                 `fleeting._references`.
 
         Raises:
-            ConfigError: this is no reference.
-            PluginNotFound: nothing installed has that name.
+            ConfigError: the reference is malformed.
+            PluginNotFound: no installed plugin has that name.
             PluginMismatch: it is installed in another version.
-            PluginConflict: two distributions have it.
+            PluginConflict: several distributions register the name.
             PluginBroken: it cannot be imported, or registers no provider of that name.
         """
-        # Imported late, like the hooks' classes: listing must not pay for them.
+        # Imported here, like the contracts below, so that listing plugins stays fast.
         from fleeting._references import parse_reference
 
         wanted = parse_reference(reference)
@@ -72,11 +72,11 @@ class Registry:
         return self._providers[name]
 
     def connector(self, protocol: str) -> Connector:
-        """Return the connector for this protocol, imported if it was not yet.
+        """Return the connector for this protocol; import its plugin on the first call.
 
         Raises:
-            PluginNotFound: nothing installed speaks that protocol.
-            PluginConflict: two distributions claim it.
+            PluginNotFound: no installed plugin has a connector for it.
+            PluginConflict: several distributions register it.
             PluginBroken: it cannot be imported, or registers no connector of that name.
         """
         if protocol not in self._connectors:
@@ -114,8 +114,8 @@ def _load(group: str, kind: str, name: str) -> object:
             else manager.hook.fleeting_connector
         )
         return hook()
-    # Whatever a stranger's module raises on import is to be reported, not suffered;
-    # some call sys.exit when they miss something.
+    # Third-party code can raise anything on import, and some modules call sys.exit when a
+    # requirement is missing. Report all of it as a broken plugin.
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
         raise PluginBroken(name, claims[0].distribution, reason) from error

@@ -1,8 +1,8 @@
-"""Runs a started command to its end: `Connection.run`, the same for every connector.
+"""Runs a started command to its end: the implementation of `Connection.run`.
 
-A command may leave a background process that keeps its output open for ever.
-So the end of the command, not of its output, ends the run: from then on the
-output is read only as long as more keeps coming, and not for ever either.
+A command can leave a background process that keeps its output open for ever. So
+the end of the command, and not the end of its output, ends the run. After that,
+output is read only while more keeps arriving, and for a limited time.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
-    from fleeting.abc import AsyncOutput, Output, Process
+    from fleeting._processes import AsyncOutput, Output, Process
 
-# How long an output may be silent, after the command has ended, before it is given up.
+# After the command has ended: how long an output may stay silent before reading stops ...
 SILENCE_SECONDS = 1.0
-# How long to wait for such output in all; what the command itself has written is here by then.
+# ... and how long to wait for output in total. Everything the command itself wrote has arrived
+# by then.
 LINGER_SECONDS = 20.0
 
-# How long an input that is not wanted any more may take to clean up after itself.
+# How long an input iterator that is no longer needed may take to clean up.
 CLOSE_SECONDS = 5.0
 
 
-class _Keeper:
-    """An output that keeps the first bytes of what it is given."""
+class _Capture:
+    """An output that keeps the first bytes it receives."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -49,7 +50,7 @@ class _Keeper:
 
 
 class _Drain:
-    """Moves one output of a process to where it shall go."""
+    """Copies one output of a process to its sink."""
 
     def __init__(self, stream: ByteReceiveStream, sink: Output | AsyncOutput) -> None:
         self._stream = stream
@@ -58,7 +59,7 @@ class _Drain:
         self._receiving: anyio.CancelScope | None = None
 
     def command_ended(self) -> None:
-        """From now on, silence means that nothing more will come."""
+        """Start to treat silence as the end of the output."""
         self._silence, self._budget = SILENCE_SECONDS, LINGER_SECONDS
         if self._receiving is not None:
             self._receiving.deadline = anyio.current_time() + self._silence
@@ -84,7 +85,7 @@ class _Drain:
                 return None
             finally:
                 self._receiving = None
-                # Only waiting counts: a sink may take its time.
+                # Only the time spent waiting counts: the sink may be slow.
                 self._budget -= anyio.current_time() - began
         return None
 
@@ -98,10 +99,10 @@ async def _feed(stream: ByteSendStream, data: bytes | AsyncIterable[bytes] | Non
                 await stream.send(chunk)
         await stream.aclose()
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass  # The command does not care for the rest of its input, as `head` does not.
+        pass  # The command does not read the rest of its input, as `head` does not.
     finally:
         if isinstance(data, AsyncGenerator):
-            # Left unfinished, it would be closed by the garbage collector, at any time.
+            # Otherwise the garbage collector would close it at an arbitrary time.
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 await data.aclose()
 
@@ -116,15 +117,15 @@ async def run_command(
     capture_limit: int,
 ) -> Completed:
     """Feed, drain and await a process; see `Connection.run` for the contract."""
-    kept_out, kept_err = _Keeper(capture_limit), _Keeper(capture_limit)
+    captured_out, captured_err = _Capture(capture_limit), _Capture(capture_limit)
     ended = Exit(None)
     seconds = None if timeout is None else timeout.total_seconds()
     try:
         with anyio.move_on_after(seconds) as scope:
             async with starting as process:
                 drains = (
-                    _Drain(process.stdout, kept_out if stdout is None else stdout),
-                    _Drain(process.stderr, kept_err if stderr is None else stderr),
+                    _Drain(process.stdout, captured_out if stdout is None else stdout),
+                    _Drain(process.stderr, captured_err if stderr is None else stderr),
                 )
                 ended = await _supervise(process, drains, stdin)
     except BaseExceptionGroup as errors:
@@ -133,9 +134,9 @@ async def run_command(
         status=ended.status,
         signal=ended.signal,
         timed_out=scope.cancelled_caught,
-        stdout=bytes(kept_out.data),
-        stderr=bytes(kept_err.data),
-        truncated=kept_out.truncated or kept_err.truncated,
+        stdout=bytes(captured_out.data),
+        stderr=bytes(captured_err.data),
+        truncated=captured_out.truncated or captured_err.truncated,
     )
 
 
@@ -151,12 +152,12 @@ async def _supervise(
             ended = await process.wait()
             for drain in drains:
                 drain.command_ended()
-        feeding.cancel_scope.cancel()  # Nobody reads the rest of the input any more.
+        feeding.cancel_scope.cancel()  # The command has ended and reads no more input.
     return ended
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one error that the caller should see: ours, if there is one."""
+    """Return one error of a group to raise instead of it: a `FleetingError` if there is one."""
     ours = errors.subgroup(FleetingError)
     error: BaseException = ours or errors
     while isinstance(error, BaseExceptionGroup):

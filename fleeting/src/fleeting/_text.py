@@ -1,4 +1,4 @@
-"""Text for people: what a cloud or an instance says must not steer their terminal."""
+"""Makes foreign text printable: a cloud or an instance must not control a user's terminal."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ __all__ = ("plain",)
 
 
 def plain(text: str) -> str:
-    r"""Return text in which each control character is spelled out, as `\x1b` is."""
+    r"""Return the text with each non-printable character escaped, such as `\x1b`."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else _spelled(one) for one in text)
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
 
 
-def _spelled(character: str) -> str:
+def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()

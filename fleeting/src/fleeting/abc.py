@@ -1,21 +1,20 @@
-"""The contracts: a group of instances, the provider that opens it, a way to an instance.
+"""The contracts that a plugin implements: instance groups, providers, connections.
 
-These docstrings are the specification. Whoever implements a class finds here,
-for each method, what it means, what may be raised, who tries again, and what
-happens when the caller is cancelled; `fleeting.testing.InstanceGroupContract`
-checks it.
+These docstrings are the specification. For each method they specify its meaning,
+what it raises, who retries, and what happens on cancellation.
+`fleeting.testing.InstanceGroupContract` checks an implementation against them.
 
-What holds for every method of every class here:
+General rules, for every method of every class here:
 
-* It is called on one event loop, and several calls may be under way at once.
-* It may be cancelled at any await. It then raises the cancellation, leaves no
-  task, socket or file open, and what the cloud has already accepted stays
-  accepted: the next listing tells.
-* It sets no deadline, retries nothing and logs no success: its caller does
-  that, once, for all implementations. A library's own quick retry of a broken
-  connection is no retry in this sense.
-* It raises `FleetingError`s only. Anything else is a bug of the implementation.
-* No message of an exception contains a secret.
+* It is called on one event loop. Several calls can be in progress at once.
+* It can be cancelled at any await. It then raises the cancellation, and leaves no
+  task, socket or file open. Requests that the cloud has already accepted stay
+  accepted; the next listing shows them.
+* It sets no deadline, does not retry, and does not log success. Its caller does
+  that in one place for all implementations. A client library's own quick retry of
+  a broken connection is allowed.
+* It raises only `FleetingError`s. Any other exception is a bug of the implementation.
+* No exception message contains a secret.
 """
 
 from __future__ import annotations
@@ -23,14 +22,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from fleeting._connections import (
-    AsyncOutput,
-    Connection,
-    Connector,
-    Output,
-    Process,
-    Terminal,
-)
+from fleeting._connections import Connection, Connector
+from fleeting._processes import AsyncOutput, Output, Process, Terminal
 from fleeting.errors import NotSupported
 
 if TYPE_CHECKING:
@@ -62,152 +55,151 @@ __all__ = (
 
 
 class InstanceGroup(ABC):
-    """A group of machines of one kind that can be made larger and smaller.
+    """A group of similar instances whose size can be changed.
 
-    A provider hands it out opened and closes it afterwards; see `Provider.open`.
-    One scaler drives a group at a time. The group's state is a function of its
-    listing and never of what this object remembers: others, and the cloud
-    itself, change the group too.
+    `Provider.open` returns it opened, and closes it. One scaler drives a group at a
+    time. The group's state is always read from its listing and never derived from
+    what this object remembers, because other programs and the cloud change the
+    group too.
 
     Attributes:
-        info: what the group is; it does not change while the group is open.
+        info: describes the group; constant while the group is open.
     """
 
     info: GroupInfo
 
     @abstractmethod
     async def update(self) -> Listing:
-        """Report every instance of the group, each id once, and how many have no id yet.
+        """List every instance of the group once, and count those that have no id yet.
 
-        An instance that is left out counts as missing, and after two such
-        listings as gone: never leave one out because something about it could
-        not be found out; report it as `UNKNOWN` instead. A state that the
-        implementation has never heard of is `UNKNOWN` too. A sick instance is a
-        value in the listing and never an exception, so that it cannot hide the
-        others. An instance that `decrease` accepted is `DELETING`, or absent.
+        An instance that is left out counts as missing, and as gone after two such
+        listings. Do not leave one out because a detail about it is unavailable:
+        report it as `UNKNOWN`, and likewise if its state is one that the
+        implementation does not know. An unhealthy instance is a value in the listing
+        and never an exception, so that it does not hide the others. An instance
+        that `decrease` accepted is reported as `DELETING`, or not at all.
 
-        Idempotent and without side effects. It costs one call of the cloud's
-        interface if that is at all possible, whatever the group's size.
+        Idempotent and without side effects. Costs one API call if at all possible,
+        whatever the size of the group.
 
         Raises:
-            ProviderError: the listing as a whole is not to be had; the caller keeps
-                what it knew and asks again.
+            ProviderError: the whole listing is unavailable. The caller keeps the
+                previous one and tries again.
         """
 
     @abstractmethod
     async def increase(self, count: int, operation: str) -> Accepted:
-        """Ask for `count` more instances.
+        """Request `count` more instances.
 
-        The request is accepted, not fulfilled: the new instances show in a later
-        `update`, first perhaps as `pending`. Never wait for them here.
+        Returns as soon as the request is accepted, and does not wait for the
+        instances. They appear in a later `update`, possibly counted as `pending` first.
 
         Args:
             count: how many; at least 1.
-            operation: names this request for ever. Where the cloud has tokens for
-                idempotent requests, pass it on, so that repeating the call with
-                the same operation adds nothing. Where it has none, ignore it; the
-                caller repeats no increase whose outcome it does not know.
+            operation: a unique identifier of this request. If the cloud supports
+                idempotency tokens, pass it on, so that repeating the call with the same
+                operation adds nothing. Otherwise ignore it: the caller never repeats
+                an increase with an unknown outcome.
 
         Returns:
-            How many were accepted, from 0 to `count`. When some but not all were,
-            that is a value with `error` set, not an exception.
+            How many were accepted, from 0 to `count`. If only some were accepted, that
+            is a value with `error` set, not an exception.
 
         Raises:
-            OutcomeUnknown: the reply was lost; some, all or none may come.
-            ProviderError: nothing was accepted, and the class says why.
+            OutcomeUnknown: the reply was lost; any number of instances may be created.
+            ProviderError: nothing was accepted; the class says why.
         """
 
     @abstractmethod
     async def decrease(self, ids: Sequence[str]) -> Accepted:
-        """Remove these instances, running or not, and lower the group's size by as many.
+        """Remove these instances in whatever state they are, and reduce the group's size.
 
-        Idempotent: an id that is gone, is being removed or was never known counts
-        as accepted. The group must not replace what was removed. An empty
-        sequence does nothing. Never wait for the removal to be finished.
+        Idempotent: an id that is gone, is being removed or never existed counts as
+        accepted. The group must not replace removed instances. An empty sequence
+        does nothing. Does not wait for the removal to finish.
 
         Args:
-            ids: as listings have them, or had them once.
+            ids: as in a listing, present or past.
 
         Returns:
-            The accepted ids. If some were not, `error` says why, and the caller asks
-            again later.
+            The accepted ids. If some were not accepted, `error` says why, and the
+            caller tries again later.
 
         Raises:
-            OutcomeUnknown: the reply was lost; the caller asks again.
+            OutcomeUnknown: the reply was lost; the caller repeats the call.
             ProviderError: nothing was accepted.
         """
 
     @abstractmethod
     async def connect_info(self, id: str) -> ConnectInfo:
-        """Return how to reach a running instance, with credentials that are valid now.
+        """Return how to connect to a running instance, with credentials that are valid now.
 
-        What the operator said in `GroupSettings.connector` is merged in by the
-        caller; an implementation reads those settings only to provision
-        credentials. May have the side effect of provisioning them, and is called
-        again once `expires` has passed.
+        The caller applies the operator's settings (`GroupSettings.connector`) to the
+        result; the implementation reads them only to provision credentials. May
+        provision credentials as a side effect. Called again once `expires` has passed.
 
         Raises:
-            InstanceGone: no such instance.
+            InstanceGone: the instance does not exist.
             InstanceUnhealthy: it exists but cannot be reached in its present state.
-            ProviderError: the cloud did not answer the question; the caller asks again.
+            ProviderError: the cloud did not answer; the caller tries again.
         """
 
     @abstractmethod
     async def heartbeat(self, id: str) -> None:
-        """Return if the cloud holds the instance to be working; cheap, and not through SSH.
+        """Return if the cloud considers the instance healthy. Cheap, and does not use SSH.
 
         Raises:
-            InstanceGone: no such instance.
+            InstanceGone: the instance does not exist.
             InstanceUnhealthy: it is known not to work.
             ProviderError: the cloud did not answer, which says nothing about the instance.
         """
 
     async def suspend(self, ids: Sequence[str]) -> Accepted:
-        """Stop these instances so that they cost less and can go on later.
+        """Stop these instances so that they cost less and can be resumed later.
 
-        Called only with `Capability.SUSPEND`. Idempotent, partial success as in
+        Called only with `Capability.SUSPEND`. Idempotent; partial success as in
         `decrease`. A suspended instance stays in the listing.
 
         Raises:
-            NotSupported: the group has not the capability.
+            NotSupported: the group does not have the capability.
             ProviderError: nothing was accepted.
         """
-        raise NotSupported(f"group {self.info.id} cannot suspend its instances ({len(ids)} asked)")
+        raise NotSupported(f"group {self.info.id} does not support suspend ({len(ids)} instances)")
 
     async def resume(self, ids: Sequence[str]) -> Accepted:
-        """Start suspended instances again; the contract is that of `suspend`.
+        """Start suspended instances again; same contract as `suspend`.
 
         Raises:
-            NotSupported: the group has not the capability.
+            NotSupported: the group does not have the capability.
             ProviderError: nothing was accepted.
         """
-        raise NotSupported(f"group {self.info.id} cannot resume its instances ({len(ids)} asked)")
+        raise NotSupported(f"group {self.info.id} does not support resume ({len(ids)} instances)")
 
     def watch(self) -> AsyncIterator[Notice]:
-        """Report interruptions as soon as they are announced, until cancelled.
+        """Yield interruption notices as soon as they are announced, until cancelled.
 
-        Called only with `Capability.WATCH`. A notice may come twice, late or not at
-        all: the listing stays the truth.
+        Called only with `Capability.WATCH`. A notice can arrive twice, late or not at
+        all: the listing remains authoritative.
 
         Raises:
-            NotSupported: the group has not the capability.
+            NotSupported: the group does not have the capability.
             ProviderError: the source of notices failed; the caller starts it again.
         """
-        raise NotSupported(f"group {self.info.id} announces no interruptions")
+        raise NotSupported(f"group {self.info.id} does not announce interruptions")
 
 
 class Provider(ABC):
-    """What a plugin registers: it knows how to open groups of one kind.
+    """Opens groups of one kind; a plugin registers one.
 
-    An instance of it is created when the plugin is loaded, without arguments,
-    and does nothing until asked; heavy libraries are imported in `open` or `check`.
+    It is created without arguments when the plugin is loaded, and does nothing until
+    it is called. Import heavy libraries in `open` or `check`.
 
     Attributes:
         name: the name of its entry point, as in `plugin = "name"`.
         config_type: a frozen `msgspec.Struct` with `forbid_unknown_fields=True`;
             `[plugin_config]` is decoded into it before anything is opened.
-        capabilities: what its groups may be able to do beyond the ordinary, for people who
-            choose a provider; what a group can really do is in its `info`.
+        capabilities: the optional capabilities that its groups may have, shown to operators
+            who choose a provider. `GroupInfo.capabilities` has those of an open group.
     """
 
     name: ClassVar[str]
@@ -220,14 +212,14 @@ class Provider(ABC):
     ) -> AbstractAsyncContextManager[InstanceGroup]:
         """Return a context manager in which the group is open.
 
-        Entering authenticates, checks that the group exists, and fills in `info`.
-        Leaving ends what belongs to this object (connections, tasks, files), in
-        the reverse order, also after an exception or a cancellation, and touches
-        no instance: whether instances are to go is the caller's decision.
+        Entering authenticates, checks that the group exists, and sets `info`.
+        Leaving closes the connections, tasks and files of this object in reverse
+        order, also after an exception or a cancellation. It does not touch any
+        instance: the caller decides whether to remove instances.
 
         Args:
             config: an instance of `config_type`.
-            settings: what the provider may know of the scaler.
+            settings: the scaler's settings that concern the provider.
 
         Raises:
             ConfigError: on entering; the operator must change something.
@@ -236,14 +228,14 @@ class Provider(ABC):
 
     @abstractmethod
     async def check(self, config: Any, settings: GroupSettings) -> Sequence[Finding]:
-        """Look for everything that would hurt later: credentials, limits, settings of the group.
+        """Look for problems in advance: credentials, quotas, settings of the group.
 
-        Starts and changes nothing. What makes `open` fail is a finding here.
+        Starts and changes nothing. Every cause that makes `open` fail is a finding here.
 
         Args:
             config: an instance of `config_type`.
-            settings: what the provider may know of the scaler.
+            settings: the scaler's settings that concern the provider.
 
         Returns:
-            The findings, the worst first; empty if all is well.
+            The findings, most severe first; empty if there are none.
         """

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, drawn as one tree.
+"""All errors that `fleeting` raises on purpose, in one tree.
 
 FleetingError
 ├── ConfigError
@@ -27,14 +27,14 @@ FleetingError
     ├── ConnectionLost
     └── TransferFailed
 
-The class says whose fault it is and what to do: `ConfigError` and
-`PluginError` are for the operator to mend, an `InstallError` is the answer of
-the package installer or of the index, a `ProviderError` is the cloud's,
-`GroupHeld` says that another process is at work on the group, an
-`InstanceError` concerns one instance and never its group, a `ConnectorError`
-is what lies between here and the instance. A class exists only where somebody
-reacts to it differently. Every message is one sentence: what, where, what to
-do; and none of them ever holds a secret.
+The class says where the fault lies and who can fix it. The operator fixes a
+`ConfigError` or a `PluginError`. An `InstallError` comes from the package
+installer or the index, and a `ProviderError` from the cloud. `GroupHeld` means
+that another process drives the group. An `InstanceError` concerns one instance
+and never its group. A `ConnectorError` concerns the connection to an instance.
+A class exists only where callers react to it differently. Every message is one
+sentence that says what happened, where, and what to do. No message contains a
+secret.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ __all__ = (
 
 
 class FleetingError(Exception):
-    """The root: catch it to catch everything this distribution raises on purpose."""
+    """The base class of all errors that this distribution raises on purpose."""
 
 
 class ConfigError(FleetingError):
-    """What the operator wrote cannot be used; nothing was started.
+    """The configuration is invalid; nothing was started.
 
     Attributes:
-        problems: one sentence each, at least one: where, what, and the fix.
+        problems: at least one; each is a sentence with the place, the problem and the fix.
     """
 
     def __init__(self, *problems: str) -> None:
@@ -92,15 +92,15 @@ class ConfigError(FleetingError):
 
 
 class PluginError(FleetingError):
-    """A plugin cannot be used; the other plugins are not affected."""
+    """A plugin cannot be used. Other plugins are not affected."""
 
 
 class PluginNotFound(PluginError):
-    """No installed distribution offers this name.
+    """No installed distribution has a plugin of this name.
 
     Attributes:
-        name: the name that was asked for.
-        installed: the names that could have been asked for.
+        name: the requested name.
+        installed: the names of the installed plugins of that kind.
     """
 
     def __init__(self, kind: str, name: str, installed: Sequence[str], hint: str) -> None:
@@ -111,28 +111,28 @@ class PluginNotFound(PluginError):
 
 
 class PluginMismatch(PluginError):
-    """A plugin is installed, and not in the version that was asked for.
+    """A plugin is installed in another version than the requested one.
 
     Attributes:
-        name: of the plugin.
-        version: that is installed.
+        name: the plugin.
+        version: the installed version.
     """
 
     def __init__(self, name: str, version: str, reference: str) -> None:
         self.name = name
         self.version = version
         super().__init__(
-            f"plugin {name!r} is installed in version {version}, and {reference!r} is asked for; "
-            f"run `fleeting install --upgrade {reference}`, or ask for the version that is there"
+            f"plugin {name!r} is installed in version {version}, but {reference!r} was requested; "
+            f"run `fleeting install --upgrade {reference}`, or request the installed version"
         )
 
 
 class PluginConflict(PluginError):
-    """Two distributions claim one name; neither is used until one is uninstalled.
+    """Several distributions register one name; none is used until only one is left.
 
     Attributes:
-        name: the name that they claim.
-        distributions: who claims it, each with its version.
+        name: the name that they register.
+        distributions: their names, each with its version.
     """
 
     def __init__(self, kind: str, name: str, distributions: Sequence[str]) -> None:
@@ -148,8 +148,8 @@ class PluginBroken(PluginError):
     """An installed plugin cannot be imported, or registers nothing usable.
 
     Attributes:
-        name: of its entry point.
-        distribution: that carries it.
+        name: the name of its entry point.
+        distribution: the distribution that contains it.
     """
 
     def __init__(self, name: str, distribution: str, reason: str) -> None:
@@ -157,7 +157,7 @@ class PluginBroken(PluginError):
         self.distribution = distribution
         super().__init__(
             f"plugin {name!r} of {distribution} is installed but broken: {reason}; "
-            "reinstall or upgrade it, or tell its author"
+            "reinstall or upgrade it, or report this to its author"
         )
 
 
@@ -175,11 +175,11 @@ class InstallError(FleetingError):
 
 
 class ProviderError(FleetingError):
-    """A call to the group failed; who called decides about another try.
+    """A call to the group failed; the caller decides whether to retry.
 
     Attributes:
-        retryable: whether the same call can succeed later without anybody's help.
-        retry_after: how long the cloud asks us to wait, or None if it said nothing.
+        retryable: whether the same call can succeed later without an operator's help.
+        retry_after: how long the cloud asks to wait; None if it does not say.
     """
 
     retryable = True
@@ -190,42 +190,43 @@ class ProviderError(FleetingError):
 
 
 class Throttled(ProviderError):
-    """The cloud took the request for one too many; nothing was done."""
+    """The cloud rejected the request because there were too many; nothing was done."""
 
 
 class OutOfCapacity(ProviderError):
-    """The cloud has no such machine to give now; another group may have."""
+    """The cloud has no capacity for this kind of instance now; another group may have some."""
 
 
 class QuotaExceeded(ProviderError):
-    """The account's own limit is reached; nothing was done, and an operator can raise it."""
+    """A limit of the account is reached; nothing was done. An operator can raise the limit."""
 
 
 class PermissionDenied(ProviderError):
-    """The credentials are missing, expired or not allowed to do this."""
+    """The credentials are missing, expired, or lack the permission."""
 
     retryable = False
 
 
 class GroupGone(ProviderError):
-    """The group itself does not exist, or is being deleted."""
+    """The group does not exist, or is being deleted."""
 
     retryable = False
 
 
 class OutcomeUnknown(ProviderError):
-    """The request may or may not have been carried out: the reply was lost.
+    """The reply was lost, so the request may or may not have been carried out.
 
-    Ask the next listing; do not repeat an increase on account of it.
+    The next listing shows the result. Do not retry an increase: retrying may create,
+    and bill, duplicate instances.
     """
 
 
 class GroupHeld(FleetingError):
-    """Another process drives the group now; nothing was done. See `fleeting._lock`.
+    """Another process drives the group; nothing was done.
 
     Attributes:
         id: the group, `GroupInfo.id`.
-        holder: the process, for people; empty if it has not said who it is.
+        holder: a human-readable description of the process; empty if unknown.
     """
 
     def __init__(self, id: str, holder: str, advice: str = "stop that one first") -> None:
@@ -236,7 +237,7 @@ class GroupHeld(FleetingError):
 
 
 class InstanceError(FleetingError):
-    """One instance cannot do what was asked; the others of the group can.
+    """An operation failed for one instance; the other instances of its group are not affected.
 
     Attributes:
         id: the instance.
@@ -248,36 +249,36 @@ class InstanceError(FleetingError):
 
 
 class InstanceGone(InstanceError):
-    """The instance does not exist (any more)."""
+    """The instance does not exist, or no longer exists."""
 
 
 class InstanceUnhealthy(InstanceError):
-    """The instance exists, and the cloud says that it does not work."""
+    """The instance exists, but it is not healthy or cannot be reached in its present state."""
 
 
 class ConnectorError(FleetingError):
-    """What lies between here and the instance failed."""
+    """The connection to an instance failed."""
 
 
 class NotSupported(ConnectorError):
-    """This connection cannot do that, whatever the circumstances."""
+    """This connection or group does not have the requested feature; retrying does not help."""
 
 
 class Unreachable(ConnectorError):
-    """No connection came about in time; a later try may succeed."""
+    """No connection was made in time; a later attempt may succeed."""
 
 
 class AuthenticationFailed(ConnectorError):
-    """The instance answered, and refused the credentials."""
+    """The instance answered and refused the credentials."""
 
 
 class HostKeyMismatch(ConnectorError):
-    """The instance showed another key than the one that it must have; nothing was sent to it."""
+    """The instance showed an unexpected host key; no credentials were sent to it."""
 
 
 class ConnectionLost(ConnectorError):
-    """An established connection broke; what ran through it has an unknown fate."""
+    """An established connection broke; commands that ran through it may still run."""
 
 
 class TransferFailed(ConnectorError):
-    """A file could not be copied: it is missing, not permitted, or the disk is full."""
+    """A file could not be copied: it is missing or not permitted, or the disk is full."""

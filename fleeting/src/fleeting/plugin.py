@@ -1,4 +1,4 @@
-"""What a plugin author imports, besides `fleeting.abc`, `types` and `errors`.
+"""How a plugin registers its provider or connector.
 
 A whole plugin is one module::
 
@@ -10,14 +10,14 @@ A whole plugin is one module::
     def fleeting_provider():
         return MyProvider()
 
-and five lines of TOML in the project that carries it::
+and an entry point in the `pyproject.toml` of its distribution::
 
     [project.entry-points.fleeting]
     mycloud = "fleeting_plugin_mycloud"
 
-The name of the entry point is the provider's name. A module is imported only
-when its name is asked for. A connector is declared likewise, in the group
-`fleeting.connectors` under the name of its protocol.
+The name of the entry point is the provider's name. The module is imported only
+when that name is requested. A connector is registered in the same way, in the
+entry-point group `fleeting.connectors`, under the name of its protocol.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ import pluggy
 if TYPE_CHECKING:
     from fleeting.abc import Connector, Provider
 
-__all__ = ("fleeting_connector", "fleeting_provider", "hookimpl", "hookspec")
+__all__ = ("fleeting_connector", "fleeting_provider", "hookimpl")
 
-hookspec = pluggy.HookspecMarker("fleeting")
-"""Marks what a plugin may offer; used in this module only."""
+_hookspec = pluggy.HookspecMarker("fleeting")
 
 hookimpl = pluggy.HookimplMarker("fleeting")
-"""Marks the function of a plugin's module that offers something; its name says what."""
+"""Decorates the function in a plugin's module that implements one of the hooks below."""
 
 
-@hookspec(firstresult=True)
+@_hookspec(firstresult=True)
 def fleeting_provider() -> Provider | None:
-    """Return the provider of this module; called once, on the module that was asked for."""
+    """Return the provider of this module. Called once, in the module that was requested."""
 
 
-@hookspec(firstresult=True)
+@_hookspec(firstresult=True)
 def fleeting_connector() -> Connector | None:
-    """Return the connector of this module; called once, on the module that was asked for."""
+    """Return the connector of this module. Called once, in the module that was requested."""

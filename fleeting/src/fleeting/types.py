@@ -1,7 +1,7 @@
 """The values that providers, connectors and their users exchange.
 
-All of them are frozen: a value can be kept, compared and sent to another task
-without anybody changing it meanwhile. Durations are `timedelta`.
+All of them are frozen, so a value can be kept, compared and passed to another task
+safely. Durations are `timedelta`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
+
+from fleeting.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,13 +42,13 @@ __all__ = (
 
 
 class Duration(timedelta):
-    """A length of time as files write it: `"20m0s"`, `"1h30m"`, `"250ms"`, `"0"`.
+    """A length of time as configuration files write it: `"20m0s"`, `"1h30m"`, `"250ms"`, `"0"`.
 
-    The notation is that of Go: numbers with a unit each (h, m, s, ms, us, ns),
-    with fractions, and a sign in front of the whole.
+    The notation is Go's: one or more numbers, each with a unit (h, m, s, ms, us, ns)
+    and possibly a fraction, and an optional sign before the first.
     """
 
-    # Decimal and not float: what a file says is to be read exactly.
+    # Decimal and not float, so that the value in the file is read exactly.
     _UNIT_MICROSECONDS: ClassVar[Mapping[str, Decimal]] = {
         "h": Decimal(3_600_000_000),
         "m": Decimal(60_000_000),
@@ -63,10 +65,10 @@ class Duration(timedelta):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a duration.
+        """Parse a duration.
 
         Raises:
-            ValueError: the text is no duration; the message is for the one who wrote it.
+            ValueError: the text is not a duration; the message is suitable for users.
         """
         body = text.strip()
         sign = -1 if body.startswith("-") else 1
@@ -75,15 +77,17 @@ class Duration(timedelta):
             return cls(0)
         parts = list(cls._PART.finditer(body))
         if not parts or "".join(part.group() for part in parts) != body:
-            raise ValueError(f'{text!r} is no duration: write for instance "90s", "20m" or "1h30m"')
+            raise ValueError(
+                f'{text!r} is not a duration; write for example "90s", "20m" or "1h30m"'
+            )
         try:
             total = sum(Decimal(part[1]) * cls._UNIT_MICROSECONDS[part[2]] for part in parts)
             return cls(microseconds=sign * round(total))
         except (ArithmeticError, OverflowError):
-            raise ValueError(f"{text!r} is longer than a duration can be") from None
+            raise ValueError(f"{text!r} is longer than the longest supported duration") from None
 
     def __str__(self) -> str:
-        """Write it as a file would, in hours, minutes and seconds."""
+        """Return the duration in the notation of files, in hours, minutes and seconds."""
         total = self // timedelta(microseconds=1)
         sign = "-" if total < 0 else ""
         minutes, microseconds = divmod(abs(total), 60_000_000)
@@ -97,20 +101,20 @@ class Duration(timedelta):
 
 
 class State(enum.Enum):
-    """What the cloud says about an instance.
+    """The state of an instance as its cloud reports it.
 
-    A `FAILED` one will never serve and is to be removed; an `UNKNOWN` one is
-    kept and left alone until the next listing.
+    The scaler removes a `FAILED` instance, because it will never become ready. It keeps
+    an `UNKNOWN` one and does not use it until a later listing says more.
 
     Attributes:
-        CREATING: it was asked for and does not run yet.
-        RUNNING: it can be connected to, now or in a moment.
-        DELETING: it goes away and does not come back.
-        SUSPENDING: it stops, to go on later.
-        SUSPENDED: it does not run, and can be resumed.
-        RESUMING: it starts again.
-        FAILED: it did not come up, or broke.
-        UNKNOWN: the cloud did not say, or said something unheard of.
+        CREATING: requested, and not running yet.
+        RUNNING: accepts connections, now or shortly.
+        DELETING: being removed; this cannot be undone.
+        SUSPENDING: being stopped, to be resumed later.
+        SUSPENDED: stopped; can be resumed.
+        RESUMING: starting again after being suspended.
+        FAILED: did not start, or broke.
+        UNKNOWN: the cloud reported no state, or one that the provider does not know.
     """
 
     CREATING = "creating"
@@ -124,11 +128,11 @@ class State(enum.Enum):
 
 
 class Capability(enum.Enum):
-    """What a group can do beyond the ordinary.
+    """An optional ability of a group.
 
     Attributes:
-        SUSPEND: its instances can be stopped and go on later.
-        WATCH: it announces that it will take an instance away.
+        SUSPEND: its instances can be suspended and resumed.
+        WATCH: it announces interruptions of its instances in advance.
     """
 
     SUSPEND = "suspend"
@@ -140,12 +144,12 @@ class Instance:
     """One member of a group, as a listing reports it.
 
     Attributes:
-        id: its name in its group, as the cloud's calls use it.
-        state: what the cloud says about it.
-        incarnation: tells a machine that was recreated under the same id from its
-            predecessor; None where the cloud cannot tell or does not yet know. Going
-            from None to a value is not a replacement.
-        reason: why it is in that state, for people; mostly given with `FAILED`.
+        id: its name in its group, as the cloud's API uses it.
+        state: as the cloud reports it.
+        incarnation: distinguishes a machine that was recreated under the same id from its
+            predecessor; None if the cloud does not tell, or not yet. A change from None
+            to a value is not a replacement.
+        reason: a human-readable reason for the state; mostly given with `FAILED`.
     """
 
     id: str
@@ -160,9 +164,9 @@ class Listing:
 
     Attributes:
         instances: every member, in any order, each id once.
-        pending: members that the cloud means to create and has no id for yet.
-        failures: what became of accepted requests that will not be carried out
-            after all, each reported once.
+        pending: the number of members that the cloud will create and has no id for yet.
+        failures: why accepted requests will not be fulfilled after all; each is reported
+            once.
     """
 
     instances: tuple[Instance, ...] = ()
@@ -172,13 +176,13 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a group agreed to do; partial success is a value.
+    """How much of a request a group accepted; partial success is a value.
 
     Attributes:
         count: how many of the requested creations or removals were accepted.
-        ids: the accepted ids; always given by `decrease`, `suspend` and `resume`, by
-            `increase` only where the cloud names instances at once.
-        error: why the rest was not accepted; None if all was.
+        ids: the accepted ids. `decrease`, `suspend` and `resume` always set it; `increase`
+            only if the cloud returns ids at once.
+        error: why the rest was not accepted; None if everything was.
     """
 
     count: int
@@ -188,14 +192,14 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class GroupInfo:
-    """What a group is, known as soon as it is open.
+    """Describes an open group.
 
     Attributes:
-        id: names the group for ever and everywhere, such as
+        id: a permanent and globally unique name of the group, such as
             `aws/123456789012/eu-central-1/builders`.
-        max_size: how many instances it can have at most; None if it knows no limit.
-        version: of the plugin.
-        capabilities: what it can do beyond the ordinary.
+        max_size: the maximum number of instances; None if it has no known limit.
+        version: the version of the plugin.
+        capabilities: its optional abilities.
     """
 
     id: str
@@ -206,12 +210,12 @@ class GroupInfo:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An instance will be taken away.
+    """Announces the interruption of an instance: the cloud will take it away.
 
     Attributes:
         id: the instance.
-        reason: for people.
-        deadline: when it will be gone at the latest, if the cloud says so.
+        reason: human-readable.
+        deadline: when it will be gone at the latest; None if the cloud does not say.
     """
 
     id: str
@@ -220,12 +224,12 @@ class Notice:
 
 
 class Severity(enum.Enum):
-    """How much a finding matters.
+    """The severity of a finding.
 
     Attributes:
-        ERROR: nothing will work before it is mended.
-        WARNING: it will hurt one day.
-        INFO: it is good to know.
+        ERROR: the group cannot be used until it is fixed.
+        WARNING: it will cause problems later.
+        INFO: worth knowing.
     """
 
     ERROR = "error"
@@ -235,13 +239,13 @@ class Severity(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a provider noticed about its group before anything was started.
+    """One result of `Provider.check`.
 
     Attributes:
-        severity: how much it matters.
-        code: a stable word for scripts, such as `az-rebalance`.
-        reason: what is the case and why it matters, in one sentence.
-        fix: the command or setting that mends it; empty if nothing is to be mended.
+        severity: how serious it is.
+        code: a stable identifier for scripts, such as `az-rebalance`.
+        reason: one sentence that states the fact and why it matters.
+        fix: the command or setting that fixes it; empty if nothing needs fixing.
     """
 
     severity: Severity
@@ -252,18 +256,19 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ConnectorSettings:
-    """What the operator said about reaching the instances; None means nothing.
+    """The operator's settings for connecting to instances (`[connector_config]`).
 
-    What is said here wins over what the provider knows.
+    A setting overrides the provider's value; None leaves that as it is. An attribute that
+    is not described here has the meaning that it has in `ConnectInfo`.
 
     Attributes:
-        os: this and all that has no words here is as in `ConnectInfo`.
+        os: see `ConnectInfo.os`.
         protocol_port: the port.
         key_path: the file with the private key.
-        use_static_credentials: do not provision credentials for each instance; a provider
-            that would make or push a key leaves it out, and the operator's own are used.
-        keepalive: how often an idle connection is tested.
-        timeout: the total time for one connection to come about.
+        use_static_credentials: do not provision credentials for each instance: a provider
+            that would create or push a key does not, and the operator's own are used.
+        keepalive: how often to test an idle connection.
+        timeout: the total time for making one connection.
         use_external_addr: whether to prefer the external address.
     """
 
@@ -279,14 +284,36 @@ class ConnectorSettings:
     timeout: timedelta | None = None
     use_external_addr: bool = False
 
+    def read_private_key(self) -> str | None:
+        """Read the file at `key_path`; return None if that is not set.
+
+        Raises:
+            ConfigError: the file cannot be read as text. The message names the file and
+                never contains a part of it.
+        """
+        if self.key_path is None:
+            return None
+        try:
+            return self.key_path.expanduser().read_text()
+        except OSError as error:
+            reason = (error.strerror or type(error).__name__).lower()
+        except UnicodeError:
+            reason = "it is not text"
+        except RuntimeError:  # A `~user` that does not exist.
+            reason = "there is no such home directory"
+        raise ConfigError(
+            f"connector_config.key_path: {self.key_path} cannot be read ({reason}); set it to a "
+            "private key in OpenSSH or PEM format that this user can read"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class GroupSettings:
-    """What a provider may know of the scaler that drives its group.
+    """The settings of a scaler that concern the provider of its group.
 
     Attributes:
-        maximum: how many instances will be asked for at most; None if unlimited.
-        connector: what the operator said about reaching the instances.
+        maximum: how many instances the scaler requests at most; None if unlimited.
+        connector: the operator's settings for connecting to the instances.
     """
 
     maximum: int | None = None
@@ -295,25 +322,25 @@ class GroupSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConnectInfo:
-    """How to reach one instance. Secrets are left out of its `repr`.
+    """How to connect to one instance. Its `repr` leaves out secrets.
 
     Attributes:
         id: the instance.
         protocol: the name of a connector: `ssh`, `docker`, `winrm` or a plugin's own.
         internal_address: a host name or an address; empty if there is none.
-        external_address: the same, as seen from outside; empty if there is none.
-        port: None means the protocol's own.
+        external_address: the same, as seen from outside the cloud's network; empty if there
+            is none.
+        port: None means the protocol's default.
         os: as Go names it: `linux`, `darwin`, `windows`.
-        arch: as Go names it: `amd64`, `arm64`; empty if it is not known.
-        username: whom to log in as.
+        arch: as Go names it: `amd64`, `arm64`; empty if unknown.
+        username: the user to log in as.
         private_key: in OpenSSH or PEM format.
-        password: tried if there is no key, or it is refused.
-        host_keys: public keys in OpenSSH format, of which the instance must show one;
-            empty if the provider does not know them, and then the key shown first is
-            the one that must be shown from then on.
-        expires: when the credentials cease to be valid; None if they stay.
-        keepalive: how often an idle connection is tested; None leaves it to the connector.
-        timeout: the total time for one connection to come about; None likewise.
+        password: tried if there is no key, or if the key is refused.
+        host_keys: public keys in OpenSSH format; the instance must show one of them. If empty,
+            the connector pins the key that the instance shows first.
+        expires: when the credentials expire; None if they do not.
+        keepalive: how often to test an idle connection; None leaves it to the connector.
+        timeout: the total time for making one connection; None leaves it to the connector.
         use_external_address: prefer the external address if there is one.
     """
 
@@ -335,18 +362,18 @@ class ConnectInfo:
 
     @property
     def address(self) -> str:
-        """Return the address to dial; empty if the instance has none."""
+        """Return the address to connect to; empty if the instance has none."""
         if self.use_external_address and self.external_address:
             return self.external_address
         return self.internal_address or self.external_address
 
     def with_settings(self, settings: ConnectorSettings) -> ConnectInfo:
-        """Return a copy in which everything that the operator said has won.
+        """Return a copy in which the operator's settings override the provider's values.
 
         Raises:
-            OSError: the key file of the settings cannot be read.
-            UnicodeError: it is no text, and so no key in OpenSSH or PEM format.
+            ConfigError: the key file of the settings cannot be read.
         """
+        key = settings.read_private_key()
         return replace(
             self,
             os=settings.os or self.os,
@@ -357,7 +384,7 @@ class ConnectInfo:
             password=settings.password or self.password,
             keepalive=settings.keepalive or self.keepalive,
             timeout=settings.timeout or self.timeout,
-            private_key=settings.key_path.read_text() if settings.key_path else self.private_key,
+            private_key=self.private_key if key is None else key,
             use_external_address=settings.use_external_addr or self.use_external_address,
         )
 
@@ -367,7 +394,7 @@ class Exit:
     """How a command ended: by itself with a status, or by a signal.
 
     Attributes:
-        status: 0 is success; None if a signal ended it.
+        status: the exit status, 0 for success; None if a signal ended it.
         signal: the signal's name without `SIG`, such as `KILL`; None if it ended by itself.
     """
 
@@ -376,21 +403,21 @@ class Exit:
 
     @property
     def succeeded(self) -> bool:
-        """Return whether it ended by itself with status 0."""
+        """Return whether the command ended by itself with status 0."""
         return self.status == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What a command left behind.
+    """The result of `Connection.run`.
 
     Attributes:
-        status: its exit status; None if a signal or our timeout ended it.
+        status: the exit status; None if a signal or the timeout ended the command.
         signal: the signal that ended it, without `SIG`; None if it ended by itself.
-        timed_out: whether it was ended because its time was up.
-        stdout: what it wrote, unless that went elsewhere.
-        stderr: the same.
-        truncated: whether more was written than was to be kept.
+        timed_out: whether it was ended because of the timeout.
+        stdout: its output, unless it was directed elsewhere.
+        stderr: likewise.
+        truncated: whether output beyond `capture_limit` was dropped.
     """
 
     status: int | None
@@ -402,5 +429,5 @@ class Completed:
 
     @property
     def succeeded(self) -> bool:
-        """Return whether it ended by itself, in time and with status 0."""
+        """Return whether the command ended by itself, in time and with status 0."""
         return self.status == 0 and not self.timed_out

@@ -1,10 +1,11 @@
-"""What the tests of the local provider share: open, grow, connect, look at processes."""
+"""Helpers for the tests of the local provider: open, grow, connect, inspect processes."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,7 @@ from fleeting.local import LocalConfig, LocalProvider
 from fleeting.types import GroupSettings, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator
 
     from fleeting.abc import InstanceGroup
 
@@ -25,7 +25,7 @@ DEADLINE_SECONDS = 30.0
 
 
 class Local:
-    """The provider under test, and what can be seen of it from outside."""
+    """The provider under test, and its processes as seen from outside."""
 
     def open(self, **config: Any) -> AbstractAsyncContextManager[InstanceGroup]:
         """Return the group of a configuration."""
@@ -37,6 +37,13 @@ class Local:
         for id in accepted.ids:
             await self.reach(group, id, State.RUNNING)
         return list(accepted.ids)
+
+    async def empty(self, group: InstanceGroup) -> None:
+        """Remove all instances, and wait until they are gone."""
+        ids = list(await self.states(group))
+        await group.decrease(ids)
+        for id in ids:
+            await self.reach(group, id, None)
 
     async def reach(self, group: InstanceGroup, id: str, state: State | None) -> None:
         """Wait until an instance is in a state, or with None until it is gone."""
@@ -52,7 +59,7 @@ class Local:
     async def connect(
         self, group: InstanceGroup, id: str
     ) -> AsyncGenerator[asyncssh.SSHClientConnection]:
-        """Connect to an instance with what the group says, and nothing of the user's own."""
+        """Connect to an instance with the group's credentials, and nothing of the user's own."""
         info = await group.connect_info(id)
         assert info.private_key is not None
         host_keys = [asyncssh.import_public_key(key) for key in info.host_keys]
@@ -68,13 +75,13 @@ class Local:
             yield connection
 
     async def wait(self, is_true: Callable[[], bool]) -> None:
-        """Wait for a fact about the computer that announces itself to nobody."""
+        """Wait for a condition by polling, because no event reports it."""
         with anyio.fail_after(DEADLINE_SECONDS):
             while not is_true():
                 await anyio.sleep(0.01)
 
     def processes(self, text: str | Path) -> list[int]:
-        """Return the processes in whose command line or environment a text occurs."""
+        """Return the processes that have a text in their command line or environment."""
         wanted = os.fsencode(text)
         found: list[int] = []
         for folder in Path("/proc").glob("[0-9]*"):
@@ -93,17 +100,54 @@ class Local:
 
     def server(self, root: Path) -> int:
         """Return the process id of the server that uses a root."""
-        nursery = min(self.processes(f"_supervisor.py\0{root}"))
-        return self.parent(nursery)
+        supervisor = min(self.processes(f"_supervisor.py\0{root}"))
+        return self.parent(supervisor)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     """Run on asyncio, which asyncssh needs."""
     return "asyncio"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def local() -> Local:
     """Return the provider under test."""
     return Local()
+
+
+@pytest.fixture(scope="module")
+async def shared_root(
+    local: Local, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[Path]:
+    """Keep a persistent server running for the tests of a file; return its root.
+
+    Starting a server takes longer than most tests, and most tests need only instances of
+    their own.
+    """
+    root = tmp_path_factory.mktemp("shared")
+    async with local.open(root=root, persistent=True):
+        yield root
+
+
+OpenShared = Callable[..., AbstractAsyncContextManager["InstanceGroup"]]
+
+
+@pytest.fixture
+def open_shared(local: Local, shared_root: Path) -> OpenShared:
+    """Return a function that opens a group on the shared server, and empties it afterwards."""
+
+    @asynccontextmanager
+    async def opening(**config: Any) -> AsyncGenerator[InstanceGroup]:
+        async with local.open(root=shared_root, persistent=True, **config) as group:
+            yield group
+            await local.empty(group)
+
+    return opening
+
+
+@pytest.fixture
+async def group(open_shared: OpenShared) -> AsyncGenerator[InstanceGroup]:
+    """Open a group without instances on the shared server."""
+    async with open_shared() as opened:
+        yield opened

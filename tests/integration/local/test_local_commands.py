@@ -1,4 +1,4 @@
-"""What an SSH client sees of an instance: commands, streams, signals, files, forwarding."""
+"""An instance as an SSH client sees it: commands, streams, signals, files, forwarding."""
 
 from __future__ import annotations
 
@@ -17,12 +17,27 @@ if TYPE_CHECKING:
     import asyncssh
     from tests.integration.local.conftest import Local
 
+    from fleeting.abc import InstanceGroup
+
 pytestmark = pytest.mark.anyio
+MEGABYTE = 1_000_000
 
 
 @pytest.fixture
-async def connection(local: Local, tmp_path: Path) -> AsyncGenerator[asyncssh.SSHClientConnection]:
-    """Return a connection to the one instance of a group below `tmp_path`."""
+async def connection(
+    local: Local, group: InstanceGroup
+) -> AsyncGenerator[asyncssh.SSHClientConnection]:
+    """Return a connection to a new instance of the shared server."""
+    [id] = await local.grow(group)
+    async with local.connect(group, id) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def own_connection(
+    local: Local, tmp_path: Path
+) -> AsyncGenerator[asyncssh.SSHClientConnection]:
+    """Return a connection to the only instance of a new server below `tmp_path`."""
     async with local.open(root=tmp_path) as group:
         [id] = await local.grow(group)
         async with local.connect(group, id) as connection:
@@ -32,7 +47,7 @@ async def connection(local: Local, tmp_path: Path) -> AsyncGenerator[asyncssh.SS
 async def test_output_error_and_status_are_apart(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
-    """A command's two outputs and its exit status arrive as what they are."""
+    """Output, error output and exit status of a command are separate."""
     completed = await connection.run("echo out; echo err >&2; exit 7")
     assert completed.stdout == "out\n"
     assert completed.stderr == "err\n"
@@ -40,8 +55,8 @@ async def test_output_error_and_status_are_apart(
     assert completed.exit_signal is None
 
 
-async def test_a_signal_is_no_exit_status(connection: asyncssh.SSHClientConnection) -> None:
-    """A command that a signal ended is reported with the signal's name."""
+async def test_a_signal_is_not_an_exit_status(connection: asyncssh.SSHClientConnection) -> None:
+    """If a signal ended the command, the signal's name is reported."""
     for name in ("KILL", "TERM", "USR1"):
         completed = await connection.run(f"kill -{name} $$")
         assert completed.exit_signal is not None
@@ -49,34 +64,34 @@ async def test_a_signal_is_no_exit_status(connection: asyncssh.SSHClientConnecti
 
 
 async def test_input_reaches_the_command(connection: asyncssh.SSHClientConnection) -> None:
-    """What the client sends arrives unchanged, and its end too, also if it is much."""
+    """Large input arrives unchanged and complete, followed by its end."""
     data = os.urandom(5_000_000)
     completed = await connection.run("sha256sum", input=data, encoding=None)
     assert isinstance(completed.stdout, bytes)
     assert completed.stdout.split()[0].decode() == hashlib.sha256(data).hexdigest()
 
 
-async def test_a_command_that_does_not_read_can_be_sent_much(
+async def test_unread_input_is_dropped(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
-    """Input that nobody wants is dropped and hinders nothing."""
+    """Input that the command does not read is dropped and does not block it."""
     completed = await connection.run("exec <&-; exit 5", input=b"x" * 8_000_000, encoding=None)
     assert completed.exit_status == 5
 
 
-async def test_a_shell_without_command_reads_commands(
+async def test_a_session_without_a_command_is_a_shell(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
-    """A session without a command is a shell."""
+    """A session without a command runs a shell that reads commands from its input."""
     completed = await connection.run(input="echo $((6 * 7))\nexit 3\n")
     assert completed.stdout == "42\n"
     assert completed.exit_status == 3
 
 
-async def test_the_environment_is_the_instance_s_own(
+async def test_commands_get_only_the_instance_environment(
     local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Commands see their home and what is ordinary, and nothing else of the manager's."""
+    """Commands get their home and the usual variables, and no others of the manager's."""
     monkeypatch.setenv("CLOUD_SECRET", "do-not-leak")
     async with local.open() as group:
         [id] = await local.grow(group)
@@ -96,7 +111,7 @@ async def test_the_environment_is_the_instance_s_own(
 async def test_text_is_the_same_in_every_locale(
     local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A command's letters arrive as they were sent, whatever the manager's locale."""
+    """Text in a command arrives unchanged, whatever the manager's locale."""
     monkeypatch.setenv("LC_ALL", "en_US.ISO-8859-1")
     async with local.open() as group:
         [id] = await local.grow(group)
@@ -105,10 +120,10 @@ async def test_text_is_the_same_in_every_locale(
     assert completed.stdout == "żółw\n"
 
 
-async def test_a_command_gets_ordinary_signals_and_files(
+async def test_commands_start_with_default_signals_and_files(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
-    """Commands ignore and block no signal, and inherit no file but their three streams."""
+    """Commands do not ignore or block signals, and inherit only their three streams."""
     completed = await connection.run(
         "grep -E 'SigBlk|SigIgn' /proc/self/status; ls /proc/self/fd | wc -l", check=True
     )
@@ -122,7 +137,7 @@ async def test_a_command_gets_ordinary_signals_and_files(
 async def test_a_signal_reaches_the_whole_process_group(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
-    """A signal request ends the command and what it started."""
+    """A signal ends the command and the processes it started."""
     async with connection.create_process("sleep 1000 & echo $!; wait") as process:
         child = int(await process.stdout.readline())
         process.send_signal("TERM")
@@ -135,7 +150,7 @@ async def test_a_signal_reaches_the_whole_process_group(
 async def test_closing_the_channel_ends_the_command(
     connection: asyncssh.SSHClientConnection, local: Local
 ) -> None:
-    """When the client goes, the command's group gets HUP, and if that is ignored, KILL."""
+    """When the channel closes, the command's process group gets HUP, and later KILL."""
     script = "trap '' HUP; sleep 1000 & echo $! $$; wait"
     process = await connection.create_process(script)
     pids = [int(word) for word in (await process.stdout.readline()).split()]
@@ -146,7 +161,7 @@ async def test_closing_the_channel_ends_the_command(
 async def test_the_status_does_not_wait_for_a_background_process(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
-    """The command's end is known at once, though something holds its output open and goes on."""
+    """The exit status is sent at once, though a background process keeps the output open."""
     go = "mkfifo go; (read line <go; echo late) & echo early; exit 4"
     async with connection.create_process(go) as process:
         with anyio.fail_after(30):
@@ -161,7 +176,7 @@ async def test_the_status_does_not_wait_for_a_background_process(
 async def test_output_before_the_end_is_complete(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
-    """Everything that a command wrote before it ended is delivered, each time."""
+    """All output that a command wrote before it ended is delivered, every time."""
     for _ in range(50):
         completed = await connection.run("head -c 60000 /dev/zero; exit 1", encoding=None)
         assert isinstance(completed.stdout, bytes)
@@ -170,43 +185,43 @@ async def test_output_before_the_end_is_complete(
 
 
 async def test_much_output_takes_little_memory(
-    connection: asyncssh.SSHClientConnection, local: Local, tmp_path: Path
+    own_connection: asyncssh.SSHClientConnection, local: Local, tmp_path: Path
 ) -> None:
-    """200 MB pass through the server, whose memory stays what it was."""
+    """Large output passes through the server without increasing its memory."""
     server = local.server(tmp_path)
     before = _peak_megabytes(server)
     size = 0
-    command = "head -c 200000000 /dev/zero"
-    async with connection.create_process(command, encoding=None) as process:
+    command = f"head -c {60 * MEGABYTE} /dev/zero"
+    async with own_connection.create_process(command, encoding=None) as process:
         while data := await process.stdout.read(1 << 20):
             size += len(data)
-    assert size == 200_000_000
+    assert size == 60 * MEGABYTE
     assert _peak_megabytes(server) - before < 20
 
 
 async def test_a_client_that_does_not_read_stops_the_command(
-    connection: asyncssh.SSHClientConnection, local: Local, tmp_path: Path
+    own_connection: asyncssh.SSHClientConnection, local: Local, tmp_path: Path
 ) -> None:
-    """Output waits in the command, not in the server, and is all there later."""
+    """Unread output blocks the command and does not fill the server's memory; none is lost."""
     server = local.server(tmp_path)
     before = _peak_megabytes(server)
-    script = "echo $$; exec head -c 100000000 /dev/zero"
-    async with connection.create_process(script, encoding=None) as process:
+    script = f"echo $$; exec head -c {60 * MEGABYTE} /dev/zero"
+    async with own_connection.create_process(script, encoding=None) as process:
         pid = int(await process.stdout.readline())
         await local.wait(lambda: "pipe_write" in Path(f"/proc/{pid}/wchan").read_text())
-        # Others go on meanwhile, on the same connection.
+        # Other commands on the same connection are not affected.
         for _ in range(20):
-            await connection.run("true", check=True)
+            await own_connection.run("true", check=True)
         assert _is_alive(pid)
         assert _peak_megabytes(server) - before < 20
         size = 0
         while data := await process.stdout.read(1 << 20):
             size += len(data)
-    assert size == 100_000_000
+    assert size == 60 * MEGABYTE
 
 
 async def test_many_commands_at_once(connection: asyncssh.SSHClientConnection) -> None:
-    """A hundred commands on one connection each get their own answer."""
+    """A hundred commands on one connection each get their own output."""
     found: dict[int, str] = {}
 
     async def run(number: int) -> None:
@@ -221,14 +236,14 @@ async def test_many_commands_at_once(connection: asyncssh.SSHClientConnection) -
 async def test_a_command_that_cannot_start_says_why(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
-    """A command line that the system does not take is 127 with a reason."""
+    """A command line that is too long ends with status 127 and a reason."""
     completed = await connection.run("true " + "x" * 200_000)
     assert completed.exit_status == 127
     assert "too long" in str(completed.stderr)
 
 
 async def test_a_command_can_have_a_terminal(connection: asyncssh.SSHClientConnection) -> None:
-    """Its streams are one terminal, of the kind and the size that were asked for, and its own."""
+    """A command's streams are its controlling terminal, of the requested type and size."""
     script = 'tty && stty size && echo "$TERM" && ps -o tty= -p $$ && echo to stderr >&2'
     completed = await connection.run(script, term_type="vt100", term_size=(97, 31))
     assert completed.exit_status == 0
@@ -238,15 +253,17 @@ async def test_a_command_can_have_a_terminal(connection: asyncssh.SSHClientConne
     assert completed.stderr == ""
 
 
-async def test_all_that_a_terminal_shows_arrives(connection: asyncssh.SSHClientConnection) -> None:
-    """The end of a command cuts nothing off that it has written to its terminal before."""
+async def test_terminal_output_before_the_end_is_complete(
+    connection: asyncssh.SSHClientConnection,
+) -> None:
+    """All output that a command wrote to its terminal before it ended is delivered."""
     completed = await connection.run("seq 1 20000; exit 5", term_type="xterm")
     assert str(completed.stdout).split() == [str(number) for number in range(1, 20001)]
     assert completed.exit_status == 5
 
 
 async def test_a_terminal_changes_its_size(connection: asyncssh.SSHClientConnection) -> None:
-    """The command is told when the client's window has another size."""
+    """The command is notified when the size of the client's window changes."""
     script = "trap 'stty size; exit' WINCH; echo up; while :; do sleep 0.1; done"
     async with connection.create_process(script, term_type="xterm") as process:
         assert await process.stdout.readline() == "up\r\n"
@@ -257,7 +274,7 @@ async def test_a_terminal_changes_its_size(connection: asyncssh.SSHClientConnect
 async def test_a_terminal_hangs_up_with_its_channel(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
-    """What runs on a terminal ends with it, and a typed Ctrl-C is a signal."""
+    """A typed Ctrl-C sends INT; closing the channel ends the command on the terminal."""
     async with connection.create_process("echo up; exec cat", term_type="xterm") as process:
         assert await process.stdout.readline() == "up\r\n"
         process.stdin.write("\x03")
@@ -279,7 +296,7 @@ async def _exists(connection: asyncssh.SSHClientConnection, pid: int) -> bool:
 async def test_files_travel_relative_to_home(
     connection: asyncssh.SSHClientConnection, tmp_path: Path
 ) -> None:
-    """SFTP starts where commands start, and keeps content and permission bits."""
+    """SFTP paths are relative to home; content and permission bits are kept."""
     data = os.urandom(3_000_000)
     source = tmp_path / "source"
     source.write_bytes(data)
@@ -302,7 +319,7 @@ async def test_files_travel_relative_to_home(
 async def test_streams_open_through_the_connection(
     connection: asyncssh.SSHClientConnection, tmp_path: Path
 ) -> None:
-    """TCP ports and Unix sockets can be reached through the instance."""
+    """TCP ports and Unix sockets are reachable through the instance."""
 
     async def shout(stream: anyio.abc.ByteStream) -> None:
         async with stream:
@@ -329,7 +346,7 @@ async def test_streams_open_through_the_connection(
 
 
 def _is_alive(pid: int) -> bool:
-    """Return whether a process exists and is no zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -337,8 +354,8 @@ def _is_alive(pid: int) -> bool:
 
 
 def _peak_megabytes(pid: int) -> float:
-    """Return how much memory a process has had in use at most."""
+    """Return the peak memory use of a process."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1000
-    raise AssertionError("the kernel tells no peak")
+    raise AssertionError("the kernel does not report the peak")

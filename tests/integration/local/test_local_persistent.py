@@ -1,4 +1,4 @@
-"""Instances that outlive their manager, and the root through which they are found again."""
+"""Persistent groups: instances outlive their manager and are found through the root."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fleeting.errors import ConfigError
 from fleeting.types import State
 
 if TYPE_CHECKING:
-    from tests.integration.local.conftest import Local
+    from tests.integration.local.conftest import Local, OpenShared
 
     from fleeting.abc import InstanceGroup
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(not Path("/proc/self").exists(), reason="the tests look into /proc"),
+    pytest.mark.skipif(not Path("/proc/self").exists(), reason="the tests read /proc"),
 ]
 
 
 async def test_instances_are_found_again(local: Local, tmp_path: Path) -> None:
-    """A second manager sees the same instances with the same ids, ports, keys and files."""
+    """The next manager sees the same instances with the same ids, ports, keys and files."""
     async with local.open(root=tmp_path, persistent=True) as group:
         ids = await local.grow(group, 2)
         infos = [await group.connect_info(id) for id in ids]
@@ -41,18 +41,20 @@ async def test_instances_are_found_again(local: Local, tmp_path: Path) -> None:
     await local.wait(lambda: not local.processes(tmp_path))
 
 
-async def test_an_operation_is_remembered_across_managers(local: Local, tmp_path: Path) -> None:
-    """An increase that is repeated after a restart of the manager adds nothing."""
-    async with local.open(root=tmp_path, persistent=True) as group:
+async def test_an_operation_is_remembered_across_managers(
+    local: Local, open_shared: OpenShared, shared_root: Path
+) -> None:
+    """An increase that the next manager repeats adds nothing."""
+    async with local.open(root=shared_root, persistent=True) as group:
         first = await group.increase(1, "once")
-    async with local.open(root=tmp_path, persistent=True) as group:
+    async with open_shared() as group:
         assert await group.increase(1, "once") == first
-        await group.decrease(first.ids)
 
 
-async def test_without_instances_the_server_ends(local: Local, tmp_path: Path) -> None:
-    """A persistent server that has nothing to keep does not stay, and the next one works."""
-    for _ in range(5):
+@pytest.mark.parametrize("rounds", [2, pytest.param(8, marks=pytest.mark.long)])
+async def test_without_instances_the_server_ends(local: Local, tmp_path: Path, rounds: int) -> None:
+    """A persistent server ends with its last instance, and the next one starts cleanly."""
+    for _ in range(rounds):
         async with local.open(root=tmp_path, persistent=True) as group:
             ids = await local.grow(group)
             await group.decrease(ids)
@@ -63,7 +65,7 @@ async def test_without_instances_the_server_ends(local: Local, tmp_path: Path) -
 
 @pytest.mark.parametrize("first", [True, False])
 async def test_a_second_manager_is_refused(local: Local, tmp_path: Path, *, first: bool) -> None:
-    """A group that ends with its manager is nobody else's, and takes over nobody's root."""
+    """A root is shared only between managers of persistent groups."""
     async with local.open(root=tmp_path, persistent=first) as group:
         with pytest.raises(ConfigError, match="another manager"):
             async with local.open(root=tmp_path, persistent=False):
@@ -72,10 +74,7 @@ async def test_a_second_manager_is_refused(local: Local, tmp_path: Path, *, firs
 
 
 async def test_several_managers_share_what_is_persistent(local: Local, tmp_path: Path) -> None:
-    """A second manager that comes at the same time sees the same group, with settings of its own.
-
-    Whoever of them changes its size is for `fleeting._lock` to say.
-    """
+    """Concurrent managers see the same group, each with its own settings."""
     groups: list[InstanceGroup] = []
     done = anyio.Event()
 
@@ -98,7 +97,7 @@ async def test_several_managers_share_what_is_persistent(local: Local, tmp_path:
 
 
 async def test_a_persistent_root_is_not_opened_otherwise(local: Local, tmp_path: Path) -> None:
-    """Instances that are to be kept are not put at risk by a forgotten setting."""
+    """If `persistent` is no longer set, opening is refused and the instances stay."""
     async with local.open(root=tmp_path, persistent=True) as group:
         ids = await local.grow(group)
     with pytest.raises(ConfigError, match="persistent = true"):
@@ -110,7 +109,7 @@ async def test_a_persistent_root_is_not_opened_otherwise(local: Local, tmp_path:
 
 
 async def test_after_a_crash_a_new_server_starts_clean(local: Local, tmp_path: Path) -> None:
-    """If the recorded server is dead, its leftovers go and the root can be used."""
+    """If the recorded server is dead, its leftovers are removed and the root is usable."""
     async with local.open(root=tmp_path, persistent=True) as group:
         await local.grow(group, 2)
     os.kill(local.server(tmp_path), signal.SIGKILL)
@@ -123,7 +122,7 @@ async def test_after_a_crash_a_new_server_starts_clean(local: Local, tmp_path: P
 
 
 async def test_after_a_power_failure_leftovers_are_deleted(local: Local, tmp_path: Path) -> None:
-    """Directories of instances whose processes all died unseen are deleted, and nothing else."""
+    """After a crash, the directories of instances are deleted, and nothing else."""
     async with local.open(root=tmp_path, persistent=True) as group:
         await local.grow(group, 2)
     processes = local.processes(tmp_path)
@@ -141,7 +140,7 @@ async def test_after_a_power_failure_leftovers_are_deleted(local: Local, tmp_pat
 
 
 async def test_a_long_root_works_too(local: Local, tmp_path: Path) -> None:
-    """A root whose path is longer than a Unix socket's may be is no obstacle."""
+    """A root whose path is too long for a Unix socket works."""
     root = tmp_path / ("long" * 40)
     async with local.open(root=root, persistent=True) as group:
         ids = await local.grow(group)
@@ -154,12 +153,10 @@ async def test_a_long_root_works_too(local: Local, tmp_path: Path) -> None:
     assert not socket.parent.exists()
 
 
-async def test_no_secret_is_on_disk(local: Local, tmp_path: Path) -> None:
+async def test_no_secret_is_on_disk(local: Local, group: InstanceGroup, shared_root: Path) -> None:
     """Keys stay in memory: no file of the root contains one."""
-    async with local.open(root=tmp_path, persistent=True) as group:
-        ids = await local.grow(group)
-        for path in tmp_path.rglob("*"):  # noqa: ASYNC240 - a test may block
-            if path.is_file():
-                assert b"PRIVATE KEY" not in path.read_bytes()
-                assert path.stat().st_mode & 0o077 == 0
-        await group.decrease(ids)
+    await local.grow(group)
+    for path in shared_root.rglob("*"):  # noqa: ASYNC240 - a test may block
+        if path.is_file():
+            assert b"PRIVATE KEY" not in path.read_bytes()
+            assert path.stat().st_mode & 0o077 == 0

@@ -1,4 +1,4 @@
-"""Who ends when somebody is killed: the manager, the server, a reaper, or an instance."""
+"""Killed processes: the manager, the server, the supervisor, a reaper, and what ends with each."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from fleeting.types import State
 
 if TYPE_CHECKING:
     import asyncssh
-    from tests.integration.local.conftest import Local
+    from tests.integration.local.conftest import Local, OpenShared
+
+    from fleeting.abc import InstanceGroup
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has subreapers"),
 ]
 
-# Detaches as thoroughly as a process can, and gives itself an environment to be found by.
+# Detaches as far as a process can, with a variable in its environment to find it by.
 DAEMON = (
     "setsid sh -c 'TOKEN={} setsid sh -c \"sleep 1000 & exec sleep 1000\" & exit' "
     ">/dev/null 2>&1 </dev/null"
@@ -49,16 +51,18 @@ anyio.run(main)
 
 
 async def _detach(local: Local, connection: asyncssh.SSHClientConnection) -> str:
-    """Start a daemon on an instance; return what its two processes are found by."""
+    """Start a daemon on an instance; return the text that identifies its two processes."""
     token = uuid.uuid4().hex
     await connection.run(DAEMON.format(token), check=True)
     await local.wait(lambda: len(local.processes(token)) == 2)
     return token
 
 
-async def test_removal_ends_daemons_and_only_those_of_the_instance(local: Local) -> None:
-    """What detached with setsid and a double fork ends with its instance; others go on."""
-    async with local.open() as group:
+async def test_removal_ends_daemons_and_only_those_of_the_instance(
+    local: Local, open_shared: OpenShared
+) -> None:
+    """A process that detached with setsid and a double fork ends with its instance only."""
+    async with open_shared() as group:
         one, other = await local.grow(group, 2)
         async with local.connect(group, one) as connection:
             mine = await _detach(local, connection)
@@ -72,21 +76,22 @@ async def test_removal_ends_daemons_and_only_those_of_the_instance(local: Local)
     assert local.processes(foreign) == []
 
 
-async def test_removal_breaks_connections(local: Local) -> None:
-    """A client of a removed instance loses its connection in the middle of its command."""
-    async with local.open() as group:
-        [id] = await local.grow(group)
-        async with local.connect(group, id) as connection:
-            process = await connection.create_process("sleep 1000")
-            await group.decrease([id])
-            with anyio.fail_after(30):
-                await connection.wait_closed()
-            assert process.exit_status is None
+async def test_removal_breaks_connections(local: Local, group: InstanceGroup) -> None:
+    """A client of a removed instance loses its connection while its command runs."""
+    [id] = await local.grow(group)
+    async with local.connect(group, id) as connection:
+        process = await connection.create_process("sleep 1000")
+        await group.decrease([id])
+        with anyio.fail_after(30):
+            await connection.wait_closed()
+        assert process.exit_status is None
 
 
-async def test_a_killed_reaper_is_a_failed_instance(local: Local, tmp_path: Path) -> None:
-    """When an instance's processes are killed from outside, it fails and leaves nothing behind."""
-    async with local.open(root=tmp_path) as group:
+async def test_a_killed_reaper_is_a_failed_instance(
+    local: Local, open_shared: OpenShared, shared_root: Path
+) -> None:
+    """If another process kills an instance's processes, it fails and leaves nothing behind."""
+    async with open_shared() as group:
         one, other = await local.grow(group, 2)
         async with local.connect(group, one) as connection:
             token = await _detach(local, connection)
@@ -98,15 +103,15 @@ async def test_a_killed_reaper_is_a_failed_instance(local: Local, tmp_path: Path
         with pytest.raises(InstanceUnhealthy, match="killed"):
             await group.heartbeat(one)
         await local.wait(lambda: not local.processes(token))
-        await local.wait(lambda: not (tmp_path / "instances" / one).exists())
+        await local.wait(lambda: not (shared_root / "instances" / one).exists())
         await group.decrease([one])
         assert await local.states(group) == {other: State.RUNNING}
         async with local.connect(group, other) as connection:
             await connection.run("true", check=True)
 
 
-async def test_a_killed_server_takes_everything_with_it(local: Local, tmp_path: Path) -> None:
-    """Without its server the group says that it is gone, and nothing is left of it."""
+async def test_a_killed_server_ends_everything(local: Local, tmp_path: Path) -> None:
+    """If the server is killed, requests fail, and no process or directory is left."""
     async with local.open(root=tmp_path) as group:
         [id] = await local.grow(group)
         async with local.connect(group, id) as connection:
@@ -121,16 +126,16 @@ async def test_a_killed_server_takes_everything_with_it(local: Local, tmp_path: 
         assert not (tmp_path / "instances").exists()
 
 
-async def test_a_killed_nursery_does_not_save_anything(local: Local, tmp_path: Path) -> None:
-    """Running instances survive the loss of the nursery, new ones fail, and all ends in time."""
+async def test_a_killed_supervisor_leaves_nothing(local: Local, tmp_path: Path) -> None:
+    """Without the supervisor, running instances stay, new ones fail, and closing ends all."""
     async with local.open(root=tmp_path) as group:
         [id] = await local.grow(group)
-        nursery = next(
+        supervisor = next(
             pid
             for pid in local.processes(f"_supervisor.py\0{tmp_path}")
             if local.parent(pid) == local.server(tmp_path)
         )
-        os.kill(nursery, signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
         async with local.connect(group, id) as connection:
             await connection.run("true", check=True)
         [late] = (await group.increase(1, "late")).ids
@@ -139,10 +144,10 @@ async def test_a_killed_nursery_does_not_save_anything(local: Local, tmp_path: P
     assert not (tmp_path / "instances" / id).exists()
 
 
-async def test_a_stopped_server_is_no_reason_to_wait_for_ever(
+async def test_a_stopped_server_is_not_awaited_for_ever(
     local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that does not answer is an error, and its late replies are told from new ones."""
+    """A request to a stopped server fails in time; its late reply is not mistaken for another."""
     async with local.open(root=tmp_path) as group:
         [id] = await local.grow(group)
         server = local.server(tmp_path)
@@ -150,7 +155,7 @@ async def test_a_stopped_server_is_no_reason_to_wait_for_ever(
         with monkeypatch.context() as patch:
             patch.setattr("fleeting.local._group.REPLY_SECONDS", 0.1)
             for _ in range(2):
-                with pytest.raises(ProviderError, match="has not answered"):
+                with pytest.raises(ProviderError, match="did not answer"):
                     await group.connect_info(id)
         os.kill(server, signal.SIGCONT)
         assert await local.states(group) == {id: State.RUNNING}
@@ -160,7 +165,7 @@ async def test_a_stopped_server_is_no_reason_to_wait_for_ever(
 async def test_a_killed_manager_leaves_nothing(
     local: Local, tmp_path: Path, *, is_given: bool
 ) -> None:
-    """SIGKILL of the manager ends every process and deletes every directory of its group."""
+    """Killing the manager ends every process and deletes every directory of its group."""
     command = [sys.executable, "-c", MANAGER, str(tmp_path) if is_given else ""]
     async with await anyio.open_process(command, stderr=None) as manager:
         assert manager.stdout is not None
@@ -174,25 +179,25 @@ async def test_a_killed_manager_leaves_nothing(
     assert root.exists() is is_given  # noqa: ASYNC240 - a test may block
 
 
-async def test_no_zombies_and_no_files_pile_up(local: Local, tmp_path: Path) -> None:
+async def test_zombies_and_files_do_not_pile_up(local: Local, tmp_path: Path) -> None:
     """After many commands and instances, the server has as many files and children as before."""
     async with local.open(root=tmp_path) as group:
         await local.grow(group)
         server = local.server(tmp_path)
         files = Path(f"/proc/{server}/fd")
         before = len(list(files.iterdir()))  # noqa: ASYNC240 - a test may block
-        for _ in range(3):
-            ids = await local.grow(group, 3)
+        for _ in range(2):
+            ids = await local.grow(group, 2)
             for id in ids:
                 async with local.connect(group, id) as connection:
-                    for _ in range(10):
+                    for _ in range(5):
                         await connection.run("true", check=True)
             await group.decrease(ids)
             for id in ids:
                 await local.reach(group, id, None)
         await local.wait(lambda: len(list(files.iterdir())) == before)
         tree = local.processes(f"_supervisor.py\0{tmp_path}")
-        assert len(tree) == 2  # the nursery and one reaper; a zombie has no command line
+        assert len(tree) == 2  # the supervisor and one reaper; a zombie has no command line
         table = Path("/proc").glob("[0-9]*/stat")  # noqa: ASYNC240 - a test may block
         parents = [path.read_text().rpartition(")")[2].split()[1] for path in table]
         assert sum(int(parent) in tree for parent in parents) == 1

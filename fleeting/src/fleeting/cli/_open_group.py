@@ -16,7 +16,7 @@ from fleeting._run import first_error
 from fleeting._text import plain
 from fleeting.abc import InstanceGroup
 from fleeting.cli._endings import Endings
-from fleeting.errors import ConfigError, FleetingError, ProviderError
+from fleeting.errors import FleetingError, ProviderError
 from fleeting.types import Accepted, ConnectInfo
 
 if TYPE_CHECKING:
@@ -196,15 +196,7 @@ async def reach(hand: Hand, id: str) -> AsyncGenerator[Connection]:
     """
     what = f"say how to reach instance {id}"
     info = await hand.ask(what, ConnectInfo, hand.group.connect_info, id)
-    settings = hand.target.settings.connector
-    try:
-        info = info.with_settings(settings)
-    except (OSError, UnicodeError):
-        # What the error says of a wrong file could show a part of the key.
-        raise ConfigError(
-            f"the key file for instance {id}, {settings.key_path}, cannot be read as text; name a "
-            "key in OpenSSH or PEM format that this user may read"
-        ) from None
+    info = info.with_settings(hand.target.settings.connector)
     seconds = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
     failure = f"instance {id} could not be reached"
     async with await bounded(

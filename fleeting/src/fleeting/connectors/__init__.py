@@ -1,4 +1,4 @@
-"""Ways to an instance, one module for each protocol; found by the protocol's name."""
+"""The built-in connectors, one module for each protocol; the registry finds them by entry point."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Bounds how many handshakes are under way with one host.
+"""Limits the number of concurrent handshakes with one host.
 
-An SSH server drops connections at random once some ten of them have not logged
-in yet (`MaxStartups`), so a burst of connects would mostly defeat itself.
+An SSH server drops connections at random once about ten of them have not logged in
+yet (`MaxStartups`), so most connections of an unlimited burst would fail.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Handshakes:
-    """Gives turns, at most so many at once to each host; remembers no host without one."""
+    """Grants turns, a limited number at once for each host; keeps no record of idle hosts."""
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
@@ -24,7 +24,7 @@ class Handshakes:
 
     @asynccontextmanager
     async def turn(self, address: str, port: int) -> AsyncGenerator[None]:
-        """Wait for a turn with a host, and have it inside."""
+        """Return a context manager that waits for a turn with a host and holds it."""
         key = (address, port)
         host = self._hosts.setdefault(key, _Host(self._at_once))
         host.users += 1

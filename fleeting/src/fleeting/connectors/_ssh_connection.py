@@ -1,13 +1,12 @@
-"""One SSH connection to one instance, and all that runs over it.
+"""One SSH connection to one instance, and everything that runs over it.
 
-What asyncssh does not do and is done here: an opening (of a channel) that is
-cancelled must not leave the channel open on the server. asyncssh forgets such
-a channel, so an opening is a task of its own, which nobody cancels; if the
-caller has gone away when it ends, what it brought is closed at once. The task
-ends with the connection at the latest.
+Opening a channel can be cancelled, and must not leave the channel open on the
+server. asyncssh loses track of such a channel. So each opening is a task of its own
+that is never cancelled. If the caller is gone when the task ends, the opened channel
+is closed at once. The task ends with the connection at the latest.
 
-A server limits how many commands run over one connection (`MaxSessions`, ten
-in OpenSSH). One that is refused while others run waits for one of them to end.
+A server limits how many commands run over one connection (`MaxSessions`, ten in
+OpenSSH). A command that is refused while others run waits for one of them to end.
 """
 
 from __future__ import annotations
@@ -23,11 +22,13 @@ from asyncssh.constants import OPEN_REQUEST_PTY_FAILED, OPEN_REQUEST_SESSION_FAI
 from typing_extensions import override
 
 from fleeting.abc import Connection
-from fleeting.connectors._ssh_channels import ChannelStream, CommandChannel, StreamChannel
+from fleeting.connectors._ssh_bootstrap import Launch, prepare
+from fleeting.connectors._ssh_channels import ChannelStream, StreamChannel
+from fleeting.connectors._ssh_command_channel import CommandChannel
 from fleeting.connectors._ssh_errors import FOREIGN, cause, translate
-from fleeting.connectors._ssh_files import Files
-from fleeting.connectors._ssh_process import Launch, SSHProcess, SSHTerminal, prepare
-from fleeting.connectors._ssh_signals import COMMAND, Signaller, delivers_signals
+from fleeting.connectors._ssh_files import SSHFiles
+from fleeting.connectors._ssh_process import SSHProcess, SSHTerminal
+from fleeting.connectors._ssh_signals import SIGNAL_SHELL, Signaller, delivers_signals
 from fleeting.errors import NotSupported
 
 if TYPE_CHECKING:
@@ -37,37 +38,40 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from fleeting.abc import Terminal
-    from fleeting.connectors._ssh_watcher import Watcher
+    from fleeting.connectors._ssh_peer import SSHPeer
 
 T = TypeVar("T")
 C = TypeVar("C")
 P = TypeVar("P", bound=SSHProcess)
 
+# The receive window of each channel.
 WINDOW_BYTES = 2 * 1024 * 1024
+# How long an orderly shutdown of the connection may take.
 CLOSE_SECONDS = 2.0
-# How long, and how often, to wait for a server to notice that a session has ended.
+# How long it may take to end a command when its block is left.
+END_SECONDS = 5.0
+# How long, and how often, to wait for the server to notice that a session has ended.
 LINGER_SECONDS = 0.05
 LINGER_TRIES = 100
-END_SECONDS = 5.0
-# What no waiting mends: the server lets us in, and does not do this.
-REFUSALS = (OPEN_REQUEST_PTY_FAILED, OPEN_REQUEST_SESSION_FAILED)
+# Refusals that do not depend on other sessions, so that waiting does not help.
+PERMANENT_REFUSALS = (OPEN_REQUEST_PTY_FAILED, OPEN_REQUEST_SESSION_FAILED)
 
 _log = logging.getLogger(__name__)
 
 
 class SSHConnection(Connection):
-    """A connection that is logged in."""
+    """An established connection, logged in."""
 
-    def __init__(self, connection: asyncssh.SSHClientConnection, watcher: Watcher) -> None:
+    def __init__(self, connection: asyncssh.SSHClientConnection, peer: SSHPeer) -> None:
         self._connection = connection
-        self._watcher = watcher
+        self._peer = peer
         self._closing = False
         self._openings: set[asyncio.Future[Any]] = set()
         self._processes: set[SSHProcess] = set()
         self._session_ended = anyio.Event()
         self._refused = False
         self._permitted = False
-        self._files: Files | None = None
+        self._files: SSHFiles | None = None
         self._files_lock = anyio.Lock()
         self._delivers_signals = delivers_signals(
             str(connection.get_extra_info("server_version")),
@@ -79,7 +83,7 @@ class SSHConnection(Connection):
     @property
     @override
     def is_open(self) -> bool:
-        return self._watcher.loss is None
+        return self._peer.loss is None
 
     @override
     @asynccontextmanager
@@ -91,7 +95,7 @@ class SSHConnection(Connection):
         cwd: str | None = None,
     ) -> AsyncGenerator[SSHProcess]:
         launch = prepare(command, env, cwd, announced=not self._delivers_signals)
-        self._watcher.raise_if_lost()
+        self._peer.raise_if_lost()
         signaller = None if self._delivers_signals else await self._open_signaller()
         channel = await self._open_command(launch, signaller)
         async with self._running(SSHProcess(channel)) as process:
@@ -102,7 +106,7 @@ class SSHConnection(Connection):
     @override
     @asynccontextmanager
     async def open_shell(self, *, kind: str, columns: int, rows: int) -> AsyncGenerator[Terminal]:
-        self._watcher.raise_if_lost()
+        self._peer.raise_if_lost()
         options = {"term_type": kind or "dumb", "term_size": (columns, rows)}
         channel = await self._open_command(Launch(None), terminal=options)
         async with self._running(SSHTerminal(channel)) as shell:
@@ -110,7 +114,7 @@ class SSHConnection(Connection):
 
     @asynccontextmanager
     async def _running(self, process: P) -> AsyncGenerator[P]:
-        """End a process on leaving, and make room for others."""
+        """End a process on leaving, and wake those who wait for a session."""
         self._processes.add(process)
         try:
             yield process
@@ -138,7 +142,7 @@ class SSHConnection(Connection):
             lambda channel: self._connection.create_connection(
                 lambda: channel, host, port, encoding=None, window=WINDOW_BYTES
             ),
-            f"opens no stream to {host}:{port}",
+            f"did not open a stream to {host}:{port}",
         )
 
     @override
@@ -147,7 +151,7 @@ class SSHConnection(Connection):
             lambda channel: self._connection.create_unix_connection(
                 lambda: channel, path, encoding=None, window=WINDOW_BYTES
             ),
-            f"opens no stream to the socket {path}",
+            f"did not open a stream to the socket {path}",
         )
 
     @override
@@ -159,8 +163,8 @@ class SSHConnection(Connection):
             async with anyio.create_task_group() as ending:
                 for process in list(self._processes):
                     ending.start_soon(process.end)
-            if self._watcher.loss is None:
-                self._watcher.loss = "it was closed on this side"
+            if self._peer.loss is None:
+                self._peer.loss = "it was closed on this side"
             self._connection.close()
             with anyio.move_on_after(CLOSE_SECONDS):
                 await self._connection.wait_closed()
@@ -168,10 +172,10 @@ class SSHConnection(Connection):
             self.abort()
 
     def abort(self) -> None:
-        """Close the connection at once, without a word to the other side; idempotent."""
+        """Close the connection at once, without notifying the other side; idempotent."""
         self._closing = True
-        if self._watcher.loss is None:
-            self._watcher.loss = "it was closed on this side"
+        if self._peer.loss is None:
+            self._peer.loss = "it was closed on this side"
         self._connection.abort()
 
     async def _open_command(
@@ -182,9 +186,9 @@ class SSHConnection(Connection):
     ) -> CommandChannel:
         def opening() -> Coroutine[Any, Any, CommandChannel]:
             channel = CommandChannel(
-                self._watcher, self._announce, signaller=signaller, token=launch.token
+                self._peer, self._announce, signaller=signaller, token=launch.token
             )
-            # asyncssh leaves out the parameter of its own type.
+            # asyncssh does not annotate this parameter.
             create = cast(
                 "Callable[..., Awaitable[object]]",
                 self._connection.create_session,  # pyright: ignore[reportUnknownMemberType] - as above
@@ -200,7 +204,7 @@ class SSHConnection(Connection):
                 channel,
             )
 
-        failure = "runs no command" if terminal is None else "gives no terminal"
+        failure = "refused to run a command" if terminal is None else "refused to open a terminal"
         return await self._open_session(opening, CommandChannel.kill, failure)
 
     async def _open_session(
@@ -209,49 +213,47 @@ class SSHConnection(Connection):
         discard: Callable[[T], object],
         failure: str,
     ) -> T:
-        """Open what counts as a session; if there are too many, wait for one to end."""
+        """Open a channel that counts as a session; if there are too many, wait for one to end."""
         tries = LINGER_TRIES
         while True:
             ended = self._session_ended
             try:
                 session = await self._open(opening(), discard)
             except asyncssh.ChannelOpenError as error:
-                self._watcher.raise_if_lost()
+                self._peer.raise_if_lost()
                 others = bool(self._processes or self._openings or ended.is_set())
-                # Where sessions are permitted at all and none is ours any more, the last ones
-                # have ended for us and not yet for the server.
+                # If the server permits sessions and none of ours is open, it has not noticed
+                # yet that our last ones ended.
                 tries -= not others
                 lingering = self._permitted and tries > 0
-                if error.code in REFUSALS or not (others or lingering):
-                    self._announce()  # Who waits for this one shall find out for itself.
-                    raise NotSupported(
-                        f"{self._watcher.where} {failure}: {cause(error)}"
-                    ) from error
+                if error.code in PERMANENT_REFUSALS or not (others or lingering):
+                    self._announce()  # Others that wait for this opening try for themselves.
+                    raise NotSupported(f"{self._peer.where} {failure}: {cause(error)}") from error
             except FOREIGN as error:
-                self._watcher.raise_if_lost()
-                raise translate(error, f"{self._watcher.where} {failure}") from error
+                self._peer.raise_if_lost()
+                raise translate(error, f"{self._peer.where} {failure}") from error
             else:
                 self._permitted = True
                 return session
             self._note_refusal()
             with anyio.move_on_after(None if others else LINGER_SECONDS):
                 await ended.wait()
-            self._watcher.raise_if_lost()
+            self._peer.raise_if_lost()
 
     async def _open_stream(
         self, opening: Callable[[StreamChannel], Coroutine[Any, Any, object]], failure: str
     ) -> ByteStream:
-        channel = StreamChannel(self._watcher)
+        channel = StreamChannel(self._peer)
         try:
             await self._open(_opened(opening(channel), channel), StreamChannel.abort)
         except FOREIGN as error:
-            self._watcher.raise_if_lost()
-            raise translate(error, f"{self._watcher.where} {failure}") from error
+            self._peer.raise_if_lost()
+            raise translate(error, f"{self._peer.where} {failure}") from error
         return ChannelStream(channel)
 
     async def _open(self, opening: Coroutine[Any, Any, T], discard: Callable[[T], object]) -> T:
-        """Await an opening; if cancelled meanwhile, close what it brings when it comes."""
-        # asyncssh leaks a channel whose opening is cancelled, so that is no part of our tree.
+        """Await an opening; if cancelled meanwhile, close the channel once it is open."""
+        # asyncssh leaks a channel whose opening is cancelled, so this task never is.
         task = asyncio.ensure_future(opening)
         self._openings.add(task)
         task.add_done_callback(self._openings.discard)
@@ -264,23 +266,23 @@ class SSHConnection(Connection):
     async def _open_signaller(self) -> Signaller:
         async with self._signaller_lock:
             if self._signaller is None or not self._signaller.usable:
-                self._signaller = Signaller(await self._open_command(Launch(COMMAND)))
+                self._signaller = Signaller(await self._open_command(Launch(SIGNAL_SHELL)))
             return self._signaller
 
-    async def _open_files(self) -> Files:
+    async def _open_files(self) -> SSHFiles:
         async def opening() -> asyncssh.SFTPClient:
             return await self._connection.start_sftp_client(path_errors="surrogateescape")
 
         async with self._files_lock:
             if self._files is None or not self._files.usable:
                 client = await self._open_session(
-                    opening, asyncssh.SFTPClient.exit, "copies no files"
+                    opening, asyncssh.SFTPClient.exit, "refused to transfer files"
                 )
-                self._files = Files(client, self._watcher)
+                self._files = SSHFiles(client, self._peer)
             return self._files
 
     def _announce(self) -> None:
-        """Wake who waits for a session to end."""
+        """Wake those who wait for a session to end."""
         self._session_ended.set()
         self._session_ended = anyio.Event()
 
@@ -288,9 +290,9 @@ class SSHConnection(Connection):
         if not self._refused:
             self._refused = True
             _log.warning(
-                "%s permits no more commands at a time over one connection, so some wait for "
+                "%s limits the number of commands that run over one connection, so some wait for "
                 "others to end; raise MaxSessions in its sshd_config",
-                self._watcher.where,
+                self._peer.where,
             )
 
 

@@ -1,4 +1,4 @@
-"""The one border where what asyncssh raises becomes ours."""
+"""Translates the exceptions of asyncssh to those of `fleeting.errors`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fleeting.errors import (
 if TYPE_CHECKING:
     from fleeting.errors import ConnectorError
 
-# The most derived class of an exception that is listed here decides.
+# The most derived class that is listed here decides.
 _TRANSLATIONS: dict[type[BaseException], type[ConnectorError]] = {
     asyncssh.Error: ConnectionLost,
     asyncssh.DisconnectError: ConnectionLost,
@@ -50,34 +50,34 @@ FOREIGN = (
 )
 
 _CAUSES: dict[type[BaseException], str] = {
-    asyncssh.SFTPNoSuchFile: "no such file or folder",
-    asyncssh.SFTPNoSuchPath: "no such file or folder",
+    asyncssh.SFTPNoSuchFile: "no such file or directory",
+    asyncssh.SFTPNoSuchPath: "no such file or directory",
     asyncssh.SFTPPermissionDenied: "permission denied",
     asyncssh.SFTPWriteProtect: "the file system is read-only",
     asyncssh.SFTPNoSpaceOnFilesystem: "the disk is full",
     asyncssh.SFTPQuotaExceeded: "the disk quota is exhausted",
-    asyncssh.SFTPFileIsADirectory: "it is a folder",
-    asyncssh.SFTPNotADirectory: "something above it is not a folder",
-    asyncssh.SFTPLinkLoop: "its symbolic links go in circles",
+    asyncssh.SFTPFileIsADirectory: "it is a directory",
+    asyncssh.SFTPNotADirectory: "a parent of it is not a directory",
+    asyncssh.SFTPLinkLoop: "its symbolic links form a loop",
 }
 
 _ERRNO_CAUSES: dict[int, str] = {
-    errno.ENOENT: "no such file or folder",
+    errno.ENOENT: "no such file or directory",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is exhausted",
     errno.EROFS: "the file system is read-only",
-    errno.EISDIR: "it is a folder",
-    errno.ENOTDIR: "something above it is not a folder",
+    errno.EISDIR: "it is a directory",
+    errno.ENOTDIR: "a parent of it is not a directory",
 }
 
 
 def translate(error: BaseException, what: str) -> ConnectorError:
-    """Return our error for one of `FOREIGN`.
+    """Return the connector error for an exception that is one of `FOREIGN`.
 
     Args:
-        error: what was raised.
+        error: the exception.
         what: the beginning of the message: what failed, and where.
     """
     ours = next(_TRANSLATIONS[kind] for kind in type(error).__mro__ if kind in _TRANSLATIONS)
@@ -85,12 +85,12 @@ def translate(error: BaseException, what: str) -> ConnectorError:
 
 
 def cause(error: BaseException) -> str:
-    """Return why it happened, in words for people."""
+    """Return a human-readable reason."""
     known = next((_CAUSES[kind] for kind in type(error).__mro__ if kind in _CAUSES), None)
     if known is not None:
         return known
     if isinstance(error, OSError) and error.errno:
-        # The text of asyncio's errors repeats the address.
+        # The texts of asyncio's errors repeat the address.
         return _ERRNO_CAUSES.get(error.errno) or _lowered(os.strerror(error.errno))
     return str(error).strip() or type(error).__name__
 

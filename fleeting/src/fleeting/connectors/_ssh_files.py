@@ -1,17 +1,17 @@
-"""Files and folders through SFTP.
+"""Copies files and directory trees through SFTP.
 
 Rules for trees, in both directions:
 
-* Symbolic links inside a tree are copied as links and never followed. The path
-  that was asked for is followed if it is a link.
-* The permission bits (`rwx` for user, group and others; not set-user-id and its
-  like) are those of the original, for files, and for folders that did not
-  exist. A file is never more readable than that while it is being copied.
-* An existing file or link is replaced. An existing folder is merged into.
+* Symbolic links inside a tree are copied as links and never followed. The
+  requested path itself is followed if it is a link.
+* Files, and directories that did not exist, get the permission bits of the original
+  (`rwx` for user, group and others; not the set-user-id bit and the like). A file is
+  never more readable than that while it is being copied.
+* An existing file or link is replaced. An existing directory is merged into.
 * Sockets, devices and pipes cannot be copied and are an error.
 
-What an instance says about its files is not to be trusted: a name with a slash,
-or a link in the way, must not lead a copy out of its destination here.
+An instance can lie about its files. A name with a slash in a listing, or a link at
+the destination, must not lead a copy out of the local destination directory.
 """
 
 from __future__ import annotations
@@ -38,30 +38,31 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from fleeting.connectors._ssh_watcher import Watcher
+    from fleeting.connectors._ssh_peer import SSHPeer
 
     Copy = Callable[[], Awaitable[None]]
 
 FILES_AT_ONCE = 16
 BLOCK_BYTES = 1024 * 1024
 PERMISSIONS = 0o777
+# A directory has this mode until its content is complete.
 PRIVATE = 0o700
 
 
-class Files:
-    """The files of an instance, through one SFTP client that many copies share.
+class SSHFiles:
+    """The files of an instance, through one SFTP client that all copies share.
 
     Attributes:
-        usable: whether the SFTP server at the other end is still there.
+        usable: whether the SFTP server still answers.
     """
 
-    def __init__(self, client: asyncssh.SFTPClient, watcher: Watcher) -> None:
+    def __init__(self, client: asyncssh.SFTPClient, peer: SSHPeer) -> None:
         self.usable = True
         self._client = client
-        self._watcher = watcher
+        self._peer = peer
 
     async def glob(self, pattern: str) -> list[str]:
-        """Return what matches on the instance; see `Connection.glob`."""
+        """Return the paths that match on the instance; see `Connection.glob`."""
         with self._remote(pattern):
             return sorted(await matches(self._client, pattern))
 
@@ -128,7 +129,7 @@ class Files:
                 raise await self._explained(error, destination) from error
 
     async def _send(self, original: BinaryIO, destination: str, mode: int) -> None:
-        """Write a remote file; `SFTPFailure` (the server will not say why) is let through."""
+        """Write a remote file. `SFTPFailure` (the server does not say why) is raised unchanged."""
         with self._remote(destination, unless=asyncssh.SFTPFailure):
             copy = await self._open_remote(destination, mode)
             async with copy:
@@ -136,7 +137,7 @@ class Files:
                 while block := await anyio.to_thread.run_sync(original.read, BLOCK_BYTES):
                     await copy.write(block, offset)
                     offset += len(block)
-                # The server's umask took away some bits, or the file was there before.
+                # The server's umask removed some bits, or the file existed before.
                 await copy.chmod(mode)
 
     async def _open_remote(self, path: str, mode: int) -> asyncssh.SFTPClientFile:
@@ -144,19 +145,19 @@ class Files:
         try:
             return await self._client.open(path, "wb", attributes, encoding=None)
         except asyncssh.SFTPPermissionDenied:
-            # A file that is only read-only can still be replaced.
+            # If the file is merely read-only, it can still be replaced.
             await self._client.remove(path)
             return await self._client.open(path, "wb", attributes, encoding=None)
 
     async def _explained(self, error: asyncssh.SFTPFailure, path: str) -> TransferFailed:
-        """Find out what a server means that says nothing but "failure"."""
+        """Find the reason for an error that the server reports only as a failure."""
         reason = cause(error)
         with suppress(*FOREIGN):
             if await self._client.isdir(path):
-                reason = "it is a folder"
+                reason = "it is a directory"
             elif not (await self._client.statvfs(posixpath.dirname(path) or ".")).bavail:
                 reason = "the disk is full"
-        return TransferFailed(f"{path} on {self._watcher.where}: {reason}")
+        return TransferFailed(f"{path} on {self._peer.where}: {reason}")
 
     async def _put_link(self, source: Path, destination: str) -> None:
         with self._local(source):
@@ -180,7 +181,7 @@ class Files:
                 await self._make_remote(parent, asyncssh.SFTPAttrs())
 
     async def _make_remote_folder(self, path: str) -> bool:
-        """Make a folder that is private until it is filled, and return whether it is new."""
+        """Make a directory that is private until it is complete; return whether it is new."""
         with self._remote(path):
             return await self._make_remote(path, asyncssh.SFTPAttrs(permissions=PRIVATE))
 
@@ -220,7 +221,7 @@ class Files:
                 else:
                     raise _special(path)
         await _in_parallel(copies)
-        # The links come last, so that nothing of this copy can go through them.
+        # Links come last, so that no other file of this copy is written through them.
         for path, copy in links:
             await self._get_link(path, copy)
         for target, mode in reversed(made):
@@ -248,7 +249,7 @@ class Files:
         with self._local(destination):
             await anyio.to_thread.run_sync(_replace_by_link, destination, target)
 
-    # The border where errors become ours.
+    # Translation of errors.
 
     @contextmanager
     def _remote(self, path: str, unless: type[Exception] | tuple[()] = ()) -> Generator[None]:
@@ -257,17 +258,17 @@ class Files:
         except unless:
             raise
         except FOREIGN as error:
-            self._watcher.raise_if_lost()
+            self._peer.raise_if_lost()
             if isinstance(error, (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost)):
                 self.usable = False
-            raise TransferFailed(f"{path} on {self._watcher.where}: {cause(error)}") from error
+            raise TransferFailed(f"{path} on {self._peer.where}: {cause(error)}") from error
 
     @contextmanager
     def _local(self, path: Path) -> Generator[None]:
         try:
             yield
         except OSError as error:
-            raise TransferFailed(f"{path} on this side: {cause(error)}") from error
+            raise TransferFailed(f"local path {path}: {cause(error)}") from error
 
 
 def _entries(folder: Path) -> list[tuple[Path, int]]:
@@ -277,17 +278,17 @@ def _entries(folder: Path) -> list[tuple[Path, int]]:
 def _checked(
     folder: str, listing: Sequence[asyncssh.SFTPName]
 ) -> list[tuple[str, asyncssh.SFTPAttrs]]:
-    """Return a listing without "." and "..", unless it holds what no folder can hold."""
+    """Return a listing without "." and ".."; refuse names that are impossible in a directory."""
     entries = [(os.fsdecode(entry.filename), entry.attrs) for entry in listing]
     entries = [(name, attributes) for name, attributes in entries if name not in (".", "..")]
     names = [name for name, _ in entries]
     if len(set(names)) < len(names) or any(not name or set(name) & {"/", "\0"} for name in names):
-        raise TransferFailed(f"{folder}: the server lists names that no folder can hold")
+        raise TransferFailed(f"{folder}: the server lists names that are impossible in a directory")
     return sorted(entries, key=lambda entry: entry[0])
 
 
 def _make_local_folder(path: Path, *, top: bool) -> bool:
-    """Make a folder that is private until it is filled, and return whether it is new."""
+    """Make a directory that is private until it is complete; return whether it is new."""
     if path.is_symlink() and not top:
         path.unlink()
     try:
@@ -305,7 +306,7 @@ def _replace_by_link(path: Path, target: str) -> None:
 
 
 def _open_local(path: Path) -> BinaryIO:
-    """Open a file for writing; replace what cannot be written to, and any link."""
+    """Open a file for writing; replace a read-only file, and any link."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     if path.is_symlink() or (path.is_file() and not os.access(path, os.W_OK)):
         path.unlink()
@@ -314,11 +315,11 @@ def _open_local(path: Path) -> BinaryIO:
 
 def _write(file: BinaryIO, data: bytes) -> None:
     file.write(data)
-    file.flush()  # Here and not on closing, so that a full disk is noticed here.
+    file.flush()  # Report a full disk here, not when the file is closed.
 
 
 def _special(path: object) -> TransferFailed:
-    return TransferFailed(f"{path} is neither a file nor a folder nor a link")
+    return TransferFailed(f"{path} is not a regular file, a directory or a link")
 
 
 async def _in_parallel(copies: Sequence[Copy]) -> None:

@@ -1,8 +1,8 @@
-"""Matching of names on an instance, with the rules of the shell.
+"""Matches paths on an instance by the rules of a shell.
 
-`*`, `?` and `[...]` match within one name, and a leading dot only if the pattern
-has one too. `**` as a whole name matches any number of folders, none included,
-and at the end of a pattern all that lies below; it does not follow links.
+`*`, `?` and `[...]` match within one name, and match a leading dot only if the
+pattern has one too. `**` as a whole name matches any number of directories, also
+none. At the end of a pattern it matches everything below. It does not follow links.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOTHING_THERE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFT
 
 
 async def matches(client: asyncssh.SFTPClient, pattern: str) -> set[str]:
-    """Return the paths that match; relative ones if the pattern is relative."""
+    """Return the paths that match; they are relative if the pattern is."""
     names = [name for name in pattern.split("/") if name]
     start = "/" if pattern.startswith("/") else ""
     return await _below(client, start, names) if names else set()
@@ -67,7 +67,7 @@ async def _list(client: asyncssh.SFTPClient, folder: str) -> list[tuple[str, asy
     except _NOTHING_THERE:
         return []
     except asyncssh.SFTPFailure:
-        # What OpenSSH says of a file that is asked for its contents as a folder.
+        # OpenSSH answers this when a file is read as a directory.
         if await client.isdir(folder):
             raise
         return []

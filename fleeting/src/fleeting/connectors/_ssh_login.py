@@ -1,7 +1,7 @@
-"""One attempt to connect and log in, with what we were given and nothing else.
+"""One attempt to connect and log in, with the given credentials and nothing else.
 
-Left to itself, asyncssh uses what it finds in the home of whoever runs this:
-the agent, keys, known hosts, configuration. All of that is turned off here.
+By default, asyncssh uses what it finds in the home directory of the current user:
+the agent, keys, known hosts and configuration. All of that is disabled here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from asyncssh.public_key import get_default_public_key_algs
 
 from fleeting.connectors._ssh_connection import SSHConnection
 from fleeting.connectors._ssh_errors import FOREIGN, cause, translate
-from fleeting.connectors._ssh_watcher import Watcher
+from fleeting.connectors._ssh_peer import SSHPeer
 from fleeting.errors import AuthenticationFailed, HostKeyMismatch, NotSupported
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from fleeting.types import ConnectInfo
 
+# The ciphers: this one first, because it is the fastest, then asyncssh's defaults.
+CIPHERS = "^aes128-gcm@openssh.com"
+# How often an idle connection is tested by default, and after how many unanswered tests it is
+# considered lost.
 KEEPALIVE_SECONDS = 15.0
 KEEPALIVE_MISSED = 3
 
@@ -28,39 +32,40 @@ KEEPALIVE_MISSED = 3
 async def log_in(
     info: ConnectInfo, where: str, port: int, host_keys: Sequence[str]
 ) -> tuple[SSHConnection, str]:
-    """Make a connection, once.
+    """Make a connection, in one attempt.
 
     Args:
-        info: what to connect to, and as whom.
-        where: the same for messages.
-        port: to dial.
-        host_keys: of which the host must show one; if there are none, any will do.
+        info: the instance, and the user to log in as.
+        where: the instance and its address, for messages.
+        port: the port to connect to.
+        host_keys: the host must show one of them; if empty, any key is accepted.
 
     Returns:
         The connection, and the key that the host has shown, in OpenSSH format.
 
     Raises:
-        ConnectorError: of any kind; `Unreachable` and `ConnectionLost` are worth another try.
+        ConnectorError: of any kind; after `Unreachable` and `ConnectionLost` it makes sense to
+            try again.
     """
-    watcher = Watcher(where, [_public_key(text, where) for text in host_keys])
+    peer = SSHPeer(where, [_public_key(text, where) for text in host_keys])
     try:
         connection = await asyncssh.connect(
             info.address,
             port,
-            client_factory=lambda: watcher,
+            client_factory=lambda: peer,
             username=info.username,
             password=info.password,
             client_keys=_private_keys(info, where),
-            # Empty, but not absent: the decision is the watcher's.
+            # Empty, but not absent: `SSHPeer` decides.
             known_hosts=([], [], []),
-            server_host_key_algs=_key_algorithms(watcher.expected),
-            encryption_algs="^aes128-gcm@openssh.com",
+            server_host_key_algs=_key_algorithms(peer.expected),
+            encryption_algs=CIPHERS,
             compression_algs=None,
             keepalive_interval=(
                 KEEPALIVE_SECONDS if info.keepalive is None else info.keepalive.total_seconds()
             ),
             keepalive_count_max=KEEPALIVE_MISSED,
-            # The caller has a deadline.
+            # The caller sets the deadline.
             login_timeout=0,
             agent_path=None,
             config=None,
@@ -72,11 +77,11 @@ async def log_in(
             x509_trusted_cert_paths=[],
         )
     except asyncssh.HostKeyNotVerifiable as error:
-        raise _mismatch(watcher) from error
+        raise _mismatch(peer) from error
     except (*FOREIGN, ValueError) as error:
-        raise translate(error, f"no connection to {where}") from error
-    shown = _public_text(watcher.shown)
-    logged_in = SSHConnection(connection, watcher)
+        raise translate(error, f"could not connect to {where}") from error
+    shown = _public_text(peer.shown)
+    logged_in = SSHConnection(connection, peer)
     logged_in.host_keys = (shown,)
     return logged_in, shown
 
@@ -88,20 +93,21 @@ def _public_text(key: asyncssh.SSHKey | None) -> str:
     return " ".join(key.export_public_key("openssh").decode().split()[:2])
 
 
-def _mismatch(watcher: Watcher) -> HostKeyMismatch:
-    expected = " or ".join(key.get_fingerprint() for key in watcher.expected)
-    shown = watcher.shown.get_fingerprint() if watcher.shown else "none that can be read"
+def _mismatch(peer: SSHPeer) -> HostKeyMismatch:
+    expected = " or ".join(key.get_fingerprint() for key in peer.expected)
+    shown = peer.shown.get_fingerprint() if peer.shown else "in no readable format"
     return HostKeyMismatch(
-        f"{watcher.where} shows the host key {shown} and must show {expected}: it is another "
-        "machine, or somebody is in between; if it was rebuilt on purpose, forget its old key"
+        f"{peer.where} showed the host key {shown}, but {expected} was expected; this is another "
+        "machine, or the connection is being intercepted; if the instance was rebuilt on "
+        "purpose, remove its old key"
     )
 
 
 def _key_algorithms(expected: Sequence[asyncssh.SSHKey]) -> list[str]:
-    """Return what to ask for: first the kinds of the expected keys, then all others.
+    """Return the algorithms to offer: first those of the expected keys, then all others.
 
-    The others only serve to see which key the host shows instead. Certificates
-    are not asked for, since nobody tells us whose to trust.
+    The others are offered only to learn which key the host shows instead. Certificates
+    are not offered, since no authority to trust is configured.
     """
     wanted = [algorithm for key in expected for algorithm in key.sig_algorithms]
     every = dict.fromkeys([*wanted, *get_default_public_key_algs()])
@@ -112,7 +118,9 @@ def _public_key(text: str, where: str) -> asyncssh.SSHKey:
     try:
         return asyncssh.import_public_key(text)
     except asyncssh.KeyImportError as error:
-        raise NotSupported(f"a host key given for {where} is no public key: {error}") from error
+        raise NotSupported(
+            f"a host key configured for {where} is not a valid public key: {error}"
+        ) from error
 
 
 def _private_keys(info: ConnectInfo, where: str) -> list[asyncssh.SSHKey] | None:

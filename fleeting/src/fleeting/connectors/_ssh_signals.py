@@ -1,11 +1,11 @@
-"""Signals for the commands of a server that does not deliver them.
+"""Sends signals to commands on servers that do not deliver them.
 
-OpenSSH delivers a signal only where it has separated its privileges, and it
-does not when root logs in. There, a small shell runs as long as the connection:
-it reads lines with a signal and a process group, and sends the one to the other.
-To know its group, each command is started by the bootstrap script, which first
-writes a line of its own to stderr: the header's token and its process id. That
-line is taken out again here.
+OpenSSH delivers a signal only where it has separated its privileges, which it does
+not do when root logs in. For root, a small shell runs for as long as the connection.
+It reads lines with a signal and a process group, and sends the signal to the group.
+To learn a command's process group, the bootstrap script starts the command and first
+writes one line to stderr: the token of its header, and its process id. This module
+removes that line from the command's stderr again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fleeting.connectors._ssh_channels import CommandChannel
+    from fleeting.connectors._ssh_channels import Channel
 
-# Digestible by any login shell, as the bootstrap script is.
-COMMAND = 'exec /bin/sh -c \'while read -r s p; do kill -s "$s" -- "-$p" 2>/dev/null; done\''
+# The shell that sends the signals. Every login shell can parse this, like the bootstrap script.
+SIGNAL_SHELL = 'exec /bin/sh -c \'while read -r s p; do kill -s "$s" -- "-$p" 2>/dev/null; done\''
 
-# What a login shell may complain about, on starting, before we cease to look.
+# Login shells can print messages when they start. After this many bytes without the token,
+# treat everything as the command's own output.
 NOISE_BYTES = 256 * 1024
 
 
@@ -28,7 +29,7 @@ def delivers_signals(server_version: str, username: str) -> bool:
 
 
 class Announcement:
-    """The line in which a command says its process id, while it is awaited."""
+    """Extracts the line with the command's process id from its stderr."""
 
     def __init__(self, token: str) -> None:
         self._marker = token.encode() + b" "
@@ -36,7 +37,7 @@ class Announcement:
         self.done = False
 
     def take(self, data: bytes) -> tuple[bytes, int | None]:
-        """Return what of stderr is the command's, and the process id once it is there."""
+        """Take received data; return the command's own output, and its process id if complete."""
         self._held += data
         before, marker, after = self._held.partition(self._marker)
         digits, newline, rest = after.partition(b"\n")
@@ -48,7 +49,7 @@ class Announcement:
         return b"", None
 
     def give_up(self) -> bytes:
-        """Return what was held back; nothing more will be."""
+        """Stop looking for the line, and return the data that was held back."""
         held, self._held, self.done = self._held, b"", True
         return held
 
@@ -56,15 +57,15 @@ class Announcement:
 class Signaller:
     """Sends signals to process groups on the instance, through a shell there."""
 
-    def __init__(self, channel: CommandChannel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     @property
     def usable(self) -> bool:
-        """Return whether the shell still listens."""
+        """Return whether the shell still reads its input."""
         return self._channel.can_write()
 
     def send(self, signal: str, group: int) -> None:
-        """Send a signal, which nobody confirms."""
+        """Send a signal; there is no confirmation."""
         if self.usable:
             self._channel.write_now(f"{signal} {group}\n".encode())

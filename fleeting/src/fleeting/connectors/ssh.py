@@ -1,13 +1,22 @@
-"""The SSH connector: the protocol of nearly every instance.
+"""The SSH connector.
 
-Connecting. A host that is booting refuses, resets or says nothing, and a busy
-one drops connections before the login; all of that is tried again, with pauses
-that grow and are jittered, until the time is up. A refused credential or a
-wrong host key is not.
+Connecting. A booting host refuses or resets connections or does not answer, and a
+busy one drops them before the login. All of these are tried again, after growing and
+jittered pauses, until the time is up. Refused credentials and a wrong host key are
+not tried again.
 
-Host keys. Where the provider knows an instance's keys, it must show one of
-them. Where it does not, the key of the first complete login is the one that
-this connector expects from then on, for the same instance at the same address.
+Host keys. If the provider knows an instance's keys, the instance must show one of
+them. Otherwise the connector pins the key of the first complete login, for the same
+instance at the same address.
+
+Modules:
+
+* this module: time limits, pauses, retries, the number of concurrent handshakes
+* `_ssh_login`: ciphers, keepalive, credentials, host keys
+* `_ssh_connection`: sessions, channels, the end of a connection
+* `_ssh_bootstrap`, `_ssh_process`: how a command starts and ends
+* `_ssh_files`, `_ssh_glob`: copies and patterns
+* `_ssh_errors`: which exception of asyncssh becomes which of ours
 
 asyncssh is imported by the first `connect`, in a thread, and not by this module.
 """
@@ -42,13 +51,16 @@ __all__ = ("SSHConnector", "fleeting_connector")
 
 DEFAULT_PORT = 22
 HIGHEST_PORT = 65535
-TIMEOUT_SECONDS = 60.0
-# A single attempt gets less, so that a packet lost by a booting host costs not all the time.
+# The total time for making a connection, if `ConnectInfo.timeout` does not set one.
+CONNECT_SECONDS = 60.0
+# The limit of one attempt. It is shorter, so that a packet that a booting host lost does not use
+# up the total time.
 ATTEMPT_SECONDS = 15.0
-# OpenSSH begins to drop connections at ten that have not logged in.
+# OpenSSH starts to drop connections when ten have not logged in yet.
 HANDSHAKES_AT_ONCE = 8
-# Of so many hosts the keys are remembered, a few hundred bytes each.
+# The maximum number of pinned host keys; each takes a few hundred bytes.
 PINS = 20_000
+# The pauses between attempts.
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -56,7 +68,7 @@ _LOGIN = "fleeting.connectors._ssh_login"
 
 
 class SSHConnector(Connector):
-    """Connects with SSH; see the module for what it does about keys and refusals."""
+    """Connects with SSH; the module's docstring describes host keys and retries."""
 
     protocol: ClassVar[str] = "ssh"
 
@@ -69,7 +81,7 @@ class SSHConnector(Connector):
         _require_asyncio()
         port = _port(info)
         where = f"instance {info.id} at {info.address}:{port}"
-        seconds = TIMEOUT_SECONDS if info.timeout is None else info.timeout.total_seconds()
+        seconds = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
         attempts = 0
         failure: ConnectorError = Unreachable("it does not answer")
         if _LOGIN not in sys.modules:
@@ -84,7 +96,7 @@ class SSHConnector(Connector):
                 await anyio.sleep(pause)
         raise Unreachable(
             f"{where} could not be reached within {seconds:g} s "
-            f"({attempts} {'attempt' if attempts == 1 else 'attempts'}); the last time: {failure}"
+            f"({attempts} {'attempt' if attempts == 1 else 'attempts'}); last error: {failure}"
         ) from failure
 
     async def _attempt(self, info: ConnectInfo, where: str, port: int) -> SSHConnection:
@@ -98,7 +110,9 @@ class SSHConnector(Connector):
                 connection, shown = await log_in(info, where, port, expected)
                 if not info.host_keys and not self._pins.keep(*identity, shown):
                     connection.abort()
-                    raise HostKeyMismatch(f"{where} shows different host keys at the same time")
+                    raise HostKeyMismatch(
+                        f"{where} showed different host keys in concurrent connections"
+                    )
                 return connection
         raise Unreachable(f"it did not answer within {ATTEMPT_SECONDS:g} s")
 
@@ -108,8 +122,8 @@ def _require_asyncio() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         raise NotSupported(
-            "SSH connections need an asyncio event loop, and this runs on another one; "
-            'start it with anyio.run(..., backend="asyncio")'
+            "SSH connections need an asyncio event loop, but another one is running; "
+            'use anyio.run(..., backend="asyncio")'
         ) from None
 
 
@@ -118,20 +132,19 @@ def _port(info: ConnectInfo) -> int:
         raise NotSupported(f"instance {info.id} has no address to connect to")
     if not info.username:
         raise NotSupported(
-            f"nobody says which user to log in as on instance {info.id}; "
-            "set `username` in the connector's settings"
+            f"no username is known for instance {info.id}; set `username` in connector_config"
         )
     port = DEFAULT_PORT if info.port is None else info.port
     if not 0 < port <= HIGHEST_PORT:
-        raise NotSupported(f"instance {info.id} has the port {port}, which cannot be one")
+        raise NotSupported(f"instance {info.id} has an invalid port: {port}")
     return port
 
 
 def _pauses() -> Iterator[float]:
-    """Yield seconds that grow to a limit, each off by up to a half so that callers spread out."""
+    """Yield growing pauses in seconds, jittered by half so that callers spread out."""
     pause = FIRST_PAUSE_SECONDS
     while True:
-        yield pause * random.uniform(0.5, 1.5)  # noqa: S311 - nobody gains by guessing it
+        yield pause * random.uniform(0.5, 1.5)  # noqa: S311 - not a secret
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
@@ -140,5 +153,5 @@ _CONNECTOR = SSHConnector()
 
 @hookimpl
 def fleeting_connector() -> Connector:
-    """Return this process's one connector, so that all share its pins and its bounds."""
+    """Return the one connector of this process, so that all connections share pins and limits."""
     return _CONNECTOR

@@ -1,4 +1,4 @@
-"""Finds what would keep the provider `local` from working, without starting anything."""
+"""Finds problems that prevent the provider `local` from working; starts nothing."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fleeting.types import Finding, Severity
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fleeting.local import LocalConfig
+    from fleeting.local._config import LocalConfig
 
 __all__ = ("find_problems",)
 
 
 def find_problems(config: LocalConfig) -> list[Finding]:
-    """Return what is wrong with this configuration on this computer, the worst first."""
+    """Return the problems of this configuration on this computer, most severe first."""
     if sys.platform == "win32":
         return [
             _error(
                 "platform",
-                "plugin 'local' needs Linux or macOS and this is Windows, which lacks process "
-                "groups and the passing of files between processes",
+                "plugin 'local' needs Linux or macOS; Windows lacks process groups and the passing "
+                "of open files between processes",
                 "run it in WSL, or use another plugin",
             )
         ]
@@ -42,15 +42,15 @@ def _settings(config: LocalConfig) -> Iterator[Finding]:
     if config.persistent and config.root is None:
         yield _error(
             "persistent-root",
-            "plugin_config.persistent: instances that outlive the manager can only be found again "
-            "through a root, and none is set",
+            "plugin_config.persistent: persistent instances are found again through root, which is "
+            "not set",
             "set root to a directory, or persistent to false",
         )
     if config.boot_delay.total_seconds() < 0:
         yield _error(
             "boot-delay",
             f"plugin_config.boot_delay: {config.boot_delay} is negative",
-            'write for instance "2s"',
+            'write for example "2s"',
         )
 
 
@@ -61,9 +61,8 @@ def _root(config: LocalConfig) -> Iterator[Finding]:
         except FileNotFoundError:
             yield _error(
                 "root",
-                "plugin_config.root: it is not set, and there is no usable directory for "
-                "temporary files",
-                "set root to a directory that you may write to",
+                "plugin_config.root: it is not set, and no directory for temporary files is usable",
+                "set root to a directory that you can write to",
             )
         return
     try:
@@ -71,8 +70,8 @@ def _root(config: LocalConfig) -> Iterator[Finding]:
     except RuntimeError:
         yield _error(
             "root",
-            f"plugin_config.root: {config.root}: there is no such user, or no home directory",
-            "write the path in full",
+            f"plugin_config.root: {config.root}: there is no such user or home directory",
+            "write an absolute path",
         )
         return
     existing = next(one for one in (root, *root.parents) if one.exists())
@@ -81,7 +80,7 @@ def _root(config: LocalConfig) -> Iterator[Finding]:
         yield _error(
             "root",
             f"plugin_config.root: {root} cannot be used because {existing} {what}",
-            "choose a directory that you may write to",
+            "choose a directory that you can write to",
         )
 
 
@@ -96,7 +95,7 @@ def _shell(config: LocalConfig) -> Iterator[Finding]:
         yield _error(
             "shell",
             f"plugin_config.shell: {config.shell!r} is not the absolute path of a program",
-            'write for instance "/bin/sh"',
+            'write for example "/bin/sh"',
         )
 
 
@@ -108,7 +107,7 @@ def _ports() -> Iterator[Finding]:
         yield _error(
             "ports",
             f"plugin 'local' cannot listen on a port of 127.0.0.1 ({error.strerror})",
-            "allow it, or use another plugin",
+            "permit it, or use another plugin",
         )
 
 

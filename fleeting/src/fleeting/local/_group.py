@@ -1,8 +1,8 @@
-"""The manager's side: starts or finds the server, and asks it.
+"""The manager's side: starts or finds the server, and sends it requests.
 
-Nothing here depends on an event loop of a certain kind. One request is under
-way at a time; the server answers each at once. Should it not, the reply that
-comes late is skipped by its serial number.
+This module works on every event loop that anyio supports. One request is in
+progress at a time, and the server answers each at once. If it does not, its late
+reply is recognized by the serial number and skipped.
 """
 
 from __future__ import annotations
@@ -44,17 +44,19 @@ if TYPE_CHECKING:
 
     from anyio.abc import AnyByteReceiveStream, AnyByteSendStream
 
-    from fleeting.local import LocalConfig
+    from fleeting.local._config import LocalConfig
 
 __all__ = ("LocalGroup", "open_group")
 
-REPLY_LIMIT = 2**26
+REPLY_BYTES = 2**26
+# How long the server may take to start, and to answer a request.
 START_SECONDS = 30.0
 REPLY_SECONDS = 10.0
+# The names that Go uses, where they differ from Python's.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-class Server:
+class ServerClient:
     """Sends requests to the server and returns its replies."""
 
     def __init__(self, send: AnyByteSendStream, receive: AnyByteReceiveStream) -> None:
@@ -64,9 +66,9 @@ class Server:
         self._serial = 0
 
     async def greet(self) -> dict[str, Any]:
-        """Wait until the server has started, and hear what it is.
+        """Wait until the server has started; return its version and root.
 
-        After a cancellation this object is of no use any more.
+        After a cancellation this object cannot be used any more.
 
         Raises:
             GroupGone: the server has ended.
@@ -74,22 +76,22 @@ class Server:
         return await self._exchange("greet", {})
 
     async def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
-        """Return the reply to a request.
+        """Send a request and return the reply.
 
         Raises:
             GroupGone: the server has ended, and all instances with it.
-            ProviderError: it does not answer.
+            ProviderError: the server did not answer in time.
         """
         async with self._lock:
             answer: dict[str, Any] | None = None
-            # Half a request would make the next one unreadable, and a reply takes a millisecond.
+            # Not cancellable: half a request would garble the next. A reply takes a millisecond.
             with anyio.move_on_after(REPLY_SECONDS, shield=True):
                 answer = await self._exchange(request, arguments)
         await anyio.lowlevel.checkpoint_if_cancelled()
         if answer is None:
             raise ProviderError(
-                f"the server of the local group has not answered for {REPLY_SECONDS:.0f} s; "
-                "look whether it is stopped"
+                f"the server of the local group did not answer within {REPLY_SECONDS:.0f} s; "
+                "check whether the process is stopped"
             )
         return answer
 
@@ -99,7 +101,7 @@ class Server:
         try:
             await self._send.send(line.encode() + b"\n")
             while True:
-                reply = await self._receive.receive_until(b"\n", REPLY_LIMIT)
+                reply = await self._receive.receive_until(b"\n", REPLY_BYTES)
                 answer: dict[str, Any] = json.loads(reply)
                 if answer["serial"] == self._serial:
                     return answer
@@ -110,7 +112,7 @@ class Server:
             anyio.ClosedResourceError,
         ):
             raise GroupGone(
-                "the server of the local group has ended, and all its instances with it; "
+                "the server of the local group ended, and all its instances with it; "
                 "open the group again"
             ) from None
 
@@ -118,11 +120,11 @@ class Server:
 class LocalGroup(InstanceGroup):
     """The instances of one server."""
 
-    def __init__(self, server: Server, root: str, config: LocalConfig) -> None:
+    def __init__(self, server: ServerClient, root: str, config: LocalConfig) -> None:
         self.info = GroupInfo(id=f"local{root}", max_size=config.max_size, version=__version__)
         self._server = server
         self._max_size = config.max_size
-        # Each manager says his own, since there may be several.
+        # Sent with each request, since several managers can share the server.
         self._settings = {
             "max_size": config.max_size,
             "boot_delay_seconds": config.boot_delay.total_seconds(),
@@ -149,8 +151,8 @@ class LocalGroup(InstanceGroup):
         error = None
         if len(ids) < count:
             error = QuotaExceeded(
-                f"group {self.info.id} may have {self._max_size} instances and has no room for "
-                f"{count - len(ids)} of {count} more; raise max_size in plugin_config"
+                f"group {self.info.id} is limited to {self._max_size} instances and cannot add "
+                f"{count - len(ids)} of {count}; raise max_size in plugin_config"
             )
         return Accepted(len(ids), ids, error)
 
@@ -194,18 +196,18 @@ class LocalGroup(InstanceGroup):
 
 @asynccontextmanager
 async def open_group(config: LocalConfig) -> AsyncGenerator[LocalGroup]:
-    """Start the server, or find the one that is persistent, and hold it while the group is open.
+    """Start the server, or connect to a persistent one, while the group is open.
 
     Raises:
-        ConfigError: the root cannot be used, or it is used by another manager and one of the
-            two is not persistent.
+        ConfigError: the root cannot be used, or another manager uses it and one of the two
+            groups is not persistent.
         ProviderError: the server did not start.
     """
     async with contextlib.AsyncExitStack() as stack:
         root = None
         if config.root is not None:
             root = await anyio.to_thread.run_sync(prepare_root, config.root)
-            # Of a persistent group there may be several, as of one in a cloud.
+            # Several managers can open a persistent group, like one in a cloud.
             stack.enter_context(holding(root, shared=config.persistent))
         try:
             with anyio.fail_after(START_SECONDS):
@@ -214,17 +216,17 @@ async def open_group(config: LocalConfig) -> AsyncGenerator[LocalGroup]:
         except TimeoutError:
             raise ProviderError(
                 f"the server of the local group did not start within {START_SECONDS:.0f} s; "
-                "processes of a former one may still be ending; try again"
+                "processes of a previous one may still be ending; try again"
             ) from None
         except GroupGone:
             raise ProviderError(
-                "the server of the local group ended while it started; its standard error, or "
-                "server.log in the root, says why"
+                "the server of the local group ended while it started; see its standard error, or "
+                "server.log in the root"
             ) from None
         if answer["version"] != __version__:
             raise ConfigError(
-                f"plugin_config.root: {root} belongs to a running server of version "
-                f"{answer['version']}, and this is {__version__}; remove its instances with that "
+                f"plugin_config.root: {root} is in use by a running server of version "
+                f"{answer['version']}, but this is {__version__}; remove its instances with that "
                 "version, or choose another root"
             )
         yield LocalGroup(server, answer["root"], config)
@@ -232,25 +234,25 @@ async def open_group(config: LocalConfig) -> AsyncGenerator[LocalGroup]:
 
 async def _reach_server(
     stack: contextlib.AsyncExitStack, root: Path | None, config: LocalConfig
-) -> tuple[Server, dict[str, Any]]:
-    """Return a server and its answer to this manager's settings."""
+) -> tuple[ServerClient, dict[str, Any]]:
+    """Find or start the server; return a client of it and its greeting."""
     found = await find_server(root) if root is not None else None
     if found is not None:
         stack.push_async_callback(anyio.aclose_forcefully, found)
-        # One that has just lost its last instance may be on its way out.
+        # A server that has just removed its last instance may be about to end.
         with contextlib.suppress(GroupGone):
-            server = Server(found, found)
+            server = ServerClient(found, found)
             answer = await server.greet()
             if not config.persistent:
                 raise ConfigError(
-                    f"plugin_config.root: {root} holds instances that were started with "
-                    "persistent = true; set it again, or choose another root"
+                    f"plugin_config.root: {root} has instances that were created with "
+                    "persistent = true; set that again, or choose another root"
                 )
             return server, answer
     if root is not None and config.persistent:
         stream = await start_detached(root)
         stack.push_async_callback(anyio.aclose_forcefully, stream)
-        server = Server(stream, stream)
+        server = ServerClient(stream, stream)
     else:
-        server = Server(*await stack.enter_async_context(start_server(root)))
+        server = ServerClient(*await stack.enter_async_context(start_server(root)))
     return server, await server.greet()

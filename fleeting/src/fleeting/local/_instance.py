@@ -1,4 +1,4 @@
-"""One instance inside the server: its keys, its SSH server, its life from birth to removal."""
+"""One instance inside the server: its keys and its SSH server, from boot to removal."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING
 import asyncssh
 from typing_extensions import override
 
-from fleeting.local._reaper import Reaper
-from fleeting.local._session import Session
+from fleeting.local._reaper_client import ReaperClient
+from fleeting.local._session import InstanceSession
 from fleeting.types import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fleeting.local._reaper import Outbox
+    from fleeting.local._reaper_client import MessageWriter
 
-__all__ = ("Instance", "Settings")
+__all__ = ("InstanceSettings", "LocalInstance")
 
 ADDRESS = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What the manager decides about instances that are created from now on.
+class InstanceSettings:
+    """The settings that a manager sends with a request for instances.
 
     Attributes:
-        max_size: how many instances there may be.
+        max_size: the maximum number of instances.
         boot_delay_seconds: how long each takes to boot.
-        fail_rate: the probability that one does not come up.
+        fail_rate: the probability that one does not boot.
         shell: the program that runs commands.
     """
 
@@ -41,17 +41,17 @@ class Settings:
     shell: str
 
 
-class Instance:
-    """A member of the group.
+class LocalInstance:
+    """An instance of the group.
 
     Attributes:
         id: its name.
         state: as a listing reports it.
-        reason: why it failed.
-        port: where its SSH server listens; 0 until it does.
-        username: the only one that is let in.
-        private_key: the key that is let in, in OpenSSH format.
-        public_key: its counterpart.
+        reason: why it failed; None if it did not.
+        port: the port of its SSH server; 0 until that listens.
+        username: the only user that the SSH server accepts.
+        private_key: the only key that it accepts, in OpenSSH format.
+        public_key: the public half of that key.
         host_key: the public key that the SSH server shows, in OpenSSH format.
     """
 
@@ -61,7 +61,7 @@ class Instance:
         folder: str,
         username: str,
         environment: Mapping[str, str],
-        settings: Settings,
+        settings: InstanceSettings,
     ) -> None:
         self.id = id
         self.state = State.CREATING
@@ -84,15 +84,15 @@ class Instance:
             "SHELL": settings.shell,
         }
         self._settings = settings
-        self._reaper: Reaper | None = None
+        self._reaper: ReaperClient | None = None
         self._listener: asyncssh.SSHAcceptor | None = None
 
-    async def live(self, nursery: Outbox) -> None:
-        """Boot, serve, and when cancelled remove everything."""
+    async def live(self, supervisor: MessageWriter) -> None:
+        """Boot and serve; when cancelled, end its processes and delete its directory."""
         try:
-            reaper = await self._boot(nursery)
+            reaper = await self._boot(supervisor)
             await asyncio.shield(reaper.ended)
-            self._fail("its processes were killed from outside")
+            self._fail("its processes were killed by another process")
         except OSError as error:
             self._fail(f"it did not boot: {error}")
         finally:
@@ -101,22 +101,22 @@ class Instance:
                 self._reaper.end()
                 await self._reaper.ended
 
-    def open_session(self) -> Session:
-        """Return what serves a new session channel."""
+    def open_session(self) -> InstanceSession:
+        """Return the handler of a new session channel."""
         assert self._reaper is not None, "the SSH server starts after the reaper"  # noqa: S101 - for the type checkers
-        return Session(self._reaper, self._settings.shell, self.home)
+        return InstanceSession(self._reaper, self._settings.shell, self.home)
 
-    async def _boot(self, nursery: Outbox) -> Reaper:
+    async def _boot(self, supervisor: MessageWriter) -> ReaperClient:
         await asyncio.sleep(self._settings.boot_delay_seconds)
         if random.random() < self._settings.fail_rate:  # noqa: S311 - not for secrets
             raise OSError("fail_rate chose it to fail")
-        self._reaper = Reaper(nursery, self._folder, self._environment)
+        self._reaper = ReaperClient(supervisor, self._folder, self._environment)
         await asyncio.shield(self._reaper.ready)
         self._listener = await asyncssh.listen(
             ADDRESS,
             0,
             config=None,
-            server_factory=lambda: Server(self),
+            server_factory=lambda: InstanceServer(self),
             server_host_keys=[self._host_key],
             encoding=None,
             line_editor=False,
@@ -136,7 +136,7 @@ class Instance:
         self.reason = reason
 
     def _close(self) -> None:
-        """Stop listening, and break what is connected."""
+        """Stop listening, and close all connections."""
         if self._listener is not None:
             self._listener.close()
         for connection in list(self.connections):
@@ -144,15 +144,15 @@ class Instance:
 
 
 def _new_key() -> asyncssh.SSHKey:
-    return asyncssh.generate_private_key("ssh-ed25519")  # pyright: ignore[reportUnknownMemberType] - of an option that is not used
+    return asyncssh.generate_private_key("ssh-ed25519")  # pyright: ignore[reportUnknownMemberType] - an unused option has no type
 
 
-class Server(asyncssh.SSHServer):
-    """One connection to an instance: lets in one user with one key."""
+class InstanceServer(asyncssh.SSHServer):
+    """One connection to an instance: accepts one user with one key."""
 
     _connection: asyncssh.SSHServerConnection
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: LocalInstance) -> None:
         self._instance = instance
 
     @override
@@ -178,7 +178,7 @@ class Server(asyncssh.SSHServer):
         return username == instance.username and key == instance.public_key
 
     @override
-    def session_requested(self) -> Session:
+    def session_requested(self) -> InstanceSession:
         return self._instance.open_session()
 
     @override

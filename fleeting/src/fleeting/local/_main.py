@@ -1,7 +1,7 @@
-"""Starts the server: run as a script by the manager, which writes one line of settings.
+"""The server's main program. The manager runs it as a script and writes one line of settings.
 
-A script and not a module, so that it runs isolated (`-I`) and yet imports what
-the manager would: the settings bring the manager's module search path.
+A script and not a module, so that it can run isolated (`-I`) and still import the
+same modules as the manager: the settings contain the manager's module search path.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ()
 
 
 def read_settings() -> dict[str, Any]:
-    """Read one line and no byte more: what follows is for the server."""
+    """Read one line from standard input, and no byte of what follows, which the server reads."""
     line = b""
     while not line.endswith(b"\n"):
         line += os.read(0, 1) or b"\n"
@@ -29,10 +29,10 @@ def read_settings() -> dict[str, Any]:
 
 
 def detach(root: str) -> None:
-    """Go on in a process that is not the manager's child, and let this one wait for it.
+    """Continue in a process that is not a child of the manager.
 
-    This one ends when the other is ready, and has therefore closed its standard
-    output, or has ended.
+    The original process ends once the new one has closed its standard output, because it is
+    ready or has ended.
     """
     reader, writer = os.pipe()
     if os.fork():
@@ -51,21 +51,21 @@ def detach(root: str) -> None:
 def claim_root(root: str) -> int:
     """Lock the root directory for this tree of processes.
 
-    Held by every process of the tree, the lock is free only after the last one's
-    end; so this waits until a former tree has gone.
+    Every process of a tree holds the lock, so this waits until the last process of a previous
+    tree has ended.
     """
     lock = os.open(f"{root}/tree.lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
 
 
-def start_nursery(
+def start_supervisor(
     root: str, lock: int, *, temporary: bool
 ) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Start the nursery; return the way to talk to it, and its process."""
+    """Start the supervisor; return the socket to it, and its process."""
     ours, theirs = socket.socketpair()
     kind = "temporary" if temporary else "kept"
-    # Commands are text here and bytes to the system: the same bytes in every locale.
+    # UTF-8 mode, so that the text of a command becomes the same bytes in every locale.
     python = [sys.executable, "-I", "-X", "utf8"]
     script = str(Path(__file__).with_name("_supervisor.py"))
     with theirs:
@@ -79,7 +79,7 @@ def start_nursery(
 
 
 def main() -> None:
-    """Start the nursery, and be the server."""
+    """Start the supervisor, then run the server in this process."""
     settings = read_settings()
     os.umask(0o022)
     os.chdir("/")
@@ -87,15 +87,15 @@ def main() -> None:
         detach(settings["root"])
     root: str = settings["root"] or tempfile.mkdtemp(prefix="fleeting-local-")
     lock = claim_root(root)
-    nursery, process = start_nursery(root, lock, temporary=settings["root"] is None)
+    supervisor, process = start_supervisor(root, lock, temporary=settings["root"] is None)
     sys.path[:] = settings["path"]
-    # Imported when the nursery starts already: this takes a while.
+    # Imported now, because it takes a while, and meanwhile the supervisor starts.
     from fleeting.local import _server
 
     try:
-        _server.run(settings | {"root": root}, nursery)
+        _server.run(settings | {"root": root}, supervisor)
     finally:
-        nursery.close()
+        supervisor.close()
         process.wait()
 
 

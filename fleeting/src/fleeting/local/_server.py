@@ -1,9 +1,9 @@
-"""The server: all instances of one group, and the manager's requests concerning them.
+"""The server: all instances of one group, and the requests of its managers.
 
-A manager sends requests and gets replies, both lines of JSON, in order: over
-the standard streams, whose end then is the server's end, or over a Unix socket
-when the server is persistent. Every request is answered at once: what takes
-time (booting, removing) happens in a task of the instance.
+A manager sends requests and receives replies in order, each a line of JSON. It uses
+the standard streams, whose end also ends the server, or a Unix socket if the server
+is persistent. Every request is answered at once. Booting and removing take time, and
+happen in a task of the instance.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleeting import __version__
-from fleeting.local._instance import Instance, Settings
-from fleeting.local._reaper import Outbox
+from fleeting.local._instance import InstanceSettings, LocalInstance
+from fleeting.local._reaper_client import MessageWriter
 from fleeting.local._supervisor import remove_instances
 from fleeting.types import State
 
@@ -31,23 +31,24 @@ if TYPE_CHECKING:
 
 __all__ = ("run",)
 
-LINE_LIMIT = 2**26
+LINE_BYTES = 2**26
 # How long a persistent server waits for the first manager.
 FIRST_MANAGER_SECONDS = 5.0
-# How long a Unix socket's path may be on every system.
-SOCKET_PATH_LIMIT = 100
+# The longest path of a Unix socket that works on every system.
+SOCKET_PATH_BYTES = 100
 # How many past operations are remembered, so that repeating one adds nothing.
 OPERATIONS_LIMIT = 10_000
+# The variables of the manager that instances get; a name that ends in "_" is a prefix.
 INHERITED = ("PATH", "LANG", "LANGUAGE", "LC_")
 
 
-class Group:
-    """The instances, and what a manager may ask of them."""
+class ServedGroup:
+    """All instances of the server, and the requests of managers."""
 
-    def __init__(self, root: str, nursery: Outbox, tasks: asyncio.TaskGroup) -> None:
-        self.instances: dict[str, Instance] = {}
+    def __init__(self, root: str, supervisor: MessageWriter, tasks: asyncio.TaskGroup) -> None:
+        self.instances: dict[str, LocalInstance] = {}
         self._root = root
-        self._nursery = nursery
+        self._supervisor = supervisor
         self._tasks = tasks
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._operations: dict[str, list[str]] = {}
@@ -69,12 +70,12 @@ class Group:
         return all(one.state is State.DELETING for one in self.instances.values())
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what a manager asks for."""
+        """Carry out a request, and return the reply."""
         serial = request.pop("serial")
         return {"serial": serial, **self._requests[request.pop("request")](**request)}
 
     def end(self) -> None:
-        """Begin to remove every instance."""
+        """Start to remove every instance."""
         self._decrease(list(self.instances))
 
     def _greet(self) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class Group:
 
     def _increase(self, count: int, operation: str, settings: dict[str, Any]) -> dict[str, Any]:
         if operation not in self._operations:
-            wanted = Settings(**settings)
+            wanted = InstanceSettings(**settings)
             members = sum(one.state is not State.DELETING for one in self.instances.values())
             allowed = max(0, min(count, wanted.max_size - members))
             while len(self._operations) >= OPERATIONS_LIMIT:
@@ -107,7 +108,7 @@ class Group:
             instance.state = State.DELETING
             if id not in self._lives:
                 del self.instances[id]
-            elif not has_failed:  # The life of one that failed is coming to its end by itself.
+            elif not has_failed:  # The task of a failed instance is already ending by itself.
                 self._lives[id].cancel()
         return {}
 
@@ -124,12 +125,12 @@ class Group:
             "host_key": instance.host_key,
         }
 
-    def _create(self, settings: Settings) -> str:
+    def _create(self, settings: InstanceSettings) -> str:
         id = f"local-{secrets.token_hex(6)}"
         folder = f"{self._root}/instances/{id}"
-        instance = Instance(id, folder, self._username, self._environment, settings)
+        instance = LocalInstance(id, folder, self._username, self._environment, settings)
         self.instances[id] = instance
-        life = self._tasks.create_task(instance.live(self._nursery))
+        life = self._tasks.create_task(instance.live(self._supervisor))
         self._lives[id] = life
         life.add_done_callback(lambda _: self._ended(id))
         return id
@@ -142,38 +143,38 @@ class Group:
 
 
 def user_name() -> str:
-    """Return the name of the user that everything here runs as."""
+    """Return the name of the user that runs this process."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # In a container, a user may have no name.
+    except KeyError:  # In a container, a user can be without a name.
         return str(os.getuid())
 
 
-def run(settings: dict[str, Any], nursery: socket.socket) -> None:
-    """Serve until there is no reason to any more."""
-    # Each instance and each command costs files. What commands get was settled when the nursery
-    # was forked.
+def run(settings: dict[str, Any], supervisor: socket.socket) -> None:
+    """Serve until the managers and the instances are gone."""
+    # Each instance and each command needs open files. Commands are not affected by this limit:
+    # they inherit the supervisor's, which was started before.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    # What a former server left behind when the computer went down with it.
+    # Remove what a previous server left when the computer crashed.
     remove_instances(settings["root"])
     _forget_socket(Path(settings["root"]))
-    asyncio.run(_run(settings, nursery))
+    asyncio.run(_run(settings, supervisor))
 
 
 def _silence(*descriptors: int) -> None:
-    """Connect these standard streams to nothing, so that nobody waits for their end."""
+    """Connect these standard streams to /dev/null, so that their readers see the end."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in descriptors:
         os.dup2(nothing, descriptor)
     os.close(nothing)
 
 
-async def _run(settings: dict[str, Any], nursery: socket.socket) -> None:
-    nursery.setblocking(False)  # noqa: FBT003 - it has no name
+async def _run(settings: dict[str, Any], supervisor: socket.socket) -> None:
+    supervisor.setblocking(False)  # noqa: FBT003 - it has no name
     async with asyncio.TaskGroup() as tasks:
-        group = Group(settings["root"], Outbox(nursery), tasks)
+        group = ServedGroup(settings["root"], MessageWriter(supervisor), tasks)
         if settings["persistent"]:
             await _serve_socket(group, Path(settings["root"]))
         else:
@@ -181,8 +182,10 @@ async def _run(settings: dict[str, Any], nursery: socket.socket) -> None:
         group.end()
 
 
-async def _serve(group: Group, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer one manager until it goes."""
+async def _serve(
+    group: ServedGroup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Answer one manager until it disconnects."""
     with contextlib.suppress(ConnectionError):
         while line := await reader.readline():
             writer.write(json.dumps(group.answer(json.loads(line))).encode() + b"\n")
@@ -191,7 +194,7 @@ async def _serve(group: Group, reader: asyncio.StreamReader, writer: asyncio.Str
 
 async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=LINE_LIMIT)
+    reader = asyncio.StreamReader(limit=LINE_BYTES)
     source = os.fdopen(os.dup(0), "rb", buffering=0)
     sink = os.fdopen(os.dup(1), "wb", buffering=0)
     _silence(0, 1)
@@ -202,8 +205,8 @@ async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
-async def _serve_socket(group: Group, root: Path) -> None:
-    """Answer all managers, until the last one goes and leaves no instance behind."""
+async def _serve_socket(group: ServedGroup, root: Path) -> None:
+    """Answer all managers, until the last one has disconnected and no instance is left."""
     managers: set[asyncio.StreamWriter] = set()
     changed = asyncio.Event()
     is_leaving = False
@@ -212,7 +215,7 @@ async def _serve_socket(group: Group, root: Path) -> None:
         managers.add(writer)
         patience.cancel()
         try:
-            # A manager that is not even greeted starts another server.
+            # While leaving, do not answer: a manager that gets no greeting starts another server.
             if not is_leaving:
                 await _serve(group, reader, writer)
         finally:
@@ -220,7 +223,7 @@ async def _serve_socket(group: Group, root: Path) -> None:
             writer.close()
             changed.set()
 
-    # Whoever started us may have been cancelled before he connected.
+    # The manager that started this server may have been cancelled before it connected.
     patience = asyncio.get_running_loop().call_later(FIRST_MANAGER_SECONDS, changed.set)
     path = _socket_path(root)
     note = root / "server.json"
@@ -229,8 +232,8 @@ async def _serve_socket(group: Group, root: Path) -> None:
     draft.write_text(json.dumps({"pid": os.getpid(), "socket": path}))
     draft.replace(note)
     try:
-        async with await asyncio.start_unix_server(serve, path, limit=LINE_LIMIT):
-            _silence(0, 1)  # Whoever started us sees that we are ready.
+        async with await asyncio.start_unix_server(serve, path, limit=LINE_BYTES):
+            _silence(0, 1)  # This tells the manager that the server is ready.
             while not is_leaving:
                 await changed.wait()
                 changed.clear()
@@ -240,17 +243,17 @@ async def _serve_socket(group: Group, root: Path) -> None:
 
 
 def _socket_path(root: Path) -> str:
-    """Return where to listen: in the root, unless that path is too long for a socket."""
+    """Return the path to listen on: in the root, unless that is too long for a socket."""
     path = root / "control"
-    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
         return str(path)
     return str(Path(tempfile.mkdtemp(prefix="fleeting-")) / "control")
 
 
 def _forget_socket(root: Path) -> None:
-    """Delete the socket of this or of a former server, and the note that tells of it."""
+    """Delete the socket of this or a previous server, and the note with its path."""
     note = root / "server.json"
-    # There may be none, or one that was half written when the computer went down.
+    # It may be missing, or incomplete after a crash of the computer.
     with contextlib.suppress(OSError, ValueError, KeyError):
         path = Path(json.loads(note.read_text())["socket"])
         path.unlink(missing_ok=True)

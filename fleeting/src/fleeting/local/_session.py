@@ -3,23 +3,22 @@
 Theory of operation
 -------------------
 
-A command's three streams are pipes. Everything happens in callbacks on the
-event loop's thread, with no task and no buffer of our own beside what one
-`write` left over:
+A command's three streams are pipes. Everything happens in callbacks on the event
+loop's thread. There are no tasks, and no buffers except for the rest of a `write`:
 
-* Output is read only while the channel takes it. The channel is told to pause
-  us as soon as a single byte cannot go out at once, so a client that does not
-  read stops the command, and a channel that does not pause us is empty.
-* Input that the pipe does not take pauses the channel, and then the client.
-* When the command ends, what lies in the pipes at that moment is sent, then the
-  exit status at once: a background process may hold the pipes open for ever. As
-  with other SSH servers, the channel stays open for what that process writes
-  until it closes its outputs or the client has had enough.
-* When the channel closes before the command has ended, the command's process
-  group gets HUP, and a short time later KILL.
-* With a terminal, its other side takes the place of all three pipes. It ends when
-  the command does, because the system hangs up the terminal of a session whose
-  leader is gone; so what is shown is complete when it ends, and not before.
+* Output is read only while the channel accepts it. The channel is configured to pause
+  the session as soon as a single byte cannot be sent at once. So a client that does
+  not read stops the command, and a channel that has not paused the session is empty.
+* Input that does not fit into the pipe pauses the channel, and thereby the client.
+* When the command ends, the current content of the pipes is sent, and right after it
+  the exit status, because a background process can hold the pipes open for ever. As
+  with other SSH servers, the channel stays open for the output of such a process
+  until the process closes it or the client closes the channel.
+* When the channel closes before the command has ended, the command's process group
+  gets HUP, and KILL a short time later.
+* With a terminal, its master side replaces all three pipes. It ends when the command
+  does, because the system hangs up the terminal when the leader of its session ends;
+  only then is the output complete.
 """
 
 from __future__ import annotations
@@ -41,17 +40,18 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fleeting.local._reaper import Reaper
+    from fleeting.local._reaper_client import ReaperClient
 
-__all__ = ("Files", "Session")
+__all__ = ("InstanceSession",)
 
-READ_SIZE = 65536
+READ_BYTES = 65536
+# The exit status of a command that could not be started, as in shells.
 CANNOT_START = 127
 SFTP_VERSION = 3
 
 
-class Files(asyncssh.SFTPServer):
-    """SFTP as the user sees it who starts commands there: relative paths begin at home."""
+class HomeSFTPServer(asyncssh.SFTPServer):
+    """SFTP in which relative paths start at the instance's home directory, as commands do."""
 
     def __init__(self, channel: asyncssh.SSHServerChannel[bytes], home: str) -> None:
         super().__init__(channel)  # pyright: ignore[reportUnknownMemberType] - the library leaves its type open
@@ -62,11 +62,11 @@ class Files(asyncssh.SFTPServer):
         return os.path.join(self._home, path)  # noqa: PTH118 - SFTP paths are bytes
 
 
-class Output:
-    """One output of a command: moves what is in its pipe to the channel.
+class CommandOutput:
+    """One output of a command: copies its pipe to the channel.
 
     Attributes:
-        due: how many bytes must still go out before the exit status may.
+        due: how many bytes must be sent before the exit status.
         is_open: whether the pipe has not ended yet.
     """
 
@@ -88,7 +88,7 @@ class Output:
         os.set_blocking(descriptor, False)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Give the terminal that this is another size, which its processes hear of."""
+        """Set the size of the terminal; its processes get WINCH."""
         if self.is_open:
             termios.tcsetwinsize(self._descriptor, (rows, columns))
 
@@ -108,9 +108,9 @@ class Output:
             os.close(self._descriptor)
 
     def command_ended(self) -> None:
-        """Note how much the command left in the pipe."""
+        """Record how many bytes the command left in the pipe."""
         if self.is_open and self._is_terminal:
-            self.due = 1  # All that comes until it ends, which is soon.
+            self.due = 1  # Everything until the terminal ends, which is soon.
         elif self.is_open:
             count = array.array("i", [0])
             fcntl.ioctl(self._descriptor, termios.FIONREAD, count)
@@ -118,11 +118,11 @@ class Output:
 
     def _read(self) -> None:
         try:
-            data = os.read(self._descriptor, READ_SIZE)
+            data = os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
-            data = b""  # So ends a terminal that nobody has open any more.
+            data = b""  # A terminal reports its end with an error.
         if data:
             if not self._is_terminal:
                 self.due = max(0, self.due - len(data))
@@ -130,12 +130,12 @@ class Output:
             self._moved()
         else:
             self.close()
-            # Not at once: that the command could not start may be known in this turn of the loop.
+            # In the next turn of the loop: this one may still report a failed start.
             self._loop.call_soon(self._moved)
 
 
-class Input:
-    """The input of a command: moves what the client sends to its pipe."""
+class CommandInput:
+    """The input of a command: copies what the client sends to its pipe."""
 
     def __init__(self, descriptor: int, channel: asyncssh.SSHServerChannel[bytes]) -> None:
         self._descriptor = descriptor
@@ -149,7 +149,7 @@ class Input:
 
     def write(self, data: bytes) -> None:
         if not self._is_open:
-            return  # The command does not read any more, as `head` does not.
+            return  # The command does not read the rest of its input, as `head` does not.
         was_waiting = bool(self._waiting)
         self._waiting += data
         self._flush()
@@ -158,7 +158,7 @@ class Input:
             self._loop.add_writer(self._descriptor, self._resume)
 
     def end(self) -> None:
-        """Give the command the end of file once everything is written; a terminal has none."""
+        """Close the pipe once everything is written; on a terminal, do nothing."""
         if self._is_terminal:
             return
         self._is_ending = True
@@ -172,7 +172,7 @@ class Input:
             os.close(self._descriptor)
             if self._waiting:
                 self._waiting = b""
-                self._channel.resume_reading()  # What comes now is dropped.
+                self._channel.resume_reading()  # Data that arrives from now on is dropped.
 
     def _flush(self) -> None:
         try:
@@ -195,14 +195,14 @@ class Input:
         self._channel.resume_reading()
 
 
-class Command(asyncssh.SSHServerSession[bytes]):
-    """A channel that a command runs on."""
+class CommandSession(asyncssh.SSHServerSession[bytes]):
+    """A session in which a command runs."""
 
-    _stdin: Input
-    _outputs: tuple[Output, ...]
+    _stdin: CommandInput
+    _outputs: tuple[CommandOutput, ...]
     _number: int
 
-    def __init__(self, reaper: Reaper, channel: asyncssh.SSHServerChannel[bytes]) -> None:
+    def __init__(self, reaper: ReaperClient, channel: asyncssh.SSHServerChannel[bytes]) -> None:
         self._reaper = reaper
         self._channel = channel
         self._status: int | None = None
@@ -211,8 +211,8 @@ class Command(asyncssh.SSHServerSession[bytes]):
         self._has_reported = False
 
     def start(self, arguments: list[str], *, on_terminal: bool) -> bool:
-        """Start the command; return whether there were files enough to do so."""
-        # Any byte that waits pauses us: then an unpaused channel is known to be empty.
+        """Start the command; return whether enough open files were available."""
+        # Pause on any unsent byte, so that an unpaused channel is known to be empty.
         self._channel.set_write_buffer_limits(0, 0)
         environment = dict(self._channel.get_environment())
         opened: list[int] = []
@@ -236,10 +236,10 @@ class Command(asyncssh.SSHServerSession[bytes]):
         for _ in range(3):
             opened += os.pipe()
         theirs_in, ours_in, ours_out, theirs_out, ours_error, theirs_error = opened
-        self._stdin = Input(ours_in, self._channel)
+        self._stdin = CommandInput(ours_in, self._channel)
         self._outputs = (
-            Output(ours_out, self._channel, None, self._moved),
-            Output(ours_error, self._channel, EXTENDED_DATA_STDERR, self._moved),
+            CommandOutput(ours_out, self._channel, None, self._moved),
+            CommandOutput(ours_error, self._channel, EXTENDED_DATA_STDERR, self._moved),
         )
         return theirs_in, theirs_out, theirs_error
 
@@ -248,8 +248,8 @@ class Command(asyncssh.SSHServerSession[bytes]):
         ours, theirs = opened
         for descriptor in (ours, theirs, theirs):
             opened.append(os.dup(descriptor))
-        self._stdin = Input(opened[2], self._channel)
-        self._outputs = (Output(ours, self._channel, None, self._moved),)
+        self._stdin = CommandInput(opened[2], self._channel)
+        self._outputs = (CommandOutput(ours, self._channel, None, self._moved),)
         columns, rows, _, _ = self._channel.get_terminal_size()
         self._outputs[0].resize(columns, rows)
         return theirs, opened[3], opened[4]
@@ -295,7 +295,7 @@ class Command(asyncssh.SSHServerSession[bytes]):
             output.close()
 
     def _ended(self, status: int | None, reason: str) -> None:
-        """Note how the command ended, and send it as soon as its output is out."""
+        """Record how the command ended, and report it once its output is sent."""
         self._has_exited = True
         self._status = status
         if status is None and not self._channel.is_closing():
@@ -306,7 +306,7 @@ class Command(asyncssh.SSHServerSession[bytes]):
         self._moved()
 
     def _moved(self) -> None:
-        """Tell the client what has become true: the end of output, the exit status."""
+        """Report to the client what is due: the end of the output, or the exit status."""
         if self._is_paused:
             return
         is_open = any(output.is_open for output in self._outputs)
@@ -321,35 +321,35 @@ class Command(asyncssh.SSHServerSession[bytes]):
             self._channel.close()
 
     def _report(self) -> None:
-        """Send the exit status, or the signal, and leave the channel open.
+        """Send the exit status or the signal, and leave the channel open.
 
-        The library's own methods for it close the channel, but a background process
-        may have more to say.
+        asyncssh's own methods for this close the channel, but a background process may still
+        write output.
         """
-        no_reply = Boolean(False)  # noqa: FBT003 - it is what the wire carries
+        no_reply = Boolean(False)  # noqa: FBT003 - a value of the protocol
         status = CANNOT_START << 8 if self._status is None else self._status
         if os.WIFSIGNALED(status):
             name = _signal_name(os.WTERMSIG(status))
             core = Boolean(os.WCOREDUMP(status))
-            words = [String("exit-signal"), no_reply, String(name), core]
-            self._channel.send_packet(MSG_CHANNEL_REQUEST, *words, String(""), String(""))
+            fields = [String("exit-signal"), no_reply, String(name), core]
+            self._channel.send_packet(MSG_CHANNEL_REQUEST, *fields, String(""), String(""))
         else:
             code = UInt32(os.WEXITSTATUS(status))
-            words = [String("exit-status"), no_reply, code]
-            self._channel.send_packet(MSG_CHANNEL_REQUEST, *words)
+            fields = [String("exit-status"), no_reply, code]
+            self._channel.send_packet(MSG_CHANNEL_REQUEST, *fields)
 
 
-class Session(asyncssh.SSHServerSession[bytes]):
-    """A session channel: passes everything on to what the client asked it to be."""
+class InstanceSession(asyncssh.SSHServerSession[bytes]):
+    """A session channel: passes everything on to the handler that the client's request selects."""
 
     _channel: asyncssh.SSHServerChannel[bytes]
 
-    def __init__(self, reaper: Reaper, shell: str, home: str) -> None:
+    def __init__(self, reaper: ReaperClient, shell: str, home: str) -> None:
         self._reaper = reaper
         self._shell = shell
         self._home = home
         self._wants_terminal = False
-        # Until the client has asked, nothing is done with what comes.
+        # Ignores everything until the client has requested a command, a shell or SFTP.
         self._handler: asyncssh.SSHServerSession[bytes] = asyncssh.SSHServerSession()
 
     @override
@@ -380,7 +380,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         if subsystem != "sftp":
             return False
         self._handler = SSHServerStreamSession[bytes](
-            None, lambda _: Files(self._channel, self._home), SFTP_VERSION
+            None, lambda _: HomeSFTPServer(self._channel, self._home), SFTP_VERSION
         )
         self._handler.connection_made(self._channel)
         return True
@@ -414,7 +414,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._handler.connection_lost(exc)
 
     def _start(self, arguments: list[str]) -> bool:
-        command = Command(self._reaper, self._channel)
+        command = CommandSession(self._reaper, self._channel)
         is_started = command.start(arguments, on_terminal=self._wants_terminal)
         if is_started:
             self._handler = command

@@ -1,4 +1,4 @@
-"""Starting the server, finding one that is persistent, and claiming its root."""
+"""Starts the server process, finds a persistent one, and locks the root directory."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ("find_server", "holding", "prepare_root", "start_detached", "start_server", "starting")
 
-# How long the server may take to end every instance before it is killed, which ends them too.
+# How long the server may take to remove every instance. Then it is killed, which ends them too.
 END_SECONDS = 15.0
-# How often to look whether another manager has started its server.
+# How often to check whether another manager has finished starting its server.
 START_INTERVAL_SECONDS = 0.02
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LANGUAGE", "LC_")
 
 
 def prepare_root(root: Path) -> Path:
-    """Make the root directory if it is missing, private to this user.
+    """Create the root directory if it is missing, private to this user.
 
     Raises:
-        ConfigError: it cannot be made or written to.
+        ConfigError: it cannot be created or written to.
     """
     root = root.expanduser().absolute()
     try:
@@ -41,17 +41,17 @@ def prepare_root(root: Path) -> Path:
     except OSError as error:
         raise ConfigError(
             f"plugin_config.root: {root} cannot be used ({error.strerror}); choose a directory "
-            "that you may write to"
+            "that you can write to"
         ) from None
     return root.resolve()
 
 
 @contextmanager
 def holding(root: Path, *, shared: bool) -> Generator[None]:
-    """Keep other managers away from a root: all of them, or those that would not share it.
+    """Hold the manager's lock on a root, exclusively or shared with other managers.
 
     Raises:
-        ConfigError: another one is there.
+        ConfigError: another manager holds it.
     """
     with _open_lock(root) as lock:
         try:
@@ -66,12 +66,12 @@ def holding(root: Path, *, shared: bool) -> Generator[None]:
 
 @asynccontextmanager
 async def starting(root: Path | None) -> AsyncGenerator[None]:
-    """Wait until nobody else starts a server for a root, so that there is never more than one."""
+    """Hold the lock for starting a server, so that a root never has more than one."""
     if root is None:
         yield
         return
     with _open_lock(root, "start.lock") as lock:
-        while not _is_locked_now(lock):  # noqa: ASYNC110 - another process, which tells nobody
+        while not _is_locked_now(lock):  # noqa: ASYNC110 - another process, which sends no event
             await anyio.sleep(START_INTERVAL_SECONDS)
         yield
 
@@ -80,10 +80,10 @@ async def starting(root: Path | None) -> AsyncGenerator[None]:
 async def start_server(
     root: Path | None,
 ) -> AsyncGenerator[tuple[anyio.abc.ByteSendStream, anyio.abc.ByteReceiveStream]]:
-    """Run a server that ends with this block, or with this process if that is killed.
+    """Run a server that ends with this block, or with this process if it is killed.
 
     Yields:
-        The ways to and from it.
+        The streams to and from the server.
     """
     process = await anyio.open_process(
         _command(), stderr=None, env=_environment(), start_new_session=True
@@ -120,14 +120,12 @@ async def start_detached(root: Path) -> anyio.abc.SocketStream:
     )
     stream = await find_server(root)
     if stream is None:
-        raise ProviderError(
-            f"the server of the local group did not start; {root}/server.log says why"
-        )
+        raise ProviderError(f"the server of the local group did not start; see {root}/server.log")
     return stream
 
 
 async def find_server(root: Path) -> anyio.abc.SocketStream | None:
-    """Connect to the persistent server of a root; None if there is none that lives."""
+    """Connect to the persistent server of a root; return None if none is running."""
     try:
         note = json.loads((root / "server.json").read_text())
         return await anyio.connect_unix(note["socket"])
@@ -148,7 +146,7 @@ def _is_locked_now(lock: Any) -> bool:
 
 
 def _command() -> list[str]:
-    # Isolated: neither the current directory nor the environment has a say in what it imports.
+    # Isolated: its imports do not depend on the current directory or the environment.
     return [sys.executable, "-I", "-X", "utf8", str(Path(__file__).with_name("_main.py"))]
 
 

@@ -6,32 +6,32 @@ Theory of operation
 ::
 
     manager                 the program that opened the group
-    └── server              all instances' SSH
-        └── nursery         this file, run as a script; forks reapers, cleans up
-            ├── reaper      one for each instance; starts its commands and buries them
+    └── server              all instances' SSH servers
+        └── supervisor      this file, run as a script; forks reapers, cleans up
+            ├── reaper      one for each instance; starts its commands and waits for them
             │   ├── command     in a session of its own
-            │   └── ...         whatever the commands left behind, however they detached
+            │   └── ...         everything the commands left behind, however they detached
             └── reaper
 
-The server does not fork: a process of its size would take milliseconds for
-it. It hands three file descriptors to a reaper, which spawns the command. This
-file imports nothing large, and nothing of its own package, which is.
+The server does not fork, because that would take milliseconds in a process of its
+size. It passes three file descriptors to a reaper, which spawns the command. This
+file imports no large module, and nothing from its own package, which is large.
 
-Nobody here needs to be told that somebody died, because each watches a stream
-to the process above it, which the kernel closes. When the manager goes, the
-server goes (unless it is persistent); when the server goes, also by SIGKILL,
-each reaper ends what its instance started, deletes the instance's directory
-and goes; the nursery waits for them, deletes the rest and goes. A lock on the
-root is inherited along the tree, so whoever gets it knows that nothing of the
-former tree is left.
+No process is told explicitly that another one died: each watches a stream to the
+process above it, and the kernel closes that stream. When the manager ends, the
+server ends (unless it is persistent). When the server ends, also by SIGKILL, each
+reaper ends what its instance started, deletes the instance's directory and ends.
+The supervisor waits for the reapers, deletes the rest and ends. A lock on the root
+is inherited along the tree, so a process that acquires it knows that nothing of the
+previous tree is left.
 
 On Linux a reaper is a subreaper: a process that detached (setsid, double fork)
-becomes the reaper's child as soon as its parent ends, so when `waitpid` says
-that there is no child, there is no descendant either. The nursery is one too:
-if a reaper is killed, the processes of its instance become children of the
-nursery, which has no other children than reapers, and kills what is not one.
-macOS has no subreapers. There, as best effort, the process groups of commands
-are killed; a process that left its group survives its instance.
+becomes the reaper's child as soon as its parent ends. So when `waitpid` reports no
+children, there are no descendants either. The supervisor is a subreaper too: if a
+reaper is killed, the processes of its instance become children of the supervisor. It
+has no other children than reapers, so it kills every other one.
+macOS has no subreapers. There, as best effort, the process groups of commands are
+killed; a process that left its group survives its instance.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ if TYPE_CHECKING:
 __all__ = ()
 
 INSTANCE_NAME = re.compile(r"local-[0-9a-f]{12}")
-# How long a group of processes has between HUP and KILL once nobody listens to it.
+# The time between HUP and KILL for a process group whose channel was closed.
 HANGUP_SECONDS = 2.0
-# How often to look again at processes that were killed and are not dead yet.
+# How often to check whether killed processes have ended.
 KILL_INTERVAL_SECONDS = 0.02
 PR_SET_CHILD_SUBREAPER = 36
-# Python ignores SIGPIPE, and a manager may ignore others (nohup); commands must not inherit that.
+# Python ignores SIGPIPE, and a manager can ignore others (nohup). Commands must not inherit that.
 DEFAULT_SIGNALS = (
     signal.SIGHUP,
     signal.SIGINT,
@@ -76,11 +76,11 @@ DEFAULT_SIGNALS = (
 )
 
 
-class Inbox:
+class MessageReader:
     """Receives lines of JSON, and file descriptors in the order of the messages they belong to.
 
     Attributes:
-        descriptors: received and not yet taken, the oldest first.
+        descriptors: received and not yet taken, oldest first.
     """
 
     def __init__(self, source: socket.socket) -> None:
@@ -89,7 +89,7 @@ class Inbox:
         self._rest = b""
 
     def receive(self) -> list[dict[str, Any]] | None:
-        """Return the messages that have come, perhaps none; None at the end of the stream."""
+        """Return the messages received so far, possibly none; None at the end of the stream."""
         flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
         try:
             data, descriptors, _, _ = socket.recv_fds(self._source, 65536, 16, flags)
@@ -107,7 +107,7 @@ class Inbox:
 
 
 class ChildSignal:
-    """A file descriptor that becomes readable when a child of this process ended."""
+    """A file descriptor that becomes readable when a child of this process has ended."""
 
     def __init__(self) -> None:
         self.descriptor, self._writer = os.pipe()
@@ -128,17 +128,17 @@ class ChildSignal:
 
 
 def _ignore(number: int, frame: object) -> None:
-    """Do nothing: the signal is to arrive, and the descriptor tells of it."""
+    """Do nothing. A handler is needed for the signal to be written to the descriptor."""
 
 
 def reap() -> Iterator[tuple[int, int]]:
-    """Bury the children that have ended.
+    """Wait for the children that have ended, without blocking.
 
     Yields:
         Their process ids and wait statuses.
 
     Raises:
-        ChildProcessError: there are no children at all.
+        ChildProcessError: there are no children.
     """
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
@@ -148,7 +148,7 @@ def reap() -> Iterator[tuple[int, int]]:
 
 
 def become_subreaper() -> None:
-    """Become the parent of every descendant that loses its own; on Linux."""
+    """Become the parent of every descendant whose parent ends; on Linux only."""
     if sys.platform == "linux":
         import ctypes
 
@@ -162,17 +162,17 @@ def process_table() -> dict[int, tuple[int, int]]:
         for entry in entries:
             if not entry.name.isdigit():
                 continue
-            # A process that ends while it is looked at is of no interest any more.
+            # The process may end while it is read; then it does not matter any more.
             with contextlib.suppress(OSError, ValueError, IndexError):
                 text = Path("/proc", entry.name, "stat").read_bytes()
-                # The name, in parentheses, may contain anything.
+                # The name, in parentheses, can contain any character.
                 fields = text[text.rindex(b")") + 2 :].split()
                 table[int(entry.name)] = (int(fields[1]), int(fields[2]))
     return table
 
 
 def descendants(roots: Iterable[int], table: dict[int, tuple[int, int]]) -> list[int]:
-    """Return all processes below the given ones."""
+    """Return all descendants of the given processes."""
     children: dict[int, list[int]] = {}
     for pid, (parent, _) in table.items():
         children.setdefault(parent, []).append(pid)
@@ -186,20 +186,20 @@ def descendants(roots: Iterable[int], table: dict[int, tuple[int, int]]) -> list
 
 
 def kill(pids: Iterable[int]) -> None:
-    """Kill processes, of which some may have ended or belong to another user."""
+    """Kill processes; ignore those that have ended or belong to another user."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 
 
 def kill_group(group: int, number: int) -> None:
-    """Send a signal to a process group that may be gone."""
+    """Send a signal to a process group; ignore one that has ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
 
 def remove_tree(folder: str) -> None:
-    """Delete a folder, also if somebody took away his own permission to do so."""
+    """Delete a directory tree, also if it contains directories without write permission."""
     shutil.rmtree(folder, ignore_errors=True)
     if Path(folder).exists():
         for path, names, _ in os.walk(folder):
@@ -222,26 +222,26 @@ def remove_instances(root: str) -> None:
 
 
 class Reaper:
-    """Starts the commands of one instance, and ends everything that they started."""
+    """The process that starts the commands of one instance, and ends everything they started."""
 
     _children: ChildSignal
 
     def __init__(self, server: socket.socket, order: dict[str, Any]) -> None:
         self._server = server
-        self._inbox = Inbox(server)
+        self._reader = MessageReader(server)
         self._folder: str = order["folder"]
         self._environment: dict[str, str] = order["environment"]
         self._running: dict[int, int] = {}  # process id -> the server's number for the command
-        self._commands: dict[int, int] = {}  # the other way round
-        self._left_groups: set[int] = set()  # outlived their command; kept where /proc is missing
+        self._commands: dict[int, int] = {}  # the reverse
+        self._left_groups: set[int] = set()  # outlived their command; used where there is no /proc
         self._hangups: dict[int, float] = {}  # process group -> when to kill it
 
     def run(self) -> None:
-        """Serve until the server closes its side, then end everything."""
+        """Serve until the server closes the socket, then end everything."""
         self._children = ChildSignal()
         become_subreaper()
         try:
-            self._settle()
+            self._prepare()
         except OSError as error:
             self._report({"ready": False, "reason": f"{error.filename}: {error.strerror}"})
             return
@@ -252,21 +252,21 @@ class Reaper:
         while True:
             ready = {descriptor for descriptor, _ in poll.poll(self._patience_milliseconds())}
             if self._server.fileno() in ready:
-                messages = self._inbox.receive()
+                messages = self._reader.receive()
                 if messages is None:
                     break
                 for message in messages:
                     self._handle(message)
             if self._children.descriptor in ready:
                 self._children.clear()
-                self._bury()
+                self._report_ended()
             self._kill_hung_up()
         self._end_all(poll)
         os.chdir("/")
         remove_tree(self._folder)
 
-    def _settle(self) -> None:
-        """Make the instance's directories and go home, where its commands start."""
+    def _prepare(self) -> None:
+        """Create the instance's directories, and change to its home, where commands start."""
         home, temporary = self._environment["HOME"], self._environment["TMPDIR"]
         Path(self._folder).parent.mkdir(mode=0o700, exist_ok=True)
         for folder in (self._folder, home, temporary):
@@ -285,7 +285,7 @@ class Reaper:
 
     def _start(self, command: int, order: dict[str, Any]) -> None:
         arguments: list[str] = order["arguments"]
-        descriptors = [self._inbox.descriptors.popleft() for _ in range(3)]
+        descriptors = [self._reader.descriptors.popleft() for _ in range(3)]
         try:
             pid = os.posix_spawn(
                 arguments[0],
@@ -309,13 +309,13 @@ class Reaper:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _bury(self) -> bool:
-        """Report the commands that ended; return whether there are other children left."""
+    def _report_ended(self) -> bool:
+        """Report the commands that have ended; return whether any children are left."""
         try:
             for pid, status in reap():
                 command = self._running.pop(pid, None)
                 if command is None:
-                    continue  # It had detached and was adopted.
+                    continue  # A detached process, which this one adopted.
                 del self._commands[command]
                 self._note_left_group(pid)
                 self._report({"command": command, "status": status})
@@ -330,7 +330,7 @@ class Reaper:
                 self._left_groups.add(group)
 
     def _report(self, message: dict[str, Any]) -> None:
-        # Nobody listens any more once the server is gone, which is noticed elsewhere.
+        # If the server is gone, nothing reads this; `run` notices that.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._server.sendall(json.dumps(message).encode() + b"\n")
 
@@ -340,10 +340,10 @@ class Reaper:
         return max(0.0, min(self._hangups.values()) - time.monotonic()) * 1000 + 1
 
     def _kill_hung_up(self) -> None:
-        """Kill what remains of the groups that were hung up a while ago.
+        """Kill what remains of the process groups whose time after HUP is up.
 
-        The command itself may have ended long since, and its group's number may be
-        in use again elsewhere: only descendants of this process are killed.
+        The command itself may have ended long ago, and the number of its group may be in use
+        again elsewhere, so only descendants of this process are killed.
         """
         now = time.monotonic()
         due = {group for group, deadline in self._hangups.items() if deadline <= now}
@@ -357,9 +357,9 @@ class Reaper:
             kill_group(group, signal.SIGKILL)
 
     def _end_all(self, poll: select.poll) -> None:
-        """Kill until there is nothing left to wait for."""
+        """Kill all descendants until none is left."""
         poll.unregister(self._server)
-        while self._bury():
+        while self._report_ended():
             kill(descendants([os.getpid()], process_table()))
             for group in self._running.keys() | self._left_groups:
                 kill_group(group, signal.SIGKILL)
@@ -368,48 +368,48 @@ class Reaper:
 
 
 def _opening(terminal: str | None) -> list[tuple[Any, ...]]:
-    """Return what makes a terminal the one of a new session: its leader opens it first."""
+    """Return the action that makes a terminal the controlling one: the leader opens it."""
     return [] if terminal is None else [(os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)]
 
 
-class Nursery:
-    """Forks reapers on request, and clears up after those that were killed and at the end."""
+class Supervisor:
+    """Forks reapers on request; cleans up after reapers that were killed, and at the end."""
 
     def __init__(self, server: socket.socket, clean_up: Callable[[], None]) -> None:
         self._server = server
-        self._inbox = Inbox(server)
+        self._reader = MessageReader(server)
         self._clean_up = clean_up
         self._children = ChildSignal()
-        self._folders: dict[int, str] = {}  # process id of a reaper -> what it would delete
-        self._abandoned: list[str] = []  # folders of reapers that were killed
-        self._suspicious = False  # whether there may be children that are not ours
+        self._folders: dict[int, str] = {}  # process id of a reaper -> the directory it deletes
+        self._abandoned: list[str] = []  # directories of reapers that were killed
+        self._has_strays = False  # whether there may be children that are not reapers
 
     def run(self) -> None:
-        """Serve until the server closes its side and every reaper has ended."""
+        """Serve until the server has closed the socket and every reaper has ended."""
         become_subreaper()
         poll = select.poll()
         poll.register(self._server, select.POLLIN)
         poll.register(self._children.descriptor, select.POLLIN)
         closing = False
-        while not (closing and not self._folders and not self._suspicious):
-            patience = KILL_INTERVAL_SECONDS * 1000 if self._suspicious else None
+        while not (closing and not self._folders and not self._has_strays):
+            patience = KILL_INTERVAL_SECONDS * 1000 if self._has_strays else None
             ready = {descriptor for descriptor, _ in poll.poll(patience)}
             if self._server.fileno() in ready:
                 closing = not self._serve()
                 if closing:
                     poll.unregister(self._server)
             self._children.clear()
-            self._bury()
-            if self._suspicious:
+            self._reap()
+            if self._has_strays:
                 self._kill_strays()
         self._clean_up()
 
     def _serve(self) -> bool:
-        messages = self._inbox.receive()
+        messages = self._reader.receive()
         for order in messages or ():
-            connection = socket.socket(fileno=self._inbox.descriptors.popleft())
+            connection = socket.socket(fileno=self._reader.descriptors.popleft())
             with connection, contextlib.suppress(BlockingIOError):
-                # When no process can be had, the server sees the end of the stream instead.
+                # If forking fails, the server sees the end of this stream instead.
                 self._fork(order["folder"], Reaper(connection, order).run)
         return messages is not None
 
@@ -426,17 +426,17 @@ class Nursery:
 
         run_and_exit(alone)
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             for pid, status in reap():
                 folder = self._folders.pop(pid, None)
                 if folder is None or status != 0:
-                    self._suspicious = True
+                    self._has_strays = True
                 if folder is not None and status != 0:
                     self._abandoned.append(folder)
 
     def _kill_strays(self) -> None:
-        """Kill the children that are not reapers, and once there are none, delete their home."""
+        """Kill the children that are not reapers; once none is left, delete their directories."""
         table = process_table()
         me = os.getpid()
         strays = [pid for pid, (parent, _) in table.items() if parent == me]
@@ -444,28 +444,28 @@ class Nursery:
         if strays:
             kill([*strays, *descendants(strays, table)])
             return
-        self._suspicious = False
+        self._has_strays = False
         for folder in self._abandoned:
-            # In a process of its own: deleting may be slow, and others want to be born.
+            # In a process of its own, because deleting can be slow and must not delay requests.
             self._fork(folder, functools.partial(remove_tree, folder))
         self._abandoned.clear()
 
 
 def run_and_exit(work: Callable[[], None]) -> NoReturn:
-    """Run the work of a forked process, which must never return into its parent's code."""
+    """Run the work of a forked process and end it: it must not return into its parent's code."""
     code = 1
     try:
         work()
         code = 0
-    except BaseException:  # noqa: BLE001 - whatever it is, this process ends here
+    except BaseException:  # noqa: BLE001 - this process ends here in any case
         traceback.print_exc()
     os._exit(code)
 
 
 def main() -> None:
-    """Run as the nursery of the tree whose root and whose descriptors the arguments name."""
+    """Run as the supervisor of the tree whose root and descriptors are in the arguments."""
     root, temporary, server, lock = sys.argv[1:]
-    # The lock is held for as long as this process and its reapers live; commands get neither.
+    # This process and its reapers hold the lock; commands inherit neither descriptor.
     for descriptor in (int(server), int(lock)):
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - it has no name
 
@@ -475,7 +475,7 @@ def main() -> None:
         else:
             remove_instances(root)
 
-    Nursery(socket.socket(fileno=int(server)), clean_up).run()
+    Supervisor(socket.socket(fileno=int(server)), clean_up).run()
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import asyncssh
 from typing_extensions import override
 
-from fleeting.local._main import claim_root, start_nursery
-from fleeting.local._reaper import Outbox, Reaper
-from fleeting.local._session import Session
+from fleeting.local._main import claim_root, start_supervisor
+from fleeting.local._reaper_client import MessageWriter, ReaperClient
+from fleeting.local._session import InstanceSession
 
 if TYPE_CHECKING:
     import subprocess
@@ -54,7 +54,7 @@ class Machines:
         self._reservation.bind(("127.77.0.0", 0))
         self.port: int = self._reservation.getsockname()[1]
         self._root = tempfile.mkdtemp(prefix="aws-machines-")
-        self._nursery: tuple[socket.socket, subprocess.Popen[bytes], Outbox] | None = None
+        self._supervisor: tuple[socket.socket, subprocess.Popen[bytes], MessageWriter] | None = None
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._places: dict[str, socket.socket] = {}
         self._count = 0
@@ -67,18 +67,18 @@ class Machines:
 
     def start(self, id: str, address: str, host_key: asyncssh.SSHKey) -> None:
         """Switch a machine on."""
-        if self._nursery is None:
+        if self._supervisor is None:
             lock = claim_root(self._root)
-            channel, process = start_nursery(self._root, lock, temporary=True)
+            channel, process = start_supervisor(self._root, lock, temporary=True)
             os.close(lock)
             channel.setblocking(False)  # noqa: FBT003 - it has no name
-            self._nursery = channel, process, Outbox(channel)
+            self._supervisor = channel, process, MessageWriter(channel)
         if place := self._places.pop(id, None):
             place.close()
         self._boots += 1
         folder = f"{self._root}/instances/{id}-{self._boots}"
         machine = _Machine(self, id, (address, self.port), host_key, folder)
-        self._lives[id] = asyncio.create_task(machine.live(self._nursery[2], self.boot_seconds))
+        self._lives[id] = asyncio.create_task(machine.live(self._supervisor[2], self.boot_seconds))
 
     async def stop(self, id: str, *, address: str | None = None) -> None:
         """Switch a machine off: connections break, processes end, files are gone.
@@ -110,8 +110,8 @@ class Machines:
         """Switch all machines off, and let go of everything."""
         await self.stop_all()
         self._reservation.close()
-        if self._nursery is not None:
-            channel, process, outbox = self._nursery
+        if self._supervisor is not None:
+            channel, process, outbox = self._supervisor
             outbox.close()
             channel.close()
             await asyncio.to_thread(process.wait)
@@ -132,16 +132,16 @@ class _Machine:
         self.machines = machines
         self.home = f"{folder}/home"
         self.connections: set[asyncssh.SSHServerConnection] = set()
-        self.reaper: Reaper | None = None
+        self.reaper: ReaperClient | None = None
         self._where = where
         self._host_key = host_key
         self._folder = folder
 
-    async def live(self, nursery: Outbox, boot_seconds: float) -> None:
+    async def live(self, supervisor: MessageWriter, boot_seconds: float) -> None:
         """Boot, and serve until cancelled."""
         await asyncio.sleep(boot_seconds)
         listener: asyncssh.SSHAcceptor | None = None
-        self.reaper = Reaper(nursery, self._folder, self._environment())
+        self.reaper = ReaperClient(supervisor, self._folder, self._environment())
         try:
             await asyncio.shield(self.reaper.ready)
             listener = await asyncssh.listen(
@@ -208,9 +208,9 @@ class _Server(asyncssh.SSHServer):
         return self._machine.machines.authorized(self._machine.id, username, key)
 
     @override
-    def session_requested(self) -> Session:
+    def session_requested(self) -> InstanceSession:
         assert self._machine.reaper is not None
-        return Session(self._machine.reaper, SHELL, self._machine.home)
+        return InstanceSession(self._machine.reaper, SHELL, self._machine.home)
 
     @override
     def connection_requested(

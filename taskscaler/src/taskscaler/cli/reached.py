@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from fleeting.abc import InstanceGroup
-from fleeting.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -37,14 +36,7 @@ class ReachedGroup(InstanceGroup):
     @override
     async def connect_info(self, id: str) -> ConnectInfo:
         info = await self._group.connect_info(id)
-        try:
-            return info.with_settings(self._connector)
-        except (OSError, UnicodeError):
-            # What the error says of a wrong file could show a part of the key.
-            raise ConfigError(
-                f"the key file for instance {id}, {self._connector.key_path}, cannot be read as "
-                "text; name a key in OpenSSH or PEM format that this user may read"
-            ) from None
+        return info.with_settings(self._connector)
 
     @override
     async def update(self) -> Listing:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from fleeting.errors import ConfigError, ConnectorError, InstanceGone, Unreachable
+from fleeting.errors import ConnectorError, InstanceGone, Unreachable
 from taskscaler.runtime import provider_calls as _calls
 from taskscaler.runtime.connect_info_cache import Contacts
 
@@ -139,7 +139,7 @@ class Connections:
             line.check(id)
             info = self.contacts.keep(group.info.id, id, info)
         try:
-            line.connection = connection = await self._open(self._complete(info))
+            line.connection = connection = await self._open(info.with_settings(self._settings))
         except ConnectorError:
             # An address or a credential may have changed.
             if not line.closed:
@@ -152,21 +152,6 @@ class Connections:
             raise
         self.contacts.see(group.info.id, id, connection.host_keys)
         return connection
-
-    def _complete(self, info: ConnectInfo) -> ConnectInfo:
-        """Return it with what the operator said."""
-        try:
-            return info.with_settings(self._settings)
-        except OSError as error:
-            raise ConfigError(
-                f"the key file for instance {info.id} cannot be read: {error}"
-            ) from error
-        except UnicodeError:
-            # What it says would show a part of the key.
-            raise ConfigError(
-                f"the key file for instance {info.id}, {self._settings.key_path}, is no text; "
-                "convert the key to OpenSSH or PEM format"
-            ) from None
 
     async def _open(self, info: ConnectInfo) -> Connection:
         """Connect, with a deadline for connectors that do not keep their own."""

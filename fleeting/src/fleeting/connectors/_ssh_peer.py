@@ -1,4 +1,4 @@
-"""What is known about one SSH connection as a whole: its host's key, and its end."""
+"""The other side of an SSH connection: its host key, and why the connection was lost."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Watcher(asyncssh.SSHClient):
-    """Decides about the key that the host shows, and remembers why the connection ended.
+class SSHPeer(asyncssh.SSHClient):
+    """Accepts or rejects the host's key, and records why the connection ended.
 
     Attributes:
         where: the instance and its address, for messages.
-        expected: keys of which the host must show one; any will do if there are none.
+        expected: the keys of which the host must show one; if empty, any key is accepted.
         shown: the key that the host showed.
-        loss: why the connection is of no more use; None while it can be used.
+        loss: why the connection is no longer usable; None while it is.
     """
 
     def __init__(self, where: str, expected: Sequence[asyncssh.SSHKey]) -> None:
@@ -43,6 +43,6 @@ class Watcher(asyncssh.SSHClient):
             self.loss = "the server closed it" if exc is None else cause(exc)
 
     def raise_if_lost(self) -> None:
-        """Raise `ConnectionLost` if the connection is gone."""
+        """Raise `ConnectionLost` if the connection is lost."""
         if self.loss is not None:
             raise ConnectionLost(f"the connection to {self.where} is lost: {self.loss}")

@@ -1,7 +1,7 @@
-"""The server's way to one reaper: starts commands there and hears how they ended.
+"""The server's client of one reaper: starts commands there and learns how they ended.
 
-For use on the event loop's thread only; nothing here blocks or awaits, so the
-messages to a reaper are in the order of the calls.
+For use on the event loop's thread only. Nothing here blocks or awaits, so messages
+reach a reaper in the order of the calls.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from fleeting.local._supervisor import Inbox
+from fleeting.local._supervisor import MessageReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ("Outbox", "Reaper")
+__all__ = ("MessageWriter", "ReaperClient")
 
 
-class Outbox:
-    """Sends lines of JSON with file descriptors, in order, when the socket takes them."""
+class MessageWriter:
+    """Sends lines of JSON with file descriptors, in order; queues them while the socket is full."""
 
     def __init__(self, sink: socket.socket) -> None:
         self._sink = sink
@@ -31,13 +31,13 @@ class Outbox:
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
 
     def send(self, message: Mapping[str, Any], descriptors: tuple[int, ...] = ()) -> None:
-        """Send a message; the descriptors are closed here when they are on their way."""
+        """Send a message; the descriptors are closed in this process once they are sent."""
         self._waiting.append((json.dumps(message).encode() + b"\n", descriptors))
         if len(self._waiting) == 1:
             self._flush()
 
     def close(self) -> None:
-        """Give up what is still waiting."""
+        """Drop the messages that are still queued."""
         self._loop.remove_writer(self._sink)
         while self._waiting:
             _close_all(self._waiting.popleft()[1])
@@ -51,9 +51,9 @@ class Outbox:
                 self._loop.add_writer(self._sink, self._flush)
                 return
             except OSError:
-                self.close()  # The other side is gone, which its reader notices.
+                self.close()  # The other side has ended; the reader notices that.
                 return
-            # The descriptors go with the first byte; the rest of a long message follows alone.
+            # The descriptors travel with the first byte; the rest of a long message follows alone.
             _close_all(descriptors)
             if sent < len(data):
                 self._waiting[0] = (data[sent:], ())
@@ -67,28 +67,30 @@ def _close_all(descriptors: Sequence[int]) -> None:
         os.close(descriptor)
 
 
-class Reaper:
-    """One instance's reaper as the server sees it.
+class ReaperClient:
+    """The server's client of one instance's reaper.
 
     Attributes:
-        ready: done when the instance's directories exist and commands can be started;
-            with an exception if that failed.
-        ended: done when the reaper has ended, and with it everything it started.
+        ready: done when the instance's directories exist and commands can be started; has an
+            exception if that failed.
+        ended: done when the reaper and everything that it started have ended.
     """
 
-    def __init__(self, nursery: Outbox, folder: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, supervisor: MessageWriter, folder: str, environment: Mapping[str, str]
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)  # noqa: FBT003 - it has no name
-        self._outbox = Outbox(self._socket)
-        self._inbox = Inbox(self._socket)
+        self._outbox = MessageWriter(self._socket)
+        self._inbox = MessageReader(self._socket)
         self._commands: dict[int, Callable[[int | None, str], None]] = {}
         self._last = 0
         loop.add_reader(self._socket, self._receive)
-        nursery.send({"folder": folder, "environment": dict(environment)}, (theirs.detach(),))
+        supervisor.send({"folder": folder, "environment": dict(environment)}, (theirs.detach(),))
 
     def start(
         self,
@@ -102,15 +104,16 @@ class Reaper:
         """Start a command in a session of its own.
 
         Args:
-            arguments: the program's path, and what it is given.
+            arguments: the path of the program, and its arguments.
             environment: variables to add to the instance's.
-            streams: its standard streams; closed here when they are on their way.
+            streams: its standard streams; closed in this process once they are sent.
             ended: called once with the wait status, or with None and a reason if it
                 could not be started; not called if the reaper ends first.
-            terminal: the path of the one that all of its streams are, and that it is to have.
+            terminal: the path of its controlling terminal, to which all its streams are
+                connected; None if it has none.
 
         Returns:
-            A number for the command.
+            The number of the command.
         """
         self._last += 1
         self._commands[self._last] = ended
@@ -128,14 +131,14 @@ class Reaper:
 
         Args:
             command: the number that `start` returned.
-            number: the signal's.
-            hangup: kill the group if it still exists a short time later.
+            number: the number of the signal.
+            hangup: kill the group a short time later if it still exists.
         """
         if command in self._commands:
             self._outbox.send({"command": command, "signal": number, "hangup": hangup})
 
     def end(self) -> None:
-        """Let the reaper end everything, delete the instance's directory and go."""
+        """Make the reaper end everything, delete the instance's directory, and end."""
         if not self.ended.done():
             self._outbox.close()
             with contextlib.suppress(OSError):  # It may have ended just now.
@@ -161,7 +164,7 @@ class Reaper:
 
     def _fail(self, reason: str) -> None:
         self.ready.set_exception(OSError(reason))
-        self.ready.exception()  # Nobody may be waiting any more, and that is no reason to complain.
+        self.ready.exception()  # Mark it as retrieved: its awaiter may be gone.
 
     def _close(self) -> None:
         self._loop.remove_reader(self._socket)
