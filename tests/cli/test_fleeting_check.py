@@ -12,9 +12,8 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from fleeting.cli._check import check_group, told, verdict, worst_first
-from fleeting.cli._open_group import perform
-from fleeting.cli._target import Target
+from fleeting.cli._findings import check_group, finding_lines, verdict, worst_first
+from fleeting.cli._signals import run_cancellable
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
 from fleeting.testing import FakeProvider, Reply
 from fleeting.types import Finding, GroupSettings, Severity
@@ -172,7 +171,7 @@ def test_the_worst_comes_first() -> None:
 def test_a_long_fix_can_be_copied() -> None:
     """A fix of several lines is a block; what could steer a terminal is spelled out."""
     bad = Finding(Severity.ERROR, "c\x1b", "r\nr", "f\x07")
-    assert list(told("g", [ERROR, bad, WARNING, INFO])) == [
+    assert list(finding_lines("g", [ERROR, bad, WARNING, INFO])) == [
         "error: no-permission: it may not",
         "    fix:",
         "        {",
@@ -203,9 +202,9 @@ def test_a_check_that_fails_is_a_finding(
     expected: str,
 ) -> None:
     """Whatever a provider raises, or if it never answers, is told as an error and no traceback."""
-    monkeypatch.setattr("fleeting.cli._check.CHECK_SECONDS", 0.05)
+    monkeypatch.setattr("fleeting.cli._findings.CHECK_SECONDS", 0.05)
     provider = Failing(error)
-    assert perform(check_group, target(provider), connects=True, as_json=False) == 1
+    assert run_cancellable(check_group, selection(provider), connects=True, as_json=False) == 1
     assert expected in capsys.readouterr().out
     assert provider.groups == []
 
@@ -215,7 +214,7 @@ def test_a_group_that_does_not_open_is_a_finding(capsys: pytest.CaptureFixture[s
     provider = FakeProvider()
     provider.findings.append(WARNING)
     provider.errors.append(ProviderError("the cloud is away"))
-    assert perform(check_group, target(provider), connects=True, as_json=False) == 1
+    assert run_cancellable(check_group, selection(provider), connects=True, as_json=False) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "error: not-opened: the cloud is away"
     assert lines[1].startswith("warning: az-rebalance")
@@ -234,7 +233,7 @@ def test_a_listing_that_fails_is_a_finding(capsys: pytest.CaptureFixture[str]) -
                 group.script("update", Reply(error=PermissionDenied("it may not list")))
                 yield group
 
-    assert perform(check_group, target(Unlisted()), connects=True, as_json=False) == 1
+    assert run_cancellable(check_group, selection(Unlisted()), connects=True, as_json=False) == 1
     assert "error: not-listed: it may not list" in capsys.readouterr().out
 
 
@@ -253,6 +252,6 @@ def test_what_opening_warns_of_is_not_told_twice(
             async with super().open(config, settings) as group:
                 yield group
 
-    assert perform(check_group, target(Talking()), connects=True, as_json=False) == 0
+    assert run_cancellable(check_group, selection(Talking()), connects=True, as_json=False) == 0
     assert "no-instance" in capsys.readouterr().out
     assert caplog.records == []

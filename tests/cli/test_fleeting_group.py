@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from farm import target
 from fleeting._lock import driving
 from fleeting._text import plain
-from fleeting.cli._open_group import perform
-from fleeting.cli._resize import Growth, growth, increase, suspend_or_resume
+from fleeting.cli._changes import increase, suspend_or_resume
+from fleeting.cli._progress import IncreaseProgress, increase_progress
+from fleeting.cli._signals import run_cancellable
 from fleeting.cli._status import show_status
-from fleeting.cli._target import Target
 from fleeting.errors import OutOfCapacity, ProviderError
 from fleeting.testing import FakeInstanceGroup, FakeProvider, Reply
 from fleeting.types import (
@@ -26,6 +25,7 @@ from fleeting.types import (
     Listing,
     State,
 )
+from prepared_group import selection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +98,7 @@ def test_what_a_cloud_says_steers_no_terminal(capsys: pytest.CaptureFixture[str]
     bad = Instance("i-\x1b]0;x\x07", State.FAILED, reason="a\nb\u202ec")
     failure = ProviderError("no\r\x9b2K")
     group.always("update", Reply(listing=lambda _: Listing((bad,), failures=(failure,))))
-    assert perform(show_status, target(group), as_json=False) == 0
+    assert run_cancellable(show_status, selection(group), as_json=False) == 0
     shown = capsys.readouterr().out
     assert r"fake/\x1b[2J" in shown
     assert r"i-\x1b]0;x\x07" in shown
@@ -200,33 +200,35 @@ OLD = Instance("old", State.RUNNING)
 @pytest.mark.parametrize(
     ("listing", "expected"),
     [
-        (Listing((OLD,)), Growth((), (), 2)),
-        (Listing((OLD, NEW), pending=1), Growth(("new",), (), 1)),
-        (Listing((Instance("new", State.CREATING),)), Growth((), (), 2)),
-        (Listing((NEW, Instance("b", State.RUNNING))), Growth(("b", "new"), (), 0)),
+        (Listing((OLD,)), IncreaseProgress((), (), 2)),
+        (Listing((OLD, NEW), pending=1), IncreaseProgress(("new",), (), 1)),
+        (Listing((Instance("new", State.CREATING),)), IncreaseProgress((), (), 2)),
+        (Listing((NEW, Instance("b", State.RUNNING))), IncreaseProgress(("b", "new"), (), 0)),
         (
             Listing((NEW, bad := Instance("b", State.FAILED))),
-            Growth(("new",), (bad,), 0),
+            IncreaseProgress(("new",), (bad,), 0),
         ),
         (
             Listing((NEW,), failures=(OutOfCapacity("none left"),)),
-            Growth(("new",), (), 0, ("none left",)),
+            IncreaseProgress(("new",), (), 0, ("none left",)),
         ),
         (
             Listing((NEW,), pending=1, failures=(OutOfCapacity("none yet"),)),
-            Growth(("new",), (), 1, ("none yet",)),
+            IncreaseProgress(("new",), (), 1, ("none yet",)),
         ),
     ],
 )
-def test_what_becomes_of_an_increase(listing: Listing, expected: Growth) -> None:
+def test_what_becomes_of_an_increase(listing: Listing, expected: IncreaseProgress) -> None:
     """New instances that run count, old ones do not, and who failed is not waited for."""
-    assert growth({"old"}, Accepted(2), listing) == expected
+    assert increase_progress({"old"}, Accepted(2), listing) == expected
 
 
 def test_where_the_cloud_names_them_others_do_not_count() -> None:
     """An instance that somebody else has asked for at the same time is not ours."""
     others = Listing((NEW, Instance("theirs", State.RUNNING)))
-    assert growth((), Accepted(2, ("new", "mine")), others) == Growth(("new",), (), 1)
+    assert increase_progress((), Accepted(2, ("new", "mine")), others) == IncreaseProgress(
+        ("new",), (), 1
+    )
 
 
 def test_decrease_needs_consent(farm: Farm) -> None:
@@ -276,10 +278,17 @@ def test_suspend_and_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     group = FakeInstanceGroup(capabilities=[Capability.SUSPEND])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLEETING_LOCK_DIR", str(tmp_path))
-        assert perform(increase, target(group), 1, force=False, wait=Duration(minutes=1)) == 0
+        assert (
+            run_cancellable(increase, selection(group), 1, force=False, wait=Duration(minutes=1))
+            == 0
+        )
         [id] = [call.split()[-1] for call in capsys.readouterr().out.splitlines()][:1]
-        assert perform(suspend_or_resume, target(group), "suspend", [id], force=False) == 0
-        assert perform(suspend_or_resume, target(group), "resume", [id], force=False) == 0
+        assert (
+            run_cancellable(suspend_or_resume, selection(group), "suspend", [id], force=False) == 0
+        )
+        assert (
+            run_cancellable(suspend_or_resume, selection(group), "resume", [id], force=False) == 0
+        )
         assert "1 of 1 to be resumed" in capsys.readouterr().out
     assert [call.method for call in group.calls if call.ids] == ["suspend", "resume"]
 
@@ -356,7 +365,7 @@ def test_a_call_that_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch) -> Non
     group = FakeInstanceGroup()
     group.always("update", Reply(before=Duration(hours=1)))
     with pytest.raises(ProviderError, match=r"did not list its instances within 0\.05 s"):
-        perform(show_status, target(group), as_json=False)
+        run_cancellable(show_status, selection(group), as_json=False)
 
 
 def test_a_bug_of_a_plugin_is_a_sentence() -> None:
@@ -368,11 +377,11 @@ def test_a_bug_of_a_plugin_is_a_sentence() -> None:
 
     group.always("update", Reply(listing=spoil))
     with pytest.raises(ProviderError, match=r"a bug \(ZeroDivisionError: once more\); tell"):
-        perform(show_status, target(group), as_json=False)
+        run_cancellable(show_status, selection(group), as_json=False)
     provider = FakeProvider()
     provider.errors.append(KeyError("region"))
     broken = Target(
         "plugin fake", provider, provider.config_type(), GroupSettings(), "--plugin fake"
     )
     with pytest.raises(ProviderError, match="plugin fake did not open: the plugin has a bug"):
-        perform(show_status, broken, as_json=False)
+        run_cancellable(show_status, broken, as_json=False)

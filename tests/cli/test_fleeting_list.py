@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 from fleeting._metadata import PluginEntry
+from fleeting._plugin_report import PluginReport
 from fleeting._references import parse_reference
-from fleeting._verification import _Outcome, _reason, verify_plugins
-from fleeting._verify import Report
+from fleeting._verification import _ImportProcess, _reason, verify_plugins
 from fleeting.cli.list import Needed, assess
 from plugin_folder import PROVIDER, PluginFolder
 
@@ -354,22 +354,22 @@ def test_a_few_are_verified_at_the_same_time(plugins: PluginFolder, tmp_path: Pa
 @pytest.mark.parametrize(
     ("code", "printed", "complained", "report", "reason"),
     [
-        (0, b"", b"", Report(), ""),
-        (0, b"", b"a warning", Report(), ""),
-        (0, b"x", b"", Report(), "standard output"),
+        (0, b"", b"", PluginReport(), ""),
+        (0, b"", b"a warning", PluginReport(), ""),
+        (0, b"x", b"", PluginReport(), "standard output"),
         (0, b"", b"", None, "exit code 0"),
         (1, b"", b"Traceback\n  x\nOSError: gone.\n", None, "exit code 1: OSError: gone"),
-        (1, b"", b"", Report(), "exit code 1"),
+        (1, b"", b"", PluginReport(), "exit code 1"),
         (-6, b"", b"", None, "crashed by SIGABRT"),
         (-64, b"", b"", None, "crashed by SIG"),
         (-99, b"", b"", None, "crashed by signal 99"),
         (None, b"", b"", None, "not over after 2 s"),
-        (None, b"", b"", Report(), "does not end, perhaps for a thread"),
+        (None, b"", b"", PluginReport(), "does not end, perhaps for a thread"),
     ],
 )
 def test_reason_by_the_end_of_a_process(
-    code: int | None, printed: bytes, complained: bytes, report: Report | None, reason: str
+    code: int | None, printed: bytes, complained: bytes, report: PluginReport | None, reason: str
 ) -> None:
     """How the process ended decides what is said of its plugin."""
-    told = _reason(_Outcome(code, printed, complained), report, timedelta(seconds=2))
+    told = _reason(_ImportProcess(code, printed, complained), report, timedelta(seconds=2))
     assert told == reason if not reason else reason in told

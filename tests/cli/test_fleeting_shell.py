@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from farm import target
-from fleeting.cli._shell import Keys
+from fleeting.cli._remote_shell import EscapeKeys
 from fleeting.cli._watch import changes, fitted, watch
 from fleeting.errors import OutOfCapacity, PermissionDenied, ProviderError
 from fleeting.testing import FakeInstanceGroup, Reply
 from fleeting.types import Capability, Duration, Instance, Listing, Notice, State
+from prepared_group import selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,7 +214,7 @@ def test_a_shell_needs_a_terminal(farm: Farm) -> None:
 )
 def test_the_keys_that_are_ours(typed: list[str], passed: bytes, *, leaves: bool) -> None:
     """Only a tilde at the start of a line means us; doubled, it is one for the instance."""
-    keys = Keys()
+    keys = EscapeKeys()
     assert b"".join(keys.take(part.encode()) for part in typed) == passed
     assert keys.leaving is leaves
 
@@ -301,7 +301,7 @@ async def test_notices_and_failures_are_shown(capsys: pytest.CaptureFixture[str]
     group.announce(Notice(one.id, "to be sold\x1b", deadline))
     shown = ""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch, target(group), Duration(milliseconds=10))
+        tasks.start_soon(watch, selection(group), Duration(milliseconds=10))
         with anyio.fail_after(DEADLINE_SECONDS):
             while "new, running" not in shown or "taken away" not in shown:
                 await anyio.sleep(0.01)
@@ -318,4 +318,4 @@ async def test_what_no_trying_mends_ends_the_watch() -> None:
     group = FakeInstanceGroup()
     group.always("update", Reply(error=PermissionDenied("it may not list")))
     with pytest.raises(PermissionDenied):
-        await watch(target(group), Duration(seconds=1))
+        await watch(selection(group), Duration(seconds=1))

@@ -14,19 +14,18 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from farm import Prepared, target
-from fleeting.cli._check import check_group
-from fleeting.cli._command import exit_code
-from fleeting.cli._open_group import opened, perform
-from fleeting.cli._resize import decrease, increase
+from fleeting.cli._changes import decrease, increase
+from fleeting.cli._findings import check_group
+from fleeting.cli._remote_command import exit_code
+from fleeting.cli._signals import run_cancellable
 from fleeting.cli._status import show_status
-from fleeting.cli._target import Target
 from fleeting.cli._watch import arranged, watch
 from fleeting.errors import ConfigError, ProviderError
 from fleeting.testing import FakeInstanceGroup, Reply
 from fleeting.types import Capability, Duration, Exit, GroupSettings, Notice
 from own_terminal import Terminal
 from plugin_folder import PluginFolder
+from prepared_group import PreparedProvider, selected, selection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -89,7 +88,7 @@ class Talking(FakeInstanceGroup):
         raise KeyError("two")
 
 
-class Closing(Prepared):
+class Closing(PreparedProvider):
     """Fails when it closes a group."""
 
     @override
@@ -101,7 +100,7 @@ class Closing(Prepared):
             raise KeyError("session")
 
 
-class Swallowing(Prepared):
+class Swallowing(PreparedProvider):
     """Takes the errors of others for its own, and says nothing."""
 
     @override
@@ -113,7 +112,7 @@ class Swallowing(Prepared):
             pass
 
 
-class Checking(Prepared):
+class Checking(PreparedProvider):
     """Finds what is no finding."""
 
     @override
@@ -133,15 +132,15 @@ def named(provider: Prepared) -> Target:
 def test_an_answer_that_is_none_is_told() -> None:
     """Who returned something else is named, and no traceback is shown."""
     with pytest.raises(ProviderError, match=r"bug .*gave NoneType instead of Listing.*author"):
-        perform(show_status, target(Wrong()), as_json=False)
+        run_cancellable(show_status, selection(Wrong()), as_json=False)
     with pytest.raises(ProviderError, match=r"bug .*gave int instead of Accepted"):
-        perform(increase, target(Wrong()), 1, force=True, wait=None)
+        run_cancellable(increase, selection(Wrong()), 1, force=True, wait=None)
 
 
 def test_a_bug_in_closing_is_told() -> None:
     """What a plugin raises when it closes a group is a sentence, too."""
     with pytest.raises(ProviderError, match=r"did not close: the plugin has a bug .KeyError"):
-        perform(show_status, named(Closing(FakeInstanceGroup())), as_json=False)
+        run_cancellable(show_status, selected(Closing(FakeInstanceGroup())), as_json=False)
 
 
 def test_closing_hides_no_error() -> None:
@@ -149,7 +148,7 @@ def test_closing_hides_no_error() -> None:
     group = FakeInstanceGroup()
     group.always("update", Reply(error=ProviderError("the cloud is away")))
     with pytest.raises(ProviderError, match="the cloud is away"):
-        perform(show_status, named(Closing(group)), as_json=False)
+        run_cancellable(show_status, selected(Closing(group)), as_json=False)
 
 
 def test_a_plugin_swallows_no_error() -> None:
@@ -157,13 +156,13 @@ def test_a_plugin_swallows_no_error() -> None:
     group = FakeInstanceGroup()
     group.always("update", Reply(error=ProviderError("the cloud is away")))
     with pytest.raises(ProviderError, match="the cloud is away"):
-        perform(show_status, named(Swallowing(group)), as_json=False)
+        run_cancellable(show_status, selected(Swallowing(group)), as_json=False)
 
 
 def test_a_finding_that_is_none_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
     """A check that answers something else has failed, which is an error."""
-    checked = named(Checking(FakeInstanceGroup()))
-    assert perform(check_group, checked, connects=True, as_json=False) == 1
+    checked = selected(Checking(FakeInstanceGroup()))
+    assert run_cancellable(check_group, checked, connects=True, as_json=False) == 1
     assert (
         "check-failed: plugin fake was not checked: the plugin has a bug (TypeError: it gave "
         in (capsys.readouterr().out)
@@ -174,17 +173,17 @@ def test_a_group_that_is_none_is_told() -> None:
     """A plugin that opens something else has a bug."""
     nothing: Any = None
     with pytest.raises(ProviderError, match=r"did not open: .*NoneType instead of InstanceGroup"):
-        perform(show_status, named(Prepared(nothing)), as_json=False)
+        run_cancellable(show_status, selected(PreparedProvider(nothing)), as_json=False)
 
 
 @pytest.mark.anyio
 async def test_a_mistake_inside_stays_what_it_is() -> None:
     """An error of ours is not taken for one of the plugin."""
     with pytest.raises(ZeroDivisionError):
-        async with opened(named(Closing(FakeInstanceGroup()))):
+        async with opened(selected(Closing(FakeInstanceGroup()))):
             raise ZeroDivisionError
     with pytest.raises(ConfigError):
-        async with opened(target(FakeInstanceGroup())):
+        async with opened(selection(FakeInstanceGroup())):
             raise ConfigError("wrong")
 
 
@@ -195,7 +194,7 @@ async def test_notices_that_fail_end_no_watch(capsys: pytest.CaptureFixture[str]
     await group.increase(1, "one")
     shown = ""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch, target(group), Duration(milliseconds=10))
+        tasks.start_soon(watch, selection(group), Duration(milliseconds=10))
         with anyio.fail_after(DEADLINE_SECONDS):
             while "no notices" not in shown or "new, " not in shown:
                 await anyio.sleep(0.01)
@@ -209,11 +208,11 @@ def test_waiting_outlasts_a_cloud_that_is_away(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What was accepted is coming, so a listing that fails once does not end the wait."""
-    monkeypatch.setattr("fleeting.cli._resize.WAIT_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr("fleeting.cli._changes.WAIT_INTERVAL_SECONDS", 0.01)
     group = FakeInstanceGroup()
     away = Reply(error=ProviderError("the cloud is away"))
     group.script("update", Reply(), away)
-    assert perform(increase, target(group), 1, force=True, wait=Duration(minutes=1)) == 0
+    assert run_cancellable(increase, selection(group), 1, force=True, wait=Duration(minutes=1)) == 0
     assert "running: " in capsys.readouterr().out
 
 
@@ -223,7 +222,7 @@ def test_nobody_is_told_to_ask_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     group = FakeInstanceGroup()
     group.always("increase", Reply(after=timedelta(hours=1)))
     with pytest.raises(ProviderError, match="may happen all the same, so look at"):
-        perform(increase, target(group), 1, force=True, wait=None)
+        run_cancellable(increase, selection(group), 1, force=True, wait=None)
 
 
 @pytest.mark.anyio
@@ -232,7 +231,7 @@ async def test_an_interrupted_change_is_told(capsys: pytest.CaptureFixture[str])
     group = FakeInstanceGroup()
     group.always("increase", Reply(after=timedelta(hours=1)))
     with anyio.move_on_after(0.05):
-        await increase(target(group), 1, force=True, wait=None)
+        await increase(selection(group), 1, force=True, wait=None)
     assert "takes 1 more before the end; it may happen all the same" in capsys.readouterr().err
 
 
@@ -331,9 +330,12 @@ def test_what_is_not_listed_is_asked_for_too(
         questions.append(question)
         return False
 
-    monkeypatch.setattr("fleeting.cli._resize._agreed", no)
+    monkeypatch.setattr("fleeting.cli._changes._confirmed", no)
     group = FakeInstanceGroup()
-    assert perform(decrease, target(group), ["i-1", "i-2", "i-1"], force=True, yes=False) == 1
+    assert (
+        run_cancellable(decrease, selection(group), ["i-1", "i-2", "i-1"], force=True, yes=False)
+        == 1
+    )
     assert questions == [f"remove these 2 instances (2 not listed) of group {group.info.id}?"]
     assert "nothing was removed" in capsys.readouterr().err
 

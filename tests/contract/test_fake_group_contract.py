@@ -15,7 +15,7 @@ from fleeting.testing import (
     FakeProvider,
     InstanceGroupContract,
 )
-from fleeting.testing._promises import promise_of
+from fleeting.testing._contract.promises import promise_of
 from fleeting.types import Capability, Finding, GroupSettings, Notice, Severity
 
 if TYPE_CHECKING:

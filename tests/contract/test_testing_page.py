@@ -11,8 +11,8 @@ import pytest
 
 from fleeting._decoding import decode
 from fleeting.testing import InstanceGroupContract
-from fleeting.testing._promises import Promise, Shown, promise_of, promises_of
-from fleeting.testing._target import ContractSettings
+from fleeting.testing._contract.promises import Promise, Shown, promise_of, promises_of
+from fleeting.testing._run.provider_under_test import ContractSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins" / "testing.md").read_text()
 ROWS = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", PAGE, re.MULTILINE)

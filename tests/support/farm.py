@@ -6,20 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
-from typing_extensions import override
-
-from fleeting.cli._target import Target
-from fleeting.testing import FakeInstanceGroup, FakeProvider
-from fleeting.types import GroupSettings
 from own_terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import Mapping
 
 # Long enough for a slow machine; nothing that goes well waits for it.
 DEADLINE_SECONDS = 60
@@ -125,23 +118,3 @@ class Farm:
                     stream.close()
         if ids := self.ids():
             self.group("decrease", *ids, "--yes", "--force")
-
-
-class Prepared(FakeProvider):
-    """Opens a group that a test has prepared."""
-
-    def __init__(self, group: FakeInstanceGroup) -> None:
-        super().__init__()
-        self.group = group
-
-    @override
-    @asynccontextmanager
-    async def open(self, config: object, settings: object) -> AsyncGenerator[FakeInstanceGroup]:
-        # As a real one may, which has tasks of its own while it is open.
-        async with anyio.create_task_group():
-            yield self.group
-
-
-def target(group: FakeInstanceGroup) -> Target:
-    """Return the name of a group that is there already."""
-    return Target("plugin fake", Prepared(group), None, GroupSettings(), "--plugin fake")

@@ -7,12 +7,12 @@ import anyio.lowlevel
 import pytest
 
 from fleeting.testing import FakeInstanceGroup, InstanceGroupContract
-from fleeting.testing._cancelling import cancelled_at
-from fleeting.testing._examination import examine
-from fleeting.testing._promises import Promise, promise_of
-from fleeting.testing._resources import Resources
-from fleeting.testing._secrets import redact, secret_values, shows_secret
-from fleeting.testing._table import Outcome, Result, Verdict, judge, render, report_of
+from fleeting.testing._contract.cancelling import cancelled_at
+from fleeting.testing._contract.examination import examine
+from fleeting.testing._contract.promises import Promise, promise_of
+from fleeting.testing._contract.resources import Resources
+from fleeting.testing._contract.secrets import redact, secret_values, shows_secret
+from fleeting.testing._run.table import Outcome, Result, Verdict, judge, render, report_of
 
 LIMIT = timedelta(seconds=0.2)
 SIZE, WATCH = Promise.SIZE.value, Promise.WATCHING.value

@@ -193,7 +193,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "lock").symlink_to(victim)
-    with pytest.raises(OSError, match="lock"), locked_file(tmp_path / "lock", passing=True):
+    with pytest.raises(OSError, match="lock"), locked_file(tmp_path / "lock", temporary=True):
         pass
     assert victim.read_text() == "precious"
 
