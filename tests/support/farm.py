@@ -9,17 +9,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fleeting_command import run_in_process
 from own_terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from fleeting_command import CompletedProcess
 
 # Long enough for a slow machine; nothing that goes well waits for it.
 DEADLINE_SECONDS = 60
 
 
 class Farm:
-    """A persistent group of the provider `local`, driven by commands, each a process of its own.
+    """A persistent group of the provider `local`, driven by `fleeting` commands.
 
     Attributes:
         folder: where the commands run.
@@ -47,8 +50,12 @@ class Farm:
         """Return the variables of a command."""
         return {**os.environ, "FLEETING_LOCK_DIR": str(self.locks)}
 
-    def run(self, *words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run the command, with these words alone, to its end."""
+    def run(self, *words: str | Path) -> CompletedProcess:
+        """Run the command to its end, inside this process."""
+        return run_in_process(*words, folder=self.folder)
+
+    def spawn(self, *words: str | Path, stdin: str = "") -> CompletedProcess:
+        """Run the command to its end, as a process with streams of its own."""
         return subprocess.run(
             [self.program, *words],
             cwd=self.folder,
@@ -61,10 +68,14 @@ class Farm:
         )
 
     def group(
-        self, subcommand: str, *words: str, options: tuple[str, ...] = (), stdin: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command on the group; `options` come after those that name it."""
-        return self.run("group", subcommand, *words, *self.named, *options, stdin=stdin)
+        self, subcommand: str, *words: str, options: tuple[str, ...] = ()
+    ) -> CompletedProcess:
+        """Run a command on the group; `options` come after those that select it."""
+        return self.run("group", subcommand, *words, *self.named, *options)
+
+    def remote(self, id: str, *command: str, stdin: str = "") -> CompletedProcess:
+        """Run a command on an instance, with `fleeting group run` as a process."""
+        return self.spawn("group", "run", id, *self.named, "--", *command, stdin=stdin)
 
     def start(self, subcommand: str, *words: str) -> subprocess.Popen[str]:
         """Start a command on the group, whose output comes through pipes."""
@@ -79,6 +90,10 @@ class Farm:
         )
         self._started.append(process)
         return process
+
+    def start_remote(self, id: str, *command: str) -> subprocess.Popen[str]:
+        """Start a command on an instance, with `fleeting group run` as a process."""
+        return self.start("run", id, *self.named, "--", *command)
 
     def terminal(
         self, subcommand: str, *words: str, environment: Mapping[str, str] | None = None
@@ -116,5 +131,5 @@ class Farm:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None and not stream.closed:
                     stream.close()
-        if ids := self.ids():
+        if (self.folder / "farm").exists() and (ids := self.ids()):
             self.group("decrease", *ids, "--yes", "--force")
