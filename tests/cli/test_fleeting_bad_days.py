@@ -1,4 +1,4 @@
-"""The `fleeting` command with closed streams and unusable files."""
+"""The command where streams, files or servers are not as they should be."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(
 
 @pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(tmp_path: Path, streams: str) -> None:
-    """A command succeeds although standard streams are closed."""
+    """A stream that is closed is one that nobody reads, and no reason to fail."""
     assert run("list", tmp_path, code=0, streams=streams) == []
     assert run("install local", tmp_path, code=0, streams=f"{streams} 2>/dev/null") == []
 

@@ -28,7 +28,7 @@ PROMISE = "fleeting-promise"
 GROUP = "fleeting-group"
 
 # The only test file of a run with --fleeting-provider.
-INSTALLED = Path(__file__).with_name("_installed.py")
+INSTALLED = Path(__file__).with_name("installed.py")
 
 OPENING_SECONDS = 60.0
 
