@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 MODULE = "fleeting-plugin-sshd/src/fleeting_plugin_sshd.py"
 LIMIT = 60
 BLOCK = r"<!-- file: {} -->\n\n```python\n(.*?)```"
-QUOTE = re.compile(r'\*"(.*?)"\*', re.DOTALL)
-# What a quotation leaves out or explains.
-GAP = re.compile(r"…|\[.*?\]")
 EMPTY = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE),
     *(tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER),
@@ -44,15 +41,6 @@ def lines_of_code(source: str) -> int:
         if token.type not in EMPTY:
             lines.update(range(token.start[0], token.end[0] + 1))
     return len(lines - told)
-
-
-def misquotations(page: str, source: str) -> list[str]:
-    """Return what a page puts between quotation marks and the source does not say."""
-    said = " ".join(source.split())
-    pieces = [
-        " ".join(piece.split()) for quote in QUOTE.findall(page) for piece in GAP.split(quote)
-    ]
-    return [piece for piece in pieces if piece.removesuffix(".") not in said]
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +90,3 @@ def test_only_code_counts() -> None:
     source = '"""Say."""\n\nimport a\nfrom b import (\n    c,\n)\n\nx = (\n    1\n)  # one\n# two\n'
     assert lines_of_code(source) == 3
     assert lines_of_code('def f():\n    """Say\n    more."""\n    return """a\nb"""\n') == 3
-
-
-def test_contract_is_quoted_to_the_letter(root: Path, page: str) -> None:
-    """What the page quotes is what the docstrings say."""
-    assert len(QUOTE.findall(page)) > 10
-    reference = (root / "docs" / "plugins" / "reference.md").read_text()
-    assert misquotations(page, reference) == []
-
-
-def test_misquotations_are_noticed() -> None:
-    """Another word is found; a line break, a gap and an explanation are not."""
-    page = '*"It is\nso"* *"It … so."* *"It [the cloud] is"* *"It was so"*'
-    assert misquotations(page, "It is\n    so, they say.") == ["It was so"]

@@ -120,7 +120,7 @@ def _take(lock: ExitStack, group: OpenGroup, purpose: str, *, force: bool) -> No
         lock.enter_context(driving(group.id, purpose))
     except GroupHeld as held:
         if not force:
-            advice = "stop that process first, or use --force, and it may undo your change"
+            advice = "stop that process first, or use --force (it may then undo the change)"
             raise GroupHeld(held.id, held.holder, advice) from None
         click.echo(
             f"warning: group {plain(group.id)} is driven by {held.holder or 'another process'}",
