@@ -1,4 +1,4 @@
-"""What `fleeting check` finds: the provider's own findings, and whether an instance is reachable.
+"""`fleeting check`: the findings of a provider, and whether an instance is reachable.
 
 The text of findings is an interface for operators; `docs/operators/groups.md` lists the codes.
 """

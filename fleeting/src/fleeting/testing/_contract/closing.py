@@ -1,4 +1,4 @@
-"""Tests of what is left after a group is closed."""
+"""Tests of closing a group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUNDS = 5
 
 
 class ClosingTests(ContractBase):
-    """What remains after a group is closed."""
+    """Resources and instances after a group is closed."""
 
     @shows(Promise.CLOSING, adds=1)
     async def test_closing_touches_no_instance(self, open_group: OpenGroup) -> None:

@@ -18,7 +18,7 @@ LISTINGS = 5
 
 
 class ListingTests(ContractBase):
-    """What the group reports about itself and its instances."""
+    """The info and the listings of a group."""
 
     @shows(Promise.IDENTITY, adds=0)
     async def test_info_names_the_group(self, open_group: OpenGroup) -> None:

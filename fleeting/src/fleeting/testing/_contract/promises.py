@@ -43,7 +43,7 @@ class Promise(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a test declares about itself.
+    """The declaration of a test.
 
     Attributes:
         promise: the promise that it examines.
