@@ -131,7 +131,7 @@ def test_plain_leaves_text_alone() -> None:
         (["--plugin", "local", "--plugin-config", "rot=1"], "rot: unknown key; did you mean"),
         (["--plugin", "local", "--plugin-config", "secret"], "is not KEY=VALUE"),
         (["--plugin", "local", "--plugin-config", "root=/proc/x"], "/proc/x cannot be used"),
-        (["-c", "missing.toml"], "missing.toml: there is no such file"),
+        (["-c", "missing.toml"], "missing.toml: the file does not exist"),
     ],
 )
 def test_invalid_selection(farm: Farm, words: list[str], expected: str) -> None:
@@ -157,8 +157,8 @@ def test_group_of_a_file(farm: Farm) -> None:
     assert f"group:         {farm.id}\n" in status("--runner", "one")
     assert "1 instance (1 running)" in status("--runner", "one")
     assert "maximum size:  3" in status("--runner", "many/b")
-    assert "there are: 'one', 'many/a', 'many/b', 'empty'" in status("--runner", "many")
-    assert "4 groups; say which" in status()
+    assert "the file has: 'one', 'many/a', 'many/b', 'empty'" in status("--runner", "many")
+    assert "4 groups; choose one" in status()
     assert "no plugin given" in status("--runner", "empty")
 
 

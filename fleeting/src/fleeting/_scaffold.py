@@ -120,6 +120,4 @@ def _check_place(folder: Path) -> None:
         raise ConfigError(f"directory {folder.parent} does not exist; create it first")
     # An empty folder is not replaced either: a shell may be working in it.
     if os.path.lexists(folder):
-        raise ConfigError(
-            f"{folder} exists and was not changed; choose another --directory"
-        )
+        raise ConfigError(f"{folder} exists and was not changed; choose another --directory")
