@@ -66,7 +66,7 @@ class Place:
             redirect_stdout(io.StringIO()) as stdout,
             redirect_stderr(io.StringIO()) as stderr,
         ):
-            patch.syspath_prepend(self.path / "site")
+            patch.setattr(sys, "path", [str(self.path / "site"), *sys.path])
             patch.chdir(self.path)
             code = pytest.main(["-s", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments])
         return code, stdout.getvalue(), stderr.getvalue()

@@ -72,7 +72,7 @@ class PluginFolder:
         """Run `fleeting` to its end, inside this process; what verifies plugins is a child."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", str(self.path))
-            patch.syspath_prepend(self.path)
+            patch.setattr(sys, "path", [str(self.path), *sys.path])
             return run_in_process(*words, folder=folder or self.path.parent)
 
     def rows(self, *words: str | Path) -> dict[str, dict[str, Any]]:
