@@ -1,9 +1,8 @@
 """The options that `fleeting` adds to pytest.
 
-pytest imports this module in every run of everybody who has fleeting installed, before it
-knows what the run is about. So it stands outside of the package and imports nothing, not
-even `fleeting`, until one of its options is used: it costs no time, and whoever measures
-the coverage of `fleeting` or of a plugin still sees all of it imported.
+pytest imports this module in every run in an environment that has fleeting, whatever the run
+tests. So the module is outside of the package, and imports nothing of it until one of its
+options is used: it costs no time, and does not disturb a measurement of coverage.
 """
 
 from __future__ import annotations
@@ -26,38 +25,38 @@ OPTIONS = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
-    group = parser.getgroup("fleeting", "the contract of instance groups (fleeting)")
+    group = parser.getgroup("fleeting", "contract of instance groups (fleeting)")
     group.addoption(
         "--fleeting-provider",
         metavar="NAME",
-        help="hold the provider of an installed plugin to the contract; no other test is run",
+        help="run the contract on the provider of this installed plugin, and no other tests",
     )
     group.addoption(
         "--fleeting-config",
         metavar="FILE",
-        help="what to open the provider's group with: a TOML file with [plugin_config], or the "
+        help="the configuration of the provider: a TOML file with [plugin_config], or the "
         "config.toml of a runner",
     )
     group.addoption(
         "--fleeting-runner",
         metavar="NAME",
-        help="which group of a config.toml: RUNNER, or RUNNER/GROUP if the runner has several",
+        help="select a group of a config.toml: RUNNER, or RUNNER/GROUP if it has several groups",
     )
     group.addoption(
         "--fleeting-table",
         action="store_true",
-        help="print which promises were kept by each group whose tests were run",
+        help="print a table of the promises that each tested group keeps",
     )
     group.addoption(
         "--fleeting-report",
         metavar="FILE",
-        help="write the same to a file, as JSON",
+        help="write the table to a file, as JSON",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Do nothing, unless an option was used."""
     if any(config.getoption(option) for option in OPTIONS):
-        from fleeting.testing._pytest_plugin import configure
+        from fleeting.testing._run.pytest_plugin import configure
 
         configure(config)

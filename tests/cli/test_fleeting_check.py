@@ -1,4 +1,4 @@
-"""`fleeting check`: what a provider finds, and whether an instance is reached."""
+"""`fleeting check`: the findings of a provider, and whether an instance is reachable."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from fleeting.cli._check import check_group, told, verdict, worst_first
-from fleeting.cli._open_group import perform
-from fleeting.cli._target import Target
+from fleeting.cli._findings import check_group, finding_lines, verdict, worst_first
+from fleeting.cli._signals import run_cancellable
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
 from fleeting.testing import FakeProvider, Reply
-from fleeting.types import Finding, GroupSettings, Severity
+from fleeting.types import Finding, Severity
+from prepared_group import selected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from farm import Farm
     from fleeting.testing import FakeConfig, FakeInstanceGroup
+    from fleeting.types import GroupSettings
 
 INFO = Finding(Severity.INFO, "fine", "all is well")
 WARNING = Finding(Severity.WARNING, "az-rebalance", "it will hurt", "aws fix it")
@@ -31,7 +32,7 @@ ERROR = Finding(Severity.ERROR, "no-permission", "it may not", '{\n  "Allow":\t"
 
 
 class Failing(FakeProvider):
-    """Cannot say what it finds."""
+    """Has a check that fails, or never ends if the error is None."""
 
     def __init__(self, error: BaseException | None) -> None:
         super().__init__()
@@ -44,25 +45,19 @@ class Failing(FakeProvider):
         raise self.error or AssertionError
 
 
-def target(provider: FakeProvider) -> Target:
-    """Return the name of a fake group."""
-    return Target("plugin fake", provider, provider.config_type(), GroupSettings(), "--plugin fake")
-
-
-def test_a_group_that_is_fine(farm: Farm) -> None:
-    """With a running instance it is proven that jobs will get there."""
-    [id] = farm.grow(1)
-    done = farm.run("check", "local", *farm.named[2:])
-    assert done.returncode == 0, done.stderr
+def test_group_without_problems(shared_farm: Farm, instance_id: str) -> None:
+    """With a running instance, the check connects to it and copies a file."""
+    done = shared_farm.run("check", "local", *shared_farm.named[2:])
+    assert done.returncode == 0, done.stdout
     finding, end = done.stdout.splitlines()
     assert finding.startswith(
-        f"info: reachable: instance {id} was reached, has run a command and taken"
+        f"info: reachable: instance {instance_id} ran a command and accepted a file in"
     )
-    assert end == "plugin local: nothing stands in the way"
+    assert end == "plugin local: no problems found"
 
 
-def test_without_an_instance_nothing_is_proven(farm: Farm) -> None:
-    """That none runs is a warning, no error; and none is started to find out."""
+def test_no_running_instance_is_a_warning(farm: Farm) -> None:
+    """Without a running instance there is a warning, and the check starts none."""
     done = farm.run("check", "local", *farm.named[2:], "--json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
@@ -75,16 +70,16 @@ def test_without_an_instance_nothing_is_proven(farm: Farm) -> None:
     assert farm.ids() == []
 
 
-def test_nobody_connects_who_was_told_not_to(farm: Farm) -> None:
-    """`--no-connect` asks the provider alone, which for `local` makes no folder either."""
+def test_no_connect_only_asks_the_provider(farm: Farm) -> None:
+    """`--no-connect` does not open the group, so `local` creates no folder."""
     done = farm.run("check", "local", *farm.named[2:], "--no-connect")
     assert done.returncode == 0
-    assert done.stdout == "plugin local: nothing stands in the way\n"
+    assert done.stdout == "plugin local: no problems found\n"
     assert not (farm.folder / "farm").exists()
 
 
-def test_an_error_is_exit_code_1(farm: Farm) -> None:
-    """What the provider finds is told with its fix, and then nothing is opened."""
+def test_error_is_exit_code_1(farm: Farm) -> None:
+    """An error of the provider is shown with its fix, and the group is not opened."""
     done = farm.run("check", "local", "--plugin-config", "persistent=true")
     assert done.returncode == 1
     first, fix, end = done.stdout.splitlines()
@@ -96,41 +91,44 @@ def test_an_error_is_exit_code_1(farm: Farm) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), "no group is named; give the NAME of a plugin"),
-        (("local", "-c", "f"), "both a plugin (local) and a file (f)"),
+        ((), "no group given; use the NAME of a plugin"),
+        (("local", "-c", "f"), "both a plugin (local) and a config file (f)"),
         (("local", "--plugin-config", "rot=1"), "did you mean 'root'?"),
         (("local", "--connector-config", "port=1"), "--connector-config: port: unknown key"),
         (("nimbus",), "no plugin named 'nimbus'"),
     ],
 )
-def test_what_is_wrong_with_the_words_is_no_finding(
+def test_invalid_options_are_not_findings(
     farm: Farm, words: tuple[str, ...], expected: str
 ) -> None:
-    """A mistake in what was given is a sentence and exit code 2, before anything is checked."""
+    """Invalid input is one message and exit code 2, before anything is checked."""
     done = farm.run("check", *words)
     assert done.returncode == 2
     assert expected in done.stderr
     assert done.stdout == ""
 
 
-def test_an_instance_that_cannot_be_reached_is_an_error(farm: Farm) -> None:
-    """The connector's own sentence says why, and a hint what to look at."""
-    [id] = farm.grow(1)
-    # Nobody listens there.
+def test_unreachable_instance_is_an_error(shared_farm: Farm, instance_id: str) -> None:
+    """The finding has the message of the connector, and a fix."""
+    # No server listens on this port.
     wrong = ("--connector-config", "protocol_port=1", "--connector-config", "timeout=1s")
-    done = farm.run("check", "local", *farm.named[2:], *wrong)
+    done = shared_farm.run("check", "local", *shared_farm.named[2:], *wrong)
     assert done.returncode == 1
     first, fix, end = done.stdout.splitlines()
-    assert first.startswith(f"error: unreachable: instance {id} runs and cannot be used: ")
+    assert first.startswith(
+        f"error: unreachable: instance {instance_id} is running but cannot be used: "
+    )
     assert "could not be reached within 1 s" in first
     assert "connection refused" in first
     assert "connector_config" in fix
     assert end == "plugin local: 1 error"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a folder that takes no files")
-def test_an_instance_that_takes_no_files_is_a_warning(farm: Farm) -> None:
-    """Jobs that copy nothing would run there; what they would miss is said before the first."""
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux has a directory that accepts no files"
+)
+def test_instance_that_accepts_no_files_is_a_warning(farm: Farm) -> None:
+    """If commands run but files cannot be copied, the check warns."""
     [id] = farm.grow(1)
     home = farm.folder / "farm" / "instances" / id / "home"
     home.rmdir()
@@ -138,41 +136,43 @@ def test_an_instance_that_takes_no_files_is_a_warning(farm: Farm) -> None:
     done = farm.run("check", "local", *farm.named[2:])
     assert done.returncode == 0
     first, fix, end = done.stdout.splitlines()
-    assert first.startswith(f"warning: no-files: instance {id} was reached and runs commands, but ")
+    assert first.startswith(
+        f"warning: no-files: instance {id} runs commands, but does not accept files: "
+    )
     assert "SFTP" in fix
     assert end == "plugin local: 1 warning"
 
 
-def test_the_file_says_how_to_reach_instances(farm: Farm) -> None:
-    """`connector_config` of the file applies, and the command line wins over it."""
+def test_connector_config_of_the_file(farm: Farm) -> None:
+    """`connector_config` of the file applies, and the command line overrides it."""
     farm.grow(1)
     path = farm.folder / "config.toml"
     path.write_text(
         '[[runners]]\nname = "a"\n[runners.autoscaler]\nplugin = "local"\n'
         f'plugin_config = {{ root = "{farm.folder / "farm"}", persistent = true }}\n'
-        'connector_config = { username = "nobody", timeout = "5s" }\n'
+        'connector_config = { username = "stranger", timeout = "5s" }\n'
     )
     done = farm.run("check", "-c", path)
     assert done.returncode == 1
-    assert "nobody" in done.stdout
-    username = farm.group("run", farm.ids()[0], options=("--", "id", "-un")).stdout.strip()
+    assert "stranger" in done.stdout
+    username = farm.remote(farm.ids()[0], "id", "-un").stdout.strip()
     done = farm.run("check", "-c", path, "--connector-config", f"username={username}")
     assert done.returncode == 0, done.stdout
-    assert done.stdout.splitlines()[-1] == "runner a: nothing stands in the way"
+    assert done.stdout.splitlines()[-1] == "runner a: no problems found"
 
 
-def test_the_worst_comes_first() -> None:
-    """Findings are in the order of their severity, and info does not count in the verdict."""
+def test_worst_finding_is_first() -> None:
+    """Findings are sorted by severity, and info does not count for the verdict."""
     assert worst_first([INFO, WARNING, ERROR]) == [ERROR, WARNING, INFO]
     assert verdict([WARNING, ERROR]) == "error"
     assert verdict([INFO, WARNING]) == "warning"
     assert verdict([INFO]) == "ok"
 
 
-def test_a_long_fix_can_be_copied() -> None:
-    """A fix of several lines is a block; what could steer a terminal is spelled out."""
+def test_fix_of_several_lines_is_a_block() -> None:
+    """A fix of several lines can be copied; control characters are escaped."""
     bad = Finding(Severity.ERROR, "c\x1b", "r\nr", "f\x07")
-    assert list(told("g", [ERROR, bad, WARNING, INFO])) == [
+    assert list(finding_lines("g", [ERROR, bad, WARNING, INFO])) == [
         "error: no-permission: it may not",
         "    fix:",
         "        {",
@@ -196,33 +196,33 @@ def test_a_long_fix_can_be_copied() -> None:
         (None, "plugin fake was not checked within 0.05 s"),
     ],
 )
-def test_a_check_that_fails_is_a_finding(
+def test_failed_check_is_a_finding(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException | None,
     expected: str,
 ) -> None:
-    """Whatever a provider raises, or if it never answers, is told as an error and no traceback."""
-    monkeypatch.setattr("fleeting.cli._check.CHECK_SECONDS", 0.05)
+    """An exception or a timeout of the provider becomes an error without a traceback."""
+    monkeypatch.setattr("fleeting.cli._findings.CHECK_SECONDS", 0.05)
     provider = Failing(error)
-    assert perform(check_group, target(provider), connects=True, as_json=False) == 1
+    assert run_cancellable(check_group, selected(provider), connects=True, as_json=False) == 1
     assert expected in capsys.readouterr().out
     assert provider.groups == []
 
 
-def test_a_group_that_does_not_open_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where the check was fine and the opening is not, that is what is told."""
+def test_failed_opening_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the provider finds no error but the group does not open, that is an error."""
     provider = FakeProvider()
     provider.findings.append(WARNING)
     provider.errors.append(ProviderError("the cloud is away"))
-    assert perform(check_group, target(provider), connects=True, as_json=False) == 1
+    assert run_cancellable(check_group, selected(provider), connects=True, as_json=False) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "error: not-opened: the cloud is away"
     assert lines[1].startswith("warning: az-rebalance")
 
 
-def test_a_listing_that_fails_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
-    """A group that opens and cannot be listed is of no use either."""
+def test_failed_listing_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the group opens but cannot be listed, that is an error."""
 
     class Unlisted(FakeProvider):
         @override
@@ -234,14 +234,14 @@ def test_a_listing_that_fails_is_a_finding(capsys: pytest.CaptureFixture[str]) -
                 group.script("update", Reply(error=PermissionDenied("it may not list")))
                 yield group
 
-    assert perform(check_group, target(Unlisted()), connects=True, as_json=False) == 1
+    assert run_cancellable(check_group, selected(Unlisted()), connects=True, as_json=False) == 1
     assert "error: not-listed: it may not list" in capsys.readouterr().out
 
 
-def test_what_opening_warns_of_is_not_told_twice(
+def test_warnings_of_opening_are_not_repeated(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A provider warns of its findings when it opens a group; a check has told them already."""
+    """Opening a group logs the findings of its provider, which the check shows already."""
 
     class Talking(FakeProvider):
         @override
@@ -253,6 +253,6 @@ def test_what_opening_warns_of_is_not_told_twice(
             async with super().open(config, settings) as group:
                 yield group
 
-    assert perform(check_group, target(Talking()), connects=True, as_json=False) == 0
+    assert run_cancellable(check_group, selected(Talking()), connects=True, as_json=False) == 0
     assert "no-instance" in capsys.readouterr().out
     assert caplog.records == []

@@ -13,7 +13,7 @@ from fleeting import __version__
 from fleeting._registry import Registry
 from fleeting.cli import COMMANDS, _command_group
 
-# What no command may import that only looks at metadata.
+# Libraries that help and metadata commands must not import.
 HEAVY = [
     "aiohttp",
     "anyio",
@@ -55,19 +55,19 @@ def _run(*args: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_start_imports_nothing_heavy(args: list[str]) -> None:
-    """What only helps or looks at metadata imports no library that costs start-up time."""
+    """Help and metadata commands import no library that slows down their start."""
     modules = set(_run(*args).stderr.split())
     assert "fleeting.cli" in modules
     assert modules.isdisjoint(HEAVY)
 
 
-def test_version_is_that_of_the_distribution() -> None:
-    """The version that the command shows is the one in the code."""
+def test_version() -> None:
+    """`--version` prints the version of the package."""
     assert _run("--version").stdout == f"fleeting {__version__}\n"
 
 
 def test_list_shows_each_plugin() -> None:
-    """The table has a line for each installed plugin, below a heading."""
+    """The table has a heading and a line for each installed plugin."""
     heading, *lines = CliRunner().invoke(_command_group, ["list"]).output.splitlines()
     assert heading.split() == ["NAME", "KIND", "VERSION", "DISTRIBUTION"]
     kinds = {"provider": Registry().providers(), "connector": Registry().connectors()}
@@ -80,7 +80,7 @@ def test_list_shows_each_plugin() -> None:
 
 
 def test_list_as_json() -> None:
-    """The same comes as JSON for scripts."""
+    """`--json` prints the plugins as JSON."""
     shown = json.loads(CliRunner().invoke(_command_group, ["list", "--json"]).output)
     assert {
         "name": "local",
@@ -93,23 +93,23 @@ def test_list_as_json() -> None:
 
 
 def test_help_names_every_command() -> None:
-    """The help lists every command, with the first sentence of the command's own help."""
+    """The help lists every command with its summary, and every command has help."""
     overview = CliRunner().invoke(_command_group, ["--help"]).output
     for name, summary in COMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(summary)}$", overview, re.MULTILINE)
         assert CliRunner().invoke(_command_group, [name, "--help"]).exit_code == 0
 
 
-def test_unknown_command_is_wrong_input() -> None:
-    """A command that does not exist is named, and the exit code says that the input was wrong."""
+def test_unknown_command_is_invalid_input() -> None:
+    """An unknown command is named, with exit code 2."""
     result = CliRunner().invoke(_command_group, ["lst"])
     assert result.exit_code == 2
     assert "'lst'" in result.output
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="this system has no device that is always full")
-def test_a_full_disk_below_the_output_is_one_sentence() -> None:
-    """What cannot be written is said once, with the exit code of a failing machine."""
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_full_disk_is_one_message() -> None:
+    """Output that cannot be written is one message, with exit code 3."""
     with FULL.open("wb") as full:
         completed = subprocess.run(
             [sys.executable, "-c", "from fleeting.cli import main; main()", "list"],

@@ -1,4 +1,4 @@
-"""`fleeting info` tells an operator what to write, for plugins that work and those that do not."""
+"""`fleeting info` describes a plugin and its keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["fast", "large"] = "fast"
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
-    group_name: Annotated[str, msgspec.Meta(description="The group that a person has made.")]
+    group_name: Annotated[str, msgspec.Meta(description="The group that a user has created.")]
 
     disk: Disk
     key_path: Path
@@ -56,12 +56,12 @@ Project-URL: Issues, https://nimbus.example.org/issues
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> PluginFolder:
-    """Return a folder of plugins for the command."""
+    """Return a folder for the plugins of a test."""
     return PluginFolder(tmp_path / "plugins")
 
 
-def test_people_read_what_there_is_to_write(plugins: PluginFolder) -> None:
-    """Each key has its type, its default or that it is required, and its text."""
+def test_text_describes_every_key(plugins: PluginFolder) -> None:
+    """Each key has its type, its description, and its default or that it is required."""
     plugins.add("nimbus", CLOUD, header=HEADER)
     completed = plugins.run("info", "nimbus")
     assert (completed.returncode, completed.stderr) == (0, "")
@@ -75,7 +75,7 @@ def test_people_read_what_there_is_to_write(plugins: PluginFolder) -> None:
         "capabilities  none\n"
     )
     for paragraph in (
-        "  group-name: string; required\n      The group that a person has made.\n\n",
+        "  group-name: string; required\n      The group that a user has created.\n\n",
         "  disk: table; required\n\n",
         "  disk.size: integer, at least 5; required\n      how large, in gigabytes.\n\n",
         '  disk.kind: "fast" or "large"; default "fast"\n\n',
@@ -86,8 +86,8 @@ def test_people_read_what_there_is_to_write(plugins: PluginFolder) -> None:
         assert f"\n{paragraph}" in completed.stdout
 
 
-def test_example_is_the_least_that_a_file_must_have(plugins: PluginFolder) -> None:
-    """The example at the end is TOML with just the keys that are required."""
+def test_example_has_the_required_keys(plugins: PluginFolder) -> None:
+    """The example at the end is TOML with only the required keys."""
     plugins.add("nimbus", CLOUD)
     example = plugins.run("info", "nimbus").stdout.partition("Example:\n")[2]
     assert tomllib.loads(example)["runners"]["autoscaler"] == {
@@ -101,8 +101,8 @@ def test_example_is_the_least_that_a_file_must_have(plugins: PluginFolder) -> No
     }
 
 
-def test_scripts_read_the_same(plugins: PluginFolder) -> None:
-    """As JSON, there is a list of keys, and a homepage under whatever name it was given."""
+def test_json_describes_every_key(plugins: PluginFolder) -> None:
+    """The JSON has a list of keys, and the homepage under any name of a project URL."""
     header = "Project-URL: Repository, https://nimbus.example.org/git\n"
     plugins.add("nimbus", CLOUD, header=header)
     shown = json.loads(plugins.run("info", "nimbus:1.2", "--json").stdout)
@@ -113,19 +113,19 @@ def test_scripts_read_the_same(plugins: PluginFolder) -> None:
         "type": "string",
         "required": True,
         "default": None,
-        "text": "The group that a person has made.",
+        "text": "The group that a user has created.",
     }
     assert shown["example"]["disk"] == {"size": 5}
 
 
 def test_schema_is_that_of_the_struct(plugins: PluginFolder) -> None:
-    """What is printed for an editor is the schema, whole and alone."""
+    """`--schema` prints the JSON Schema and nothing else."""
     completed = plugins.run("info", "local", "--schema")
     assert json.loads(completed.stdout) == json_schema(LocalConfig)
 
 
 def test_connector_has_no_keys_of_its_own(plugins: PluginFolder) -> None:
-    """A connector is described too, and where it is configured."""
+    """A connector is described, with the table that configures it."""
     completed = plugins.run("info", "ssh")
     assert completed.returncode == 0
     assert f"version       {__version__}\n" in completed.stdout
@@ -138,8 +138,8 @@ def test_connector_has_no_keys_of_its_own(plugins: PluginFolder) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["lcal"], "did you mean 'local'? Otherwise try `fleeting install lcal`"),
-        (["quantum:2"], "broken, local, twice); try `fleeting install quantum:2`"),
+        (["lcal"], "did you mean 'local'? Otherwise run `fleeting install lcal`"),
+        (["quantum:2"], "broken, local, twice); run `fleeting install quantum:2`"),
         (
             ["local:99"],
             "in version 1.0.0, but 'local:99' was requested; run `fleeting install --upgrade",
@@ -147,11 +147,13 @@ def test_connector_has_no_keys_of_its_own(plugins: PluginFolder) -> None:
         (["a b"], "'a b' names no plugin"),
         (["broken"], "plugin 'broken' of fleeting-plugin-broken is installed but broken: OSError"),
         (["twice"], "the plugin name 'twice' is claimed by"),
-        (["local", "--schema", "--json"], "leave --json out"),
+        (["local", "--schema", "--json"], "drop --json"),
     ],
 )
-def test_plugin_that_cannot_be_shown(plugins: PluginFolder, words: list[str], reason: str) -> None:
-    """A plugin that is not there, or not usable, is said in a sentence with what to do."""
+def test_plugin_that_cannot_be_described(
+    plugins: PluginFolder, words: list[str], reason: str
+) -> None:
+    """A missing or broken plugin is one message, with what to do."""
     plugins.add("broken", "raise OSError('no libcloud.so')")
     plugins.add("twice")
     plugins.add("twice", distribution="another")

@@ -1,4 +1,4 @@
-"""`fleeting list` as operators use it, with plugins that are missing, broken or in conflict."""
+"""`fleeting list` with plugins that work, and that are missing, broken or in conflict."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 from fleeting._metadata import PluginEntry
+from fleeting._plugin_report import PluginReport
 from fleeting._references import parse_reference
-from fleeting._verification import _Outcome, _reason, verify_plugins
-from fleeting._verify import Report
+from fleeting._verification import _ImportProcess, _reason, verify_plugins
 from fleeting.cli.list import Needed, assess
 from plugin_folder import PROVIDER, PluginFolder
 
@@ -32,13 +32,13 @@ def fleeting_connector():
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> PluginFolder:
-    """Return a folder of plugins for the command."""
+    """Return a folder for the plugins of a test."""
     return PluginFolder(tmp_path / "plugins")
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Callable[..., Path]:
-    """Return what writes a config.toml with a runner for each plugin."""
+    """Return a function that writes a config.toml with a runner for each plugin."""
 
     def write(*references: str) -> Path:
         path = tmp_path / "config.toml"
@@ -53,7 +53,7 @@ def config(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_providers_come_before_connectors(plugins: PluginFolder) -> None:
-    """Both kinds of plugins are listed, and none of them is imported."""
+    """Both kinds of plugins are listed without importing them."""
     plugins.add("zebra", "raise SystemExit('imported')")
     plugins.add("ape", "raise SystemExit('imported')", group="fleeting.connectors")
     completed = plugins.run("list")
@@ -66,10 +66,10 @@ def test_providers_come_before_connectors(plugins: PluginFolder) -> None:
     )
 
 
-def test_missing_plugin_is_shown_with_the_command_that_installs_it(
+def test_missing_plugin_is_listed_with_its_install_command(
     plugins: PluginFolder, config: Callable[..., Path]
 ) -> None:
-    """A plugin that the file needs and that is not there makes the exit code 1."""
+    """A plugin that the file needs and that is not installed is listed, with exit code 1."""
     path = config("local", "nimbus:1")
     completed = plugins.run("list", "-c", path)
     assert completed.returncode == 1
@@ -85,8 +85,10 @@ def test_missing_plugin_is_shown_with_the_command_that_installs_it(
     assert "fleeting install nimbus:1" in row["problem"]
 
 
-def test_file_with_all_that_it_needs(plugins: PluginFolder, config: Callable[..., Path]) -> None:
-    """If each plugin of the file is there in the right version, the exit code is 0."""
+def test_file_whose_plugins_are_installed(
+    plugins: PluginFolder, config: Callable[..., Path]
+) -> None:
+    """If every plugin of the file is installed in the right version, the exit code is 0."""
     plugins.add("nimbus", "raise SystemExit('imported')", version="1.9.0")
     path = config("local", "nimbus:1", "registry.example.org/x/nimbus:latest")
     completed = plugins.run("list", "-c", path)
@@ -94,8 +96,8 @@ def test_file_with_all_that_it_needs(plugins: PluginFolder, config: Callable[...
     assert plugins.rows("-c", path)["nimbus"]["status"] == "installed"
 
 
-def test_wrong_version_is_no_right_one(plugins: PluginFolder, config: Callable[..., Path]) -> None:
-    """A plugin in another version than the file asks for is a problem, with the command."""
+def test_wrong_version_is_a_problem(plugins: PluginFolder, config: Callable[..., Path]) -> None:
+    """A plugin in another version than the file needs is a problem, with the install command."""
     plugins.add("nimbus", version="2.0.0")
     completed = plugins.run("list", "-c", config("nimbus:1"))
     assert completed.returncode == 1
@@ -105,7 +107,7 @@ def test_wrong_version_is_no_right_one(plugins: PluginFolder, config: Callable[.
 
 
 def test_conflict_is_shown_without_a_file(plugins: PluginFolder) -> None:
-    """Two distributions that claim one name are told apart, and the exit code is 1."""
+    """Two distributions with the same plugin name are a conflict, with exit code 1."""
     plugins.add("nimbus")
     plugins.add("nimbus", distribution="other-nimbus")
     for words in (["list"], ["list", "--verify"]):
@@ -117,21 +119,21 @@ def test_conflict_is_shown_without_a_file(plugins: PluginFolder) -> None:
         assert [line.split()[4] for line in shown] == ["conflict", "conflict"]
 
 
-def test_file_that_names_no_plugin_is_wrong(
+def test_invalid_config_file(
     plugins: PluginFolder, config: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """What cannot be read as a file with plugins is said with its place, and the code is 2."""
+    """An invalid file is reported with the key, with exit code 2."""
     for name, reason in (("", "plugin: no plugin is named"), ("a b", "plugin: 'a b' names no")):
         completed = plugins.run("list", "-c", config(name))
         assert completed.returncode == 2
         assert f"runners[0].autoscaler.{reason}" in completed.stderr
     completed = plugins.run("list", "-c", tmp_path / "none.toml")
     assert completed.returncode == 2
-    assert "there is no such file" in completed.stderr
+    assert "none.toml: the file does not exist" in completed.stderr
 
 
 def test_each_reference_is_assessed_once() -> None:
-    """A name that is needed twice, in versions that exclude each other, is one problem more."""
+    """A plugin that is needed in two versions has one row and one problem."""
     entry = PluginEntry("nimbus", "fleeting-plugin-nimbus", "1.2.3")
     needed = [Needed(parse_reference(text), "f") for text in ("nimbus:1", "nimbus:2", "cirrus")]
     rows = assess([("provider", entry)], needed)
@@ -140,13 +142,13 @@ def test_each_reference_is_assessed_once() -> None:
         ("nimbus", "wrong version"),
     ]
     assert "needs plugin nimbus:2" in rows[1].problem
-    # A connector of that name is another thing.
+    # A connector of that name does not count.
     (row, other) = assess([("connector", entry)], needed[:1])
     assert (row.status, other.status) == ("missing", "installed")
 
 
-def test_verify_shows_what_a_plugin_can_do(plugins: PluginFolder) -> None:
-    """A plugin that can be imported is ok, with its capabilities, keys and the time it took."""
+def test_verify_shows_capabilities_and_keys(plugins: PluginFolder) -> None:
+    """A plugin that can be imported is ok, with its capabilities, keys and import time."""
     plugins.add("nimbus")
     plugins.add("fake", CONNECTOR, group="fleeting.connectors")
     completed = plugins.run("list", "--verify")
@@ -188,13 +190,13 @@ BROKEN = {
         "exit code 3: libcloud.so",
     ),
     "exits well": ("import os; os._exit(0)", "its import ended the process with exit code 0;"),
-    "crashes": ("import ctypes; ctypes.string_at(0)", "its import crashed by SIGSEGV"),
+    "crashes": ("import ctypes; ctypes.string_at(0)", "its import crashed with SIGSEGV"),
     "prints": ("print('hello')\n" + PROVIDER.format(name="broken"), "writes to standard output"),
     "colours": ("raise OSError('\\x1b[31mred\\x07')", "OSError: [31mred ;"),
     "has another name": (PROVIDER.format(name="other"), "registers no provider named 'broken'"),
     "has a dictionary": (
         CONFIG.format(config_type="dict", **STRICT),
-        "its config_type is no msgspec.Struct with frozen=True",
+        "its config_type is not a msgspec.Struct with frozen=True",
     ),
     "takes any key": (
         CONFIG.format(config_type="Config", options="frozen=True", capabilities="frozenset()"),
@@ -202,7 +204,7 @@ BROKEN = {
     ),
     "can fly": (
         CONFIG.format(config_type="Config", **{**STRICT, "capabilities": "frozenset({'fly'})"}),
-        "its capabilities are no frozenset of fleeting.types.Capability",
+        "its capabilities are not a frozenset of fleeting.types.Capability",
     ),
     "has a default that fails": (
         CONFIG.format(config_type="Config", **STRICT).replace(
@@ -213,8 +215,8 @@ BROKEN = {
 }
 
 
-def test_verify_says_what_is_broken_and_why(plugins: PluginFolder) -> None:
-    """Whatever the import of a plugin does, it is one sentence, and hurts no other plugin."""
+def test_verify_reports_broken_plugins(plugins: PluginFolder) -> None:
+    """A broken plugin is one message, and does not affect the other plugins."""
     for number, (source, _) in enumerate(BROKEN.values()):
         named = source.replace('"broken"', f'"broken{number}"')
         plugins.add(f"broken{number}", named.replace("'broken'", f"'broken{number}'"))
@@ -234,7 +236,7 @@ def test_verify_says_what_is_broken_and_why(plugins: PluginFolder) -> None:
 
 
 def test_verify_as_json(plugins: PluginFolder) -> None:
-    """A script reads the reason where people do, and the exit code is the same."""
+    """The JSON contains the problem, and the exit code is the same."""
     plugins.add("nimbus", "import missing_cloud")
     completed = plugins.run("list", "--verify", "--json")
     assert (completed.returncode, completed.stderr) == (1, "")
@@ -246,7 +248,7 @@ def test_verify_as_json(plugins: PluginFolder) -> None:
 def test_verify_imports_nothing_of_the_working_directory(
     plugins: PluginFolder, tmp_path: Path
 ) -> None:
-    """A file that happens to lie there is not taken for a library."""
+    """A file in the working directory is not mistaken for a library."""
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "msgspec.py").write_text("raise SystemExit('not this one')")
@@ -274,10 +276,10 @@ def _is_running(process: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="it looks at processes in /proc")
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_cancelled_verification_ends_all_that_was_started(
+async def test_cancelled_verification_leaves_no_process(
     plugins: PluginFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a cancellation neither the process nor what its plugin has started is left."""
+    """A cancellation kills the process and the processes that its plugin has started."""
     marker = tmp_path / "pids"
     plugins.add("nimbus", HANG.format(path=str(marker)))
     monkeypatch.setenv("PYTHONPATH", str(plugins.path))
@@ -295,10 +297,10 @@ async def test_cancelled_verification_ends_all_that_was_started(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_import_that_hangs_is_ended(
+async def test_hanging_import_times_out(
     plugins: PluginFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What takes longer than the deadline is broken, and the others are verified all the same."""
+    """An import that takes longer than the deadline is killed, and its plugin is broken."""
     plugins.add("nimbus", HANG.format(path=str(tmp_path / "pids")))
     monkeypatch.setenv("PYTHONPATH", str(plugins.path))
     entry = PluginEntry("nimbus", "fleeting-plugin-nimbus", "1.2.3")
@@ -307,16 +309,16 @@ async def test_import_that_hangs_is_ended(
     reports = await verify_plugins(
         [plugin], deadline=timedelta(milliseconds=300), on_verified=done.append
     )
-    assert "its import was not over after 0.3 s" in reports[plugin].problem
+    assert "its import took longer than 0.3 s" in reports[plugin].problem
     assert done == [1]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_refusal_of_the_system_is_no_fault_of_a_plugin(
+async def test_process_that_cannot_be_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If no process can be started, that is raised as it is, however many plugins there are."""
+    """If no process can be started, the error is raised once for all plugins."""
     monkeypatch.setattr("sys.executable", str(tmp_path / "missing"))
     entries = [PluginEntry(name, f"fleeting-plugin-{name}", "1.2.3") for name in ("a", "b")]
     with pytest.raises(FileNotFoundError):
@@ -329,7 +331,7 @@ folder = pathlib.Path({path!r})
 started, running = folder / "started", folder / "running"
 (running / __name__).touch()
 (started / __name__).touch()
-# The first ones wait for each other, so that they are sure to be there at the same time.
+# The first four wait for each other, so that they run at the same time.
 while len(list(started.iterdir())) < 4:
     time.sleep(0.01)
 (folder / f"seen-{{len(list(running.iterdir()))}}").touch()
@@ -337,8 +339,8 @@ while len(list(started.iterdir())) < 4:
 """
 
 
-def test_a_few_are_verified_at_the_same_time(plugins: PluginFolder, tmp_path: Path) -> None:
-    """Four processes run at once, and however many plugins there are, not more."""
+def test_four_plugins_are_verified_at_the_same_time(plugins: PluginFolder, tmp_path: Path) -> None:
+    """At most four processes run at once."""
     for name in ("started", "running"):
         (tmp_path / name).mkdir()
     for number in range(9):
@@ -352,24 +354,24 @@ def test_a_few_are_verified_at_the_same_time(plugins: PluginFolder, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("code", "printed", "complained", "report", "reason"),
+    ("code", "stdout", "stderr", "report", "reason"),
     [
-        (0, b"", b"", Report(), ""),
-        (0, b"", b"a warning", Report(), ""),
-        (0, b"x", b"", Report(), "standard output"),
+        (0, b"", b"", PluginReport(), ""),
+        (0, b"", b"a warning", PluginReport(), ""),
+        (0, b"x", b"", PluginReport(), "standard output"),
         (0, b"", b"", None, "exit code 0"),
         (1, b"", b"Traceback\n  x\nOSError: gone.\n", None, "exit code 1: OSError: gone"),
-        (1, b"", b"", Report(), "exit code 1"),
-        (-6, b"", b"", None, "crashed by SIGABRT"),
-        (-64, b"", b"", None, "crashed by SIG"),
-        (-99, b"", b"", None, "crashed by signal 99"),
-        (None, b"", b"", None, "not over after 2 s"),
-        (None, b"", b"", Report(), "does not end, perhaps for a thread"),
+        (1, b"", b"", PluginReport(), "exit code 1"),
+        (-6, b"", b"", None, "crashed with SIGABRT"),
+        (-64, b"", b"", None, "crashed with SIG"),
+        (-99, b"", b"", None, "crashed with signal 99"),
+        (None, b"", b"", None, "took longer than 2 s"),
+        (None, b"", b"", PluginReport(), "does not exit, perhaps because it starts a thread"),
     ],
 )
-def test_reason_by_the_end_of_a_process(
-    code: int | None, printed: bytes, complained: bytes, report: Report | None, reason: str
+def test_problem_by_the_end_of_the_process(
+    code: int | None, stdout: bytes, stderr: bytes, report: PluginReport | None, reason: str
 ) -> None:
-    """How the process ended decides what is said of its plugin."""
-    told = _reason(_Outcome(code, printed, complained), report, timedelta(seconds=2))
-    assert told == reason if not reason else reason in told
+    """The problem of a plugin follows from how its process ended."""
+    problem = _reason(_ImportProcess(code, stdout, stderr), report, timedelta(seconds=2))
+    assert problem == reason if not reason else reason in problem

@@ -1,4 +1,4 @@
-"""`fleeting new` makes a project that is right as it is, in an environment of its own."""
+"""`fleeting new`: the created project, checked with its own tools in a fresh environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fleeting.errors import ConfigError
 from plugin_folder import PluginFolder
 
 if TYPE_CHECKING:
-    from plugin_folder import CompletedProcess
+    from fleeting_command import CompletedProcess
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("hatchling", "mypy", "pytest", "ruff")
@@ -35,7 +35,7 @@ def _uv(*words: str | Path) -> None:
 
 
 class Environment(NamedTuple):
-    """A fresh environment with `fleeting` as it is published, and the tools of an author."""
+    """A fresh environment with `fleeting` as a wheel, and the tools of an author."""
 
     path: Path
 
@@ -45,11 +45,11 @@ class Environment(NamedTuple):
         return self.path / "bin" / "python"
 
     def install(self, *words: str | Path) -> None:
-        """Install something without asking a package index."""
+        """Install something without a package index."""
         _uv("pip", "install", "--python", self.python, *OFFLINE, *words)
 
     def run(self, words: str, folder: Path) -> CompletedProcess:
-        """Run a line of commands as somebody who has activated the environment."""
+        """Run a line of commands in the activated environment."""
         return subprocess.run(
             ["/bin/sh", "-ec", words],
             cwd=folder,
@@ -70,7 +70,7 @@ class Environment(NamedTuple):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """Make the environment, from the wheel."""
+    """Create the environment, from the wheel."""
     folder = tmp_path_factory.mktemp("environment")
     _uv("build", "--wheel", "--no-build-isolation", "--out-dir", folder, ROOT / "fleeting")
     (wheel,) = folder.glob("*.whl")
@@ -81,23 +81,24 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return environment
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "name"),
     [("3Par_X", "3par-x"), (LONG, LONG)],
     ids=["odd", "long"],
 )
-def test_project_is_right_as_it_is(
+def test_project_passes_its_own_checks(
     environment: Environment, tmp_path: Path, text: str, name: str
 ) -> None:
-    """Its tests pass, the tools find nothing, and once installed the plugin can be used."""
-    assert f"made the plugin {name!r}" in environment.ok(f"fleeting new {text}", tmp_path)
+    """The tests of a new project pass, linters find nothing, and its plugin can be used."""
+    assert f"created plugin {name!r}" in environment.ok(f"fleeting new {text}", tmp_path)
     project = tmp_path / name
     environment.install(project)
     first, *lines = SCRIPT_LINE.findall((project / ".gitlab-ci.yml").read_text())
     assert first.startswith("pip install")
     assert lines == ["ruff check .", "ruff format --check .", "mypy", "pytest"]
-    told = [environment.ok(line, project) for line in lines]
-    assert re.search(r"^\d{2,} passed", told[-1].splitlines()[-1].strip("= "))
+    outputs = [environment.ok(line, project) for line in lines]
+    assert re.search(r"^\d{2,} passed", outputs[-1].splitlines()[-1].strip("= "))
 
     listed: list[dict[str, Any]] = json.loads(
         environment.ok("fleeting list --verify --json", tmp_path)
@@ -107,8 +108,9 @@ def test_project_is_right_as_it_is(
     assert (row["capabilities"], row["keys"]) == (["suspend"], ["group", "max_size"])
 
 
+@pytest.mark.long
 def test_readme_has_the_keys_of_the_struct(environment: Environment, tmp_path: Path) -> None:
-    """The table of keys in its README says what `fleeting info` says."""
+    """The table of keys in the README matches `fleeting info`."""
     environment.ok("fleeting new keys", tmp_path)
     environment.install(tmp_path / "keys")
     info = json.loads(environment.ok("fleeting info keys --json", tmp_path))
@@ -119,8 +121,11 @@ def test_readme_has_the_keys_of_the_struct(environment: Environment, tmp_path: P
     assert len(info["keys"]) == readme.count("| `")
 
 
-def test_a_promise_that_is_broken_is_noticed(environment: Environment, tmp_path: Path) -> None:
-    """Its tests are no decoration: a group that forgets what it was asked for fails them."""
+@pytest.mark.long
+def test_tests_of_the_project_find_a_broken_promise(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """The tests of a new project fail for a group that breaks a promise."""
     environment.ok("fleeting new wrong", tmp_path)
     module = tmp_path / "wrong" / "src" / "fleeting_plugin_wrong" / "__init__.py"
     text = module.read_text()
@@ -134,12 +139,12 @@ def test_a_promise_that_is_broken_is_noticed(environment: Environment, tmp_path:
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> PluginFolder:
-    """Return a folder of plugins for the command."""
+    """Return a folder for the plugins of a test."""
     return PluginFolder(tmp_path / "plugins")
 
 
-def test_module_is_short_and_one(tmp_path: Path) -> None:
-    """What there is to edit is one module of less than 150 lines; nothing was left to fill in."""
+def test_project_has_one_short_module(tmp_path: Path) -> None:
+    """There is one module of less than 150 lines, and no unfilled placeholder."""
     paths = create_project(names_of("my-cloud"), tmp_path / "project")
     assert len(paths) == len(FILES)
     assert sorted(paths) == sorted(
@@ -162,8 +167,8 @@ def test_module_is_short_and_one(tmp_path: Path) -> None:
         ("9", ("9", "fleeting-plugin-9", "fleeting_plugin_9")),
     ],
 )
-def test_names_follow_from_one(text: str, expected: tuple[str, ...]) -> None:
-    """The distribution and the module are named for the plugin, as installers spell it."""
+def test_names_of_a_plugin(text: str, expected: tuple[str, ...]) -> None:
+    """The distribution and the module are named after the plugin."""
     assert names_of(text) == expected
 
 
@@ -171,23 +176,23 @@ def test_names_follow_from_one(text: str, expected: tuple[str, ...]) -> None:
     "text",
     ["", "-x", "x-", "a b", "a/b", "../x", "ünï", "x" * (LONGEST_NAME + 1), "fleeting-plugin-"],
 )
-def test_what_cannot_be_a_name_is_refused(text: str) -> None:
-    """A word that no distribution can be called by is told, with one that could."""
-    with pytest.raises(ConfigError, match=r"cannot be the name of a plugin; write .* my-cloud"):
+def test_invalid_name(text: str) -> None:
+    """An invalid name is refused, with an example of a valid one."""
+    with pytest.raises(ConfigError, match=r"is not a valid plugin name; use .* my-cloud"):
         names_of(text)
 
 
-def test_name_that_is_taken_is_refused(plugins: PluginFolder) -> None:
-    """A name that another distribution has would be a conflict; that of an earlier try is none."""
+def test_name_of_an_installed_plugin(plugins: PluginFolder) -> None:
+    """The name of another distribution's plugin is refused, that of an earlier try is not."""
     completed = plugins.run("new", "local")
     assert completed.returncode == 2
-    assert "plugin 'local' exists, in fleeting " in completed.stderr
+    assert "plugin 'local' already exists in fleeting " in completed.stderr
     plugins.add("mine")
     assert plugins.run("new", "mine").returncode == 0
 
 
 def test_nothing_is_overwritten(plugins: PluginFolder, tmp_path: Path) -> None:
-    """Where something is already, nothing changes: a file, a folder, a link that leads nowhere."""
+    """An existing file, directory or dangling link is not changed."""
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "README.md").write_text("mine")
@@ -197,18 +202,18 @@ def test_nothing_is_overwritten(plugins: PluginFolder, tmp_path: Path) -> None:
     for name in ("file", "full", "link", "empty"):
         completed = plugins.run("new", "x", "--directory", name)
         assert completed.returncode == 2
-        assert f"{tmp_path / name} exists, and was not changed" in completed.stderr
+        assert f"{tmp_path / name} exists and was not changed" in completed.stderr
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     assert (tmp_path / "full" / "README.md").read_text() == "mine"
 
 
-def test_folder_of_another_name(plugins: PluginFolder, tmp_path: Path) -> None:
-    """Scripts read what was made where, and all of it has the usual permissions."""
+def test_directory_and_json(plugins: PluginFolder, tmp_path: Path) -> None:
+    """`--json` prints the names and the files, which have the usual permissions."""
     completed = plugins.run("new", "x", "-d", "other", "--json")
-    told = json.loads(completed.stdout)
-    assert told["directory"] == "other"
-    assert told["module"] == "fleeting_plugin_x"
-    assert sorted(told["files"]) == sorted(
+    printed = json.loads(completed.stdout)
+    assert printed["directory"] == "other"
+    assert printed["module"] == "fleeting_plugin_x"
+    assert sorted(printed["files"]) == sorted(
         str(path.relative_to(tmp_path / "other"))
         for path in (tmp_path / "other").rglob("*")
         if path.is_file()
@@ -220,10 +225,10 @@ def test_folder_of_another_name(plugins: PluginFolder, tmp_path: Path) -> None:
 
 
 def test_failure_leaves_nothing(plugins: PluginFolder, tmp_path: Path) -> None:
-    """If the place cannot be written to, that is said, and no part of a project stays."""
+    """If the directory cannot be created, no part of the project is left."""
     completed = plugins.run("new", "x", "--directory", "missing/x")
     assert completed.returncode == 2
-    assert f"{tmp_path / 'missing'}: there is no such directory" in completed.stderr
+    assert f"directory {tmp_path / 'missing'} does not exist" in completed.stderr
     completed = plugins.run("new", "x", "--directory", "x" * 255)
     assert completed.returncode == 3
     assert completed.stderr.startswith("error: the system refused: ")

@@ -1,4 +1,4 @@
-"""`fleeting group run`, `connect` and `watch`: a person at work on instances that are real."""
+"""`fleeting group run`, `connect` and `watch` on real instances."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from farm import target
-from fleeting.cli._shell import Keys
+from fleeting.cli._remote_shell import EscapeKeys
 from fleeting.cli._watch import changes, fitted, watch
 from fleeting.errors import OutOfCapacity, PermissionDenied, ProviderError
 from fleeting.testing import FakeInstanceGroup, Reply
 from fleeting.types import Capability, Duration, Instance, Listing, Notice, State
+from prepared_group import selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ DEADLINE_SECONDS = 30
 
 
 def eventually(is_true: Callable[[], bool]) -> None:
-    """Wait for a fact about another process that announces itself to nobody."""
+    """Wait for a change in another process that sends no event."""
     until = time.monotonic() + DEADLINE_SECONDS
     while not is_true():
         assert time.monotonic() < until
@@ -37,26 +37,24 @@ def eventually(is_true: Callable[[], bool]) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process is there."""
+    """Return whether a process exists."""
     return Path(f"/proc/{pid}").exists()
 
 
 # Commands.
 
 
-def test_a_command_has_our_streams_and_our_code(farm: Farm) -> None:
-    """Input, both outputs and the exit code are those of the command."""
-    [id] = farm.grow(1)
+def test_streams_and_exit_code_of_a_command(shared_farm: Farm, instance_id: str) -> None:
+    """The command has our input, and we have its output, its errors and its exit code."""
     script = 'cat; echo "$#: $1"; echo error >&2; exit 42'
-    done = farm.group("run", id, options=("--", "sh", "-c", script, "x", "a  'b'"), stdin="in\n")
+    done = shared_farm.remote(instance_id, "sh", "-c", script, "x", "a  'b'", stdin="in\n")
     assert (done.stdout, done.stderr) == ("in\n1: a  'b'\n", "error\n")
     assert done.returncode == 42
 
 
-def test_output_is_live_and_input_may_come_late(farm: Farm) -> None:
-    """What the command writes is there at once, and what is typed gets to it at once."""
-    [id] = farm.grow(1)
-    process = farm.start("run", id, *farm.named, "--", "sh", "-c", "echo up; read x; echo $x")
+def test_input_and_output_are_live(shared_farm: Farm, instance_id: str) -> None:
+    """Output arrives while the command runs, and so does input."""
+    process = shared_farm.start_remote(instance_id, "sh", "-c", "echo up; read x; echo $x")
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
@@ -67,19 +65,17 @@ def test_output_is_live_and_input_may_come_late(farm: Farm) -> None:
     assert process.returncode == 0
 
 
-def test_much_data_goes_both_ways(farm: Farm) -> None:
-    """A copy through an instance is the same as what was sent."""
-    [id] = farm.grow(1)
+def test_large_data_in_both_directions(shared_farm: Farm, instance_id: str) -> None:
+    """Data that is echoed by an instance comes back unchanged."""
     data = "0123456789abcdef" * 200_000
-    done = farm.group("run", id, options=("--", "cat"), stdin=data)
+    done = shared_farm.remote(instance_id, "cat", stdin=data)
     assert done.returncode == 0
     assert done.stdout == data
 
 
-def test_a_reader_that_has_had_enough_ends_it(farm: Farm) -> None:
-    """After `| head` the command is ended, without a complaint."""
-    [id] = farm.grow(1)
-    process = farm.start("run", id, *farm.named, "--", "yes")
+def test_closed_output_ends_the_command(shared_farm: Farm, instance_id: str) -> None:
+    """If the reader closes the pipe, as `| head` does, the command ends without a message."""
+    process = shared_farm.start_remote(instance_id, "yes")
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline() == "y\n"
@@ -91,10 +87,11 @@ def test_a_reader_that_has_had_enough_ends_it(farm: Farm) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
 )
-def test_an_interrupt_ends_the_command_there(farm: Farm, number: signal.Signals, code: int) -> None:
-    """Ctrl-C, and a termination too, leave no command behind on the instance."""
-    [id] = farm.grow(1)
-    process = farm.start("run", id, *farm.named, "--", "sh", "-c", "echo $$; exec sleep 1000")
+def test_interrupt_ends_the_remote_command(
+    shared_farm: Farm, instance_id: str, number: signal.Signals, code: int
+) -> None:
+    """Ctrl-C and SIGTERM leave no command behind on the instance."""
+    process = shared_farm.start_remote(instance_id, "sh", "-c", "echo $$; exec sleep 1000")
     assert process.stdout is not None
     pid = int(process.stdout.readline())
     process.send_signal(number)
@@ -104,34 +101,31 @@ def test_an_interrupt_ends_the_command_there(farm: Farm, number: signal.Signals,
     eventually(lambda: not is_alive(pid))
 
 
-def test_a_command_ended_by_a_signal(farm: Farm) -> None:
-    """The exit code is what a shell says of such a command, and the signal is named."""
-    [id] = farm.grow(1)
-    done = farm.group("run", id, options=("--", "exec", "sh", "-c", "kill -KILL $$"))
+def test_command_ended_by_a_signal(shared_farm: Farm, instance_id: str) -> None:
+    """The exit code is 128 and the number of the signal, which is named."""
+    done = shared_farm.remote(instance_id, "exec", "sh", "-c", "kill -KILL $$")
     assert done.returncode == 128 + signal.SIGKILL
-    assert done.stderr == "the command was ended by the signal KILL\n"
+    assert done.stderr == "the command was ended by signal KILL\n"
 
 
-def test_what_cannot_be_run_is_told(farm: Farm) -> None:
-    """An instance that is not there, a key that is none, no command: each is a sentence."""
-    done = farm.group("run", "local-0", options=("--", "true"))
+def test_command_that_cannot_be_run(shared_farm: Farm, instance_id: str) -> None:
+    """An unknown instance, an unreadable key and a missing command are one message each."""
+    done = shared_farm.group("run", "local-0", options=("--", "true"))
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr == f"error: there is no instance local-0 in group {farm.id}\n"
-    assert "no command is given" in farm.group("run", "local-0").stderr
-    [id] = farm.grow(1)
+    assert done.stderr == f"error: there is no instance local-0 in group {shared_farm.id}\n"
+    assert "no command given" in shared_farm.group("run", "local-0").stderr
     key = ("--connector-config", "key_path=/proc/none")
-    done = farm.group("run", id, options=(*key, "--", "true"))
+    done = shared_farm.group("run", instance_id, options=(*key, "--", "true"))
     assert done.returncode == 2
     assert "connector_config.key_path: /proc/none cannot be read" in done.stderr
 
 
-def test_a_lost_instance_is_told(farm: Farm) -> None:
-    """If the instance goes in the middle, how the command ended is not known."""
-    [id] = farm.grow(1)
-    process = farm.start("run", id, *farm.named, "--", "sh", "-c", "echo up; sleep 1000")
+def test_lost_instance(shared_farm: Farm, instance_id: str) -> None:
+    """If the instance disappears while a command runs, the exit code is 3."""
+    process = shared_farm.start_remote(instance_id, "sh", "-c", "echo up; sleep 1000")
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
-    farm.group("decrease", id, "--yes")
+    shared_farm.group("decrease", instance_id, "--yes")
     _, errors = process.communicate()
     assert process.returncode == 3
     assert errors.count("\n") == 1
@@ -142,16 +136,15 @@ def test_a_lost_instance_is_told(farm: Farm) -> None:
 
 
 @pytest.fixture
-def shell(farm: Farm) -> Terminal:
-    """Return a terminal that has become one of an instance."""
-    [id] = farm.grow(1)
-    terminal = farm.terminal("connect", id)
+def shell(shared_farm: Farm, instance_id: str) -> Terminal:
+    """Return a terminal that is connected to an instance."""
+    terminal = shared_farm.terminal("connect", instance_id)
     terminal.read_until("$ " if os.geteuid() else "# ")
     return terminal
 
 
-def test_a_shell_is_interactive(shell: Terminal) -> None:
-    """It has the size of the window, follows it, and hears Ctrl-C; its exit code is ours."""
+def test_shell_is_interactive(shell: Terminal) -> None:
+    """The shell has the size of the window and gets Ctrl-C; its exit code is ours."""
     shell.type("stty size; tty\r")
     assert "24 80\r\n/dev/" in shell.read_until("/dev/")
     shell.type("sh -c 'echo st\"\"arted; exec sleep 1000'\r")
@@ -166,9 +159,9 @@ def test_a_shell_is_interactive(shell: Terminal) -> None:
     assert shell.is_restored()
 
 
-def test_a_lost_shell_gives_the_terminal_back(farm: Farm, shell: Terminal) -> None:
-    """If the instance goes away, that is one sentence on a line of its own, and exit code 3."""
-    farm.group("decrease", farm.ids()[0], "--yes")
+def test_lost_shell_restores_the_terminal(shared_farm: Farm, shell: Terminal) -> None:
+    """If the instance disappears, there is one message on its own line, and exit code 3."""
+    shared_farm.group("decrease", *shared_farm.ids(), "--yes")
     assert shell.process.wait(DEADLINE_SECONDS) == 3
     assert shell.is_restored()
     assert "\r\nerror: the connection to instance" in shell.read_all()
@@ -176,15 +169,15 @@ def test_a_lost_shell_gives_the_terminal_back(farm: Farm, shell: Terminal) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_gives_the_terminal_back(shell: Terminal, number: signal.Signals) -> None:
-    """Whoever ends the command from elsewhere leaves a terminal that can be used."""
+def test_signal_restores_the_terminal(shell: Terminal, number: signal.Signals) -> None:
+    """A signal that ends the command leaves a usable terminal."""
     shell.process.send_signal(number)
     assert shell.process.wait(DEADLINE_SECONDS) == 128 + number
     assert shell.is_restored()
 
 
-def test_there_is_a_way_out(shell: Terminal) -> None:
-    """Enter, a tilde and a period leave a shell in which nothing else is heard any more."""
+def test_escape_sequence_leaves_a_deaf_shell(shell: Terminal) -> None:
+    """Enter, a tilde and a period leave a shell that ignores all signals."""
     shell.type("trap '' INT HUP TERM; echo de''af; cat >/dev/null\r")
     shell.read_until("deaf\r\n")
     shell.type("\r~.")
@@ -192,9 +185,9 @@ def test_there_is_a_way_out(shell: Terminal) -> None:
     assert shell.is_restored()
 
 
-def test_a_shell_needs_a_terminal(farm: Farm) -> None:
-    """In a pipe there is none, and what to use instead is said before anything is opened."""
-    done = farm.group("connect", "local-0")
+def test_shell_needs_a_terminal(shared_farm: Farm) -> None:
+    """Without a terminal the message names the command to use instead."""
+    done = shared_farm.group("connect", "local-0")
     assert done.returncode == 2
     assert "fleeting group run ID -- COMMAND" in done.stderr
 
@@ -212,9 +205,9 @@ def test_a_shell_needs_a_terminal(farm: Farm) -> None:
         (["a~."], b"a~.", False),
     ],
 )
-def test_the_keys_that_are_ours(typed: list[str], passed: bytes, *, leaves: bool) -> None:
-    """Only a tilde at the start of a line means us; doubled, it is one for the instance."""
-    keys = Keys()
+def test_escape_sequence(typed: list[str], passed: bytes, *, leaves: bool) -> None:
+    """Only a tilde at the start of a line is special; a doubled one is passed on as one."""
+    keys = EscapeKeys()
     assert b"".join(keys.take(part.encode()) for part in typed) == passed
     assert keys.leaving is leaves
 
@@ -222,8 +215,8 @@ def test_the_keys_that_are_ours(typed: list[str], passed: bytes, *, leaves: bool
 # Watching.
 
 
-def test_changes_are_lines(farm: Farm) -> None:
-    """In a pipe each change is a line, and Ctrl-C ends it well."""
+def test_watch_without_a_terminal(farm: Farm) -> None:
+    """In a pipe each change is a line, and Ctrl-C ends the watch with code 0."""
     process = farm.start("watch", *farm.named, "--interval", "100ms")
     assert process.stdout is not None
     [id] = farm.grow(1)
@@ -239,8 +232,8 @@ def test_changes_are_lines(farm: Farm) -> None:
     assert process.returncode == 0
 
 
-def test_a_terminal_shows_a_table(farm: Farm) -> None:
-    """It is drawn on a screen of its own, and the last one stays behind."""
+def test_watch_on_a_terminal(farm: Farm) -> None:
+    """The table is drawn on the alternate screen, and the last one is printed at the end."""
     [id] = farm.grow(1)
     terminal = farm.terminal("watch", "--interval", "100ms")
     terminal.read_until(f"{id}: new, running")
@@ -252,8 +245,8 @@ def test_a_terminal_shows_a_table(farm: Farm) -> None:
     assert terminal.process.wait() == 0
 
 
-def test_every_difference_is_a_line() -> None:
-    """What is new, other, gone, pending or failed is told, and nothing else."""
+def test_changes_between_listings() -> None:
+    """New, changed, removed, pending and failed instances are lines, and nothing else."""
     before = Listing(
         (
             Instance("a", State.CREATING),
@@ -274,7 +267,7 @@ def test_every_difference_is_a_line() -> None:
     )
     assert changes(before, after) == [
         r"a: creating -> failed (no\x1bdisk)",
-        "b: another machine, running",
+        "b: recreated, running",
         "e: new, creating",
         "d: gone",
         "pending: 0 -> 2",
@@ -283,8 +276,8 @@ def test_every_difference_is_a_line() -> None:
     assert changes(after, Listing(after.instances, pending=2)) == []
 
 
-def test_a_small_window_has_what_fits() -> None:
-    """Lines are cut to the width, and the last one says how many are missing."""
+def test_lines_are_cut_to_the_window() -> None:
+    """Lines are cut to the width, and the last one counts the missing lines."""
     assert fitted(["abc", "de"], 2, 2) == ["ab", "de"]
     assert fitted(["a", "b", "c"], 80, 2) == ["a", "... 2 more lines"]
     assert fitted(["a", "b"], 80, 1) == ["... 2 more lines"]
@@ -292,30 +285,29 @@ def test_a_small_window_has_what_fits() -> None:
 
 @pytest.mark.anyio
 async def test_notices_and_failures_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """What the group announces is a line at once; a listing that fails is one, and no more."""
+    """A notice is a line, and repeated failures of the listing are one line."""
     group = FakeInstanceGroup(capabilities=[Capability.WATCH])
     await group.increase(1, "one")
     [one] = (await group.update()).instances
     group.script("update", *(Reply(error=ProviderError("the cloud\nis away")) for _ in range(3)))
     deadline = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    group.announce(Notice(one.id, "to be sold\x1b", deadline))
+    group.announce(Notice(one.id, "spot price\x1b", deadline))
     shown = ""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch, target(group), Duration(milliseconds=10))
+        tasks.start_soon(watch, selection(group), Duration(milliseconds=10))
         with anyio.fail_after(DEADLINE_SECONDS):
-            while "new, running" not in shown or "taken away" not in shown:
+            while "new, running" not in shown or "interrupted" not in shown:
                 await anyio.sleep(0.01)
                 shown += capsys.readouterr().out
         tasks.cancel_scope.cancel()
-    away = rf"{one.id}: will be taken away: to be sold\x1b, at 03:04:05Z at the latest"
-    assert away in shown
-    assert shown.count(r"not listed: the cloud\nis away") == 1
+    assert rf"{one.id}: will be interrupted: spot price\x1b, by 03:04:05Z" in shown
+    assert shown.count(r"listing failed: the cloud\nis away") == 1
 
 
 @pytest.mark.anyio
-async def test_what_no_trying_mends_ends_the_watch() -> None:
-    """Credentials that are wrong will be so the next time."""
+async def test_permanent_failure_ends_the_watch() -> None:
+    """An error that is not retryable ends the watch."""
     group = FakeInstanceGroup()
     group.always("update", Reply(error=PermissionDenied("it may not list")))
     with pytest.raises(PermissionDenied):
-        await watch(target(group), Duration(seconds=1))
+        await watch(selection(group), Duration(seconds=1))

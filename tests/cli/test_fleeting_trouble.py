@@ -1,4 +1,4 @@
-"""`fleeting group` and `check` with plugins that break their contract, and people in a hurry."""
+"""`fleeting group` and `check` with faulty plugins, repeated signals and odd streams."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from farm import Prepared, target
-from fleeting.cli._check import check_group
-from fleeting.cli._command import exit_code
-from fleeting.cli._open_group import opened, perform
-from fleeting.cli._resize import decrease, increase
+from fleeting.cli._changes import decrease, increase
+from fleeting.cli._findings import check_group
+from fleeting.cli._open_group import open_group
+from fleeting.cli._remote_command import exit_code
+from fleeting.cli._signals import run_cancellable
 from fleeting.cli._status import show_status
-from fleeting.cli._target import Target
 from fleeting.cli._watch import arranged, watch
 from fleeting.errors import ConfigError, ProviderError
 from fleeting.testing import FakeInstanceGroup, Reply
-from fleeting.types import Capability, Duration, Exit, GroupSettings, Notice
+from fleeting.types import Capability, Duration, Exit, Notice
 from own_terminal import Terminal
 from plugin_folder import PluginFolder
+from prepared_group import PreparedProvider, selected, selection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS = 30
 
-# Its listing never comes, and no cancellation reaches it.
+# Its listing blocks in a thread that cannot be cancelled.
 HANGING = """
 import time
 from contextlib import asynccontextmanager
@@ -68,8 +68,8 @@ def fleeting_provider():
 """
 
 
-class Wrong(FakeInstanceGroup):
-    """A group whose answers are none."""
+class WrongTypes(FakeInstanceGroup):
+    """A group that returns values of wrong types."""
 
     @override
     async def update(self) -> Any:
@@ -80,17 +80,17 @@ class Wrong(FakeInstanceGroup):
         return count
 
 
-class Talking(FakeInstanceGroup):
-    """A group whose announcements end in a bug."""
+class FailingWatch(FakeInstanceGroup):
+    """A group whose watch ends with a bug."""
 
     @override
     async def watch(self) -> AsyncIterator[Notice]:
-        yield Notice("one", "to be sold")
+        yield Notice("one", "spot price")
         raise KeyError("two")
 
 
-class Closing(Prepared):
-    """Fails when it closes a group."""
+class FailingClose(PreparedProvider):
+    """Has a bug in closing a group."""
 
     @override
     @asynccontextmanager
@@ -101,8 +101,8 @@ class Closing(Prepared):
             raise KeyError("session")
 
 
-class Swallowing(Prepared):
-    """Takes the errors of others for its own, and says nothing."""
+class SwallowingClose(PreparedProvider):
+    """Swallows the errors of the code that uses the group."""
 
     @override
     @asynccontextmanager
@@ -113,8 +113,8 @@ class Swallowing(Prepared):
             pass
 
 
-class Checking(Prepared):
-    """Finds what is no finding."""
+class WrongFindings(PreparedProvider):
+    """Has a check that returns a wrong type."""
 
     @override
     async def check(self, config: object, settings: object) -> Sequence[Finding]:
@@ -122,125 +122,122 @@ class Checking(Prepared):
         return cast("Sequence[Finding]", found)
 
 
-def named(provider: Prepared) -> Target:
-    """Return the name of the group of a provider."""
-    return Target("plugin fake", provider, None, GroupSettings(), "--plugin fake")
+# Faulty plugins.
 
 
-# Plugins that break their contract.
+def test_wrong_type_is_a_bug_of_the_plugin() -> None:
+    """A value of a wrong type is reported as a bug of the plugin."""
+    with pytest.raises(ProviderError, match=r"bug .*returned NoneType instead of Listing.*author"):
+        run_cancellable(show_status, selection(WrongTypes()), as_json=False)
+    with pytest.raises(ProviderError, match=r"bug .*returned int instead of Accepted"):
+        run_cancellable(increase, selection(WrongTypes()), 1, force=True, wait=None)
 
 
-def test_an_answer_that_is_none_is_told() -> None:
-    """Who returned something else is named, and no traceback is shown."""
-    with pytest.raises(ProviderError, match=r"bug .*gave NoneType instead of Listing.*author"):
-        perform(show_status, target(Wrong()), as_json=False)
-    with pytest.raises(ProviderError, match=r"bug .*gave int instead of Accepted"):
-        perform(increase, target(Wrong()), 1, force=True, wait=None)
-
-
-def test_a_bug_in_closing_is_told() -> None:
-    """What a plugin raises when it closes a group is a sentence, too."""
+def test_error_in_closing_is_a_bug_of_the_plugin() -> None:
+    """An unexpected error in closing the group is reported as a bug of the plugin."""
     with pytest.raises(ProviderError, match=r"did not close: the plugin has a bug .KeyError"):
-        perform(show_status, named(Closing(FakeInstanceGroup())), as_json=False)
+        run_cancellable(show_status, selected(FailingClose(FakeInstanceGroup())), as_json=False)
 
 
 def test_closing_hides_no_error() -> None:
-    """What went wrong in the group is told, and not what closing it made of that."""
+    """An error of the command is reported rather than one of closing the group."""
     group = FakeInstanceGroup()
     group.always("update", Reply(error=ProviderError("the cloud is away")))
     with pytest.raises(ProviderError, match="the cloud is away"):
-        perform(show_status, named(Closing(group)), as_json=False)
+        run_cancellable(show_status, selected(FailingClose(group)), as_json=False)
 
 
 def test_a_plugin_swallows_no_error() -> None:
-    """A failure is one also where the plugin catches what is not its own."""
+    """An error of the command is reported although the plugin swallows it."""
     group = FakeInstanceGroup()
     group.always("update", Reply(error=ProviderError("the cloud is away")))
     with pytest.raises(ProviderError, match="the cloud is away"):
-        perform(show_status, named(Swallowing(group)), as_json=False)
+        run_cancellable(show_status, selected(SwallowingClose(group)), as_json=False)
 
 
-def test_a_finding_that_is_none_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
-    """A check that answers something else has failed, which is an error."""
-    checked = named(Checking(FakeInstanceGroup()))
-    assert perform(check_group, checked, connects=True, as_json=False) == 1
+def test_finding_of_a_wrong_type_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """A check that returns something else than findings has failed."""
+    checked = selected(WrongFindings(FakeInstanceGroup()))
+    assert run_cancellable(check_group, checked, connects=True, as_json=False) == 1
     assert (
-        "check-failed: plugin fake was not checked: the plugin has a bug (TypeError: it gave "
+        "check-failed: plugin fake was not checked: the plugin has a bug (TypeError: it returned "
         in (capsys.readouterr().out)
     )
 
 
-def test_a_group_that_is_none_is_told() -> None:
-    """A plugin that opens something else has a bug."""
+def test_group_of_a_wrong_type_is_a_bug_of_the_plugin() -> None:
+    """A provider that opens something else than a group has a bug."""
     nothing: Any = None
     with pytest.raises(ProviderError, match=r"did not open: .*NoneType instead of InstanceGroup"):
-        perform(show_status, named(Prepared(nothing)), as_json=False)
+        run_cancellable(show_status, selected(PreparedProvider(nothing)), as_json=False)
 
 
 @pytest.mark.anyio
-async def test_a_mistake_inside_stays_what_it_is() -> None:
-    """An error of ours is not taken for one of the plugin."""
+async def test_error_of_the_command_is_unchanged() -> None:
+    """An error of the command is not reported as a bug of the plugin."""
     with pytest.raises(ZeroDivisionError):
-        async with opened(named(Closing(FakeInstanceGroup()))):
+        async with open_group(selected(FailingClose(FakeInstanceGroup()))):
             raise ZeroDivisionError
     with pytest.raises(ConfigError):
-        async with opened(target(FakeInstanceGroup())):
+        async with open_group(selection(FakeInstanceGroup())):
             raise ConfigError("wrong")
 
 
 @pytest.mark.anyio
-async def test_notices_that_fail_end_no_watch(capsys: pytest.CaptureFixture[str]) -> None:
-    """A bug in the notices is a line, and the group is looked at all the same."""
-    group = Talking(capabilities=[Capability.WATCH])
+async def test_failing_notices_do_not_end_the_watch(capsys: pytest.CaptureFixture[str]) -> None:
+    """A bug in the notices is one line, and the listings continue."""
+    group = FailingWatch(capabilities=[Capability.WATCH])
     await group.increase(1, "one")
     shown = ""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch, target(group), Duration(milliseconds=10))
+        tasks.start_soon(watch, selection(group), Duration(milliseconds=10))
         with anyio.fail_after(DEADLINE_SECONDS):
-            while "no notices" not in shown or "new, " not in shown:
+            while "notices failed" not in shown or "new, " not in shown:
                 await anyio.sleep(0.01)
                 shown += capsys.readouterr().out
         tasks.cancel_scope.cancel()
-    assert "one: will be taken away: to be sold" in shown
-    assert "announces nothing: the plugin has a bug (KeyError: 'two'); tell its author" in shown
+    assert "one: will be interrupted: spot price" in shown
+    assert "stopped sending notices: the plugin has a bug (KeyError: 'two'); report it" in shown
 
 
-def test_waiting_outlasts_a_cloud_that_is_away(
+def test_wait_survives_a_failed_listing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was accepted is coming, so a listing that fails once does not end the wait."""
-    monkeypatch.setattr("fleeting.cli._resize.WAIT_INTERVAL_SECONDS", 0.01)
+    """A listing that fails once does not end the wait for instances."""
+    monkeypatch.setattr("fleeting.cli._changes.WAIT_INTERVAL_SECONDS", 0.01)
     group = FakeInstanceGroup()
     away = Reply(error=ProviderError("the cloud is away"))
     group.script("update", Reply(), away)
-    assert perform(increase, target(group), 1, force=True, wait=Duration(minutes=1)) == 0
+    assert run_cancellable(increase, selection(group), 1, force=True, wait=Duration(minutes=1)) == 0
     assert "running: " in capsys.readouterr().out
 
 
-def test_nobody_is_told_to_ask_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An increase that nobody answered may be carried out, so it is not to be repeated blindly."""
+def test_unconfirmed_increase_may_still_happen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message of a timeout warns against repeating the increase without a check."""
     monkeypatch.setattr("fleeting.cli._open_group.CALL_SECONDS", 0.01)
     group = FakeInstanceGroup()
     group.always("increase", Reply(after=timedelta(hours=1)))
-    with pytest.raises(ProviderError, match="may happen all the same, so look at"):
-        perform(increase, target(group), 1, force=True, wait=None)
+    with pytest.raises(ProviderError, match="may still be carried out, so check"):
+        run_cancellable(increase, selection(group), 1, force=True, wait=None)
 
 
 @pytest.mark.anyio
-async def test_an_interrupted_change_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ctrl-C takes nothing back that the cloud has got, and says so."""
+async def test_interrupted_increase_may_still_happen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ctrl-C during a change says that the change may still be carried out."""
     group = FakeInstanceGroup()
     group.always("increase", Reply(after=timedelta(hours=1)))
     with anyio.move_on_after(0.05):
-        await increase(target(group), 1, force=True, wait=None)
-    assert "takes 1 more before the end; it may happen all the same" in capsys.readouterr().err
+        await increase(selection(group), 1, force=True, wait=None)
+    assert "did not confirm the increase by 1; the request may still" in capsys.readouterr().err
 
 
-# People in a hurry.
+# Repeated signals.
 
 
-def test_a_second_interrupt_waits_for_nothing(tmp_path: Path) -> None:
-    """Where a plugin hears of no cancellation, Ctrl-C again leaves at once, without a traceback."""
+def test_second_interrupt_ends_a_blocked_command(tmp_path: Path) -> None:
+    """If a plugin blocks, a second Ctrl-C ends the command at once, without a traceback."""
     plugins = PluginFolder(tmp_path / "plugins")
     plugins.add("hanging", HANGING)
     words = ("group", "status", "--plugin", "hanging")
@@ -262,8 +259,8 @@ def test_a_second_interrupt_waits_for_nothing(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (130, "")
 
 
-def test_a_screen_is_given_back_in_a_hurry(tmp_path: Path) -> None:
-    """Ctrl-C twice leaves no terminal on another screen, without a cursor."""
+def test_second_interrupt_restores_the_screen(tmp_path: Path) -> None:
+    """A second Ctrl-C returns from the alternate screen and shows the cursor."""
     plugins = PluginFolder(tmp_path / "plugins")
     plugins.add("hanging", HANGING)
     words = ("group", "watch", "--plugin", "hanging")
@@ -280,10 +277,9 @@ def test_a_screen_is_given_back_in_a_hurry(tmp_path: Path) -> None:
         terminal.close()
 
 
-def test_an_interrupt_that_is_told_twice_is_one(farm: Farm) -> None:
-    """A program around us passes Ctrl-C on that the terminal told us, too; clean-up goes on."""
-    [id] = farm.grow(1)
-    process = farm.start("run", id, *farm.named, "--", "sh", "-c", "echo up; exec sleep 1000")
+def test_repeated_interrupt_is_one(shared_farm: Farm, instance_id: str) -> None:
+    """Signals in quick succession are one Ctrl-C, and do not stop the clean-up."""
+    process = shared_farm.start_remote(instance_id, "sh", "-c", "echo up; exec sleep 1000")
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     for _ in range(5):
@@ -292,7 +288,7 @@ def test_an_interrupt_that_is_told_twice_is_one(farm: Farm) -> None:
     assert (process.returncode, errors) == (130, "\ninterrupted\n")
 
 
-# Asking, showing, ending.
+# Streams and screens.
 
 
 @pytest.mark.parametrize(
@@ -304,14 +300,20 @@ def test_an_interrupt_that_is_told_twice_is_one(farm: Farm) -> None:
         ("status >&- <&-", 0, ""),
     ],
 )
-def test_closed_streams_are_as_good_as_none(farm: Farm, words: str, code: int, said: str) -> None:
-    """Whichever standard streams are closed, a command ends as it would without a terminal."""
+def test_closed_streams(shared_farm: Farm, words: str, code: int, said: str) -> None:
+    """With closed standard streams, a command behaves as it does without a terminal."""
     subcommand, *rest = words.split()
-    line = [f'exec "{farm.program}"', "group", subcommand, shlex.join(farm.named), *rest]
-    done = subprocess.run(  # noqa: S602 - closed streams are a matter of shells
+    line = [
+        f'exec "{shared_farm.program}"',
+        "group",
+        subcommand,
+        shlex.join(shared_farm.named),
+        *rest,
+    ]
+    done = subprocess.run(  # noqa: S602 - a shell closes the streams
         " ".join(line),
         shell=True,
-        env=farm.environment,
+        env=shared_farm.environment,
         capture_output=True,
         text=True,
         check=False,
@@ -321,33 +323,36 @@ def test_closed_streams_are_as_good_as_none(farm: Farm, words: str, code: int, s
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_not_listed_is_asked_for_too(
+def test_unlisted_instances_need_confirmation(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A listing may be behind the times, so what it leaves out is not removed without consent."""
+    """Instances that are not listed are removed only after a confirmation, too."""
     questions: list[str] = []
 
     async def no(question: str) -> bool:
         questions.append(question)
         return False
 
-    monkeypatch.setattr("fleeting.cli._resize._agreed", no)
+    monkeypatch.setattr("fleeting.cli._changes._confirmed", no)
     group = FakeInstanceGroup()
-    assert perform(decrease, target(group), ["i-1", "i-2", "i-1"], force=True, yes=False) == 1
-    assert questions == [f"remove these 2 instances (2 not listed) of group {group.info.id}?"]
+    assert (
+        run_cancellable(decrease, selection(group), ["i-1", "i-2", "i-1"], force=True, yes=False)
+        == 1
+    )
+    assert questions == [f"Remove 2 instances (2 not listed) from group {group.info.id}?"]
     assert "nothing was removed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("status", "code"), [(0, 0), (3, 3), (255, 255), (256, 1), (0xC0000005, 5), (-1, 255)]
 )
-def test_a_failure_never_looks_like_success(status: int, code: int) -> None:
-    """Codes of other systems are wider than ours."""
+def test_exit_code_of_a_failure_is_not_0(status: int, code: int) -> None:
+    """A wide status, as on other systems, never becomes 0."""
     assert exit_code(Exit(status)) == code
 
 
-def test_a_window_shows_the_group_first() -> None:
-    """The newest notes get what the group leaves, and a third of the screen at least."""
+def test_notes_get_a_third_of_the_screen() -> None:
+    """The notes get the rows that the group leaves, and at least a third of the screen."""
     group = ["group", "2 instances", "", "ID", "a", "b"]
     notes = ["1", "2", "3", "4"]
     assert arranged(group, notes, 80, 20) == [*group, "", *notes]
@@ -357,8 +362,7 @@ def test_a_window_shows_the_group_first() -> None:
     assert arranged(group, notes, 80, 0) == []
 
 
-def test_a_terminal_without_a_cursor_gets_lines(farm: Farm) -> None:
-    """Where TERM says that nothing can be drawn, each change is a line."""
-    [id] = farm.grow(1)
-    terminal = farm.terminal("watch", environment={"TERM": "dumb"})
-    assert "\x1b" not in terminal.read_until(f"{id}: new, running")
+def test_dumb_terminal_gets_lines(shared_farm: Farm, instance_id: str) -> None:
+    """On a terminal that cannot move its cursor, each change is a line."""
+    terminal = shared_farm.terminal("watch", environment={"TERM": "dumb"})
+    assert "\x1b" not in terminal.read_until(f"{instance_id}: new, running")

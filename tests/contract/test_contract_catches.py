@@ -1,3 +1,5 @@
+"""Each test of the contract fails for a group that breaks its promise."""
+
 from __future__ import annotations
 
 import re
@@ -11,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 
-# What is wrong with a group -> the test of the contract that is about that promise.
+# A wrong group -> the test of the contract that has to fail for it.
 CAUGHT_BY = {
     "TestDecreaseRefusesUnknown": "test_decrease_accepts_unknown_instances",
     "TestListingHasDuplicate": "test_listing_is_stable",
@@ -84,9 +86,10 @@ WRITTEN = {
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """Run on each wrong group the test that should catch it; return what came of it, by group."""
+    """Run the test that should fail for each wrong group; return the outcomes by group."""
     report = tmp_path_factory.mktemp("report") / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider"]
+    command += [f"--junitxml={report}"]
     command += [f"{WRITTEN['TestRight']}::TestRight"]
     command += [f"{WRITTEN[group]}::{group}::{test}" for group, test in CAUGHT_BY.items()]
     subprocess.run(command, check=False, capture_output=True, timeout=240, cwd=HERE)
@@ -99,24 +102,27 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     return found
 
 
+@pytest.mark.long
 def test_right_group_passes(outcomes: dict[str, dict[str, str]]) -> None:
-    """The contract finds nothing wrong with the group that the wrong ones are made from."""
+    """The group that the wrong groups are derived from passes the contract."""
     found = outcomes["TestRight"]
     assert {name for name, outcome in found.items() if outcome != "passed"} == set()
 
 
-def test_every_wrong_group_is_expected() -> None:
-    """No wrong group was forgotten in the table of this file."""
+def test_every_wrong_group_is_in_the_table() -> None:
+    """The table of this file contains every wrong group."""
     assert set(WRITTEN) == {"TestRight", *CAUGHT_BY}
 
 
+@pytest.mark.long
 def test_every_test_of_the_contract_catches_something(outcomes: dict[str, dict[str, str]]) -> None:
-    """There is a wrong group for each test of the contract, or it might as well not be there."""
+    """Each test of the contract fails for at least one wrong group."""
     tests = {name.partition("[")[0] for name in outcomes["TestRight"]}
     assert tests - {test.partition("[")[0] for test in CAUGHT_BY.values()} == set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", CAUGHT_BY)
 def test_wrong_group_is_caught(outcomes: dict[str, dict[str, str]], group: str) -> None:
-    """A group that breaks a promise fails the test that is about this promise."""
+    """A group that breaks a promise fails the test of this promise."""
     assert outcomes[group][CAUGHT_BY[group]] == "failure"

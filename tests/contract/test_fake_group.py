@@ -53,14 +53,14 @@ def _states(listing: Listing) -> dict[str, State]:
 
 class TestTime:
     async def test_instances_run_at_the_next_listing(self) -> None:
-        """By default an instance is being created until somebody looks, and then runs."""
+        """By default a new instance is being created until the next listing, and then runs."""
         group = FakeInstanceGroup()
         accepted = await group.increase(2, "a")
         assert accepted.ids == ("i-1", "i-2")
         assert set(_states(group.listing).values()) == {State.CREATING}
         assert set(_states(await group.update()).values()) == {State.RUNNING}
 
-    async def test_everything_takes_as_many_listings_as_said(self) -> None:
+    async def test_changes_take_a_number_of_listings(self) -> None:
         """Getting an id, booting and being removed take the given numbers of listings."""
         group = FakeInstanceGroup(pending_updates=1, boot_updates=2, removal_updates=1)
         assert (await group.increase(1, "a")).ids == ()
@@ -72,8 +72,8 @@ class TestTime:
         assert _states(await group.update()) == {"i-1": State.DELETING}
         assert _states(await group.update()) == {}
 
-    async def test_nothing_happens_before_the_test_says_so(self) -> None:
-        """With None, an instance waits for its id, for booting and for its end until told."""
+    async def test_changes_wait_for_the_test(self) -> None:
+        """With None, getting an id, booting and being removed wait for the test."""
         group = FakeInstanceGroup(pending_updates=None, boot_updates=None, removal_updates=None)
         await group.increase(2, "a")
         assert (await group.update()).pending == 2
@@ -87,8 +87,8 @@ class TestTime:
         group.vanish("i-1")
         assert _states(await group.update()) == {"i-2": State.RUNNING}
 
-    async def test_pending_ones_can_be_given_up(self) -> None:
-        """What will not be created after all is reported once and is not pending any more."""
+    async def test_pending_instances_can_be_dropped(self) -> None:
+        """Pending instances that will not be created are reported once as a failure."""
         group = FakeInstanceGroup(pending_updates=None)
         await group.increase(2, "a")
         error = OutOfCapacity("none left")
@@ -99,7 +99,7 @@ class TestTime:
 
 class TestReplies:
     async def test_refused_calls_do_nothing(self) -> None:
-        """Scripted errors are raised one call each, with nothing done; then all is as usual."""
+        """Each scripted error fails one call, which does nothing; later calls succeed."""
         group = FakeInstanceGroup()
         group.script("increase", Reply(error=Throttled("no")), Reply(error=OutOfCapacity("no")))
         for error in (Throttled, OutOfCapacity):
@@ -109,7 +109,7 @@ class TestReplies:
         assert (await group.increase(1, "a")).count == 1
 
     async def test_usual_reply(self) -> None:
-        """A usual reply is given to every call that nothing was scripted for."""
+        """The usual reply applies to every call without a scripted reply."""
         group = FakeInstanceGroup()
         group.always("update", Reply(error=ProviderError("down")))
         group.script("update", Reply())
@@ -121,7 +121,7 @@ class TestReplies:
         assert await group.update() == Listing()
 
     async def test_lost_reply(self) -> None:
-        """The work is done, the caller does not learn of it, and the same operation is known."""
+        """The work is done, the call raises `OutcomeUnknown`, and the operation is remembered."""
         group = FakeInstanceGroup()
         group.script("increase", Reply(lost=True))
         with pytest.raises(OutcomeUnknown):
@@ -131,14 +131,14 @@ class TestReplies:
         assert group.size == 2
 
     async def test_group_without_memory(self) -> None:
-        """A group that knows no operations adds instances each time."""
+        """A group that is not idempotent adds instances each time."""
         group = FakeInstanceGroup(idempotent=False)
         for _ in range(2):
             await group.increase(1, "a")
         assert group.size == 2
 
     async def test_partial_acceptance(self) -> None:
-        """A part is accepted as a value with the error that was given, or else with one."""
+        """A part is accepted as a value, with the scripted error or a default one."""
         group, error = FakeInstanceGroup(), QuotaExceeded("five are enough")
         group.script("increase", Reply(accept=2, error=error), Reply(accept=1))
         accepted = await group.increase(3, "a")
@@ -151,7 +151,7 @@ class TestReplies:
             await group.decrease(["i-2"])
 
     async def test_full_group(self) -> None:
-        """A group takes no more than its size, and says so."""
+        """A group accepts only as many instances as fit, and says why."""
         group = FakeInstanceGroup(max_size=2)
         accepted = await group.increase(3, "a")
         assert accepted.count == 2
@@ -160,8 +160,8 @@ class TestReplies:
             await group.increase(1, "b")
 
     @pytest.mark.parametrize("created", [0, 1, 3])
-    async def test_lies(self, created: int) -> None:
-        """A group can create fewer instances than it accepted, and more."""
+    async def test_wrong_number_of_instances(self, created: int) -> None:
+        """A group can create fewer or more instances than it accepted."""
         group = FakeInstanceGroup()
         group.script("increase", Reply(create=created))
         assert (await group.increase(2, "a")).count == 2
@@ -169,7 +169,7 @@ class TestReplies:
 
     @pytest.mark.parametrize("state", [State.FAILED, State.CREATING])
     async def test_instances_that_never_boot(self, state: State) -> None:
-        """New instances can be made to stay in a state for ever."""
+        """New instances can stay in a state for ever."""
         group = FakeInstanceGroup()
         group.script("increase", Reply(become=state))
         await group.increase(1, "a")
@@ -178,7 +178,7 @@ class TestReplies:
             assert _states(await group.update()) == {"i-1": state, "i-2": State.RUNNING}
 
     async def test_listings_can_be_old_or_in_another_order(self) -> None:
-        """What update returns can be made from the truth in any way."""
+        """A reply can change the listing that `update` returns."""
         group = FakeInstanceGroup()
         old = group.listing
         await group.increase(2, "a")
@@ -204,7 +204,7 @@ class TestReplies:
             after.open()
 
     async def test_delay(self) -> None:
-        """A call can be told to take some time, in which it can be cancelled with nothing done."""
+        """A call can be delayed; cancelled during the delay, it has done nothing."""
         group = FakeInstanceGroup()
         group.script("increase", Reply(before=timedelta(hours=1)))
         with anyio.CancelScope() as scope:
@@ -216,14 +216,14 @@ class TestReplies:
 
 
 class TestWorld:
-    async def test_instances_nobody_asked_for(self) -> None:
-        """An instance can appear by itself, in any state."""
+    async def test_instances_without_a_request(self) -> None:
+        """An instance can appear without a request, in any state."""
         group = FakeInstanceGroup()
         assert (group.add(), group.add(State.UNKNOWN)) == ("i-1", "i-2")
         assert _states(await group.update()) == {"i-1": State.RUNNING, "i-2": State.UNKNOWN}
 
     async def test_failure_has_a_reason(self) -> None:
-        """An instance can be put into a state, and stays there with the reason."""
+        """An instance can be put into a state, which it keeps with the reason."""
         group = FakeInstanceGroup()
         await group.increase(1, "a")
         group.set_state("i-1", State.FAILED, "no disk")
@@ -231,7 +231,7 @@ class TestWorld:
         assert (instance.state, instance.reason) == (State.FAILED, "no disk")
 
     async def test_recreation(self) -> None:
-        """An instance that is recreated keeps its id, boots again, and is another incarnation."""
+        """A recreated instance keeps its id, boots again, and has another incarnation."""
         group = FakeInstanceGroup()
         id = group.add()
         (before,) = group.listing.instances
@@ -242,7 +242,7 @@ class TestWorld:
         assert _states(await group.update()) == {id: State.RUNNING}
 
     async def test_largest_counts_everything(self) -> None:
-        """The high-water mark counts pending instances and those being removed too."""
+        """`largest` includes pending instances and those being removed."""
         group = FakeInstanceGroup(pending_updates=1, removal_updates=None)
         await group.increase(2, "a")
         for _ in range(2):
@@ -254,7 +254,7 @@ class TestWorld:
         assert (group.size, group.largest) == (3, 4)
 
     async def test_health(self) -> None:
-        """A heartbeat fails for what has failed, is sick or is gone, and for nothing else."""
+        """A heartbeat fails only for instances that have failed, are unhealthy or are gone."""
         group = FakeInstanceGroup()
         well, sick, failed = group.add(), group.add(), group.add(State.FAILED)
         group.unhealthy.add(sick)
@@ -268,7 +268,7 @@ class TestWorld:
             await group.connect_info(failed)
 
     async def test_notices(self) -> None:
-        """Every watcher sees every notice; an error ends the watching."""
+        """Every watcher sees every notice; an error ends the watch."""
         group = FakeInstanceGroup(capabilities=[Capability.WATCH])
         notice = Notice("i-1", "spot", datetime(2030, 1, 1, tzinfo=UTC))
         seen: list[Notice] = []
@@ -288,7 +288,7 @@ class TestWorld:
         assert seen == [notice, notice]
 
     async def test_calls_are_recorded(self) -> None:
-        """Each call is kept as a value, also one that was refused."""
+        """Each call is recorded, including those that fail."""
         group = FakeInstanceGroup()
         group.script("decrease", Reply(error=Throttled("no")))
         await group.increase(2, "a")
@@ -303,7 +303,7 @@ class TestWorld:
 
 class TestConnection:
     async def test_only_running_instances_are_reached(self) -> None:
-        """A connection needs a running instance, and attempts can be refused by script."""
+        """A connection needs a running instance, and attempts can be scripted to fail."""
         group = FakeInstanceGroup()
         info = await group.connect_info(group.add())
         group.script("connect", Reply(error=Unreachable("still booting")))
@@ -314,12 +314,12 @@ class TestConnection:
             assert group.connector.connections == [connection]
         assert group.connector.connections == []
         group.vanish(info.id)
-        with pytest.raises(Unreachable, match="does not run"):
+        with pytest.raises(Unreachable, match="is not running"):
             await group.connect(info)
 
     @pytest.mark.parametrize("how", ["vanish", "decrease", "recreate", "fail", "break"])
-    async def test_what_ends_a_connection(self, how: str) -> None:
-        """When an instance goes in any way, what runs on it ends with `ConnectionLost`."""
+    async def test_lost_connection(self, how: str) -> None:
+        """When an instance disappears in any way, its commands end with `ConnectionLost`."""
         group = FakeInstanceGroup()
         id = group.add()
         connection = await group.connect(await group.connect_info(id))
@@ -349,7 +349,7 @@ class TestConnection:
                 await use
 
     async def test_signal_ends_a_command(self) -> None:
-        """A signal ends the command and is how it ended; after the end it does nothing."""
+        """A signal ends the command and is reported; after the end it does nothing."""
         async with (await _connect()).start("cat") as process:
             await process.send_signal("INT")
             ended = await process.wait()
@@ -358,7 +358,7 @@ class TestConnection:
             assert await process.wait() == ended
 
     async def test_leaving_ends_the_command(self) -> None:
-        """A command that still runs when its block is left is ended, and has cleaned up then."""
+        """Leaving the block ends a running command, which has cleaned up by then."""
         ended: list[str] = []
 
         async def slow(command: Command) -> int:
@@ -375,7 +375,7 @@ class TestConnection:
         assert ended == ["make"]
 
     async def test_handler_sees_the_command(self) -> None:
-        """The handler gets line, variables, folder and instance, and its bugs are not hidden."""
+        """The handler gets the command line, environment, directory and instance; its bugs show."""
 
         async def handler(command: Command) -> int:
             await command.stdout.send(f"{command.line} {command.env} {command.cwd}".encode())
@@ -390,7 +390,7 @@ class TestConnection:
             await connection.run("bug")
 
     async def test_files(self, tmp_path: Path) -> None:
-        """Files and trees go there and back with their bits; a command can use them."""
+        """Files and directories are copied in both directions with their permissions."""
         (tmp_path / "tree" / "sub").mkdir(parents=True)
         (tmp_path / "tree" / "empty").mkdir()
         (tmp_path / "tree" / "run.sh").write_bytes(b"true")
@@ -411,11 +411,11 @@ class TestConnection:
         assert (tmp_path / "one.sh").read_bytes() == b"true"
 
     async def test_files_that_cannot_be_copied(self, tmp_path: Path) -> None:
-        """What is missing on either side, or in the way, is named."""
+        """A missing file or a conflicting directory is named."""
         connection = await _connect()
-        with pytest.raises(TransferFailed, match="none: it cannot be copied"):
+        with pytest.raises(TransferFailed, match="none cannot be copied"):
             await connection.put(tmp_path / "none", "x")
-        with pytest.raises(TransferFailed, match=r"^none: the instance has no such file"):
+        with pytest.raises(TransferFailed, match=r"^none does not exist on the instance"):
             await connection.get("none", tmp_path / "x")
         await connection.put(tmp_path, "folder")
         (tmp_path / "file").write_bytes(b"")
@@ -431,7 +431,7 @@ async def _connect() -> FakeConnection:
 
 
 async def test_provider_opens_groups() -> None:
-    """The provider opens groups by its configuration, remembers them, and can be told to fail."""
+    """The provider opens groups from a configuration, records them, and can fail."""
     provider = FakeProvider()
     provider.errors.append(ProviderError("no answer"))
     with pytest.raises(ProviderError, match="no answer"):
@@ -445,7 +445,7 @@ async def test_provider_opens_groups() -> None:
 
 
 async def test_fake_needs_no_pytest() -> None:
-    """Whoever has no pytest can use everything but the contract."""
+    """Without pytest everything works except the contract."""
     program = "import sys; sys.modules['pytest'] = None\nfrom fleeting.testing import FakeProvider"
     await anyio.run_process([sys.executable, "-W", "error", "-c", program])
     with pytest.raises(subprocess.CalledProcessError) as caught:
@@ -455,8 +455,8 @@ async def test_fake_needs_no_pytest() -> None:
     assert b"pytest" in caught.value.stderr
 
 
-async def test_a_connection_without_terminals_says_so() -> None:
-    """A connection that opens no shell says that it never does, which is the default."""
+async def test_connection_without_terminals() -> None:
+    """A connection that has no terminals raises `NotSupported`, by default."""
     async with await FakeConnector().connect(ConnectInfo("i-1", "fake")) as connection:
         with pytest.raises(NotSupported, match="does not support terminals"):
             async with connection.open_shell(kind="vt100", columns=80, rows=24):

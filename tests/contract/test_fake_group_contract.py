@@ -1,4 +1,4 @@
-"""The fake keeps the contract, on both event loops and in all its moods."""
+"""The fake keeps the contract on both event loops, with all kinds of settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fleeting.testing import (
     FakeProvider,
     InstanceGroupContract,
 )
-from fleeting.testing._promises import promise_of
+from fleeting.testing._contract.promises import promise_of
 from fleeting.types import Capability, Finding, GroupSettings, Notice, Severity
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _FakeContract(InstanceGroupContract):
-    """What all fakes have in common; each of the classes below has a group of its own kind."""
+    """The common part of the classes below, which differ in their group."""
 
     instance_timeout = timedelta(seconds=10)
     call_timeout = timedelta(seconds=10)
@@ -55,7 +55,7 @@ class _FakeContract(InstanceGroupContract):
     def open_group(
         self, group: FakeInstanceGroup
     ) -> Callable[[], AbstractAsyncContextManager[InstanceGroup]]:
-        """Open the same group again and again, as if it lived in a cloud."""
+        """Return what opens the same group each time, as a cloud's group."""
 
         @asynccontextmanager
         async def open_group() -> AsyncGenerator[InstanceGroup]:
@@ -66,9 +66,9 @@ class _FakeContract(InstanceGroupContract):
     @pytest.fixture
     @override
     def check_provider(self) -> Callable[[], Awaitable[Sequence[Finding]]]:
-        """Check the provider of such groups."""
+        """Return what checks the provider of the group."""
         provider = FakeProvider()
-        provider.findings += [Finding(Severity.INFO, "fake", "no machine is behind it")]
+        provider.findings += [Finding(Severity.INFO, "fake", "its instances are fakes")]
         return lambda: provider.check(FakeConfig(), GroupSettings())
 
     @override
@@ -79,9 +79,9 @@ class _FakeContract(InstanceGroupContract):
 
     @override
     async def interrupt(self, group: InstanceGroup, id: str) -> bool:
-        """Let the group tell its watchers."""
+        """Announce an interruption to the watchers of the group."""
         assert isinstance(group, FakeInstanceGroup)
-        group.announce(Notice(id, "it is taken away"))
+        group.announce(Notice(id, "spot capacity is reclaimed"))
         return True
 
 
@@ -98,7 +98,7 @@ class TestFullGroup(_FakeContract):
 
 
 class TestSlowGroup(_FakeContract):
-    """A fake whose instances are pending, then boot, and linger when they are removed."""
+    """A fake whose instances take several listings to start and to be removed."""
 
     @override
     def make_group(self) -> FakeInstanceGroup:
@@ -106,7 +106,7 @@ class TestSlowGroup(_FakeContract):
 
 
 class TestCapableGroup(_FakeContract):
-    """A fake that can do everything, in a group that had instances before."""
+    """A fake with all capabilities, and an instance from before the tests."""
 
     @override
     def make_group(self) -> FakeInstanceGroup:
@@ -116,7 +116,7 @@ class TestCapableGroup(_FakeContract):
 
 
 class TestCosts(_FakeContract):
-    """Each test adds no more instances than it says, for somebody pays for them."""
+    """Each test adds at most as many instances as it declares."""
 
     @override
     def make_group(self) -> FakeInstanceGroup:
@@ -133,6 +133,6 @@ class TestCosts(_FakeContract):
         yield
         shown = promise_of(type(self), request.function.__name__)
         assert shown is not None
-        # All that was made has got a number; what fills the group is the group's size.
+        # Ids are numbered, so the next one tells how many were created; max_size fills the group.
         made = int(group.add().removeprefix("i-")) - 1
         assert made <= shown.adds + 3 * shown.affordable + shown.each_await

@@ -1,13 +1,15 @@
-"""`pytest --fleeting-provider NAME`, as an author or an operator types it."""
+"""`pytest --fleeting-provider NAME`, run as an author or an operator runs it."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,11 +26,11 @@ FAILING = "def test_other():\n    assert False\n"
 
 @dataclass(frozen=True)
 class Place:
-    """A folder in which pytest is run, with the plugin `folder` installed.
+    """A directory for runs of pytest, with the plugin `folder` installed.
 
     Attributes:
-        path: of the folder.
-        instances: the folder of the group, in which one instance is already.
+        path: the directory.
+        instances: the folder of the group, which already has one instance.
     """
 
     path: Path
@@ -36,12 +38,13 @@ class Place:
 
     @property
     def command(self) -> list[str]:
-        """Return how pytest is called, without the options of this repository."""
-        return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+        """Return the command line of pytest, without plugins that slow down its start."""
+        unused = [f"-pno:{name}" for name in ("cacheprovider", "hypothesispytest", "pytest_cov")]
+        return [sys.executable, "-m", "pytest", "-pno:xdist", *unused]
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the variables to run it with."""
+        """Return the environment of the command."""
         return {**os.environ, "PYTHONPATH": str(self.path / "site"), "COLUMNS": "80"}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,13 +59,25 @@ class Place:
             check=False,
         )
 
+    def run_in_process(self, *arguments: str) -> tuple[int, str, str]:
+        """Run pytest in this process, for runs that end before they collect tests."""
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            redirect_stdout(io.StringIO()) as stdout,
+            redirect_stderr(io.StringIO()) as stderr,
+        ):
+            patch.setattr(sys, "path", [str(self.path / "site"), *sys.path])
+            patch.chdir(self.path)
+            code = pytest.main(["-s", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments])
+        return code, stdout.getvalue(), stderr.getvalue()
+
     def write(self, text: str) -> list[str]:
-        """Write a file of settings for the plugin, and return the options that name it."""
+        """Write a config file for the plugin, and return the options that select it."""
         (self.path / "contract.toml").write_text(text)
         return ["--fleeting-provider", "folder", "--fleeting-config", "contract.toml"]
 
     def settings(self, **more: str) -> list[str]:
-        """Write a file of settings that work, and return the options that name it."""
+        """Write a valid config file for the plugin, and return the options that select it."""
         lines = [f'{key} = "{value}"' for key, value in more.items()]
         table = "\n".join([f'[plugin_config]\nfolder = "{self.instances}"', *lines])
         return self.write(
@@ -72,7 +87,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """Return a place with a failing test in it, which no run here may come across."""
+    """Return a place that contains a failing test, which no run may collect."""
     (tmp_path / "site").mkdir()
     (tmp_path / "instances").mkdir()
     (tmp_path / "instances" / "mine").touch()
@@ -82,13 +97,14 @@ def place(tmp_path: Path) -> Place:
 
 
 def verdicts(report: Path) -> dict[str, str]:
-    """Return the verdict on each promise of the only group of a report."""
+    """Return the verdicts of the only group of a report, by promise."""
     (group,) = json.loads(report.read_text())["groups"]
     return {promise["promise"]: promise["verdict"] for promise in group["promises"]}
 
 
+@pytest.mark.long
 def test_local_keeps_the_contract(place: Place) -> None:
-    """The built-in provider keeps every promise that can be shown of it, in an empty directory."""
+    """The provider `local` keeps every promise that applies to it."""
     (place.path / "local.toml").write_text(
         "[plugin_config]\nmax_size = 3\n[contract]\naffordable = 3\npage_size = 0\n"
         "repeats_operations = true\nkeeps_instances = false\ncancellation_points = 3\n"
@@ -105,7 +121,7 @@ def test_local_keeps_the_contract(place: Place) -> None:
 
 
 def test_right_plugin_keeps_the_contract(place: Place) -> None:
-    """An installed plugin is held to the contract; what was there before is there after it."""
+    """A run tests an installed plugin, and does not touch existing instances."""
     run = place.run(*place.settings(password=SECRET))
     assert run.returncode == 0, run.stdout
     assert "kept       idempotency" in run.stdout
@@ -114,8 +130,8 @@ def test_right_plugin_keeps_the_contract(place: Place) -> None:
     assert [path.name for path in place.instances.iterdir()] == ["mine"]
 
 
-def test_wrong_plugin_is_caught(place: Place) -> None:
-    """A plugin that breaks a promise gets `broken` in the table, with the test and the reason."""
+def test_broken_promise_is_reported(place: Place) -> None:
+    """A broken promise is in the table and the report, with the test and the reason."""
     options = place.settings(mistake="refuses")
     run = place.run(*options, "--fleeting-report", "report.json", "-k", "unknown or info_names")
     assert run.returncode == 1, run.stdout
@@ -123,15 +139,15 @@ def test_wrong_plugin_is_caught(place: Place) -> None:
     assert "test_decrease_accepts_unknown_instances failed" in " ".join(run.stdout.split())
     found = verdicts(place.path / "report.json")
     assert found["unknown ids"] == "broken"
-    assert found["says what it is"] == "kept"
+    assert found["identity"] == "kept"
     assert found["watch"] == "not shown"
     assert [path.name for path in place.instances.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("option", ["-ra", "-l", "--tb=long"])
-def test_secrets_do_not_show(place: Place, option: str) -> None:
-    """Whatever a provider tells of its password, neither the output nor a report shows it."""
-    options = place.settings(password=SECRET, mistake="tells")
+def test_secrets_are_hidden(place: Place, option: str) -> None:
+    """Neither the output nor a report shows a password that the provider leaks."""
+    options = place.settings(password=SECRET, mistake="leaks")
     reports = ["--junitxml=report.xml", "--fleeting-report", "report.json"]
     run = place.run(*options, *reports, option, "-k", "heartbeat or secret")
     assert run.returncode == 1, run.stdout
@@ -144,7 +160,7 @@ def test_secrets_do_not_show(place: Place, option: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_removes_its_instances(place: Place, number: signal.Signals) -> None:
-    """Who interrupts a run, or ends it, finds the instances that were there before, and no more."""
+    """A run that is interrupted or terminated removes the instances that it added."""
     options = place.settings(mistake="hangs")
     reached = place.instances.with_suffix(".reached")
     with subprocess.Popen(
@@ -152,7 +168,7 @@ def test_interrupted_run_removes_its_instances(place: Place, number: signal.Sign
         cwd=place.path,
         env=place.environment,
         stdout=subprocess.PIPE,
-        # A shell that runs the tests in the background would have it ignored.
+        # A shell that runs tests in the background makes them ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
         text=True,
     ) as run:
@@ -165,24 +181,24 @@ def test_interrupted_run_removes_its_instances(place: Place, number: signal.Sign
     assert [path.name for path in place.instances.iterdir()] == ["mine"]
 
 
-def test_nothing_is_added_beyond_what_is_affordable(place: Place) -> None:
-    """Who can afford no instance gets none: what takes one is not shown, with the reason."""
-    options = place.settings(mistake="hangs")  # It would hang as soon as it had an instance.
+def test_affordable_limits_the_instances(place: Place) -> None:
+    """If no instance is affordable, tests that need one are skipped with the reason."""
+    options = place.settings(mistake="hangs")  # It hangs as soon as it has an instance.
     file = place.path / "contract.toml"
     file.write_text(f"{file.read_text()}affordable = 0\n")
     run = place.run(*options)
     assert run.returncode == 0, run.stdout
     assert "not shown  growing and shrinking" in run.stdout
-    assert "affordable is 0, and it takes 1" in " ".join(run.stdout.split())
+    assert "it needs 1 instances, but affordable is 0" in " ".join(run.stdout.split())
     assert "kept       check starts nothing" in run.stdout
     assert [path.name for path in place.instances.iterdir()] == ["mine"]
 
 
 def test_group_that_cannot_be_opened(place: Place) -> None:
-    """What keeps the group from being opened is one sentence, not a failure of each test."""
+    """A group that cannot be opened is one message, not a failure of each test."""
     run = place.run(*place.settings(mistake="denies", password=SECRET))
     assert run.returncode == 1
-    assert "cannot be opened: the password *** is wrong; look for a better one" in run.stdout
+    assert "cannot open the group: the password *** is wrong; use another one" in run.stdout
     assert "FAILED" not in run.stdout
 
 
@@ -196,36 +212,44 @@ CONFIG = ("--fleeting-config", "contract.toml")
         (PROVIDER, "", "--fleeting-provider needs --fleeting-config FILE"),
         (CONFIG, "", "--fleeting-config needs --fleeting-provider NAME"),
         (("--fleeting-runner", "a"), "", "--fleeting-runner needs --fleeting-provider NAME"),
-        (("--fleeting-provider", "nobody", *CONFIG), "", "no plugin named 'nobody' is installed"),
-        ((*PROVIDER, "--fleeting-config", "gone.toml"), "", "gone.toml: there is no such file"),
-        ((*PROVIDER, *CONFIG), "a = ", "contract.toml: this is not TOML"),
+        (("--fleeting-provider", "nimbus", *CONFIG), "", "no plugin named 'nimbus' is installed"),
+        ((*PROVIDER, "--fleeting-config", "gone.toml"), "", "gone.toml: the file does not exist"),
+        ((*PROVIDER, *CONFIG), "a = ", "contract.toml: the file is not valid TOML"),
         ((*PROVIDER, *CONFIG), "folder = 1", "contract.toml: folder: unknown key"),
         ((*PROVIDER, *CONFIG), "", "plugin_config: the key 'folder' is missing"),
-        ((*PROVIDER, *CONFIG), '[plugin_config]\nfolder = "gone"', "there is no folder gone"),
+        (
+            (*PROVIDER, *CONFIG),
+            '[plugin_config]\nfolder = "gone"',
+            "plugin_config.folder: gone does not exist",
+        ),
         ((*PROVIDER, *CONFIG), "[contract]\naffordable = -1", "contract.affordable: "),
-        ((*PROVIDER, *CONFIG, "--fleeting-runner", "a"), "", "it has no runners; drop"),
+        ((*PROVIDER, *CONFIG, "--fleeting-runner", "a"), "", "the file has no [[runners]]; drop"),
         ((*PROVIDER, *CONFIG, "test_other.py"), "", "drop test_other.py"),
-        (("--fleeting-report", "gone/report.json"), "", "gone/report.json: there is no such"),
+        (
+            ("--fleeting-report", "gone/report.json"),
+            "",
+            "gone/report.json: the directory does not exist",
+        ),
         (
             (*PROVIDER, *CONFIG),
             '[[runners]]\nname = "a"\n[runners.autoscaler]\nplugin = "local"\n',
-            "the group of 'a' is of plugin 'local' and not of 'folder'",
+            "group 'a' uses plugin 'local', not 'folder'",
         ),
     ],
 )
 def test_wrong_usage(place: Place, options: tuple[str, ...], text: str, sentence: str) -> None:
-    """What was typed or written wrongly is told in one sentence, with pytest's exit code for it."""
+    """Invalid options and files are one message, with pytest's exit code for usage errors."""
     place.write(text)
-    run = place.run(*options)
-    assert run.returncode == pytest.ExitCode.USAGE_ERROR
-    (line,) = run.stderr.split("\n\n")[0].splitlines()
+    code, stdout, stderr = place.run_in_process(*options)
+    assert code == pytest.ExitCode.USAGE_ERROR
+    (line,) = stderr.split("\n\n")[0].splitlines()
     assert line.startswith("ERROR: ")
     assert sentence in line
-    assert "Traceback" not in run.stdout + run.stderr
+    assert "Traceback" not in stdout + stderr
 
 
-def test_group_of_an_operators_file(place: Place) -> None:
-    """A group is found in a `config.toml` by the name of its runner, with all that it inherits."""
+def test_group_of_a_config_toml(place: Place) -> None:
+    """`--fleeting-runner` selects a group of a `config.toml` with its inherited settings."""
     group = f'name = "slow"\nplugin_config = {{ folder = "{place.instances}" }}\n'
     options = place.write(
         '[[runners]]\nname = "a"\n[runners.autoscaler]\nplugin = "folder:1"\n'
@@ -257,18 +281,18 @@ class TestMine(InstanceGroupContract):
 
 
 @pytest.mark.parametrize("options", [[], ["--fleeting-table"]])
-def test_table_of_an_authors_own_tests(place: Place, options: list[str]) -> None:
-    """A subclass of the contract gets a table if that is asked for; its other tests run, too."""
+def test_table_of_a_subclass(place: Place, options: list[str]) -> None:
+    """`--fleeting-table` prints the table of a subclass; its other tests run as well."""
     (place.path / "test_mine.py").write_text(OWN)
     run = place.run("test_mine.py", "-k", "listing or more", *options)
     assert run.returncode == 0, run.stdout
     assert "3 passed" in run.stdout
     assert ("kept       listing stability" in run.stdout) == bool(options)
-    assert ("what test_mine.py::TestMine keeps" in run.stdout) == bool(options)
+    assert ("contract of test_mine.py::TestMine" in run.stdout) == bool(options)
 
 
-def test_runs_without_it_import_nothing(place: Place) -> None:
-    """A run of pytest that uses none of the options imports nothing of `fleeting`."""
+def test_runs_without_options_import_nothing(place: Place) -> None:
+    """A run of pytest without these options imports nothing of `fleeting`."""
     program = (
         "import sys, pytest; pytest.main(['-q', 'test_other.py']); "
         "print(*[name for name in sys.modules if name.split('.')[0].startswith('fleeting')])"

@@ -1,4 +1,4 @@
-"""The page about testing says all that there is to set, and what it costs."""
+"""The page about testing lists all settings, and the cost of each test."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 from fleeting._decoding import decode
 from fleeting.testing import InstanceGroupContract
-from fleeting.testing._promises import Promise, Shown, promise_of, promises_of
-from fleeting.testing._target import ContractSettings
+from fleeting.testing._contract.promises import Promise, Shown, promise_of, promises_of
+from fleeting.testing._run.provider_under_test import ContractSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins" / "testing.md").read_text()
 ROWS = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", PAGE, re.MULTILINE)
 
 
 def cost(shown: Shown) -> str:
-    """Return the beginning of what the page says about the cost of a test."""
+    """Return how the page describes the cost of a test."""
     number = str(shown.adds) if shown.adds or not shown.affordable else "up to"
     if shown.each_await:
         number += ", and one for each await of `increase`"
@@ -27,7 +27,7 @@ def cost(shown: Shown) -> str:
 
 
 def test_every_test_has_its_cost() -> None:
-    """Each test of the contract is in the table, with the number of instances that it adds."""
+    """The table contains each test of the contract, with the number of instances it adds."""
     told = {name.strip("`"): text for name, text in ROWS if name.startswith("`test_")}
     assert set(told) == set(promises_of(InstanceGroupContract))
     for name, text in told.items():
@@ -37,12 +37,12 @@ def test_every_test_has_its_cost() -> None:
 
 
 def test_every_promise_is_explained() -> None:
-    """Each promise that a run can print is in the table of them."""
+    """The table of promises contains each promise that a run prints."""
     assert {promise.value for promise in Promise} <= {name for name, _ in ROWS}
 
 
 def test_every_option_is_described() -> None:
-    """Each option that is added to pytest, and each key of `[contract]`, is in a table."""
+    """Each option of pytest and each key of `[contract]` is in a table."""
     names = {name.strip("`").split()[0] for name, _ in ROWS}
     plugin = importlib.import_module("fleeting_pytest")
     parser = pytest.Parser(_ispytest=True)

@@ -1,8 +1,7 @@
-"""Groups that each break one promise, held to the contract; their tests must fail.
+"""Groups that each break one promise in ordinary use, so a test of the contract fails.
 
-These go wrong in plain use; those of `wrong_groups_in_trouble.py` need some to show it.
-
-Not collected by itself: `test_contract_catches.py` runs it and reads the result.
+Groups that fail only under stress are in `wrong_groups_in_trouble.py`. pytest does not collect
+this file; `test_contract_catches.py` runs it.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ def _is_creating(instance: Instance) -> bool:
 
 
 class TestRight(WrongContract):
-    """No promise is broken: nothing may fail here, or the others prove nothing."""
+    """A group that keeps every promise, so that failures of the others mean something."""
 
 
 class TestDecreaseRefusesUnknown(WrongContract):
     class Group(FakeInstanceGroup):
-        """It reports ids that it does not know as refused."""
+        """Refuses to remove unknown ids."""
 
         @override
         async def decrease(self, ids: Sequence[str]) -> Accepted:
@@ -56,7 +55,7 @@ class TestDecreaseRefusesUnknown(WrongContract):
 
 class TestListingHasDuplicate(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its listing has the first instance twice."""
+        """Lists the first instance twice."""
 
         @override
         async def update(self) -> Listing:
@@ -66,7 +65,7 @@ class TestListingHasDuplicate(WrongContract):
 
 class TestListingForgets(WrongContract):
     class Group(FakeInstanceGroup):
-        """Every second listing lacks an instance."""
+        """Omits an instance from every second listing."""
 
         flips = 0
 
@@ -80,7 +79,7 @@ class TestListingForgets(WrongContract):
 
 class TestIncreaseWaits(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its increase comes back when the instances run, which somebody else must see to."""
+        """Waits in `increase` until the instances run."""
 
         @override
         async def increase(self, count: int, operation: str) -> Accepted:
@@ -91,7 +90,7 @@ class TestIncreaseWaits(WrongContract):
 
 class TestIncreaseLies(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its increase creates one less than it accepts."""
+        """Creates one instance less than it accepted."""
 
         @override
         async def increase(self, count: int, operation: str) -> Accepted:
@@ -101,7 +100,7 @@ class TestIncreaseLies(WrongContract):
 
 class TestIncreaseRaisesForPart(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its increase raises when it has accepted a part."""
+        """Raises an error after accepting a part of an increase."""
 
         @override
         async def increase(self, count: int, operation: str) -> Accepted:
@@ -119,7 +118,7 @@ class TestIncreaseForgetsOperation(WrongContract):
 
 class TestReplacesRemoved(WrongContract):
     class Group(FakeInstanceGroup):
-        """It replaces what is removed."""
+        """Replaces removed instances."""
 
         @override
         async def decrease(self, ids: Sequence[str]) -> Accepted:
@@ -133,7 +132,7 @@ class TestReplacesRemoved(WrongContract):
 
 class TestAcceptedIdsMissing(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its decrease gives no ids."""
+        """Returns no ids from `decrease`."""
 
         @override
         async def decrease(self, ids: Sequence[str]) -> Accepted:
@@ -142,7 +141,7 @@ class TestAcceptedIdsMissing(WrongContract):
 
 class TestKeyErrorForUnknown(WrongContract):
     class Group(FakeInstanceGroup):
-        """It lets a foreign exception through."""
+        """Raises an exception that is not a `FleetingError`."""
 
         @override
         async def connect_info(self, id: str) -> ConnectInfo:
@@ -154,7 +153,7 @@ class TestKeyErrorForUnknown(WrongContract):
 
 class TestInfoChanges(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its size limit moves with its size."""
+        """Changes its size limit with its size."""
 
         @override
         async def update(self) -> Listing:
@@ -165,7 +164,7 @@ class TestInfoChanges(WrongContract):
 
 class TestCancellationLeaksTask(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its heartbeat starts a task that a cancellation leaves behind."""
+        """Leaves a task behind when a heartbeat is cancelled."""
 
         @override
         async def heartbeat(self, id: str) -> None:
@@ -176,7 +175,7 @@ class TestCancellationLeaksTask(WrongContract):
 
 class TestCancellationKeepsLock(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its update takes a lock that a cancellation leaves taken."""
+        """Keeps a lock when an update is cancelled."""
 
         gate = 1
 
@@ -195,7 +194,7 @@ class TestSuspendsUndeclared(WrongContract):
         return self.Group(max_size=3)
 
     class Group(FakeInstanceGroup):
-        """It suspends although it does not say that it can."""
+        """Suspends instances without declaring the capability."""
 
         @override
         async def suspend(self, ids: Sequence[str]) -> Accepted:
@@ -205,7 +204,7 @@ class TestSuspendsUndeclared(WrongContract):
 
 class TestSuspendDoesNothing(WrongContract):
     class Group(FakeInstanceGroup):
-        """It says that it can suspend, accepts, and does nothing."""
+        """Accepts a suspension, but does nothing."""
 
         @override
         async def suspend(self, ids: Sequence[str]) -> Accepted:
@@ -227,7 +226,7 @@ class TestClosingRemoves(WrongContract):
 
 
 class TestClosingLeavesFile(WrongContract):
-    """It opens a file with the group, and keeps it."""
+    """Leaves a file open after the group is closed."""
 
     @override
     @asynccontextmanager
@@ -238,7 +237,7 @@ class TestClosingLeavesFile(WrongContract):
 
 class TestPageLost(WrongContract):
     class Group(FakeInstanceGroup):
-        """It lists the first page only."""
+        """Lists only the first page."""
 
         @override
         async def update(self) -> Listing:
@@ -248,7 +247,7 @@ class TestPageLost(WrongContract):
 
 class TestPageBorderTwice(WrongContract):
     class Group(FakeInstanceGroup):
-        """The last instance of a page is the first of the next one, too."""
+        """Lists the last instance of a page again on the next page."""
 
         @override
         async def update(self) -> Listing:
@@ -259,7 +258,7 @@ class TestPageBorderTwice(WrongContract):
 
 class TestUpdateAdds(WrongContract):
     class Group(FakeInstanceGroup):
-        """It takes being listed for a third time for a wish."""
+        """Adds an instance at the third listing."""
 
         listings = 0
 
@@ -273,7 +272,7 @@ class TestUpdateAdds(WrongContract):
 
 class TestIncarnationChanges(WrongContract):
     class Group(FakeInstanceGroup):
-        """It makes a new incarnation up for each listing."""
+        """Reports a new incarnation in each listing."""
 
         listings = 0
 
@@ -289,7 +288,7 @@ class TestIncarnationChanges(WrongContract):
 
 
 class TestIdChanges(WrongContract):
-    """It has another name whenever it is opened."""
+    """Has another id each time it is opened."""
 
     @override
     @asynccontextmanager
@@ -300,7 +299,7 @@ class TestIdChanges(WrongContract):
 
 class TestUnknownIsCloudsError(WrongContract):
     class Group(FakeInstanceGroup):
-        """It takes an id that it does not know for the cloud's mistake."""
+        """Reports an unknown id as an error of the cloud."""
 
         @override
         async def heartbeat(self, id: str) -> None:
@@ -312,7 +311,7 @@ class TestUnknownIsCloudsError(WrongContract):
 
 class TestGoneIsSick(WrongContract):
     class Group(FakeInstanceGroup):
-        """It says of an instance that it has had once that it is sick."""
+        """Reports a removed instance as unhealthy."""
 
         @override
         async def heartbeat(self, id: str) -> None:
@@ -326,7 +325,7 @@ class TestGoneIsSick(WrongContract):
 
 class TestDecreaseOfManyRefused(WrongContract):
     class Group(FakeInstanceGroup):
-        """It hands on at once what the cloud takes in pieces."""
+        """Passes on more ids in one call than the cloud accepts."""
 
         @override
         async def decrease(self, ids: Sequence[str]) -> Accepted:
@@ -337,7 +336,7 @@ class TestDecreaseOfManyRefused(WrongContract):
 
 class TestDuplicateRefused(WrongContract):
     class Group(FakeInstanceGroup):
-        """It hands on ids that are given twice, which the cloud refuses."""
+        """Passes on repeated ids, which the cloud refuses."""
 
         @override
         async def decrease(self, ids: Sequence[str]) -> Accepted:
@@ -348,7 +347,7 @@ class TestDuplicateRefused(WrongContract):
 
 class TestDecreaseLowersTooMuch(WrongContract):
     class Group(FakeInstanceGroup):
-        """It lowers the size by an instance that is gone already, so that another one goes."""
+        """Lowers the size for an instance that is already gone, so another one is removed."""
 
         @override
         async def decrease(self, ids: Sequence[str]) -> Accepted:
@@ -361,7 +360,7 @@ class TestDecreaseLowersTooMuch(WrongContract):
 
 class TestComingStays(WrongContract):
     class Group(FakeInstanceGroup):
-        """It accepts the removal of an instance that is being created, and forgets it."""
+        """Accepts the removal of an instance that is being created, but does nothing."""
 
         @override
         async def decrease(self, ids: Sequence[str]) -> Accepted:
@@ -375,7 +374,7 @@ class TestComingStays(WrongContract):
 
 class TestConnectLoses(WrongContract):
     class Group(FakeInstanceGroup):
-        """An instance that somebody connects to goes away after that."""
+        """Loses an instance after a connection to it."""
 
         lost = ""
 
@@ -393,7 +392,7 @@ class TestConnectLoses(WrongContract):
 
 class TestConnectTruncates(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its instances keep no more than the beginning of a file."""
+        """Truncates files that are copied."""
 
         @override
         async def connect(self, info: ConnectInfo) -> FakeConnection:
@@ -416,7 +415,7 @@ class TestNameless(WrongContract):
 
 class TestNamesOthers(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its increase makes names up."""
+        """Returns ids that do not exist."""
 
         @override
         async def increase(self, count: int, operation: str) -> Accepted:
@@ -426,7 +425,7 @@ class TestNamesOthers(WrongContract):
 
 class TestRunningIsSick(WrongContract):
     class Group(FakeInstanceGroup):
-        """It expects an answer that an instance cannot give before it is connected to."""
+        """Reports an instance as unhealthy until a connection was made."""
 
         @override
         async def heartbeat(self, id: str) -> None:
@@ -436,7 +435,7 @@ class TestRunningIsSick(WrongContract):
 
 class TestNothingIsAll(WrongContract):
     class Group(FakeInstanceGroup):
-        """It passes an empty list on, which the cloud takes for all."""
+        """Passes on an empty list, which the cloud reads as all."""
 
         @override
         async def decrease(self, ids: Sequence[str]) -> Accepted:
@@ -447,7 +446,7 @@ class TestNothingIsAll(WrongContract):
 
 class TestConnectInfoOfAnother(WrongContract):
     class Group(FakeInstanceGroup):
-        """It names an instance otherwise than its group does."""
+        """Returns connection details with another id."""
 
         @override
         async def connect_info(self, id: str) -> ConnectInfo:

@@ -1,6 +1,6 @@
 """More groups that each break one promise: suspended, watched, cancelled, closed, checked.
 
-Not collected by itself: `test_contract_catches.py` runs it and reads the result.
+pytest does not collect this file; `test_contract_catches.py` runs it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 class TestSuspendNotTwice(WrongContract):
     class Group(FakeInstanceGroup):
-        """It refuses to suspend what is suspended."""
+        """Refuses to suspend an instance twice."""
 
         @override
         async def suspend(self, ids: Sequence[str]) -> Accepted:
@@ -45,7 +45,7 @@ class TestSuspendNotTwice(WrongContract):
 
 class TestSuspendedNotListed(WrongContract):
     class Group(FakeInstanceGroup):
-        """It lists a suspended instance once, and then no more."""
+        """Lists a suspended instance only once."""
 
         seen = frozenset[str]()
 
@@ -59,7 +59,7 @@ class TestSuspendedNotListed(WrongContract):
 
 class TestResumeForgets(WrongContract):
     class Group(FakeInstanceGroup):
-        """It resumes an instance as a new machine of the same name."""
+        """Resumes an instance with another incarnation."""
 
         @override
         async def resume(self, ids: Sequence[str]) -> Accepted:
@@ -71,7 +71,7 @@ class TestResumeForgets(WrongContract):
 
 class TestSuspendIgnoresCancellation(WrongContract):
     class Group(FakeInstanceGroup):
-        """It returns what it has when its suspending is cancelled."""
+        """Swallows the cancellation of `suspend`."""
 
         @override
         async def suspend(self, ids: Sequence[str]) -> Accepted:
@@ -83,7 +83,7 @@ class TestSuspendIgnoresCancellation(WrongContract):
 
 class TestWatchHangs(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its watching starts again whatever ends it, and be it a cancellation."""
+        """Restarts a watch that was cancelled."""
 
         @override
         async def watch(self) -> AsyncIterator[Notice]:
@@ -97,7 +97,7 @@ class TestWatchHangs(WrongContract):
 
 class TestWatchTellsNothing(WrongContract):
     class Group(FakeInstanceGroup):
-        """It says that it can be watched, and has nothing to say."""
+        """Declares that it can be watched, but sends no notices."""
 
         @override
         async def watch(self) -> AsyncIterator[Notice]:
@@ -108,7 +108,7 @@ class TestWatchTellsNothing(WrongContract):
 
 class TestListingsMix(WrongContract):
     class Group(FakeInstanceGroup):
-        """Listings at the same time collect their pages in one place."""
+        """Mixes the pages of concurrent listings."""
 
         pages: tuple[Instance, ...] = ()
 
@@ -123,7 +123,7 @@ class TestListingsMix(WrongContract):
 
 class TestIncreasesMix(WrongContract):
     class Group(FakeInstanceGroup):
-        """It sets the size that it has seen plus what is asked for, as if it were alone."""
+        """Loses one of two concurrent increases."""
 
         @override
         async def increase(self, count: int, operation: str) -> Accepted:
@@ -135,7 +135,7 @@ class TestIncreasesMix(WrongContract):
 
 
 class TestSecondOpeningDisturbs(WrongContract):
-    """Whoever opens the group takes what is there for rubbish of a former run."""
+    """Removes existing instances when it is opened."""
 
     @override
     @asynccontextmanager
@@ -146,7 +146,7 @@ class TestSecondOpeningDisturbs(WrongContract):
 
 class TestSwallowsCancellation(WrongContract):
     class Group(FakeInstanceGroup):
-        """Its heartbeat takes a cancellation for an answer."""
+        """Swallows the cancellation of a heartbeat."""
 
         @override
         async def heartbeat(self, id: str) -> None:
@@ -158,7 +158,7 @@ class TestSwallowsCancellation(WrongContract):
 
 class TestGoesOnWhenCancelled(WrongContract):
     class Group(FakeInstanceGroup):
-        """It asks until it gets an answer, cancelled or not."""
+        """Ignores the cancellation of `connect_info`."""
 
         @override
         async def connect_info(self, id: str) -> ConnectInfo:
@@ -172,7 +172,7 @@ class TestGoesOnWhenCancelled(WrongContract):
 
 class TestCancellationBecomesError(WrongContract):
     class Group(FakeInstanceGroup):
-        """It turns whatever ends its call into an error of the cloud."""
+        """Turns a cancellation into an error."""
 
         @override
         async def decrease(self, ids: Sequence[str]) -> Accepted:
@@ -184,7 +184,7 @@ class TestCancellationBecomesError(WrongContract):
 
 class TestCancelledIncreaseRepeats(WrongContract):
     class Group(FakeInstanceGroup):
-        """It makes sure of an increase whose cancellation it sees, twice."""
+        """Repeats an increase that was cancelled."""
 
         @override
         async def increase(self, count: int, operation: str) -> Accepted:
@@ -198,7 +198,7 @@ class TestCancelledIncreaseRepeats(WrongContract):
 
 
 class TestOpeningLeaves(WrongContract):
-    """It closes what it has opened only if it comes so far."""
+    """Leaves a file open if the opening is cancelled."""
 
     @override
     @asynccontextmanager
@@ -212,7 +212,7 @@ class TestOpeningLeaves(WrongContract):
 
 
 class TestClosingWraps(WrongContract):
-    """What is raised inside of its group comes out in an exception group."""
+    """Wraps an exception of the block in an exception group."""
 
     @override
     @asynccontextmanager
@@ -223,7 +223,7 @@ class TestClosingWraps(WrongContract):
 
 
 class TestCancelledUseLeaves(WrongContract):
-    """It closes properly, unless it is cancelled."""
+    """Leaves a file open if the block is cancelled."""
 
     @override
     @asynccontextmanager
@@ -237,7 +237,7 @@ class TestCancelledUseLeaves(WrongContract):
 
 
 class TestLeavesThread(WrongContract):
-    """Its helper goes on when the group is closed."""
+    """Leaves a thread running after the group is closed."""
 
     @override
     @asynccontextmanager
@@ -247,18 +247,18 @@ class TestLeavesThread(WrongContract):
 
 
 class TestLeavesProcess(WrongContract):
-    """Its helper program goes on when the group is closed."""
+    """Leaves a process running after the group is closed."""
 
     @override
     @asynccontextmanager
     async def opened(self, group: FakeInstanceGroup) -> AsyncGenerator[None]:
-        os.posix_spawn("/bin/sleep", ["sleep", "5"], os.environ)  # noqa: ASYNC221 - it is there at once
+        os.posix_spawn("/bin/sleep", ["sleep", "5"], os.environ)  # noqa: ASYNC221 - it does not block
         yield
 
 
 class TestPilesSocketsUp(WrongContract):
     class Group(FakeInstanceGroup):
-        """Each heartbeat has a socket of its own, for ever."""
+        """Opens a socket for each heartbeat and never closes it."""
 
         @override
         async def heartbeat(self, id: str) -> None:
@@ -268,7 +268,7 @@ class TestPilesSocketsUp(WrongContract):
 
 class TestSecretInError(WrongContract):
     class Group(FakeInstanceGroup):
-        """An error shows the request with all its headers."""
+        """Shows a secret in an error message."""
 
         @override
         async def heartbeat(self, id: str) -> None:
@@ -280,7 +280,7 @@ class TestSecretInError(WrongContract):
 
 class TestSecretInCause(WrongContract):
     class Group(FakeInstanceGroup):
-        """An error is clean, and has its library's error as the cause, which is not."""
+        """Shows a secret in the cause of an error."""
 
         @override
         async def heartbeat(self, id: str) -> None:
@@ -292,7 +292,7 @@ class TestSecretInCause(WrongContract):
 
 class TestSecretInLog(WrongContract):
     class Group(FakeInstanceGroup):
-        """It logs how to reach an instance, for the sake of debugging."""
+        """Logs a secret."""
 
         @override
         async def connect_info(self, id: str) -> ConnectInfo:
@@ -302,7 +302,7 @@ class TestSecretInLog(WrongContract):
 
 
 class TestCheckStarts(WrongContract):
-    """It finds out by trying."""
+    """Starts an instance in a check."""
 
     @override
     async def checked(self, group: FakeInstanceGroup) -> Sequence[Finding]:
@@ -311,7 +311,7 @@ class TestCheckStarts(WrongContract):
 
 
 class TestCheckCriesWolf(WrongContract):
-    """It finds an error in a group that works."""
+    """Reports an error in a group that works."""
 
     @override
     async def checked(self, group: FakeInstanceGroup) -> Sequence[Finding]:
@@ -320,7 +320,7 @@ class TestCheckCriesWolf(WrongContract):
 
 
 class TestCheckLeaves(WrongContract):
-    """It closes what it has opened for the check only if it comes so far."""
+    """Leaves a file open if a check is cancelled."""
 
     @override
     async def checked(self, group: FakeInstanceGroup) -> Sequence[Finding]:

@@ -1,4 +1,4 @@
-"""The real `fleeting` command, and a persistent group of real instances."""
+"""The real `fleeting` command, and a real group of instances that outlive it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
-from typing_extensions import override
-
-from fleeting.cli._target import Target
-from fleeting.testing import FakeInstanceGroup, FakeProvider
-from fleeting.types import GroupSettings
+from fleeting_command import run_in_process
 from own_terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import Mapping
 
-# Long enough for a slow machine; a passing test does not wait for it.
+    from fleeting_command import CompletedProcess
+
+# Long enough for a slow machine; nothing that goes well waits for it.
 DEADLINE_SECONDS = 60
 
 
 class Farm:
-    """A persistent group of the provider `local`, driven by commands, each a process of its own.
+    """A persistent group of the provider `local`, driven by `fleeting` commands.
 
     Attributes:
         folder: where the commands run.
@@ -54,8 +50,12 @@ class Farm:
         """Return the variables of a command."""
         return {**os.environ, "FLEETING_LOCK_DIR": str(self.locks)}
 
-    def run(self, *words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run the command with these arguments to its end."""
+    def run(self, *words: str | Path) -> CompletedProcess:
+        """Run the command to its end, inside this process."""
+        return run_in_process(*words, folder=self.folder)
+
+    def spawn(self, *words: str | Path, stdin: str = "") -> CompletedProcess:
+        """Run the command to its end, as a process with streams of its own."""
         return subprocess.run(
             [self.program, *words],
             cwd=self.folder,
@@ -68,13 +68,17 @@ class Farm:
         )
 
     def group(
-        self, subcommand: str, *words: str, options: tuple[str, ...] = (), stdin: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command on the group; `options` come after those that name it."""
-        return self.run("group", subcommand, *words, *self.named, *options, stdin=stdin)
+        self, subcommand: str, *words: str, options: tuple[str, ...] = ()
+    ) -> CompletedProcess:
+        """Run a command on the group; `options` come after those that select it."""
+        return self.run("group", subcommand, *words, *self.named, *options)
+
+    def remote(self, id: str, *command: str, stdin: str = "") -> CompletedProcess:
+        """Run a command on an instance, with `fleeting group run` as a process."""
+        return self.spawn("group", "run", id, *self.named, "--", *command, stdin=stdin)
 
     def start(self, subcommand: str, *words: str) -> subprocess.Popen[str]:
-        """Start a command on the group, with pipes as its streams."""
+        """Start a command on the group, whose output comes through pipes."""
         process = subprocess.Popen(
             [self.program, "group", subcommand, *words],
             cwd=self.folder,
@@ -87,10 +91,14 @@ class Farm:
         self._started.append(process)
         return process
 
+    def start_remote(self, id: str, *command: str) -> subprocess.Popen[str]:
+        """Start a command on an instance, with `fleeting group run` as a process."""
+        return self.start("run", id, *self.named, "--", *command)
+
     def terminal(
         self, subcommand: str, *words: str, environment: Mapping[str, str] | None = None
     ) -> Terminal:
-        """Start a command on the group on a terminal of its own, with additional variables."""
+        """Start a command on the group on a terminal of its own, with more variables."""
         arguments = ("group", subcommand, *words, *self.named)
         variables = {**self.environment, "TERM": "xterm", **(environment or {})}
         terminal = Terminal(self.program, arguments, self.folder, environment=variables)
@@ -98,13 +106,13 @@ class Farm:
         return terminal
 
     def grow(self, count: int) -> list[str]:
-        """Add instances, wait until they run, and return the ids of all."""
+        """Add instances that run, and return the ids of all."""
         completed = self.group("increase", str(count), "--wait")
         assert completed.returncode == 0, completed.stderr
         return self.ids()
 
     def status(self) -> dict[str, Any]:
-        """Return the status of the group."""
+        """Return what the group says."""
         found: dict[str, Any] = json.loads(self.group("status", "--json").stdout)
         return found
 
@@ -114,7 +122,7 @@ class Farm:
         return [one["id"] for one in instances if one["state"] != "deleting"]
 
     def close(self) -> None:
-        """End the processes that a test left, and remove every instance, which ends the server."""
+        """Remove every instance, with which the server ends, and what a test has left running."""
         for terminal in self._terminals:
             terminal.close()
         for process in self._started:
@@ -123,25 +131,5 @@ class Farm:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None and not stream.closed:
                     stream.close()
-        if ids := self.ids():
+        if (self.folder / "farm").exists() and (ids := self.ids()):
             self.group("decrease", *ids, "--yes", "--force")
-
-
-class Prepared(FakeProvider):
-    """Opens a group that a test has prepared."""
-
-    def __init__(self, group: FakeInstanceGroup) -> None:
-        super().__init__()
-        self.group = group
-
-    @override
-    @asynccontextmanager
-    async def open(self, config: object, settings: object) -> AsyncGenerator[FakeInstanceGroup]:
-        # A real group can have tasks of its own while it is open.
-        async with anyio.create_task_group():
-            yield self.group
-
-
-def target(group: FakeInstanceGroup) -> Target:
-    """Return a target that is the given group."""
-    return Target("plugin fake", Prepared(group), None, GroupSettings(), "--plugin fake")

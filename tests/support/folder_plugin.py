@@ -1,7 +1,7 @@
-"""A plugin for tests: instances are files in a folder, so that every process sees the same.
+"""A plugin for tests: instances are files in a folder, so that all processes see the same.
 
-What it gets wrong is a setting, `mistake`; without one it keeps its contract. `install`
-puts it where a Python that is started with this `PYTHONPATH` finds it installed.
+It keeps its contract, except for the fault that the setting `mistake` selects. `install`
+installs it into a folder for a Python that has this folder in `PYTHONPATH`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class FolderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the instances are, and what goes wrong."""
+    """The folder of the instances, and the fault."""
 
     folder: Path
     password: str = ""
@@ -43,7 +43,7 @@ class FolderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FolderGroup(InstanceGroup):
-    """The files of a folder."""
+    """A group whose instances are the files of a folder."""
 
     def __init__(self, config: FolderConfig) -> None:
         self.info = GroupInfo(f"folder{config.folder}")
@@ -70,7 +70,7 @@ class FolderGroup(InstanceGroup):
         await anyio.lowlevel.checkpoint()
         unknown = set(ids) - {path.name for path in self._paths()}
         if unknown and self._config.mistake == "refuses":
-            raise ProviderError(f"there is no {min(unknown)}")
+            raise ProviderError(f"{min(unknown)} does not exist")
         for id in set(ids) - unknown:
             (self._config.folder / id).unlink()
         once = tuple(dict.fromkeys(ids))
@@ -84,16 +84,16 @@ class FolderGroup(InstanceGroup):
     @override
     async def heartbeat(self, id: str) -> None:
         await anyio.lowlevel.checkpoint()
-        if self._config.mistake == "tells":
-            self._tell(self._config, self._config.password)
+        if self._config.mistake == "leaks":
+            self._leak(self._config, self._config.password)
         if self._config.mistake == "hangs" and (self._config.folder / id).exists():
             self._config.folder.with_suffix(".reached").touch()
             await anyio.sleep_forever()
         if not (self._config.folder / id).exists():
-            raise InstanceGone(id, f"there is no {id}")
+            raise InstanceGone(id, f"{id} does not exist")
 
-    def _tell(self, config: FolderConfig, password: str) -> None:
-        """Tell the password in all the ways in which a program can by mistake."""
+    def _leak(self, config: FolderConfig, password: str) -> None:
+        """Leak the password in all the ways that a program may do by mistake."""
         print("print:", password)  # noqa: T201
         logger.warning("log: %s", password)
         raise RuntimeError(f"raise: {config} {password}")
@@ -112,11 +112,9 @@ class FolderProvider(Provider):
     ) -> AsyncGenerator[FolderGroup]:
         await anyio.lowlevel.checkpoint()
         if config.mistake == "denies":
-            raise PermissionDenied(
-                f"the password {config.password} is wrong; look for a better one"
-            )
+            raise PermissionDenied(f"the password {config.password} is wrong; use another one")
         if not config.folder.is_dir():
-            raise ConfigError(f"plugin_config.folder: there is no folder {config.folder}; make it")
+            raise ConfigError(f"plugin_config.folder: {config.folder} does not exist; create it")
         yield FolderGroup(config)
 
     @override
@@ -132,7 +130,7 @@ def fleeting_provider() -> Provider:
 
 
 def install(site: Path) -> None:
-    """Install this plugin into a folder that stands on the path of a Python."""
+    """Install this plugin into a folder."""
     (site / "folder_plugin.py").write_text(inspect.getsource(sys.modules[__name__]))
     metadata = site / "fleeting_plugin_folder-1.0.0.dist-info"
     metadata.mkdir()

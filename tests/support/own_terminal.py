@@ -98,6 +98,6 @@ class Terminal:
         try:
             data = os.read(self._side, 65536).decode(errors="replace")
         except OSError:
-            return ""  # Nobody has the terminal open any more.
+            return ""  # No process has the terminal open any more.
         self.text += data
         return data

@@ -1,13 +1,19 @@
-"""A folder of plugins that one test makes up, and the real `fleeting` command that sees them."""
+"""A folder of plugins that one test installs, and the `fleeting` command that sees them."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fleeting_command import run_in_process
+
+if TYPE_CHECKING:
+    from fleeting_command import CompletedProcess
 
 PROVIDER = """
 from fleeting.plugin import hookimpl
@@ -22,12 +28,10 @@ class Provider(FakeProvider):
 def fleeting_provider():
     return Provider()
 """
-# Long enough for a slow machine; nothing that goes well waits for it.
-DEADLINE_SECONDS = 120
 
 
 class PluginFolder:
-    """Distributions in a folder that is on the path of the command, beside what is installed."""
+    """Distributions in a folder on the path of the command, in addition to the installed ones."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,7 +47,7 @@ class PluginFolder:
         group: str = "fleeting",
         header: str = "",
     ) -> None:
-        """Install a distribution with one plugin; without a source, it is one that works."""
+        """Install a distribution with one plugin; without a source, a plugin that works."""
         distribution = distribution or f"fleeting-plugin-{name}"
         module = distribution.replace("-", "_")
         (self.path / f"{module}.py").write_text(source or PROVIDER.format(name=name))
@@ -65,24 +69,15 @@ class PluginFolder:
         return {**os.environ, "PYTHONPATH": str(self.path), "TERM": "xterm"}
 
     def run(self, *words: str | Path, folder: Path | None = None) -> CompletedProcess:
-        """Run `fleeting` to its end."""
-        return subprocess.run(
-            [self.program, *words],
-            cwd=folder or self.path.parent,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-            check=False,
-        )
+        """Run `fleeting` to its end, inside this process; what verifies plugins is a child."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(self.path))
+            patch.setattr(sys, "path", [str(self.path), *sys.path])
+            return run_in_process(*words, folder=folder or self.path.parent)
 
     def rows(self, *words: str | Path) -> dict[str, dict[str, Any]]:
-        """Return what `fleeting list` says, by the names; none must be there twice."""
+        """Return the rows of `fleeting list` by name; no name may occur twice."""
         listed: list[dict[str, Any]] = json.loads(self.run("list", "--json", *words).stdout)
         rows = {row["name"]: row for row in listed}
         assert len(rows) == len(listed)
         return rows
-
-
-CompletedProcess = subprocess.CompletedProcess[str]

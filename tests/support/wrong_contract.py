@@ -1,4 +1,4 @@
-"""Holds a fake group to the contract, in little time: what the wrong groups have in common."""
+"""The common part of the wrong groups: the contract on a fake group, with short timeouts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WrongContract(InstanceGroupContract):
 
     @pytest.fixture
     def group(self) -> FakeInstanceGroup:
-        """Return the one group of a test, whatever opens it."""
+        """Return the group of a test, which every opening yields."""
         return self.make_group()
 
     @pytest.fixture
@@ -48,7 +48,7 @@ class WrongContract(InstanceGroupContract):
     def open_group(
         self, group: FakeInstanceGroup
     ) -> Callable[[], AbstractAsyncContextManager[InstanceGroup]]:
-        """Open the wrong group."""
+        """Return what opens the wrong group."""
 
         @asynccontextmanager
         async def open_group() -> AsyncGenerator[InstanceGroup]:
@@ -58,8 +58,8 @@ class WrongContract(InstanceGroupContract):
         return open_group
 
     @asynccontextmanager
-    async def opened(self, group: FakeInstanceGroup) -> AsyncGenerator[None]:  # noqa: ARG002 - who overrides it needs it
-        """Do what has to be done around the use of the group."""
+    async def opened(self, group: FakeInstanceGroup) -> AsyncGenerator[None]:  # noqa: ARG002 - subclasses use it
+        """Surround the use of the group; subclasses override it."""
         yield
 
     @pytest.fixture
@@ -67,7 +67,7 @@ class WrongContract(InstanceGroupContract):
     def check_provider(
         self, group: FakeInstanceGroup
     ) -> Callable[[], Awaitable[Sequence[Finding]]]:
-        """Check the group."""
+        """Return what checks the group."""
 
         async def check() -> Sequence[Finding]:
             return await self.checked(group)
@@ -75,7 +75,7 @@ class WrongContract(InstanceGroupContract):
         return check
 
     async def checked(self, group: FakeInstanceGroup) -> Sequence[Finding]:  # noqa: ARG002 - as above
-        """Return what there is to say of the group."""
+        """Return the findings about the group; subclasses override it."""
         return [WARNING]
 
     @override
@@ -86,5 +86,5 @@ class WrongContract(InstanceGroupContract):
     @override
     async def interrupt(self, group: InstanceGroup, id: str) -> bool:
         assert isinstance(group, FakeInstanceGroup)
-        group.announce(Notice(id, "somebody pays more"))
+        group.announce(Notice(id, "spot price"))
         return True

@@ -7,12 +7,19 @@ import anyio.lowlevel
 import pytest
 
 from fleeting.testing import FakeInstanceGroup, InstanceGroupContract
-from fleeting.testing._cancelling import cancelled_at
-from fleeting.testing._examination import examine
-from fleeting.testing._promises import Promise, promise_of
-from fleeting.testing._resources import Resources
-from fleeting.testing._secrets import redact, secret_values, shows_secret
-from fleeting.testing._table import Outcome, Result, Verdict, judge, render, report_of
+from fleeting.testing._contract.cancelling import cancelled_at
+from fleeting.testing._contract.examination import examine
+from fleeting.testing._contract.promises import Promise, promise_of
+from fleeting.testing._contract.resources import Resources
+from fleeting.testing._contract.secrets import redact, secret_values, shows_secret
+from fleeting.testing._run.table import (
+    ContractOutcome,
+    Result,
+    Verdict,
+    judge,
+    render,
+    report_of,
+)
 
 LIMIT = timedelta(seconds=0.2)
 SIZE, WATCH = Promise.SIZE.value, Promise.WATCHING.value
@@ -29,18 +36,18 @@ class TestVerdicts:
         ],
     )
     def test_one_failure_breaks_a_promise(self, results: list[Result], verdict: Verdict) -> None:
-        """One failed test breaks it, one that passed shows it, a skipped one shows nothing."""
-        outcomes = [Outcome(f"test_{n}", SIZE, result) for n, result in enumerate(results)]
+        """A failed test breaks a promise, a passed test shows it, a skipped test shows nothing."""
+        outcomes = [ContractOutcome(f"test_{n}", SIZE, result) for n, result in enumerate(results)]
         (judgement,) = [one for one in judge(outcomes) if one.promise is Promise.SIZE]
         assert judgement.verdict is verdict
 
     def test_every_promise_has_a_line(self) -> None:
-        """Tests are named, with the reason where one did not pass, and those that were not run."""
+        """Tests are named, with the reason if they did not pass or were not run."""
         outcomes = [
-            Outcome("test_a", SIZE, Result.PASSED),
-            Outcome("test_b", SIZE, Result.FAILED, "one came too many"),
-            Outcome("test_c", WATCH, Result.SKIPPED, "it cannot"),
-            Outcome("test_d", WATCH, Result.SKIPPED, "it cannot"),
+            ContractOutcome("test_a", SIZE, Result.PASSED),
+            ContractOutcome("test_b", SIZE, Result.FAILED, "one came too many"),
+            ContractOutcome("test_c", WATCH, Result.SKIPPED, "it cannot"),
+            ContractOutcome("test_d", WATCH, Result.SKIPPED, "it cannot"),
         ]
         known = {"test_c": Promise.WATCHING, "test_e": Promise.CHECKING}
         lines = [line.text for line in render(judge(outcomes, known), 100)]
@@ -57,38 +64,38 @@ class TestVerdicts:
         assert lines[-1] == f"0 kept, 1 broken, {len(Promise) - 1} not shown"
 
     def test_lines_fit(self) -> None:
-        """The table is no wider than the terminal, and loses nothing on the way."""
-        outcomes = [Outcome(f"test_{'x' * 30}_{n}", SIZE, Result.PASSED) for n in range(9)]
+        """The table fits the width of the terminal, and names every test."""
+        outcomes = [ContractOutcome(f"test_{'x' * 30}_{n}", SIZE, Result.PASSED) for n in range(9)]
         lines = [line.text for line in render(judge(outcomes), 80)]
         assert max(map(len, lines)) <= 80
         assert all(outcome.test in "\n".join(lines) for outcome in outcomes)
 
-    def test_report_has_the_same(self) -> None:
-        """The data for a program name each promise, its verdict, and each test with its result."""
-        told = report_of({"mine": judge([Outcome("test_b", SIZE, Result.FAILED, "why")])})
-        (group,) = told["groups"]
+    def test_report(self) -> None:
+        """The report contains each promise, its verdict, and its tests with their results."""
+        report = report_of({"mine": judge([ContractOutcome("test_b", SIZE, Result.FAILED, "why")])})
+        (group,) = report["groups"]
         (promise,) = [one for one in group["promises"] if one["promise"] == SIZE]
         assert (group["name"], promise["verdict"]) == ("mine", "broken")
         assert promise["tests"] == [{"name": "test_b", "result": "failed", "reason": "why"}]
 
 
 class TestPromises:
-    def test_every_test_of_the_contract_is_about_one(self) -> None:
-        """Each test of the contract says what it is about, and each promise has a test."""
+    def test_every_test_has_a_promise(self) -> None:
+        """Each test of the contract declares its promise, and each promise has a test."""
         tests = [name for name in dir(InstanceGroupContract) if name.startswith("test_")]
         shown = {name: promise_of(InstanceGroupContract, name) for name in tests}
         assert [name for name, one in shown.items() if one is None] == []
         assert {one.promise for one in shown.values() if one} == set(Promise)
 
-    def test_overridden_test_is_about_the_same(self) -> None:
-        """A test that an author overrides stays in the table, and one that is added does not."""
+    def test_overridden_test_keeps_its_promise(self) -> None:
+        """A test that an author overrides stays in the table; an added test is not in it."""
 
         class Mine(InstanceGroupContract):
             async def test_watch_can_be_cancelled(self) -> None:  # type: ignore[override]
-                """It is another way here."""
+                """Test it in another way."""
 
             def test_more(self) -> None:
-                """It is the author's."""
+                """Test something else."""
 
         shown = promise_of(Mine, "test_watch_can_be_cancelled")
         assert shown is not None
@@ -98,7 +105,7 @@ class TestPromises:
 
 class TestSecrets:
     def test_keys_that_name_secrets(self) -> None:
-        """Texts are secrets by the names of their keys, unless these name a place of one."""
+        """Values are secrets by the names of their keys, unless the key names a place."""
         table = {
             "password": "one",
             "region": "no",
@@ -111,8 +118,8 @@ class TestSecrets:
         }
         assert set(secret_values(table)) == {"one", "two", "three", "four"}
 
-    def test_secrets_are_found_however_they_are_written(self) -> None:
-        """A secret is found escaped, and a key by any of its lines; the rest is left as it was."""
+    def test_secrets_are_found_in_every_form(self) -> None:
+        """A secret is found escaped, and a key by any of its lines."""
         key = "-----BEGIN KEY-----\nabcdefghijklmnopqrstuvwxyz\nshort\n-----END KEY-----\n"
         assert shows_secret(f"raised for {key!r}", [key])
         assert shows_secret("... klm abcdefghijklmnopqrstuvwxyz ...", [key])
@@ -125,7 +132,7 @@ class TestCancelling:
     @pytest.mark.anyio
     @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
     async def test_point_is_reached_or_not(self) -> None:
-        """A call is cancelled at the await that was asked for, and ends if it has fewer."""
+        """A call is cancelled at the given await, or ends if it has fewer awaits."""
         passed: list[int] = []
 
         async def call() -> None:
@@ -140,8 +147,8 @@ class TestCancelling:
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-    async def test_what_a_call_does_shielded_it_may_finish(self) -> None:
-        """Shielded work, or a scope of the call's own, is no swallowed cancellation."""
+    async def test_shielded_work_may_finish(self) -> None:
+        """Shielded work, or a scope of the call's own, is not an ignored cancellation."""
 
         async def call() -> str:
             with anyio.CancelScope(shield=True):
@@ -156,14 +163,14 @@ class TestCancelling:
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-    async def test_waiting_call_is_cancelled_where_it_waits(self) -> None:
-        """A call that waits for what never comes is cancelled there, if that is expected."""
+    async def test_blocked_call_is_cancelled(self) -> None:
+        """With `may_block`, a call that waits for ever is cancelled while it waits."""
         assert not await cancelled_at(9, anyio.sleep_forever(), limit=LIMIT, may_block=True)
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-    async def test_call_that_goes_on_is_given_up(self) -> None:
-        """A call that goes on and on does not keep the test, on either event loop."""
+    async def test_call_that_ignores_the_cancellation(self) -> None:
+        """A call that continues after its cancellation fails the test within the limit."""
 
         async def call() -> None:
             while True:
@@ -179,19 +186,19 @@ class TestCancelling:
 class TestExamination:
     @pytest.mark.anyio
     @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-    async def test_what_could_not_be_removed_is_told(self) -> None:
-        """If a test fails, and its instances do not go away then, the failure says so."""
+    async def test_failed_clean_up_is_a_note(self) -> None:
+        """If a test fails and its instances cannot be removed, the failure says so."""
         group = FakeInstanceGroup(removal_updates=None)
         with pytest.raises(ValueError, match="found") as caught:
             async with examine(group, LIMIT, LIMIT) as examination:
                 await examination.grow(1)
                 raise ValueError("found")
-        assert "Look for instances that the test has left" in caught.value.__notes__[0]
+        assert "The test may have left instances behind" in caught.value.__notes__[0]
 
 
 class TestResources:
-    def test_excess_is_told_in_words(self) -> None:
-        """What there is more of is counted in words, and what there is less of is no matter."""
+    def test_excess_is_human_readable(self) -> None:
+        """Additional resources are counted and named; fewer resources are ignored."""
         before = Resources(tasks=2, threads=1, sockets=0, files=9, processes=0)
         after = Resources(tasks=3, threads=1, sockets=2, files=8, processes=1)
         assert after.excess(before) == "1 task, 2 sockets, 1 child process"

@@ -1,4 +1,4 @@
-"""The lock of a group: one process at a time, and gone with it."""
+"""The lock of a group: only one process holds it, and it ends with the process."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ with driving(sys.argv[1], "to test"):
     print("held", flush=True)
     sys.stdin.read()
 """
-# Takes and leaves one lock over and over, and counts in a file that only the lock protects.
+# Takes and releases one lock many times, and counts in a file that only the lock protects.
 COUNTER = """
 import sys
 from pathlib import Path
 from fleeting.errors import GroupHeld
 from fleeting._lock import driving
-file, left = Path(sys.argv[1]), 200
+file, left = Path(sys.argv[1]), 100
 while left:
     try:
         with driving("race", "to count"):
@@ -51,7 +51,7 @@ while left:
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the locks of a test to itself."""
+    """Give each test a directory of locks."""
     monkeypatch.setenv("FLEETING_LOCK_DIR", str(tmp_path / "locks"))
     return tmp_path / "locks"
 
@@ -72,9 +72,9 @@ def other() -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_a_second_process_is_refused(other: subprocess.Popen[str]) -> None:
-    """Who comes second learns which process drives the group, where, and what it does."""
-    with pytest.raises(GroupHeld) as raised, driving("aws/builders", "too late"):
+def test_second_process_is_refused(other: subprocess.Popen[str]) -> None:
+    """The error names the process that holds the lock, its computer and its purpose."""
+    with pytest.raises(GroupHeld) as raised, driving("aws/builders", "refused"):
         pass
     assert raised.value.id == "aws/builders"
     assert f"process {other.pid} on " in raised.value.holder
@@ -83,14 +83,14 @@ def test_a_second_process_is_refused(other: subprocess.Popen[str]) -> None:
 
 
 def test_other_groups_are_free(other: subprocess.Popen[str]) -> None:
-    """A lock is about one group, whatever others are called."""
+    """Groups with similar ids have different locks."""
     assert other.poll() is None
     with driving("aws-builders", "one"), driving("aws/builders/2", "another"):
         pass
 
 
-def test_a_killed_process_holds_nothing(other: subprocess.Popen[str]) -> None:
-    """After a crash the group is free at once, although the name of the dead still stands there."""
+def test_killed_process_holds_no_lock(other: subprocess.Popen[str]) -> None:
+    """After a crash the lock is free at once, although the note of the process remains."""
     other.kill()
     other.wait()
     path = lock_path("aws/builders")
@@ -104,26 +104,26 @@ def test_a_killed_process_holds_nothing(other: subprocess.Popen[str]) -> None:
         assert holder.is_alive
 
 
-def test_nothing_is_left_behind(directory: Path) -> None:
-    """In the end the file is gone, so that a thousand groups leave no thousand files."""
+def test_released_lock_leaves_no_file(directory: Path) -> None:
+    """The file is removed with the lock, and the directory is private."""
     with driving("one", "it"):
         assert len(list(directory.iterdir())) == 1
     assert list(directory.iterdir()) == []
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
-def test_removing_the_file_lets_nobody_in_twice(tmp_path: Path) -> None:
-    """Processes that take and leave a lock over and over are never inside together."""
+def test_lock_is_exclusive(tmp_path: Path) -> None:
+    """Processes that take and release a lock many times never hold it together."""
     counter = tmp_path / "counter"
     counter.write_text("0")
     command = [sys.executable, "-c", COUNTER, str(counter)]
     processes = [subprocess.Popen(command) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
-    assert counter.read_text() == "600"
+    assert counter.read_text() == "300"
 
 
-def test_the_name_of_a_file_is_safe() -> None:
-    """An id with any characters is one file in the folder, and two ids are two."""
+def test_file_name_is_safe() -> None:
+    """Any id is one file in the directory, and different ids are different files."""
     ids = ["../../etc/passwd", "a/b", "a-b", "a b", "ä\ud800\0", "x" * 5000, "", "."]
     paths = [lock_path(id) for id in ids]
     assert {path.parent for path in paths} == {lock_directory()}
@@ -132,8 +132,8 @@ def test_the_name_of_a_file_is_safe() -> None:
     assert lock_path("aws/eu/builders").name.startswith("aws-eu-builders-")
 
 
-def test_where_the_locks_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A folder that is named comes first, then the user's own for what is kept, then the home."""
+def test_lock_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """FLEETING_LOCK_DIR comes first, then XDG_STATE_HOME, then the home directory."""
     assert lock_directory() == tmp_path / "locks"
     monkeypatch.delenv("FLEETING_LOCK_DIR")
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
@@ -144,8 +144,8 @@ def test_where_the_locks_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert lock_directory() == tmp_path / ".local/state/fleeting/locks"
 
 
-def test_no_place_for_locks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a folder to write to nothing is driven, and the message says how to name one."""
+def test_lock_that_cannot_be_created(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a writable directory the lock is refused, and the message names the variable."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("FLEETING_LOCK_DIR", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match="FLEETING_LOCK_DIR"), driving("g", "it"):
@@ -155,10 +155,10 @@ def test_no_place_for_locks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 @pytest.mark.parametrize(
     "variables", [{"FLEETING_LOCK_DIR": "here"}, {"FLEETING_LOCK_DIR": "", "HOME": "here"}]
 )
-def test_a_folder_that_depends_on_the_command_is_none(
+def test_relative_directory_is_refused(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
-    """Two commands that run in different folders would not meet there, and both drive the group."""
+    """A relative path is refused, because processes would use different directories."""
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
     for name, value in variables.items():
@@ -167,8 +167,8 @@ def test_a_folder_that_depends_on_the_command_is_none(
         lock_directory()
 
 
-def test_what_is_another_ones_stays(directory: Path) -> None:
-    """Where somebody has cleared the folder meanwhile, the lock of the next one is not removed."""
+def test_file_of_another_process_is_not_removed(directory: Path) -> None:
+    """If the file was deleted and created again, the first holder does not remove it."""
     with ExitStack() as stack:
         with driving("g", "the first"):
             lock_path("g").unlink()
@@ -178,37 +178,37 @@ def test_what_is_another_ones_stays(directory: Path) -> None:
             pass
 
 
-def test_a_dead_process_is_not_blamed() -> None:
-    """Who holds a lock and could not write its name there is not told by that of the last one."""
+def test_note_of_a_dead_process_is_ignored() -> None:
+    """An error does not name a process that has ended."""
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         pass
     with driving("g", "it"):
         lock_path("g").write_text(f"{dead.pid} {socket.gethostname()} killed\n")
-        with pytest.raises(GroupHeld, match="another process now; stop"), driving("g", "too late"):
+        with pytest.raises(GroupHeld, match="another process now; stop"), driving("g", "refused"):
             pass
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    """Nobody is made to write into a file elsewhere."""
+def test_link_is_not_followed(tmp_path: Path) -> None:
+    """A lock is never written through a symbolic link."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "lock").symlink_to(victim)
-    with pytest.raises(OSError, match="lock"), locked_file(tmp_path / "lock", passing=True):
+    with pytest.raises(OSError, match="lock"), locked_file(tmp_path / "lock", temporary=True):
         pass
     assert victim.read_text() == "precious"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_sees_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder that all may write to, a lock holds whoever has made its file."""
-    shared = Path("/tmp") / f"locks-{os.getpid()}"  # noqa: S108 - others cannot enter tmp_path
+def test_lock_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a shared directory, a lock also excludes processes of other users."""
+    shared = Path("/tmp") / f"locks-{os.getpid()}"  # noqa: S108 - other users cannot enter tmp_path
     shared.mkdir()
     shared.chmod(0o1777)
     monkeypatch.setenv("FLEETING_LOCK_DIR", str(shared))
     script = (
         "import os, sys\nfrom fleeting.errors import ConfigError, GroupHeld\n"
         "from fleeting._lock import driving\n"
-        "os.setuid(65534)\ntry:\n    with driving('g', 'too late'): print('in')\n"
+        "os.setuid(65534)\ntry:\n    with driving('g', 'refused'): print('in')\n"
         "except (ConfigError, GroupHeld) as refused: print(refused)\n"
     )
 
@@ -220,7 +220,7 @@ def test_another_user_sees_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
         with driving("g", "the first"):
             assert f"process {os.getpid()}" in elsewhere()
         assert elsewhere() == "in\n"
-        lock_path("g").touch(0o644)  # Of one that was killed.
+        lock_path("g").touch(0o644)  # The file of a killed process.
         assert elsewhere() == "in\n"
         lock_path("g").unlink()
         shared.chmod(0o755)
@@ -234,15 +234,15 @@ def test_another_user_sees_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "text", ["", "\n", "12", "x y", "-1 host", "12 ho\x1bst", "\x00\xff", "1" * 400]
 )
-def test_a_strangers_text_is_not_repeated(tmp_path: Path, text: str) -> None:
-    """What stands in a lock and is no holder's name is nobody."""
+def test_invalid_note_is_ignored(tmp_path: Path, text: str) -> None:
+    """A file without a valid note has no known holder."""
     path = tmp_path / "lock"
     path.write_bytes(text.encode("latin-1"))
     assert read_holder(path) is None
 
 
-def test_a_holder_elsewhere_may_be_alive() -> None:
-    """Of a process on another computer nobody knows whether it lives; one that is huge does not."""
+def test_holder_on_another_computer() -> None:
+    """It is unknown whether a process on another computer is alive."""
     assert Holder(1, "elsewhere.invalid").is_alive is None
     assert str(Holder(1, "elsewhere.invalid", "it")) == "process 1 on elsewhere.invalid, it"
     assert str(Holder(1, "elsewhere.invalid")) == "process 1 on elsewhere.invalid"

@@ -10,7 +10,7 @@ import pytest
 from fleeting import _run
 from fleeting.errors import ConnectionLost
 from fleeting.testing import Command, FakeConnection, FakeConnector, Handler, run_default
-from fleeting.testing._connection import Closable, _Sender
+from fleeting.testing._fakes.connection import Closable, _Sender
 from fleeting.types import Completed, ConnectInfo, Exit
 
 if TYPE_CHECKING:

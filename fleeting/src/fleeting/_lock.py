@@ -1,14 +1,13 @@
-"""Who drives a group now, so that a hand and a manager never fight over one.
+"""The lock of a group: only one process at a time changes its size.
 
-Whoever changes the size of a group first takes the lock of its id, and lets it go
-when he is done: a manager for as long as the group is open, a person's command for as
-long as it runs. Reading needs no lock. The lock is the operating system's: it goes
-with the process, however that ends, so it never has to be removed by hand.
+A manager holds the lock of a group while the group is open, and a command such as
+`fleeting group increase` holds it while it runs. Reading needs no lock. It is a lock of the
+operating system, which ends with the process in every case, so it never has to be removed by
+hand.
 
-It is a file in a folder that belongs to the user: `fleeting/locks` below
-`$XDG_STATE_HOME`, which is `~/.local/state` by default. Where a manager runs as another user, or in
-a container, `FLEETING_LOCK_DIR` names a folder that all of them use; they may all
-write to it. Nobody on another computer notices the lock.
+The lock is a file in the user's `$XDG_STATE_HOME/fleeting/locks` (`~/.local/state` by
+default). If a manager runs as another user or in a container, `FLEETING_LOCK_DIR` names a
+directory that all of them share and can write to. The lock does not reach other computers.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ __all__ = (
 
 DIRECTORY_VARIABLE = "FLEETING_LOCK_DIR"
 PRIVATE_FILE = 0o600
-# Another user who may use the folder has to see who holds a lock; it tells no secret.
+# In a shared directory, other users must be able to read who holds a lock.
 SHARED_FILE = 0o644
 PRIVATE_DIRECTORY = 0o700
-# Where nothing is linked to another file behind our back, and no child process inherits it.
+# Follow no link that another user may have planted, and let no child process inherit the file.
 SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-# On Windows a locked byte cannot be read, so it is one that the holder's name never reaches.
+# On Windows a locked byte cannot be read, so lock one that is far behind the note.
 LOCKED_BYTE = 1 << 20
 NOTE_BYTES = 300
 READABLE_LENGTH = 60
@@ -57,11 +56,11 @@ READABLE_LENGTH = 60
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The process that holds a lock, as it said itself.
+    """The process that holds a lock, according to the note in the file.
 
     Attributes:
-        process: its id; 0 if it did not say.
-        host: where it runs.
+        process: its id; 0 if unknown.
+        host: the host name of its computer.
         purpose: what it does, such as `taskscaler run`; may be empty.
     """
 
@@ -71,7 +70,7 @@ class Holder:
 
     @property
     def is_alive(self) -> bool | None:
-        """Return whether the process is there; None if that cannot be known from here."""
+        """Return whether the process exists; None if it runs on another computer."""
         if sys.platform == "win32" or self.host != socket.gethostname():
             return None
         try:
@@ -79,11 +78,11 @@ class Holder:
         except ProcessLookupError:
             return False
         except (OSError, OverflowError):
-            return True  # Of another user.
+            return True  # It belongs to another user.
         return True
 
     def __str__(self) -> str:
-        """Say it to a person; empty if nothing is known."""
+        """Return a description for messages; empty if the process is unknown."""
         if not self.process:
             return ""
         purpose = f", {self.purpose}" if self.purpose else ""
@@ -91,27 +90,25 @@ class Holder:
 
 
 def lock_directory() -> Path:
-    """Return the folder of the locks, which need not be there yet.
+    """Return the directory of the locks, which may not exist yet.
 
     Raises:
-        ConfigError: this user has no home, and nothing else names a folder; or what is named
-            depends on where a command runs.
+        ConfigError: the user has no home directory and no variable names another one, or
+            `FLEETING_LOCK_DIR` is a relative path.
     """
     named = os.environ.get(DIRECTORY_VARIABLE)
     if named:
         if not Path(named).is_absolute():
-            raise ConfigError(
-                f"{DIRECTORY_VARIABLE}: {named} is another folder for whoever runs elsewhere; "
-                "write its whole path"
-            )
+            # Two processes with different working directories would use different locks.
+            raise ConfigError(f"{DIRECTORY_VARIABLE} must be an absolute path, got {named!r}")
         return Path(named)
     state = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
     try:
-        # What is relative there is to be ignored, says the convention.
+        # The XDG convention says to ignore relative paths.
         above = Path(state) if state and Path(state).is_absolute() else _home() / ".local/state"
     except RuntimeError:
         raise ConfigError(
-            "this user has no home directory for the locks of groups; name a folder with "
+            "no directory for the locks of groups: this user has no home directory; set "
             f"{DIRECTORY_VARIABLE}"
         ) from None
     return above / "fleeting" / "locks"
@@ -125,10 +122,10 @@ def _home() -> Path:
 
 
 def lock_path(id: str) -> Path:
-    """Return the file that is the lock of a group.
+    """Return the path of the lock of a group.
 
     Args:
-        id: of the group, `GroupInfo.id`; may hold any character.
+        id: of the group, `GroupInfo.id`; may contain any character.
 
     Raises:
         ConfigError: see `lock_directory`.
@@ -140,60 +137,58 @@ def lock_path(id: str) -> Path:
 
 @contextmanager
 def driving(id: str, purpose: str) -> Generator[None]:
-    """Hold the lock of a group: only one process at a time changes its size.
-
-    A group that belongs to a process alone has an id of its own, and meets nobody.
+    """Hold the lock of a group while the block runs.
 
     Args:
         id: of the group, `GroupInfo.id`.
-        purpose: what this process does, for who is refused meanwhile.
+        purpose: what this process does, for the message that refuses other processes.
 
     Raises:
-        GroupHeld: on entering, another process that is alive holds it.
-        ConfigError: on entering, there is no place for the lock.
+        GroupHeld: on entering, another process holds the lock.
+        ConfigError: on entering, the lock cannot be created.
     """
     path = lock_path(id)
     with ExitStack() as stack:
         try:
             path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-            stack.enter_context(locked_file(path, purpose, passing=True))
+            stack.enter_context(locked_file(path, purpose, temporary=True))
         except BlockingIOError:
             holder = read_holder(path)
-            # Of one that was killed, the name may still be there for who cannot write over it.
+            # The note of a killed process stays if the new holder may not write to the file.
             known = holder is not None and holder.is_alive is not False
             raise GroupHeld(id, str(holder) if known else "") from None
         except OSError as error:
             raise ConfigError(
-                f"the lock {path} of group {id} cannot be had ({error.strerror}); name a folder "
-                f"that this user may write to with {DIRECTORY_VARIABLE}"
+                f"cannot create the lock {path} of group {id} ({error.strerror}); set "
+                f"{DIRECTORY_VARIABLE} to a directory that this user can write to"
             ) from None
         yield
 
 
 @contextmanager
-def locked_file(path: Path, purpose: str = "", *, passing: bool = False) -> Generator[None]:
-    """Lock a file, as long as this process lives at most; it says who holds it.
+def locked_file(path: Path, purpose: str = "", *, temporary: bool = False) -> Generator[None]:
+    """Hold the lock of a file while the block runs; the file contains a note of the holder.
 
     Args:
-        path: of a file that is nothing but the lock; made if it is missing.
-        purpose: what this process does.
-        passing: whether the file goes with the lock, and other users may use it, too.
-            Else it stays, empty and private.
+        path: of the file, which is used for nothing else; created if it is missing.
+        purpose: what this process does, for the note.
+        temporary: whether to remove the file with the lock, and to share it with other users;
+            otherwise it stays, empty and private.
 
     Raises:
-        BlockingIOError: on entering, another process that is alive holds it.
-        OSError: on entering, the file cannot be made or locked.
+        BlockingIOError: on entering, another process holds the lock.
+        OSError: on entering, the file cannot be created or locked.
     """
-    handle = _locked(path, passing=passing)
+    handle = _locked(path, temporary=temporary)
     try:
-        # Whoever is alive may be asked to stop, so say who that is.
+        # The note lets an operator find the process that has to stop.
         _write(handle, f"{os.getpid()} {socket.gethostname()} {purpose}".rstrip() + "\n")
         try:
             yield
         finally:
             _write(handle, "")
-            # Somebody may have removed it, and then another one is another's.
-            if passing and _is_there(path, handle):
+            # The file may have been deleted and recreated by another process.
+            if temporary and _is_there(path, handle):
                 with suppress(OSError):
                     path.unlink()
     finally:
@@ -201,17 +196,16 @@ def locked_file(path: Path, purpose: str = "", *, passing: bool = False) -> Gene
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Return who has locked a file, as it stands there; None if nobody has.
+    """Return the holder that the note in a file names; None if it has no valid note.
 
-    It is not known for sure: whoever was killed has not taken his name away. See
-    `Holder.is_alive`.
+    The note of a killed process stays in the file, so check `Holder.is_alive`.
     """
     try:
         with path.open("rb") as file:
             text = file.read(NOTE_BYTES).decode(errors="replace")
     except OSError:
         return None
-    # What stands there is for a person and may be another program's: do not trust it.
+    # Another program may have written the file, so check every part.
     process, _, rest = text.strip().partition(" ")
     host, _, purpose = rest.partition(" ")
     if not (process.isascii() and process.isdecimal() and host and rest.isprintable()):
@@ -219,28 +213,28 @@ def read_holder(path: Path) -> Holder | None:
     return Holder(int(process), host, purpose)
 
 
-def _locked(path: Path, *, passing: bool) -> int:
+def _locked(path: Path, *, temporary: bool) -> int:
     while True:
-        handle = _open(path, passing=passing)
+        handle = _open(path, temporary=temporary)
         try:
             _lock(handle)
-            if not passing or _is_there(path, handle):
+            if not temporary or _is_there(path, handle):
                 return handle
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # Whoever held it has just removed it: it locks nothing any more.
+        os.close(handle)  # The last holder has just removed the file, so its lock means nothing.
 
 
-def _open(path: Path, *, passing: bool) -> int:
-    if not passing:
+def _open(path: Path, *, temporary: bool) -> int:
+    if not temporary:
         return os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, PRIVATE_FILE)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, SHARED_FILE)
     except PermissionError:
         with suppress(FileNotFoundError):
-            return os.open(path, os.O_RDONLY | SAFELY)  # Another user's, which can be locked, too.
-    # He has just removed it, or nobody may make one here.
+            return os.open(path, os.O_RDONLY | SAFELY)  # A file of another user can be locked, too.
+    # It was removed in between, or this user may not create files here.
     return os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, SHARED_FILE)
 
 
@@ -263,7 +257,7 @@ def _lock(handle: int) -> None:
 
 
 def _write(handle: int, text: str) -> None:
-    # On a full disk the lock holds all the same; only its message would be poorer.
+    # On a full disk the lock still holds; only the note is lost.
     with suppress(OSError):
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)

@@ -1,7 +1,6 @@
-"""Makes the project of a new plugin from the template in this package.
+"""Creates the project of a new plugin from the templates in this package.
 
-The templates are files that end in `.template`, so that no tool takes them for what they
-will become.
+Template files end in `.template`, so that no tool mistakes them for Python or TOML.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ("PluginNames", "create_project", "names_of")
 
-# From each template to what is made of it.
+# Each template, and the path of the file that it becomes.
 FILES: Mapping[str, str] = {
     "CHANGELOG.md": "CHANGELOG.md",
     "LICENSE": "LICENSE",
@@ -35,18 +34,18 @@ FILES: Mapping[str, str] = {
     "pyproject.toml": "pyproject.toml",
     "test_contract.py": "tests/test_contract.py",
 }
-# Lines that a name stands in have to stay short enough for everybody's tools.
+# Longer names would make lines of the project too long for linters.
 LONGEST_NAME = 40
 _NAME = re.compile(rf"[a-z0-9](?:[a-z0-9-]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?")
 
 
 class PluginNames(NamedTuple):
-    """What a plugin is called where.
+    """The names of a plugin.
 
     Attributes:
-        name: in a file, as `plugin = "my-cloud"`, which is its entry point.
-        distribution: when it is installed, such as `fleeting-plugin-my-cloud`.
-        module: when it is imported, such as `fleeting_plugin_my_cloud`.
+        name: in a config file, as in `plugin = "my-cloud"`; also its entry point.
+        distribution: for installers, such as `fleeting-plugin-my-cloud`.
+        module: for imports, such as `fleeting_plugin_my_cloud`.
     """
 
     name: str
@@ -55,49 +54,49 @@ class PluginNames(NamedTuple):
 
 
 def names_of(text: str) -> PluginNames:
-    """Return the names of a plugin that somebody wants to write.
+    """Return the names of a new plugin.
 
     Args:
-        text: its name; large letters become small ones, and dots and underscores dashes,
-            because to those who install it they are the same.
+        text: the wanted name; it becomes lower case, and dots and underscores become dashes,
+            because installers treat them as the same.
 
     Raises:
-        ConfigError: no distribution can be called so, or an installed plugin is.
+        ConfigError: the name is not valid, or an installed plugin has it.
     """
     name = canonical(text).removeprefix(PREFIX)
     if not text.isascii() or _NAME.fullmatch(name) is None:
         raise ConfigError(
-            f"{text[:100]!r} cannot be the name of a plugin; write 1 to {LONGEST_NAME} letters, "
-            "digits and dashes, such as my-cloud"
+            f"{text[:100]!r} is not a valid plugin name; use 1 to {LONGEST_NAME} letters, digits "
+            "and dashes, such as my-cloud"
         )
     distribution = PREFIX + name
     for entry in Registry().providers():
         if entry.name == name and canonical(entry.distribution) != distribution:
             raise ConfigError(
-                f"plugin {name!r} exists, in {entry.distribution} {entry.version}; "
+                f"plugin {name!r} already exists in {entry.distribution} {entry.version}; "
                 "choose another name"
             )
     return PluginNames(name, distribution, distribution.replace("-", "_"))
 
 
 def create_project(names: PluginNames, folder: Path) -> list[str]:
-    """Make the project of a plugin: all of its files, or nothing.
+    """Create the project of a plugin: all of its files, or nothing.
 
     Args:
         names: from `names_of`.
-        folder: where; it must not exist.
+        folder: the directory to create; it must not exist.
 
     Returns:
         The paths of the files, below the folder.
 
     Raises:
-        ConfigError: there is something already, or the folder above is missing.
-        OSError: the system refused to write.
+        ConfigError: the folder exists, or its parent does not.
+        OSError: the files could not be written.
     """
-    folder = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay what they are
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 - it must not resolve links
     _check_place(folder)
     templates = resources.files("fleeting") / "templates"
-    # On the same file system, so that all becomes visible in one moment.
+    # On the same file system, so that one rename makes the whole project visible.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as above:
         project = Path(above, "project")
         project.mkdir()
@@ -111,14 +110,14 @@ def create_project(names: PluginNames, folder: Path) -> list[str]:
         try:
             project.rename(folder)
         except OSError:
-            _check_place(folder)  # Somebody may have been faster.
+            _check_place(folder)  # Another process may have created it.
             raise
     return sorted(paths)
 
 
 def _check_place(folder: Path) -> None:
     if not folder.parent.is_dir():
-        raise ConfigError(f"{folder.parent}: there is no such directory; make it first")
-    # Not even an empty folder is replaced: somebody's shell may be in it.
+        raise ConfigError(f"directory {folder.parent} does not exist; create it first")
+    # An empty folder is not replaced either: a shell may be working in it.
     if os.path.lexists(folder):
-        raise ConfigError(f"{folder} exists, and was not changed; choose another --directory")
+        raise ConfigError(f"{folder} exists and was not changed; choose another --directory")

@@ -1,7 +1,7 @@
-"""Finds out whether plugins can be used, by importing each in a process of its own.
+"""Checks whether plugins can be used, by importing each in a separate process.
 
-Nothing that such a process does is trusted: it has a deadline, what it prints is kept only
-in part, and what it reports is checked. Whatever goes wrong is one sentence.
+The process is not trusted: it has a deadline, only the end of its output is kept, and its
+report is checked. Every failure is reported in one sentence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import anyio
 import msgspec
 
-from fleeting._verify import Report
+from fleeting._plugin_report import PluginReport
 from fleeting.errors import PluginBroken
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
     from fleeting._metadata import PluginEntry
 
-__all__ = ("Plugin", "Report", "verify_plugins")
+__all__ = ("Plugin", "PluginReport", "verify_plugins")
 
-# Its kind, `provider` or `connector`, and its metadata.
+# The kind, `provider` or `connector`, and the metadata.
 Plugin: TypeAlias = "tuple[str, PluginEntry]"
 
-# SDKs are large, and the first import after an installation compiles them.
+# The first import after an installation compiles the plugin's libraries, which may be large.
 DEADLINE = timedelta(seconds=60)
-AT_ONCE = 4
+CONCURRENCY = 4
 REPORT_LIMIT = 2**22
 TAIL_BYTES = 4096
 SENTENCE_LIMIT = 500
@@ -47,21 +47,21 @@ async def verify_plugins(
     *,
     deadline: timedelta = DEADLINE,
     on_verified: Callable[[int], None] = lambda _: None,
-) -> Mapping[Plugin, Report]:
-    """Import plugins, a few at a time, and return what was found out about each.
+) -> Mapping[Plugin, PluginReport]:
+    """Import plugins, a few at a time, and return a report about each.
 
-    Cancelling ends the processes.
+    Cancelling kills the processes.
 
     Args:
         plugins: the kind and the metadata of each.
-        deadline: how long each may take, its start included.
-        on_verified: called with the number of those that are done, after each.
+        deadline: how long each may take, including the start of the process.
+        on_verified: called after each plugin with the number of finished ones.
 
     Raises:
-        OSError: the system refused to start a process.
+        OSError: a process could not be started.
     """
-    reports: dict[Plugin, Report] = {}
-    limiter = anyio.CapacityLimiter(AT_ONCE)
+    reports: dict[Plugin, PluginReport] = {}
+    limiter = anyio.CapacityLimiter(CONCURRENCY)
 
     async def verify(plugin: Plugin) -> None:
         async with limiter:
@@ -73,55 +73,63 @@ async def verify_plugins(
             for plugin in plugins:
                 tasks.start_soon(verify, plugin)
     except ExceptionGroup as errors:
-        # Of what the system refuses to one, it refuses the same to the others.
+        # If one process cannot be started, neither can the others.
         raise errors.exceptions[0] from None
     return {plugin: reports[plugin] for plugin in plugins}
 
 
-async def _verify(kind: str, entry: PluginEntry, deadline: timedelta) -> Report:
+async def _verify(kind: str, entry: PluginEntry, deadline: timedelta) -> PluginReport:
     with tempfile.TemporaryDirectory(prefix="fleeting-") as folder:
         path = Path(folder, "report")
-        # The path is that of this process, less the working directory, which -m would add.
-        command = [sys.executable, "-P", "-m", "fleeting._verify", kind, entry.name, str(path)]
-        outcome = await _run(command, deadline)
+        # -P: like this process, without the working directory that -m would add to the path.
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "fleeting._plugin_report",
+            kind,
+            entry.name,
+            str(path),
+        ]
+        ended = await _run(command, deadline)
         report = _read_report(path)
     if report is not None and report.problem:
-        return Report(problem=_printable(report.problem))
-    reason = _reason(outcome, report, deadline)
+        return PluginReport(problem=_printable(report.problem))
+    reason = _reason(ended, report, deadline)
     if report is None or reason:
         problem = str(PluginBroken(entry.name, entry.distribution, reason))
-        return Report(problem=_printable(problem))
+        return PluginReport(problem=_printable(problem))
     return report
 
 
-class _Outcome(msgspec.Struct, frozen=True):
-    """How a process ended.
+class _ImportProcess(msgspec.Struct, frozen=True):
+    """How the process that imported a plugin ended.
 
     Attributes:
-        code: None if it had to be ended; negative if a signal ended it.
-        printed: the end of its standard output.
-        complained: the end of its standard error.
+        code: its exit code; None if it had to be killed; negative if a signal ended it.
+        stdout: the end of its standard output.
+        stderr: the end of its standard error.
     """
 
     code: int | None
-    printed: bytes
-    complained: bytes
+    stdout: bytes
+    stderr: bytes
 
 
-def _reason(outcome: _Outcome, report: Report | None, deadline: timedelta) -> str:
-    """Return what is wrong with a plugin, judging by the end of the process that imported it."""
-    last = outcome.complained.decode(errors="replace").strip().rpartition("\n")[2].rstrip(".")
-    if outcome.code is None and report is None:
-        return f"its import was not over after {deadline.total_seconds():g} s"
-    if outcome.code is None:
-        return "a process that has imported it does not end, perhaps for a thread that it starts"
-    if outcome.code < 0:
-        return f"its import crashed by {_signal_name(-outcome.code)}"
-    if outcome.code or report is None:
+def _reason(ended: _ImportProcess, report: PluginReport | None, deadline: timedelta) -> str:
+    """Return why a plugin cannot be used, by how its process ended; empty if it can."""
+    last = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2].rstrip(".")
+    if ended.code is None and report is None:
+        return f"its import took longer than {deadline.total_seconds():g} s"
+    if ended.code is None:
+        return "the process that imported it does not exit, perhaps because it starts a thread"
+    if ended.code < 0:
+        return f"its import crashed with {_signal_name(-ended.code)}"
+    if ended.code or report is None:
         because = f": {last}" if last else ""
-        return f"its import ended the process with exit code {outcome.code}{because}"
-    if outcome.printed:
-        return "its import writes to standard output, which would spoil what commands print"
+        return f"its import ended the process with exit code {ended.code}{because}"
+    if ended.stdout:
+        return "its import writes to standard output, which would corrupt the output of commands"
     return ""
 
 
@@ -132,37 +140,37 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _read_report(path: Path) -> Report | None:
+def _read_report(path: Path) -> PluginReport | None:
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(REPORT_LIMIT), type=Report)
+            return msgspec.json.decode(file.read(REPORT_LIMIT), type=PluginReport)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
 def _printable(text: str) -> str:
-    """Return a sentence that came from a stranger as it can be shown on a terminal."""
+    """Return a plugin's text without control characters and cut to a sentence's length."""
     line = "".join(character if character.isprintable() else " " for character in text)
     line = " ".join(line.split())
     return line if len(line) <= SENTENCE_LIMIT else f"{line[:SENTENCE_LIMIT]}..."
 
 
-async def _run(command: Sequence[str], deadline: timedelta) -> _Outcome:
-    printed, complained = bytearray(), bytearray()
+async def _run(command: Sequence[str], deadline: timedelta) -> _ImportProcess:
+    stdout, stderr = bytearray(), bytearray()
     async with await anyio.open_process(
         command, stdin=subprocess.DEVNULL, start_new_session=True
     ) as process:
         try:
             with anyio.move_on_after(deadline.total_seconds()):
                 async with anyio.create_task_group() as readers:
-                    readers.start_soon(_keep_tail, process.stdout, printed)
-                    readers.start_soon(_keep_tail, process.stderr, complained)
+                    readers.start_soon(_keep_tail, process.stdout, stdout)
+                    readers.start_soon(_keep_tail, process.stderr, stderr)
                     await process.wait()
-                    _end_group(process.pid)
+                    _kill_group(process.pid)
             code = process.returncode
         finally:
-            _end_group(process.pid)
-    return _Outcome(code, bytes(printed), bytes(complained))
+            _kill_group(process.pid)
+    return _ImportProcess(code, bytes(stdout), bytes(stderr))
 
 
 async def _keep_tail(stream: ByteReceiveStream | None, tail: bytearray) -> None:
@@ -173,8 +181,8 @@ async def _keep_tail(stream: ByteReceiveStream | None, tail: bytearray) -> None:
         del tail[:-TAIL_BYTES]
 
 
-def _end_group(leader: int) -> None:
-    """End a process and what it has started."""
-    # Nothing of it may be left, which macOS says in a way of its own.
+def _kill_group(leader: int) -> None:
+    """Kill a process and those that it has started."""
+    # The group may be empty by now; macOS reports that as a PermissionError.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)

@@ -1,8 +1,8 @@
 """The `fleeting` command.
 
-A command's module is imported when the command is run: asking for the version
-or for the installed plugins must not pay for SSH. To add a command, write a
-module in this package and name it in `COMMANDS`.
+Each command is a module that is imported when the command runs, so that `--version` and
+`list` do not import an SSH library. To add a command, write a module in this package and name
+it in `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ("main",)
 
-# The name of each command, and its one line of help, which costs no import.
+# Each command and its line of help, which is shown without importing the command.
 COMMANDS: Mapping[str, str] = {
-    "check": "Find what would hurt a group, before the first job.",
-    "group": "Work with one group of instances by hand.",
-    "info": "Show what a plugin is, and the keys of its configuration.",
+    "check": "Check a group for problems before the first job.",
+    "group": "Inspect and change one group of instances.",
+    "info": "Describe a plugin and the keys of its configuration.",
     "install": "Install plugins, or all that a config file needs.",
-    "list": "Show the installed plugins.",
+    "list": "List the installed plugins.",
     "login": "Store the credentials of a package index in the keyring.",
     "logout": "Remove the credentials of a package index from the keyring.",
-    "new": "Make the project of a new plugin.",
+    "new": "Create the project of a new plugin.",
     "uninstall": "Remove a plugin.",
 }
 
@@ -38,7 +38,7 @@ COMMANDS: Mapping[str, str] = {
 class _LazyGroup(click.Group):
     """A group whose commands are modules of this package, each with a `command`."""
 
-    # Its overrides are not marked: importing typing_extensions takes half as long as click.
+    # No `@override`: importing typing_extensions takes half as long as importing click.
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         return sorted(COMMANDS)
@@ -58,7 +58,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="fleeting %(version)s")
 def _command_group() -> None:
-    """Work with groups of instances, whatever cloud they are in."""
+    """Manage plugins, and groups of instances on any cloud."""
 
 
 def main() -> None:

@@ -1,11 +1,9 @@
-"""A group that a person's command has open, and calls each of which has a deadline."""
+"""A group that a command has opened; each call of it has a deadline."""
 
 from __future__ import annotations
 
 import math
-import signal
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -15,157 +13,119 @@ import fleeting
 from fleeting._run import first_error
 from fleeting._text import plain
 from fleeting.abc import InstanceGroup
-from fleeting.cli._endings import Endings
-from fleeting.errors import FleetingError, ProviderError
-from fleeting.types import Accepted, ConnectInfo
+from fleeting.cli._plugin_calls import bounded, expect_type, plugin_bug, too_late
+from fleeting.errors import FleetingError
+from fleeting.types import Accepted, ConnectInfo, Listing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from fleeting.abc import Connection
-    from fleeting.cli._target import Target
+    from fleeting.cli._selection import GroupSelection
 
-__all__ = ("Hand", "bounded", "bug", "expect", "opened", "perform", "reach")
+__all__ = ("CALL_SECONDS", "OpenGroup", "connect_instance", "open_group")
 
 T = TypeVar("T")
 
 OPEN_SECONDS = 120.0
 CALL_SECONDS = 60.0
-# For a connector that knows no limit of its own.
+# For a connector that has no limit of its own.
 CONNECT_SECONDS = 60.0
-# A connector says better than we why it did not come about in time, so let it.
+# A connector reports its own timeout better than we can, so give it time to do so.
 GRACE_SECONDS = 10.0
-TRY_AGAIN = "see whether its cloud can be reached, and try again"
-# Who asks a second time for what is coming gets twice as much, and pays for it.
-LOOK_FIRST = "it may happen all the same, so look at `fleeting group status` before you try again"
+# Repeating a change that is still under way may create, and bill, duplicate instances.
+LOOK_FIRST = (
+    "the request may still be carried out, so check `fleeting group status` before repeating it"
+)
 
 
-class Hand:
+class OpenGroup:
     """An open group.
 
     Attributes:
-        target: how it was named.
-        group: itself.
+        selection: how it was selected.
+        instances: the group itself, as the plugin opened it.
     """
 
-    def __init__(self, target: Target, group: InstanceGroup) -> None:
-        self.target = target
-        self.group = group
+    def __init__(self, selection: GroupSelection, instances: InstanceGroup) -> None:
+        self.selection = selection
+        self.instances = instances
 
     @property
     def id(self) -> str:
         """Return the id of the group."""
-        return self.group.info.id
+        return self.instances.info.id
+
+    async def list_instances(self) -> Listing:
+        """Return the listing of the group; raises as `ask` does."""
+        return await self.ask("list its instances", Listing, self.instances.update)
 
     async def ask(
-        self, what: str, expected: type[T], call: Callable[..., Awaitable[T]], *words: Any
+        self, action: str, expected: type[T], method: Callable[..., Awaitable[T]], *args: Any
     ) -> T:
-        """Make a call of the group, for a limited time.
+        """Call a method of the group that only reads.
 
         Args:
-            what: it does, for messages, such as `list its instances`.
-            expected: what a plugin that keeps its contract returns.
-            call: it.
-            words: what it takes.
+            action: what it does, for messages, such as `list its instances`.
+            expected: the type that the contract promises.
+            method: the method.
+            args: its arguments.
 
         Raises:
-            ProviderError: it took too long, or failed in a way that no plugin may.
+            ProviderError: it took too long, or the plugin has a bug.
             FleetingError: it failed.
         """
+        return await bounded(
+            _checked(method, args, expected), CALL_SECONDS, f"group {self.id} did not {action}"
+        )
 
-        async def answer() -> T:
-            given = await call(*words)
-            expect(given, expected)
-            return given
+    async def change(
+        self, action: str, method: Callable[..., Awaitable[Accepted]], *args: Any
+    ) -> Accepted:
+        """Call a method of the group that changes it.
 
-        failure = f"group {self.id} did not {what}"
-        if expected is not Accepted:
-            return await bounded(answer(), CALL_SECONDS, failure)
+        If the call is cancelled, a line on standard error says that the change may still
+        happen.
+
+        Args:
+            action: what it does, for messages, such as `confirm the removal`.
+            method: the method.
+            args: its arguments.
+
+        Raises:
+            ProviderError: it took too long, or the plugin has a bug.
+            FleetingError: it failed.
+        """
+        failure = f"group {self.id} did not {action}"
+        call = _checked(method, args, Accepted)
         try:
-            return await bounded(answer(), CALL_SECONDS, failure, LOOK_FIRST)
+            return await bounded(call, CALL_SECONDS, failure, LOOK_FIRST)
         except anyio.get_cancelled_exc_class():
-            with suppress(OSError):  # Perhaps nobody can be told any more.
-                click.echo(f"{plain(failure)} before the end; {LOOK_FIRST}", err=True)
+            with suppress(OSError):  # Standard error may be closed by now.
+                click.echo(f"interrupted: {plain(failure)}; {LOOK_FIRST}", err=True)
             raise
-
-
-def perform(function: Callable[..., Awaitable[int]], *args: Any, **options: Any) -> int:
-    """Run a command's coroutine to its end, and return the exit code.
-
-    Raises:
-        FleetingError: the first of those that were raised.
-        KeyboardInterrupt: somebody interrupted; everything has been cleaned up.
-    """
-    endings = Endings()
-    try:
-        code = anyio.run(_performed, partial(function, *args, **options), endings)
-    except BaseExceptionGroup as errors:
-        raise first_error(errors) from errors
-    if endings.first is signal.SIGINT:
-        raise KeyboardInterrupt
-    return code
-
-
-async def _performed(function: Callable[[], Awaitable[int]], endings: Endings) -> int:
-    code = 0
-    with anyio.CancelScope() as scope, endings.cancelling(scope):
-        code = await function()
-    return code if endings.first is None else 128 + endings.first
-
-
-async def bounded(call: Awaitable[T], seconds: float, failure: str, advice: str = TRY_AGAIN) -> T:
-    """Await what a plugin does for a limited time, and make each of its failures one of ours.
-
-    Args:
-        call: what to await.
-        seconds: how long it may take.
-        failure: what did not happen, for messages.
-        advice: what to do if it took too long.
-
-    Raises:
-        ProviderError: it took too long, or failed in a way that no plugin may.
-        FleetingError: it failed.
-    """
-    with anyio.move_on_after(seconds):
-        try:
-            return await call
-        except FleetingError:
-            raise
-        except Exception as error:
-            raise bug(error, failure) from error
-    raise _late(failure, seconds, advice)
-
-
-def expect(given: object, expected: type) -> None:
-    """Refuse what a plugin that keeps its contract never gives.
-
-    Raises:
-        TypeError: it gave that.
-    """
-    if not isinstance(given, expected):
-        raise TypeError(f"it gave {type(given).__name__} instead of {expected.__name__}")
 
 
 @asynccontextmanager
-async def opened(target: Target) -> AsyncGenerator[Hand]:
+async def open_group(selection: GroupSelection) -> AsyncGenerator[OpenGroup]:
     """Open a group while the block runs.
 
     Raises:
         FleetingError: on entering, it cannot be opened; on leaving, it cannot be closed.
     """
-    failure = f"the group of {target.label} did not open"
+    failure = f"the group of {selection.label} did not open"
     seconds = OPEN_SECONDS
     inside: BaseException | None = None
-    # One scope around all, because what a plugin opens may be scopes in turn.
+    # One scope around everything, because a plugin may open scopes of its own.
     with anyio.move_on_after(OPEN_SECONDS) as scope:
         try:
-            async with target.provider.open(target.config, target.settings) as group:
-                expect(group, InstanceGroup)
+            async with selection.provider.open(selection.config, selection.settings) as instances:
+                expect_type(instances, InstanceGroup)
                 scope.deadline = math.inf
-                hand = Hand(target, group)
-                failure = f"group {hand.id} did not close"
+                group = OpenGroup(selection, instances)
+                failure = f"group {group.id} did not close"
                 try:
-                    yield hand
+                    yield group
                 except BaseException as error:
                     inside = _first(error)
                     raise
@@ -175,28 +135,28 @@ async def opened(target: Target) -> AsyncGenerator[Hand]:
         except (Exception, BaseExceptionGroup) as error:
             first = _first(error)
             if isinstance(inside, Exception):
-                first = inside  # What was done matters more than what closing made of it.
+                first = inside  # The error of the block matters more than that of closing.
             elif isinstance(first, Exception) and not isinstance(first, FleetingError):
-                raise bug(first, failure) from error
+                raise plugin_bug(first, failure) from error
             if first is error:
                 raise
             raise first from error
     if isinstance(inside, Exception):
-        raise inside  # Whatever a plugin makes of it.
+        raise inside  # A plugin may have swallowed it.
     if scope.cancelled_caught:
-        raise _late(failure, seconds)
+        raise too_late(failure, seconds)
 
 
 @asynccontextmanager
-async def reach(hand: Hand, id: str) -> AsyncGenerator[Connection]:
+async def connect_instance(group: OpenGroup, id: str) -> AsyncGenerator[Connection]:
     """Connect to an instance while the block runs.
 
     Raises:
-        FleetingError: on entering, it cannot be reached, or nobody knows how.
+        FleetingError: on entering, the instance cannot be reached.
     """
-    what = f"say how to reach instance {id}"
-    info = await hand.ask(what, ConnectInfo, hand.group.connect_info, id)
-    info = info.with_settings(hand.target.settings.connector)
+    action = f"return the connection details of instance {id}"
+    info = await group.ask(action, ConnectInfo, group.instances.connect_info, id)
+    info = info.with_settings(group.selection.settings.connector)
     seconds = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
     failure = f"instance {id} could not be reached"
     async with await bounded(
@@ -205,17 +165,15 @@ async def reach(hand: Hand, id: str) -> AsyncGenerator[Connection]:
         yield connection
 
 
-def bug(error: Exception, failure: str) -> ProviderError:
-    """Return the error to raise instead of one that no plugin may raise."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ProviderError(f"{failure}: the plugin has a bug ({reason}); tell its author")
+async def _checked(
+    method: Callable[..., Awaitable[T]], args: tuple[Any, ...], expected: type[T]
+) -> T:
+    value = await method(*args)
+    expect_type(value, expected)
+    return value
 
 
 def _first(error: BaseException) -> BaseException:
     if isinstance(error, BaseExceptionGroup):
         return first_error(cast("BaseExceptionGroup[BaseException]", error))
     return error
-
-
-def _late(failure: str, seconds: float, advice: str = TRY_AGAIN) -> ProviderError:
-    return ProviderError(f"{failure} within {seconds:g} s; {advice}")

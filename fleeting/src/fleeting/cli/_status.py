@@ -1,4 +1,4 @@
-"""`fleeting group status`: what a group is, and how its instances are."""
+"""`fleeting group status`: a group and the states of its instances."""
 
 from __future__ import annotations
 
@@ -9,45 +9,38 @@ import click
 
 from fleeting._lock import lock_path, read_holder
 from fleeting._text import plain
-from fleeting.cli._open_group import opened
+from fleeting.cli._open_group import open_group
 from fleeting.cli._table import table
 from fleeting.errors import ConfigError
-from fleeting.types import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fleeting.cli._open_group import Hand
-    from fleeting.cli._target import Target
-    from fleeting.types import GroupInfo, Instance
+    from fleeting.cli._selection import GroupSelection
+    from fleeting.types import GroupInfo, Instance, Listing
 
-__all__ = ("instance_table", "list_instances", "show_status", "summary")
+__all__ = ("instance_table", "show_status", "summary")
 
 HEADING = ("ID", "STATE", "INCARNATION", "REASON")
 
 
-async def show_status(target: Target, *, as_json: bool) -> int:
-    """Print how a group is, and return the exit code.
+async def show_status(selection: GroupSelection, *, as_json: bool) -> int:
+    """Print the status of a group, and return the exit code.
 
     Args:
-        target: the group.
-        as_json: whether a program reads it.
+        selection: the group.
+        as_json: whether to print JSON instead of a table.
     """
-    async with opened(target) as hand:
-        listing = await list_instances(hand)
-        info = hand.group.info
-    driver = _driver(info.id)
+    async with open_group(selection) as group:
+        listing = await group.list_instances()
+        info = group.instances.info
+    plugin, driver = selection.provider.name, _driver(info.id)
     if as_json:
-        click.echo(json.dumps(_document(target, info, listing, driver), indent=2))
+        click.echo(json.dumps(_document(plugin, info, listing, driver), indent=2))
         return 0
-    for line in _told(target, info, listing, driver):
+    for line in _lines(plugin, info, listing, driver):
         click.echo(line)
     return 0
-
-
-async def list_instances(hand: Hand) -> Listing:
-    """Return the listing of a group."""
-    return await hand.ask("list its instances", Listing, hand.group.update)
 
 
 def instance_table(instances: Iterable[Instance]) -> list[str]:
@@ -60,7 +53,7 @@ def instance_table(instances: Iterable[Instance]) -> list[str]:
 
 
 def summary(listing: Listing) -> str:
-    """Say in a line how many instances there are, in which states."""
+    """Return a line with the number of instances in each state."""
     counts: dict[str, int] = {}
     for one in listing.instances:
         counts[one.state.value] = counts.get(one.state.value, 0) + 1
@@ -71,24 +64,24 @@ def summary(listing: Listing) -> str:
 
 
 def _driver(id: str) -> str | None:
-    """Say who drives a group, as far as that is known."""
+    """Return the process that drives a group; None if none is known."""
     try:
         holder = read_holder(lock_path(id))
     except ConfigError:
-        return None  # Without a place for locks there are none.
-    # Whoever was killed could not take his name away.
+        return None  # Without a directory for locks there are none.
+    # A killed process leaves its name in the file.
     return None if holder is None or holder.is_alive is False else str(holder)
 
 
-def _told(target: Target, info: GroupInfo, listing: Listing, driver: str | None) -> Iterator[str]:
+def _lines(plugin: str, info: GroupInfo, listing: Listing, driver: str | None) -> Iterator[str]:
     version = f" {info.version}" if info.version else ""
     capabilities = ", ".join(sorted(one.value for one in info.capabilities)) or "none"
     limit = info.max_size if info.max_size is not None else "unlimited"
     yield f"group:         {plain(info.id)}"
-    yield f"plugin:        {target.provider.name}{plain(version)}"
+    yield f"plugin:        {plugin}{plain(version)}"
     yield f"capabilities:  {capabilities}"
     yield f"maximum size:  {limit}"
-    yield f"driven by:     {plain(driver) if driver else 'nobody'}"
+    yield f"driven by:     {plain(driver) if driver else 'no process'}"
     yield f"size:          {summary(listing)}"
     for failure in listing.failures:
         yield f"failure:       {plain(str(failure))}"
@@ -97,12 +90,10 @@ def _told(target: Target, info: GroupInfo, listing: Listing, driver: str | None)
         yield from instance_table(listing.instances)
 
 
-def _document(
-    target: Target, info: GroupInfo, listing: Listing, driver: str | None
-) -> dict[str, Any]:
+def _document(plugin: str, info: GroupInfo, listing: Listing, driver: str | None) -> dict[str, Any]:
     return {
         "id": info.id,
-        "plugin": target.provider.name,
+        "plugin": plugin,
         "version": info.version,
         "capabilities": sorted(one.value for one in info.capabilities),
         "max_size": info.max_size,

@@ -1,4 +1,4 @@
-"""The standard streams of this process, in such a way that nobody who waits for them stops us."""
+"""Reads and writes the standard streams of this process without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ("STDERR", "STDIN", "STDOUT", "chunks", "read_line", "write_all")
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 READ_BYTES = 65536
-# How much a pipe surely takes when it says that it has room.
+# A pipe that reports room takes at least this much without blocking.
 PIPE_BYTES = min(getattr(select, "PIPE_BUF", 512), 4096)
 
 
 async def chunks(descriptor: int = STDIN) -> AsyncGenerator[bytes]:
-    """Yield what can be read, as it comes, to the end."""
+    """Yield data as it arrives, until the end of the stream."""
     while True:
         try:
             await _readable(descriptor)
@@ -30,14 +30,14 @@ async def chunks(descriptor: int = STDIN) -> AsyncGenerator[bytes]:
         except BlockingIOError:
             continue
         except OSError:
-            return  # A terminal that is gone, or a stream that was closed from the start.
+            return  # The terminal is gone, or the stream was closed from the start.
         if not data:
             return
         yield data
 
 
 async def read_line() -> str:
-    """Return what a person types until Enter."""
+    """Return a line from standard input."""
     line = b""
     async for data in chunks():
         line += data
@@ -47,10 +47,10 @@ async def read_line() -> str:
 
 
 async def write_all(descriptor: int, data: bytes) -> None:
-    """Write some bytes, as fast as they are taken.
+    """Write bytes as fast as the reader takes them.
 
     Raises:
-        OSError: they will not be taken: the reader has gone away, or the disk is full.
+        OSError: the reader has gone away, or the disk is full.
     """
     view = memoryview(data)
     piece = len(view) if _is_file(descriptor) else PIPE_BYTES
@@ -73,6 +73,6 @@ async def _writable(descriptor: int) -> None:
 
 
 def _is_file(descriptor: int) -> bool:
-    """Return whether nobody ever waits for this: a file, or a device such as /dev/null."""
+    """Return whether reads and writes never wait: a file, or a device such as /dev/null."""
     mode = os.fstat(descriptor).st_mode
     return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(descriptor))

@@ -1,4 +1,4 @@
-"""Tables of text, for people."""
+"""Aligned tables of text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ("table",)
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return lines in which what belongs together stands below each other."""
+    """Return the lines of a table whose columns are aligned."""
     lines = [heading, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

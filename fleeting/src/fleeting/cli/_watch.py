@@ -1,4 +1,4 @@
-"""`fleeting group watch`: a table that is drawn again and again, or a line for each change."""
+"""`fleeting group watch`: a table that is kept up to date, or a line for each change."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import anyio
 import click
 
 from fleeting._text import plain
-from fleeting.cli._endings import undone
-from fleeting.cli._open_group import bug, expect, opened
-from fleeting.cli._status import instance_table, list_instances, summary
+from fleeting.cli._open_group import open_group
+from fleeting.cli._plugin_calls import expect_type, plugin_bug
+from fleeting.cli._signals import undo_on_exit
+from fleeting.cli._status import instance_table, summary
 from fleeting.cli._streams import STDOUT
 from fleeting.errors import FleetingError, ProviderError
 from fleeting.types import Capability, Listing, Notice
@@ -25,18 +26,18 @@ from fleeting.types import Capability, Listing, Notice
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from fleeting.cli._open_group import Hand
-    from fleeting.cli._target import Target
+    from fleeting.cli._open_group import OpenGroup
+    from fleeting.cli._selection import GroupSelection
     from fleeting.types import Duration
 
 __all__ = ("changes", "fitted", "watch")
 
-# So many of the newest are shown below the table.
+# How many of the newest changes are shown below the table.
 NOTES = 8
-# A source of notices that failed is asked again after this time.
+# How long to wait before a source of notices that failed is opened again.
 NOTICE_PAUSE_SECONDS = 5.0
 
-_OTHER_SCREEN, _FIRST_SCREEN = "\x1b[?1049h\x1b[?25l", b"\x1b[?25h\x1b[?1049l"
+_ENTER_ALTERNATE, _LEAVE_ALTERNATE = "\x1b[?1049h\x1b[?25l", b"\x1b[?25h\x1b[?1049l"
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 
@@ -51,7 +52,7 @@ def changes(before: Listing, after: Listing) -> list[str]:
         if was is None:
             lines.append(f"{plain(id)}: new, {one.state.value}{reason}")
         elif was.incarnation and was.incarnation != one.incarnation:
-            lines.append(f"{plain(id)}: another machine, {one.state.value}{reason}")
+            lines.append(f"{plain(id)}: recreated, {one.state.value}{reason}")
         elif (was.state, was.reason) != (one.state, one.reason):
             lines.append(f"{plain(id)}: {was.state.value} -> {one.state.value}{reason}")
     lines += [f"{plain(id)}: gone" for id in sorted(old.keys() - new.keys())]
@@ -62,7 +63,7 @@ def changes(before: Listing, after: Listing) -> list[str]:
 
 
 def fitted(lines: Sequence[str], columns: int, rows: int) -> list[str]:
-    """Return what of the lines there is room for, and how many more there are."""
+    """Cut lines to the size of a screen; the last one counts those that do not fit."""
     if len(lines) > rows:
         left = len(lines) - max(rows - 1, 0)
         lines = [*lines[: max(rows - 1, 0)], f"... {left} more lines"]
@@ -70,9 +71,9 @@ def fitted(lines: Sequence[str], columns: int, rows: int) -> list[str]:
 
 
 def arranged(picture: Sequence[str], notes: Sequence[str], columns: int, rows: int) -> list[str]:
-    """Return the lines of a screen: the group, and below it the newest of the notes.
+    """Return the lines of a screen: the group, and below it the newest notes.
 
-    The notes get what the group leaves, and a third of the screen at least.
+    The notes get the rows that the group leaves, and at least a third of the screen.
     """
     room = max(rows // 3, rows - len(picture)) - 1
     newest = [*notes][-room:] if room > 0 else []
@@ -80,49 +81,49 @@ def arranged(picture: Sequence[str], notes: Sequence[str], columns: int, rows: i
     return [*fitted(picture, columns, rows - len(below)), *(line[:columns] for line in below)]
 
 
-async def watch(target: Target, interval: Duration) -> int:
+async def watch(selection: GroupSelection, interval: Duration) -> int:
     """Show how a group changes, until cancelled.
 
     Args:
-        target: the group.
-        interval: how often to look.
+        selection: the group.
+        interval: how often to list it.
 
     Raises:
         ProviderError: the group cannot be listed, and trying again will not help.
     """
-    async with opened(target) as hand:
-        watcher = _Watcher(hand, interval.total_seconds())
+    async with open_group(selection) as group:
+        watcher = _Watcher(group, interval.total_seconds())
         with _screen(watcher):
             async with anyio.create_task_group() as tasks:
-                if Capability.WATCH in hand.group.info.capabilities:
-                    tasks.start_soon(watcher.hear_notices)
-                await watcher.look()
+                if Capability.WATCH in group.instances.info.capabilities:
+                    tasks.start_soon(watcher.follow_notices)
+                await watcher.follow_listings()
     return 0
 
 
 class _Watcher:
-    """What is known of a group that is watched."""
+    """The latest state of a group, and the newest changes of it."""
 
-    def __init__(self, hand: Hand, interval_seconds: float) -> None:
-        # On a terminal that cannot move its cursor there are lines, too.
+    def __init__(self, group: OpenGroup, interval_seconds: float) -> None:
+        # A terminal that cannot move its cursor gets lines, like a pipe.
         self.draws = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self._hand = hand
+        self._group = group
         self._interval_seconds = interval_seconds
         self._listing = Listing()
         self._notes: deque[str] = deque(maxlen=NOTES)
 
-    async def look(self) -> None:
-        """Look at the group again and again."""
+    async def follow_listings(self) -> None:
+        """List the group at each interval."""
         problem = ""
         while True:
             try:
-                listing = await list_instances(self._hand)
+                listing = await self._group.list_instances()
             except ProviderError as error:
                 if not error.retryable:
                     raise
                 if problem != str(error):
                     problem = str(error)
-                    self._note(f"not listed: {plain(problem)}")
+                    self._note(f"listing failed: {plain(problem)}")
             else:
                 problem = ""
                 for line in changes(self._listing, listing):
@@ -131,8 +132,8 @@ class _Watcher:
             self._draw()
             await anyio.sleep(self._interval_seconds)
 
-    async def hear_notices(self) -> None:
-        """Note what the group announces by itself."""
+    async def follow_notices(self) -> None:
+        """Note the interruptions that the group announces."""
         problem = ""
         while True:
             try:
@@ -143,35 +144,35 @@ class _Watcher:
             except FleetingError as error:
                 if problem != str(error):
                     problem = str(error)
-                    self._note(f"no notices: {plain(problem)}")
+                    self._note(f"notices failed: {plain(problem)}")
                     self._draw()
             await anyio.sleep(NOTICE_PAUSE_SECONDS)
 
     async def _notices(self) -> AsyncGenerator[Notice]:
-        """Yield what the group announces; each of its failures is one of ours."""
+        """Yield the notices of the group; every failure is a `FleetingError`."""
         try:
-            # It is an iterator, and mostly a generator, which has to be closed.
-            notices = self._hand.group.watch()
+            # The contract says iterator; most are generators, which have to be closed.
+            notices = self._group.instances.watch()
             async with AsyncExitStack() as stack:
                 if isinstance(notices, AsyncGenerator):
                     generator = cast("AsyncGenerator[Notice]", notices)
                     await stack.enter_async_context(aclosing(generator))
                 async for notice in notices:
-                    expect(notice, Notice)
+                    expect_type(notice, Notice)
                     yield notice
         except FleetingError:
             raise
         except Exception as error:
-            raise bug(error, f"group {self._hand.id} announces nothing") from error
+            raise plugin_bug(error, f"group {self._group.id} stopped sending notices") from error
 
     def picture(self) -> list[str]:
-        """Return the lines of what is known."""
+        """Return the lines that describe the group."""
         table = ["", *instance_table(self._listing.instances)] if self._listing.instances else []
-        return [plain(self._hand.id), summary(self._listing), *table]
+        return [plain(self._group.id), summary(self._listing), *table]
 
     def _announce(self, notice: Notice) -> None:
-        at = f", at {notice.deadline:%H:%M:%SZ} at the latest" if notice.deadline else ""
-        self._note(f"{plain(notice.id)}: will be taken away: {plain(notice.reason)}{at}")
+        by = f", by {notice.deadline:%H:%M:%SZ}" if notice.deadline else ""
+        self._note(f"{plain(notice.id)}: will be interrupted: {plain(notice.reason)}{by}")
         self._draw()
 
     def _note(self, text: str) -> None:
@@ -184,25 +185,25 @@ class _Watcher:
         if not self.draws:
             return
         columns, rows = shutil.get_terminal_size()
-        # The last row stays empty: behind its end some terminals go on to another one.
+        # The last row stays empty: at its end some terminals scroll.
         lines = arranged(self.picture(), self._notes, columns, rows - 1)
         click.echo(_HOME_AND_CLEAR + "\n".join(lines), nl=False)
 
 
 @contextmanager
 def _screen(watcher: _Watcher) -> Generator[None]:
-    """Draw on a screen of our own, and leave the last picture behind on the first one."""
+    """Draw on the alternate screen, and print the last picture on the normal one."""
     if not watcher.draws:
         yield
         return
 
-    def give_back() -> None:
-        with suppress(OSError):  # It may be gone itself.
-            os.write(STDOUT, _FIRST_SCREEN)
+    def restore() -> None:
+        with suppress(OSError):  # The terminal may be gone.
+            os.write(STDOUT, _LEAVE_ALTERNATE)
 
-    click.echo(_OTHER_SCREEN, nl=False)
+    click.echo(_ENTER_ALTERNATE, nl=False)
     try:
-        with undone(give_back):
+        with undo_on_exit(restore):
             yield
     finally:
         click.echo("\n".join(watcher.picture()))

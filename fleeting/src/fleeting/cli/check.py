@@ -1,4 +1,4 @@
-"""`fleeting check`: its options and help. What it does is imported when it is done."""
+"""`fleeting check`: its options and help; the work is in `_findings`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from typing import Any
 
 import click
 
-from fleeting.cli._target import connector_option, file_options, find_target, plugin_config_option
+from fleeting.cli._selection import (
+    connector_option,
+    file_options,
+    plugin_config_option,
+    select_group,
+)
 
 __all__ = ("command",)
 
@@ -22,23 +27,23 @@ __all__ = ("command",)
 @click.option(
     "--connect/--no-connect",
     default=True,
-    help="Also connect to one instance that runs.  [default: --connect]",
+    help="Connect to a running instance as well.  [default: --connect]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead.")
-def command(*, name: str | None, connect: bool, as_json: bool, **words: Any) -> int:
-    """Find what would hurt a group before the first job, and say how to mend it.
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
+def command(*, name: str | None, connect: bool, as_json: bool, **options: Any) -> int:
+    """Check a group for problems before the first job, and show how to fix them.
 
-    NAME is the plugin, such as aws or aws:1. Nothing is started or changed.
+    NAME is the plugin, such as aws or aws:1. No instance is started or changed.
 
     \b
     Examples:
       fleeting check aws --plugin-config name=builders
       fleeting check -c config.toml --runner builders --json
 
-    Exit code: 0 nothing stands in the way, 1 something does, 2 the input was wrong.
+    Exit code: 0 no errors found, 1 errors found, 2 invalid input.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
-    target = find_target({**words, "plugin": name}, name="the NAME of a plugin")
-    from fleeting.cli._check import check_group
-    from fleeting.cli._open_group import perform
+    selection = select_group({**options, "plugin": name}, plugin_syntax="the NAME of a plugin")
+    from fleeting.cli._findings import check_group
+    from fleeting.cli._signals import run_cancellable
 
-    return perform(check_group, target, connects=connect, as_json=as_json)
+    return run_cancellable(check_group, selection, connects=connect, as_json=as_json)

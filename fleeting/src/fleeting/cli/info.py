@@ -1,4 +1,4 @@
-"""`fleeting info`: what one plugin is, and what can be configured of it."""
+"""`fleeting info`: one plugin, and the keys of its configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fleeting._keys import Key
-    from fleeting._verification import Plugin, Report
+    from fleeting._verification import Plugin, PluginReport
 
 __all__ = ("command",)
 
@@ -24,22 +24,22 @@ LABEL_WIDTH = 12
 LONGEST_LINE = 100
 
 
-class _Facts(NamedTuple):
-    """All that is known about a plugin.
+class _PluginInfo(NamedTuple):
+    """A plugin, described by its metadata and by importing it.
 
     Attributes:
         kind: `provider` or `connector`.
         entry: its metadata.
-        summary: what its distribution says about itself.
-        homepage: where there is more about it; empty if that is not said.
-        report: what its import has shown.
+        summary: of its distribution; may be empty.
+        homepage: of its distribution; may be empty.
+        report: the result of importing it.
     """
 
     kind: str
     entry: PluginEntry
     summary: str
     homepage: str
-    report: Report
+    report: PluginReport
 
 
 @click.command("info")
@@ -47,9 +47,9 @@ class _Facts(NamedTuple):
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of its configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
 def command(*, name: str, schema: bool, as_json: bool) -> None:
-    """Show what the plugin NAME is, what it can do, and each key of its configuration.
+    """Describe the plugin NAME: its version, its capabilities and the keys of its configuration.
 
-    NAME may have a version, as in aws:1. The plugin is imported, in a process of its own.
+    NAME may have a version, as in aws:1. The plugin is imported in a separate process.
 
     \b
     Examples:
@@ -57,33 +57,33 @@ def command(*, name: str, schema: bool, as_json: bool) -> None:
       fleeting info aws --schema > aws.schema.json
       fleeting info aws --json | jq -r '.keys[] | select(.required).name'
 
-    Exit code: 0, or 2 if the plugin is not installed or is broken.
+    Exit code: 0, or 2 if the plugin is missing or broken.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
     if schema and as_json:
-        raise click.UsageError("--schema is JSON already; leave --json out")
+        raise click.UsageError("--schema already prints JSON; drop --json")
     kind, entry = _find(name)
-    facts = _ask(kind, entry)
+    info = _describe(kind, entry)
     if schema:
         if kind == "connector":
             raise click.UsageError(
-                f"{entry.name} is a connector, which has no keys of its own; see [connector_config]"
+                f"{entry.name} is a connector and has no keys of its own; see [connector_config]"
             )
-        click.echo(json.dumps(facts.report.schema, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(info.report.schema, indent=2, ensure_ascii=False))
     elif as_json:
-        click.echo(json.dumps(_plain(facts), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_document(info), indent=2, ensure_ascii=False))
     else:
         width = min(shutil.get_terminal_size().columns, LONGEST_LINE)
-        click.echo("\n".join(_lines(facts, width)))
+        click.echo("\n".join(_lines(info, width)))
 
 
 def _find(text: str) -> Plugin:
-    """Return the installed plugin that is meant; a provider rather than a connector.
+    """Return the installed plugin of this name; a provider rather than a connector.
 
     Raises:
-        ConfigError: this names no plugin.
+        ConfigError: the name is not valid.
         PluginNotFound: it is not installed.
         PluginMismatch: it is installed in another version.
-        PluginConflict: two distributions have it.
+        PluginConflict: two distributions provide it.
     """
     from fleeting._decoding import nearest
     from fleeting._references import parse_reference
@@ -98,9 +98,8 @@ def _find(text: str) -> Plugin:
         known = [entry.name for entry in registry.providers()]
         meant = nearest(reference.name, known)
         hint = f"did you mean {meant!r}? Otherwise " if meant else ""
-        raise PluginNotFound(
-            "plugin", reference.name, known, f"{hint}try `fleeting install {text}`"
-        )
+        advice = f"{hint}run `fleeting install {text}`"
+        raise PluginNotFound("plugin", reference.name, known, advice)
     if len(claims) > 1:
         distributions = [f"{one.distribution} {one.version}" for one in claims]
         raise PluginConflict("plugin", reference.name, distributions)
@@ -110,8 +109,8 @@ def _find(text: str) -> Plugin:
     return kind, entry
 
 
-def _ask(kind: str, entry: PluginEntry) -> _Facts:
-    """Import a plugin elsewhere, and return what that and its metadata tell.
+def _describe(kind: str, entry: PluginEntry) -> _PluginInfo:
+    """Import a plugin in another process, and return its description.
 
     Raises:
         PluginError: it cannot be used.
@@ -128,52 +127,52 @@ def _ask(kind: str, entry: PluginEntry) -> _Facts:
         raise PluginError(report.problem)
     metadata = importlib.metadata.metadata(entry.distribution)
     urls = dict(url.split(", ", 1) for url in metadata.get_all("Project-URL") or [] if ", " in url)
-    # The names of these are free; this is the usual one.
+    # Projects choose the names of their URLs; this is the usual one.
     pages = {name.lower(): url for name, url in urls.items()}
     homepage = (metadata.get_all("Home-page") or [pages.get("homepage", "")])[0]
     summary = (metadata.get_all("Summary") or [""])[0]
-    return _Facts(kind, entry, summary, homepage or next(iter(pages.values()), ""), report)
+    return _PluginInfo(kind, entry, summary, homepage or next(iter(pages.values()), ""), report)
 
 
-def _plain(facts: _Facts) -> dict[str, Any]:
-    """Return the facts as scripts read them."""
+def _document(info: _PluginInfo) -> dict[str, Any]:
+    """Return the description as data for JSON."""
     import msgspec
 
     return {
-        "name": facts.entry.name,
-        "kind": facts.kind,
-        "version": facts.entry.version,
-        "distribution": facts.entry.distribution,
-        "summary": facts.summary,
-        "homepage": facts.homepage,
-        "capabilities": facts.report.capabilities,
-        "keys": msgspec.to_builtins(facts.report.keys),
-        "example": facts.report.example,
+        "name": info.entry.name,
+        "kind": info.kind,
+        "version": info.entry.version,
+        "distribution": info.entry.distribution,
+        "summary": info.summary,
+        "homepage": info.homepage,
+        "capabilities": info.report.capabilities,
+        "keys": msgspec.to_builtins(info.report.keys),
+        "example": info.report.example,
     }
 
 
-def _lines(facts: _Facts, width: int) -> list[str]:
-    """Return the facts as people read them."""
+def _lines(info: _PluginInfo, width: int) -> list[str]:
+    """Return the description as lines of text."""
     labelled = {
-        "name": facts.entry.name,
-        "kind": facts.kind,
-        "version": facts.entry.version,
-        "distribution": facts.entry.distribution,
-        "summary": facts.summary,
-        "homepage": facts.homepage,
+        "name": info.entry.name,
+        "kind": info.kind,
+        "version": info.entry.version,
+        "distribution": info.entry.distribution,
+        "summary": info.summary,
+        "homepage": info.homepage,
     }
-    if facts.kind == "provider":
-        labelled["capabilities"] = ", ".join(facts.report.capabilities) or "none"
+    if info.kind == "provider":
+        labelled["capabilities"] = ", ".join(info.report.capabilities) or "none"
     lines = [f"{label:<{LABEL_WIDTH}}  {text}" for label, text in labelled.items() if text]
-    if facts.kind == "connector":
-        return [*lines, "", "It is configured in [runners.autoscaler.connector_config]."]
+    if info.kind == "connector":
+        return [*lines, "", "Configured in [runners.autoscaler.connector_config]."]
     lines += [
         "",
-        "Keys of [runners.autoscaler.plugin_config]:" if facts.report.keys else "No keys.",
+        "Keys of [runners.autoscaler.plugin_config]:" if info.report.keys else "No keys.",
     ]
-    for key in facts.report.keys:
+    for key in info.report.keys:
         lines += ["", *_key_lines(key, width)]
-    return [*lines, "", "Example:", "", *_example(facts.entry.name, facts.report.example)]
+    return [*lines, "", "Example:", "", *_example(info.entry.name, info.report.example)]
 
 
 def _key_lines(key: Key, width: int) -> Sequence[str]:
@@ -187,14 +186,14 @@ def _key_lines(key: Key, width: int) -> Sequence[str]:
 
 
 def _example(name: str, table: dict[str, Any]) -> list[str]:
-    """Return the smallest part of a `config.toml` that the plugin can be used with."""
+    """Return the lines of a `config.toml` with only the required keys."""
     lines = ["[runners.autoscaler]", f"plugin = {_toml(name)}"]
     lines += ["", "[runners.autoscaler.plugin_config]"] if table else []
     return [*lines, *(f"{_toml_key(key)} = {_toml(value)}" for key, value in table.items())]
 
 
 def _toml(value: object) -> str:
-    """Return a value as TOML has it, in one line."""
+    """Return a value as TOML, on one line."""
     match value:
         case dict():
             table = cast("dict[str, object]", value)

@@ -1,6 +1,6 @@
-"""`fleeting list`: which plugins are installed, and whether they can be used.
+"""`fleeting list`: the installed plugins, and whether they work.
 
-Without `--verify` it reads metadata only, and imports nothing that is slow to import.
+Without `--verify` it only reads metadata, and imports nothing that is slow to import.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fleeting._references import PluginReference
-    from fleeting._verification import Plugin, Report
+    from fleeting._verification import Plugin, PluginReport
 
-__all__ = ("Needed", "Row", "assess", "command")
+__all__ = ("Needed", "PluginRow", "assess", "command")
 
 INSTALLED = "installed"
 USABLE = "ok"
 
 
 class Needed(NamedTuple):
-    """A plugin that a file refers to.
+    """A plugin that a config file needs.
 
     Attributes:
-        reference: how it does so.
-        file: its name.
+        reference: the plugin, as the file names it.
+        file: the path of the file.
     """
 
     reference: PluginReference
     file: str
 
 
-class Row(NamedTuple):
-    """A plugin that is installed, or should be.
+class PluginRow(NamedTuple):
+    """A row of the list: a plugin that is installed or needed.
 
     Attributes:
         kind: `provider` or `connector`.
-        entry: its metadata; without a distribution if it is missing.
-        status: a word for it.
-        problem: why it cannot be used, in one sentence; empty if nothing is known to be wrong.
-        report: what its import has shown; None if it was not imported.
+        entry: its metadata; without a distribution if it is not installed.
+        status: `installed`, `ok`, `missing`, `wrong version`, `conflict` or `broken`.
+        problem: why it cannot be used, in one sentence; empty if no problem is known.
+        report: the result of importing it; None if it was not imported.
     """
 
     kind: str
     entry: PluginEntry
     status: str
     problem: str = ""
-    report: Report | None = None
+    report: PluginReport | None = None
 
     @property
-    def plain(self) -> dict[str, Any]:
-        """Return it as scripts read it."""
+    def document(self) -> dict[str, Any]:
+        """Return the row as data for JSON."""
         shown: dict[str, Any] = {"name": self.entry.name, "kind": self.kind}
         shown |= {"version": self.entry.version, "distribution": self.entry.distribution}
         shown |= {"status": self.status, "problem": self.problem or None}
@@ -71,17 +71,17 @@ class Row(NamedTuple):
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
-@click.option("--verify", is_flag=True, help="Import each plugin, in a process of its own.")
+@click.option("--verify", is_flag=True, help="Import each plugin in a separate process.")
 @click.option(
     "-c",
     "--config",
     metavar="FILE",
-    help="A config.toml: show what of its plugins is missing, too.",
+    help="List the plugins that this config.toml needs and that are missing, too.",
 )
 def command(*, as_json: bool, verify: bool, config: str | None) -> int:
-    """Show the installed plugins: name, kind, version, and the distribution that carries each.
+    """List the installed plugins with their versions and distributions.
 
-    No plugin is imported unless --verify says so; one that is shown can still be broken.
+    Without --verify no plugin is imported, so a listed plugin may still be broken.
 
     \b
     Examples:
@@ -90,7 +90,7 @@ def command(*, as_json: bool, verify: bool, config: str | None) -> int:
       fleeting list --config /etc/gitlab-runner/config.toml
       fleeting list --json | jq -r '.[].name'
 
-    Exit code: 0, or 1 if a plugin is missing, broken, or claimed by two distributions.
+    Exit code: 0, 1 if a plugin is missing, broken or in conflict, 2 if the file is not valid.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
     registry = Registry()
     installed: list[Plugin] = [("provider", entry) for entry in registry.providers()]
@@ -102,30 +102,32 @@ def command(*, as_json: bool, verify: bool, config: str | None) -> int:
     if as_json:
         import json
 
-        click.echo(json.dumps([row.plain for row in rows], indent=2))
+        click.echo(json.dumps([row.document for row in rows], indent=2))
     else:
         _show(rows, with_status=config is not None)
     return 1 if any(row.problem for row in rows) else 0
 
 
-def assess(installed: Sequence[Plugin], needed: Iterable[Needed]) -> list[Row]:
-    """Return what can be said about plugins without importing one.
+def assess(installed: Sequence[Plugin], needed: Iterable[Needed]) -> list[PluginRow]:
+    """Return the status of plugins without importing one.
 
     Args:
         installed: the kind and the metadata of each.
-        needed: what a file refers to; one that is not installed gets a row of its own.
+        needed: those that a file needs; each that is not installed gets a row of its own.
     """
     problems: dict[Plugin, tuple[str, str]] = {}
-    missing: list[Row] = []
+    missing: list[PluginRow] = []
     for reference, file in needed:
         own = [one for one in installed if one[0] == "provider" and one[1].name == reference.name]
         if not own:
             text = f"{file} needs plugin {reference}, which is not installed"
             text += f"; run `fleeting install {reference}`"
-            missing.append(Row("provider", PluginEntry(reference.name, "", ""), "missing", text))
+            missing.append(
+                PluginRow("provider", PluginEntry(reference.name, "", ""), "missing", text)
+            )
         for kind, entry in own:
             if not reference.accepts(entry.version):
-                text = f"{file} needs plugin {reference}, and {entry.distribution} {entry.version} "
+                text = f"{file} needs plugin {reference}, but {entry.distribution} {entry.version} "
                 text += f"is installed; run `fleeting install {reference}`"
                 problems[kind, entry] = "wrong version", text
     claims: dict[tuple[str, str], list[PluginEntry]] = {}
@@ -136,7 +138,8 @@ def assess(installed: Sequence[Plugin], needed: Iterable[Needed]) -> list[Row]:
             text = str(_conflict(kind, entries))
             problems |= {(kind, entry): ("conflict", text) for entry in entries}
     rows = [
-        Row(kind, entry, *problems.get((kind, entry), (INSTALLED, ""))) for kind, entry in installed
+        PluginRow(kind, entry, *problems.get((kind, entry), (INSTALLED, "")))
+        for kind, entry in installed
     ]
     return sorted(rows + missing, key=lambda row: (row.kind != "provider", row.entry))
 
@@ -148,10 +151,10 @@ def _conflict(kind: str, claims: Iterable[PluginEntry]) -> PluginConflict:
 
 
 def _read_needed(config: str) -> list[Needed]:
-    """Return what the groups of a file refer to, each once.
+    """Return the plugins that the groups of a file need, each once.
 
     Raises:
-        ConfigError: the file cannot be used.
+        ConfigError: the file is not valid.
     """
     from pathlib import Path
 
@@ -161,36 +164,36 @@ def _read_needed(config: str) -> list[Needed]:
     return [Needed(reference, config) for reference in references]
 
 
-def _verified(rows: Sequence[Row]) -> list[Row]:
-    """Import what may be usable, and add what that has shown."""
+def _verified(rows: Sequence[PluginRow]) -> list[PluginRow]:
+    """Import each installed plugin, and add the results to the rows."""
     import anyio
 
     from fleeting._verification import verify_plugins
 
     plugins = [(row.kind, row.entry) for row in rows if row.status == INSTALLED]
-    is_watched = sys.stderr.isatty()
+    is_terminal = sys.stderr.isatty()
 
     def show_progress(done: int) -> None:
-        if is_watched:
-            # The line is for those who wait, and goes with the last of them.
+        if is_terminal:
+            # The progress line is removed after the last plugin.
             end = "\r\033[K" if done == len(plugins) else ""
             click.echo(f"\rverified {done} of {len(plugins)} plugins{end}", nl=False, err=True)
 
-    async def verify() -> Mapping[Plugin, Report]:
+    async def verify() -> Mapping[Plugin, PluginReport]:
         return await verify_plugins(plugins, on_verified=show_progress)
 
     reports = anyio.run(verify)
     return [_with_report(row, reports.get((row.kind, row.entry))) for row in rows]
 
 
-def _with_report(row: Row, report: Report | None) -> Row:
+def _with_report(row: PluginRow, report: PluginReport | None) -> PluginRow:
     if report is None:
         return row
     status = "broken" if report.problem else USABLE
     return row._replace(status=status, problem=report.problem, report=report)
 
 
-def _show(rows: Sequence[Row], *, with_status: bool) -> None:
+def _show(rows: Sequence[PluginRow], *, with_status: bool) -> None:
     with_status = with_status or any(row.status != INSTALLED for row in rows)
     with_report = any(row.report is not None for row in rows)
     heading = ["NAME", "KIND", "VERSION", "DISTRIBUTION"]
@@ -206,10 +209,10 @@ def _show(rows: Sequence[Row], *, with_status: bool) -> None:
         click.echo(f"error: {problem}", err=True)
 
 
-def _findings(report: Report | None) -> list[str]:
+def _findings(report: PluginReport | None) -> list[str]:
     if report is None or report.problem:
         return ["-", "-", "-"]
-    # The keys in a table are left to `fleeting info`.
+    # Keys inside tables are left to `fleeting info`.
     keys = [key.name for key in report.keys if "." not in key.name]
     capabilities = ", ".join(report.capabilities) or "-"
     return [f"{report.import_seconds:.2f} s", capabilities, ", ".join(keys) or "-"]

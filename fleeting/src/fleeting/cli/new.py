@@ -1,4 +1,4 @@
-"""`fleeting new`: the project of a new plugin, ready to be edited."""
+"""`fleeting new`: creates the project of a new plugin."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ("command",)
     "-d",
     "--directory",
     type=click.Path(path_type=Path),
-    help="The folder to make, which must not exist.  [default: NAME]",
+    help="The directory to create; it must not exist.  [default: NAME]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
 def command(*, name: str, directory: Path | None, as_json: bool) -> None:
-    """Make the project of a new plugin NAME: a module, tests, and all that goes with it.
+    """Create the project of a new plugin NAME: a module, its tests and its packaging.
 
-    It works as it is, with instances that exist in memory only; its tests say what a change
-    breaks. Nothing that exists is overwritten, and all is made or nothing.
+    The generated plugin works: its instances exist in memory only, and its tests check the
+    whole contract. Existing files are never overwritten.
 
     \b
     Examples:
       fleeting new my-cloud
       fleeting new my-cloud --directory ~/src/fleeting-plugin-my-cloud
 
-    Exit code: 0, 2 if it cannot be called or made so, 3 if the system refused.
+    Exit code: 0, 2 if the name or directory cannot be used, 3 if writing failed.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
     from fleeting._scaffold import create_project, names_of
 
@@ -43,14 +43,14 @@ def command(*, name: str, directory: Path | None, as_json: bool) -> None:
         return
     module = next(file for file in files if file.endswith("/__init__.py"))
     click.echo(
-        f"made the plugin {names.name!r} ({names.distribution}) in {folder}\n"
+        f"created plugin {names.name!r} ({names.distribution}) in {folder}\n"
         f"\n"
-        f"Its tests pass as it is:\n"
+        f"Its tests pass as generated:\n"
         f"  cd {shlex.quote(str(folder))}\n"
         f"  python3 -m venv .venv && . .venv/bin/activate\n"
         f'  pip install -e ".[dev]"\n'
         f"  pytest\n"
         f"  fleeting list --verify\n"
         f"\n"
-        f"Now edit {module}."
+        f"Then edit {module}."
     )

@@ -1,0 +1,215 @@
+"""The commands that change a group: `increase`, `decrease`, `suspend` and `resume`.
+
+Each holds the lock of the group while it runs. Otherwise a manager of the group would remove
+the instances that it did not ask for, and replace those that are gone.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import anyio
+import click
+
+from fleeting._lock import driving
+from fleeting._text import plain
+from fleeting.cli._open_group import open_group
+from fleeting.cli._progress import increase_progress
+from fleeting.cli._status import instance_table
+from fleeting.cli._streams import read_line
+from fleeting.errors import GroupHeld, NotSupported, ProviderError
+from fleeting.types import Accepted, Capability, Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from fleeting.cli._open_group import OpenGroup
+    from fleeting.cli._selection import GroupSelection
+    from fleeting.types import Duration, Instance
+
+__all__ = ("decrease", "increase", "suspend_or_resume")
+
+WAIT_INTERVAL_SECONDS = 1.0
+NO_REASON = "the group gave no reason"
+
+
+async def increase(
+    selection: GroupSelection, count: int, *, force: bool, wait: Duration | None
+) -> int:
+    """Ask for more instances, and return the exit code.
+
+    Args:
+        selection: the group.
+        count: how many.
+        force: whether to go on if another process drives the group.
+        wait: how long to wait until they run; None to return at once.
+    """
+    async with open_group(selection) as group:
+        with ExitStack() as lock:
+            _take(lock, group, "fleeting group increase", force=force)
+            listing = await group.list_instances() if wait is not None else Listing()
+            before = {one.id for one in listing.instances}
+            operation = f"command-{uuid.uuid4().hex}"
+            accepted = await group.change(
+                f"confirm the increase by {count}", group.instances.increase, count, operation
+            )
+            _report_increase(accepted, count)
+            complete = accepted.count == count
+            if wait is not None and accepted.count:
+                complete = await _wait(group, before, accepted, wait) and complete
+            return 0 if complete else 1
+
+
+async def decrease(selection: GroupSelection, ids: Sequence[str], *, force: bool, yes: bool) -> int:
+    """Remove instances, and return the exit code.
+
+    Args:
+        selection: the group.
+        ids: of the instances.
+        force: whether to go on if another process drives the group.
+        yes: whether to skip the confirmation.
+    """
+    ids = list(dict.fromkeys(ids))
+    async with open_group(selection) as group:
+        with ExitStack() as lock:
+            _take(lock, group, "fleeting group decrease", force=force)
+            found = await _find(group, ids)
+            for line in instance_table(found) if found else ():
+                click.echo(line)
+            # This includes ids that are not listed, because a listing may be out of date.
+            if not yes and not await _confirmed(_question(group.id, ids, found)):
+                click.echo("nothing was removed", err=True)
+                return 1
+            accepted = await group.change("confirm the removal", group.instances.decrease, ids)
+            return _report(accepted, ids)
+
+
+async def suspend_or_resume(
+    selection: GroupSelection, verb: str, ids: Sequence[str], *, force: bool
+) -> int:
+    """Suspend instances, or start them again, and return the exit code.
+
+    Args:
+        selection: the group.
+        verb: `suspend` or `resume`.
+        ids: of the instances.
+        force: whether to go on if another process drives the group.
+
+    Raises:
+        NotSupported: the group cannot do that.
+    """
+    ids = list(dict.fromkeys(ids))
+    async with open_group(selection) as group:
+        if Capability.SUSPEND not in group.instances.info.capabilities:
+            raise NotSupported(
+                f"group {group.id} cannot {verb} instances: its plugin does not support it"
+            )
+        with ExitStack() as lock:
+            _take(lock, group, f"fleeting group {verb}", force=force)
+            await _find(group, ids)
+            method = group.instances.suspend if verb == "suspend" else group.instances.resume
+            accepted = await group.change(f"confirm the {verb} request", method, ids)
+            return _report(accepted, ids)
+
+
+def _take(lock: ExitStack, group: OpenGroup, purpose: str, *, force: bool) -> None:
+    try:
+        lock.enter_context(driving(group.id, purpose))
+    except GroupHeld as held:
+        if not force:
+            advice = "stop that process first, or use --force (it may then undo the change)"
+            raise GroupHeld(held.id, held.holder, advice) from None
+        click.echo(
+            f"warning: group {plain(group.id)} is driven by {held.holder or 'another process'}",
+            err=True,
+        )
+
+
+async def _find(group: OpenGroup, ids: Sequence[str]) -> list[Instance]:
+    """Return those of the instances that are listed, and report the others."""
+    known = {one.id: one for one in (await group.list_instances()).instances}
+    for id in ids:
+        if id not in known:
+            click.echo(f"group {plain(group.id)} does not list instance {plain(id)}", err=True)
+    return [known[id] for id in ids if id in known]
+
+
+def _report_increase(accepted: Accepted, count: int) -> None:
+    ids = f": {' '.join(map(plain, accepted.ids))}" if accepted.ids else ""
+    click.echo(f"accepted: {accepted.count} of {count}{ids}")
+    if accepted.count < count:
+        reason = plain(str(accepted.error)) if accepted.error else NO_REASON
+        click.echo(f"not accepted: {count - accepted.count}: {reason}", err=True)
+
+
+def _report(accepted: Accepted, ids: Sequence[str]) -> int:
+    wanted = set(ids)
+    taken = wanted & set(accepted.ids)
+    click.echo(f"accepted: {len(taken)} of {len(wanted)}")
+    if taken == wanted:
+        return 0
+    reason = plain(str(accepted.error)) if accepted.error else NO_REASON
+    refused = " ".join(plain(id) for id in sorted(wanted - taken))
+    click.echo(f"not accepted: {refused}: {reason}", err=True)
+    return 1
+
+
+def _question(group: str, ids: Sequence[str], found: Sequence[Instance]) -> str:
+    unlisted = len(ids) - len(found)
+    which = f" ({unlisted} not listed)" if unlisted else ""
+    noun = "instance" if len(ids) == 1 else "instances"
+    return f"Remove {len(ids)} {noun}{which} from group {plain(group)}?"
+
+
+async def _confirmed(question: str) -> bool:
+    """Ask for confirmation; not with click, which would block the loop, and Ctrl-C with it."""
+    click.echo(f"{question} [y/N] ", nl=False, err=True)
+    return (await read_line()).strip().lower() in {"y", "yes"}
+
+
+async def _wait(
+    group: OpenGroup, before: Collection[str], accepted: Accepted, limit: Duration
+) -> bool:
+    """Wait until each accepted instance runs or has failed; return whether all of them run."""
+    progress = increase_progress(before, accepted, Listing(pending=accepted.count))
+    try:
+        with anyio.move_on_after(limit.total_seconds()):
+            while True:
+                if listing := await _listing_if_available(group):
+                    progress = increase_progress(before, accepted, listing, progress.failures)
+                if not progress.missing:
+                    break
+                _show(f"{len(progress.running)} of {accepted.count} instances running")
+                await anyio.sleep(WAIT_INTERVAL_SECONDS)
+    finally:
+        _show("")
+    for id in progress.running:
+        click.echo(f"running: {plain(id)}")
+    for one in progress.failed:
+        click.echo(f"failed: {plain(one.id)}: {plain(one.reason or one.state.value)}", err=True)
+    for failure in progress.failures:
+        click.echo(f"failed: {plain(failure)}", err=True)
+    if progress.missing:
+        click.echo(
+            f"not running after {limit}: {progress.missing}; see `fleeting group status`", err=True
+        )
+    return len(progress.running) >= accepted.count
+
+
+async def _listing_if_available(group: OpenGroup) -> Listing | None:
+    """Return the listing, or None if a later attempt may succeed."""
+    try:
+        return await group.list_instances()
+    except ProviderError as error:
+        if not error.retryable:
+            raise
+        return None
+
+
+def _show(text: str) -> None:
+    """Draw the line that shows the progress, if standard error is a terminal."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{text}", nl=False, err=True)

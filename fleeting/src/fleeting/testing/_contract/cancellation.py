@@ -1,0 +1,115 @@
+"""Tests of calls that are cancelled at each of their awaits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fleeting.testing._contract.base import CheckProvider, ContractBase, OpenGroup
+from fleeting.testing._contract.cancelling import cancelled_at
+from fleeting.testing._contract.expectations import expect, new_operation, present
+from fleeting.testing._contract.promises import Promise, shows
+from fleeting.testing._contract.resources import Resources
+from fleeting.types import Capability, State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ("CancellationTests",)
+
+
+class CancellationTests(ContractBase):
+    """Calls that are cancelled at each of their awaits."""
+
+    @shows(Promise.CANCELLATION, adds=1)
+    @pytest.mark.parametrize(
+        "method", ["update", "connect_info", "heartbeat", "decrease", "suspend", "resume"]
+    )
+    async def test_cancelled_call(self, open_group: OpenGroup, method: str) -> None:
+        """A call that is cancelled at any of its awaits leaves no resources behind."""
+        async with self.examined(open_group, adds=1) as examination:
+            group = examination.group
+            suspends = Capability.SUSPEND in group.info.capabilities
+            if method in {"suspend", "resume"} and not suspends:
+                pytest.skip(f"the group does not declare that it can {method} instances")
+            (id,) = await examination.grow(1)
+            calls: dict[str, Callable[[], Awaitable[object]]] = {
+                "update": group.update,
+                "connect_info": lambda: group.connect_info(id),
+                "heartbeat": lambda: group.heartbeat(id),
+                "decrease": lambda: group.decrease([id]),
+                "suspend": lambda: group.suspend([id]),
+                "resume": lambda: group.resume([id]),
+            }
+            if method == "resume":
+                await examination.call(group.suspend, [id])
+                await examination.becomes(id, State.SUSPENDED)
+            await examination.call(group.decrease, [self.unknown_id])
+            if method in {"update", "connect_info", "heartbeat"}:
+                await examination.call(calls[method])
+            resources = await Resources.settled()
+            for point in range(1, self.cancellation_points + 1):
+                reached = await cancelled_at(
+                    point, calls[method](), limit=self.call_timeout, name=method
+                )
+                await examination.listing()
+                if not reached:
+                    break
+            await resources.restored(self.call_timeout, f"a cancelled {method}")
+            await examination.decrease([id])
+            await examination.goes_away(id)
+
+    @shows(Promise.CANCELLATION, adds=2, each_await=True)
+    async def test_cancelled_increase(self, open_group: OpenGroup) -> None:
+        """An increase that is cancelled at any of its awaits adds one instance or none."""
+        async with self.examined(open_group, adds=1) as examination:
+            before = present(await examination.listing())
+            await examination.grow(1)
+            await examination.remove_new(before)
+            resources = await Resources.settled()
+            for point in range(1, self.cancellation_points + 1):
+                increase = examination.group.increase(1, new_operation())
+                reached = await cancelled_at(
+                    point, increase, limit=self.call_timeout, name="increase"
+                )
+                new = present(await examination.listing()) - before
+                expect(len(new) <= 1, f"a cancelled increase of 1 added {sorted(new)}")
+                await examination.remove_new(before)
+                if not reached:
+                    break
+            await resources.restored(self.call_timeout, "a cancelled increase")
+            await examination.grow(1)
+
+    @shows(Promise.CANCELLATION, adds=0)
+    async def test_cancelled_opening(self, open_group: OpenGroup) -> None:
+        """A group whose opening or closing was cancelled leaves nothing and opens again."""
+
+        async def open_and_close() -> None:
+            async with open_group():
+                pass
+
+        await open_and_close()  # Open what stays open for the whole process.
+        resources = await Resources.settled()
+        for point in range(1, self.cancellation_points + 1):
+            if not await cancelled_at(
+                point, open_and_close(), limit=self.call_timeout, name="opening"
+            ):
+                break
+        await resources.restored(self.call_timeout, "a cancelled opening")
+        async with open_group() as group:
+            await group.update()
+
+    @shows(Promise.CANCELLATION, adds=0)
+    async def test_cancelled_check(self, check_provider: CheckProvider | None) -> None:
+        """A check that is cancelled at any of its awaits leaves nothing behind."""
+        if check_provider is None:
+            pytest.skip("the fixture check_provider is not overridden")
+        await check_provider()
+        resources = await Resources.settled()
+        for point in range(1, self.cancellation_points + 1):
+            if not await cancelled_at(
+                point, check_provider(), limit=self.call_timeout, name="check"
+            ):
+                break
+        await resources.restored(self.call_timeout, "a cancelled check")

@@ -1,0 +1,1 @@
+"""`pytest --fleeting-provider NAME`: runs the contract on an installed provider."""
