@@ -87,12 +87,15 @@ async def connect(info: ConnectInfo) -> Connection:
         PluginError: there is no usable connector for the protocol.
         ConnectorError: the connection did not come about; see `Connector.connect`.
     """
-    return await _registry().connector(info.protocol).connect(info)
+    return await _default_registry().connector(info.protocol).connect(info)
 
 
 @functools.cache
-def _registry() -> Registry:
-    """Look for the installed plugins once, not for each connection."""
+def _default_registry() -> Registry:
+    """Return the registry that all connections share, so that plugins are found once.
+
+    Not named `_registry`: importing the submodule of that name would replace the function.
+    """
     # Imported late so that asking for the version costs nothing.
     from fleeting._registry import Registry
 
