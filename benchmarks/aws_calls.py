@@ -1,10 +1,9 @@
-"""What a group on AWS costs: time and memory to open, and requests to AWS.
+"""The costs of a group on AWS: time and memory to open it, and requests to AWS.
 
-A fake AWS (that of the plugin's tests: moto behind a proxy, in processes of
-their own) answers over HTTP on the loopback interface. Time and memory are those
-of a fresh process that opens a group and lists it once; `event loop held` is the
-longest time in which nothing else could run meanwhile. Requests are counted
-where they arrive.
+The fake AWS of the plugin's tests (moto behind a proxy) answers over HTTP on the
+loopback interface. Time and memory are those of a fresh process that opens a
+group and lists it once; the event loop is blocked while no other task can run.
+Requests are counted by the fake AWS.
 
     python -m benchmarks.aws_calls [INSTANCES]
 """
@@ -29,19 +28,11 @@ if TYPE_CHECKING:
     from fleeting.abc import InstanceGroup
 
 SUPPORT = Path(__file__).parents[1] / "plugins" / "fleeting-plugin-aws" / "tests" / "support"
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
-    "AWS_SECRET_ACCESS_KEY": "not-looked-at",
-    "AWS_CONFIG_FILE": "/dev/null",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-}
-# Opens the group twice, in a process of its own: the first time the SDK is imported.
+# Opens the group twice in a new process: the first time includes importing the SDK.
 OPENING = """
 import contextlib, json, resource, sys, time
 import anyio
-from fleeting import decode
-from fleeting import Registry
+from fleeting import Registry, decode
 from fleeting.types import GroupSettings
 
 def memory():
@@ -78,21 +69,21 @@ UPDATE_INTERVAL = timedelta(minutes=1)
 
 
 def measure_opening(config: dict[str, Any]) -> list[dict[str, object]]:
-    """Return how long opening takes, and how much memory."""
+    """Measure the time and memory that opening takes."""
     told = subprocess.check_output([sys.executable, "-c", OPENING, json.dumps(config)], text=True)
     first, second, gap, before, open_first, open_again = json.loads(told)
     return [
         {"what": "first opening and listing, s", "figure": first},
-        {"what": "second opening beside it, s", "figure": second},
-        {"what": "longest time that the event loop was held, s", "figure": gap},
-        {"what": "memory before, MiB", "figure": before},
+        {"what": "second opening, s", "figure": second},
+        {"what": "longest time that the event loop was blocked, s", "figure": gap},
+        {"what": "memory before opening, MiB", "figure": before},
         {"what": "memory with an open group, MiB", "figure": open_first},
         {"what": "memory with two open groups, MiB", "figure": open_again},
     ]
 
 
-async def live(cloud: AwsCloud, group: InstanceGroup, count: int) -> None:
-    """Let instances come, be connected to, and go."""
+async def use_instances(cloud: AwsCloud, group: InstanceGroup, count: int) -> None:
+    """Launch instances, ask how to connect to each, and remove them."""
     await group.increase(count, "benchmark")
     cloud.settle()
     instances = (await group.update()).instances
@@ -107,7 +98,7 @@ async def live(cloud: AwsCloud, group: InstanceGroup, count: int) -> None:
 async def measure_requests(
     cloud: AwsCloud, config: dict[str, Any], counts: list[int]
 ) -> list[dict[str, object]]:
-    """Return how many requests it takes to bring instances, connect to them and remove them."""
+    """Measure the requests to launch instances, connect to them and remove them."""
     from fleeting import Registry, decode
     from fleeting.types import GroupSettings
 
@@ -117,9 +108,9 @@ async def measure_requests(
     async with provider.open(made, GroupSettings()) as group:
         for count in counts:
             before = len(cloud.calls())
-            await live(cloud, group, count)
+            await use_instances(cloud, group, count)
             calls = Counter(call.operation for call in cloud.calls()[before:])
-            what = f"requests for the life of each of {count} instances"
+            what = f"requests for each of {count} instances, from launch to removal"
             rows.append({"what": what, "figure": calls.total() / count})
         before = len(cloud.calls())
         for _ in range(HOUR // UPDATE_INTERVAL):
@@ -133,9 +124,11 @@ async def measure_requests(
 def main(instances: int) -> None:
     """Measure, and print the figures."""
     sys.path.insert(0, str(SUPPORT))
-    os.environ.update(ENVIRONMENT)
     from aws_cloud import AwsCloud
     from aws_moto import Moto
+    from aws_plugin import ENVIRONMENT
+
+    os.environ.update(ENVIRONMENT)
 
     with tempfile.TemporaryDirectory() as folder:
         moto = Moto(Path(folder))

@@ -1,4 +1,4 @@
-"""The fake cloud for the tests of the plugin: one moto for all, one empty account for each."""
+"""Fixtures: one moto for the session, an empty account for each test."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aws_plugin import ENVIRONMENT
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from aws_cloud import AwsCloud
 
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
-    "AWS_SECRET_ACCESS_KEY": "not-looked-at",
-    "AWS_CONFIG_FILE": "/dev/null",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-}
+# These tests of the contract open a group, or check it, once for each await that they cancel.
+LONG = ("test_cancelled_check", "test_cancelled_opening")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the contract that take long with this provider."""
+    for item in items:
+        if item.path.name == "test_aws_contract.py" and item.name.startswith(LONG):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Give clients credentials, and hide the machine's own."""
+    """Set credentials for clients, and hide those of this machine."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return ENVIRONMENT
@@ -36,7 +41,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Generator[AwsCloud]:
-    """Start the cloud once: what takes time is moto's start."""
+    """Start the fake cloud once, because starting moto takes a while."""
     from aws_cloud import AwsCloud
     from aws_moto import Moto
 
@@ -51,7 +56,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Generator[AwsCloud]:
 
 @pytest.fixture
 def cloud(aws: AwsCloud, environment: dict[str, str]) -> Generator[AwsCloud]:
-    """Return a cloud in which there is nothing; a wrong request or answer fails the test."""
+    """Yield an empty cloud; a wrong request or answer fails the test."""
     del environment
     aws.reset()
     yield aws

@@ -1,4 +1,4 @@
-"""How instances are reached: addresses, keys that are pushed, passwords, host keys."""
+"""How instances are reached: addresses, pushed keys, passwords, host keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 import fleeting
 from aws_errors import AccessDenied, Throttled
 from aws_group import Delays
-from aws_plugin import open_group, states
+from aws_plugin import open_group, running_group, states
 from fleeting.errors import (
     AuthenticationFailed,
     ConfigError,
@@ -32,7 +32,7 @@ from fleeting.errors import (
 )
 from fleeting.errors import Throttled as TooMany
 from fleeting.types import ConnectorSettings, State
-from fleeting_plugin_aws._access import addresses, is_pushed, platform_of
+from fleeting_plugin_aws._instances import addresses, platform_of, pushes_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,18 +47,18 @@ PASSWORD = "correct horse;battery"  # noqa: S105 - made up
 
 @pytest.fixture(scope="module")
 def launch_key() -> rsa.RSAPrivateKey:
-    """Return a key as EC2 makes it for a launch."""
+    """Return a key like those of EC2's key pairs."""
     return rsa.generate_private_key(65537, 2048)
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let AWS be asked again at once."""
+    """Ask AWS again at once about an instance that cannot be reached yet."""
     monkeypatch.setattr("fleeting_plugin_aws._access.PAUSE_SECONDS", 0.0)
 
 
 def public_pem(key: rsa.RSAPrivateKey) -> bytes:
-    """Return the public half of a key as a file has it."""
+    """Return the public half of a key in PEM format."""
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -70,12 +70,10 @@ def write_key(path: Path, key: rsa.RSAPrivateKey) -> Path:
     return path
 
 
-async def test_a_pushed_key_lets_us_in(cloud: AwsCloud) -> None:
-    """With the key that was pushed, and for a user of that name only, a command runs."""
+async def test_pushed_key_opens_a_connection(cloud: AwsCloud) -> None:
+    """A command runs with the pushed key, for the user that it was pushed for only."""
     port = cloud.use_machines()
-    cloud.group("builders", desired=1)
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+    async with running_group(cloud, 1) as (group, [id]):
         info = await group.connect_info(id)
         assert (info.username, info.os, info.protocol) == ("ec2-user", "linux", "ssh")
         async with await fleeting.connect(replace(info, port=port)) as connection:
@@ -85,10 +83,8 @@ async def test_a_pushed_key_lets_us_in(cloud: AwsCloud) -> None:
 
 
 async def test_keys_expire_and_are_pushed_again(cloud: AwsCloud) -> None:
-    """An answer says when its key is forgotten, and who asks again soon gets the same one."""
-    cloud.group("builders", desired=1)
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+    """An answer says when its key expires, and is returned again soon after."""
+    async with running_group(cloud, 1) as (group, [id]):
         info = await group.connect_info(id)
         assert info.expires is not None
         assert timedelta(0) < info.expires - datetime.now(UTC) < timedelta(seconds=60)
@@ -97,7 +93,7 @@ async def test_keys_expire_and_are_pushed_again(cloud: AwsCloud) -> None:
 
 
 async def test_one_key_for_each_opening(cloud: AwsCloud) -> None:
-    """All instances of an open group get one key; the next opening has another."""
+    """All instances of an open group get the same key; another opening has another key."""
     cloud.group("builders", desired=2)
     keys: list[set[str]] = []
     for _ in range(2):
@@ -109,10 +105,8 @@ async def test_one_key_for_each_opening(cloud: AwsCloud) -> None:
 
 
 async def test_many_instances_are_looked_up_together(cloud: AwsCloud) -> None:
-    """EC2 is asked once for the addresses of all, whoever asks how many at the same time."""
-    cloud.group("builders", desired=30, maximum=30)
-    async with open_group(cloud) as group:
-        ids = states(await group.update())
+    """Concurrent callers share one request for the addresses of all instances."""
+    async with running_group(cloud, 30, maximum=30) as (group, ids):
         async with anyio.create_task_group() as tasks:
             for id in ids:
                 tasks.start_soon(group.connect_info, id)
@@ -120,8 +114,8 @@ async def test_many_instances_are_looked_up_together(cloud: AwsCloud) -> None:
         assert len(cloud.calls(PUSH)) == 30
 
 
-async def test_look_ups_have_pages(cloud: AwsCloud) -> None:
-    """Instances on the second page of an answer are found too."""
+async def test_descriptions_have_pages(cloud: AwsCloud) -> None:
+    """Instances on later pages of an answer are found."""
     cloud.group("builders", desired=3)
     cloud.set_page_size(1)
     async with open_group(cloud) as group:
@@ -129,8 +123,8 @@ async def test_look_ups_have_pages(cloud: AwsCloud) -> None:
             assert (await group.connect_info(id)).internal_address
 
 
-async def test_an_instance_that_ec2_does_not_know_yet(cloud: AwsCloud) -> None:
-    """What EC2 does not know yet is no reason to give an instance up, nor to fail the others."""
+async def test_instance_unknown_to_ec2(cloud: AwsCloud) -> None:
+    """An instance that EC2 does not know yet is unhealthy, and does not affect the others."""
     cloud.group("builders", desired=1)
     cloud.hide_new(1)
     async with open_group(cloud) as group:
@@ -145,10 +139,10 @@ async def test_an_instance_that_ec2_does_not_know_yet(cloud: AwsCloud) -> None:
         assert (await group.connect_info(new)).id == new
 
 
-async def test_who_waits_for_an_instance_does_not_hurry_aws(
+async def test_waiting_callers_do_not_ask_aws_again(
     cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks again at once about an instance that cannot be reached yet costs nothing."""
+    """Asking again at once about an instance that cannot be reached yet sends no request."""
     monkeypatch.setattr("fleeting_plugin_aws._access.PAUSE_SECONDS", 60.0)
     cloud.quiet_new(1)
     cloud.group("builders", desired=1)
@@ -161,7 +155,7 @@ async def test_who_waits_for_an_instance_does_not_hurry_aws(
 
 
 async def test_instances_that_cannot_be_reached(cloud: AwsCloud) -> None:
-    """What boots, goes or never was has no way to it, and the error says which of these it is."""
+    """The error says whether an instance boots, is being removed or does not exist."""
     cloud.group("builders", desired=1, delays=Delays(0, None, None, None))
     async with open_group(cloud) as group:
         [first] = states(await group.update())
@@ -191,8 +185,8 @@ async def test_static_credentials_push_nothing(cloud: AwsCloud) -> None:
     assert cloud.calls(PUSH) == []
 
 
-async def test_own_key_is_pushed(cloud: AwsCloud, tmp_path: Path) -> None:
-    """A key of the operator's that is not static is pushed, for the user of the operator's."""
+async def test_configured_key_is_pushed(cloud: AwsCloud, tmp_path: Path) -> None:
+    """A configured key that is not static is pushed for the configured user."""
     key = asyncssh.generate_private_key("ssh-ed25519")  # pyright: ignore[reportUnknownMemberType]
     path = tmp_path / "key"
     path.write_bytes(key.export_private_key())
@@ -209,7 +203,7 @@ async def test_own_key_is_pushed(cloud: AwsCloud, tmp_path: Path) -> None:
 
 
 async def test_wrong_key_file_stops_the_group(cloud: AwsCloud, tmp_path: Path) -> None:
-    """A key file that cannot be used is named when the group is opened, and not later."""
+    """An unusable key file is reported when the group is opened."""
     cloud.group("builders")
     path = tmp_path / "key"
     for content in (b"hunter2", b"\xff\xfe", None):
@@ -223,10 +217,8 @@ async def test_wrong_key_file_stops_the_group(cloud: AwsCloud, tmp_path: Path) -
 
 
 async def test_refused_keys(cloud: AwsCloud) -> None:
-    """What Instance Connect refuses has the class to which somebody reacts."""
-    cloud.group("builders", desired=1)
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+    """A refusal of Instance Connect keeps its class, and a later attempt succeeds."""
+    async with running_group(cloud, 1) as (group, [id]):
         for fault, kind in ((AccessDenied(), PermissionDenied), (Throttled(), TooMany)):
             cloud.fail(PUSH, fault, times=2)
             with pytest.raises(kind):
@@ -241,7 +233,7 @@ async def test_windows_password(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The password of a Windows instance is decrypted as soon as there is one, and never shown."""
+    """The password of a Windows instance is decrypted once it is set, and never logged."""
     caplog.set_level(logging.DEBUG)
     cloud.group("builders", desired=1, instance_facts={"Platform": "Windows"})
     connector = ConnectorSettings(key_path=write_key(tmp_path / "key.pem", launch_key))
@@ -262,7 +254,7 @@ async def test_windows_password(
 async def test_windows_without_the_key(
     cloud: AwsCloud, launch_key: rsa.RSAPrivateKey, tmp_path: Path
 ) -> None:
-    """A password that cannot be decrypted says which setting is missing."""
+    """The error for a password that cannot be decrypted names the missing key."""
     other = rsa.generate_private_key(65537, 2048)
     cloud.group("builders", desired=1, instance_facts={"Platform": "Windows"})
     wrong = ConnectorSettings(key_path=write_key(tmp_path / "key.pem", other))
@@ -273,13 +265,13 @@ async def test_windows_without_the_key(
             try:
                 info = await group.connect_info(id)
             except PermissionDenied as error:
-                assert "key_path" in str(error)  # noqa: PT017 - a wrong key can decrypt to rubbish
+                assert "key_path" in str(error)  # noqa: PT017 - a wrong key can decrypt to other bytes
             else:
                 assert info.password != PASSWORD
 
 
 async def test_host_keys_of_the_console(cloud: AwsCloud) -> None:
-    """Host keys are those that the console shows, when it does, and another key is refused."""
+    """Host keys are read from the console, and a different key is refused."""
     port = cloud.use_machines()
     cloud.quiet_new(1)
     cloud.group("builders", desired=2)
@@ -300,7 +292,7 @@ async def test_host_keys_of_the_console(cloud: AwsCloud) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "found"),
+    ("description", "found"),
     [
         ({"PrivateIpAddress": "10.0.0.1", "PublicIpAddress": "3.1.2.3"}, ("10.0.0.1", "3.1.2.3")),
         ({"PrivateIpAddress": "10.0.0.1"}, ("10.0.0.1", "")),
@@ -313,22 +305,22 @@ async def test_host_keys_of_the_console(cloud: AwsCloud) -> None:
         ({}, ("", "")),
     ],
 )
-def test_addresses(machine: dict[str, Any], found: tuple[str, str]) -> None:
+def test_addresses(description: dict[str, Any], found: tuple[str, str]) -> None:
     """The internal address is the private one, the external one public; IPv6 is both."""
-    assert addresses(machine) == found
+    assert addresses(description) == found
 
 
 @pytest.mark.parametrize(
-    ("machine", "os"),
+    ("description", "os"),
     [
         ({}, "linux"),
         ({"Platform": "windows"}, "windows"),
         ({"Architecture": "arm64_mac"}, "darwin"),
     ],
 )
-def test_operating_systems(machine: dict[str, Any], os: str) -> None:
-    """EC2 names Windows only, and tells a Mac by its architecture."""
-    assert platform_of(machine) == os
+def test_operating_systems(description: dict[str, Any], os: str) -> None:
+    """Only Windows is named by EC2; a Mac is recognised by its architecture."""
+    assert platform_of(description) == os
 
 
 @pytest.mark.parametrize(
@@ -342,5 +334,5 @@ def test_operating_systems(machine: dict[str, Any], os: str) -> None:
     ],
 )
 def test_when_keys_are_pushed(connector: ConnectorSettings, os: str, pushed: bool) -> None:  # noqa: FBT001
-    """Keys are pushed for SSH to anything but Windows, unless there are other credentials."""
-    assert is_pushed(connector, os) is pushed
+    """Keys are pushed for SSH, except to Windows and with other credentials."""
+    assert pushes_key(connector, os) is pushed

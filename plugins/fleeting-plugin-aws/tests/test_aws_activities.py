@@ -1,4 +1,4 @@
-"""Launches that failed, and what AWS's sentences about them mean."""
+"""How failed launches are read from the activity history and classified."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from fleeting.errors import (
     QuotaExceeded,
     Throttled,
 )
-from fleeting_plugin_aws._activities import LaunchFault, classify, failures, read
+from fleeting_plugin_aws._activities import (
+    LaunchTemplateError,
+    classify,
+    launch_errors,
+    read_activities,
+)
 
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 FAILED = "Launching EC2 instance failed."
 
-# What AWS's documentation and those who met them have recorded.
+# Sentences from AWS's documentation and from reports of users.
 CAPACITY = [
     (
         "We currently do not have sufficient m5.large capacity in the Availability Zone you "
@@ -92,9 +97,9 @@ SENTENCES = [
     *((one, OutOfCapacity) for one in CAPACITY),
     *((one, QuotaExceeded) for one in QUOTA),
     *((one, PermissionDenied) for one in PERMISSION),
-    *((one, LaunchFault) for one in TEMPLATE),
+    *((one, LaunchTemplateError) for one in TEMPLATE),
     ("Request limit exceeded.", Throttled),
-    ("Something nobody has seen yet happened.", ProviderError),
+    ("Something new happened.", ProviderError),
 ]
 
 
@@ -112,30 +117,30 @@ def activity(message: str = "", **facts: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("words", "kind"), SENTENCES)
-def test_sentences_have_classes(words: str, kind: type[ProviderError]) -> None:
-    """What AWS says when a launch fails becomes the error to which somebody reacts."""
-    [found] = read({"Activities": [activity(f"{words} {FAILED}")]})
+@pytest.mark.parametrize(("text", "kind"), SENTENCES)
+def test_sentences_are_classified(text: str, kind: type[ProviderError]) -> None:
+    """AWS's sentence about a failed launch becomes an error of the right class."""
+    [found] = read_activities({"Activities": [activity(f"{text} {FAILED}")]})
     assert type(classify(found, "builders")) is kind
 
 
 def test_capacity_names_type_zone_and_reason() -> None:
-    """An error about capacity says which instances there are none of, where, and why."""
-    [found] = read({"Activities": [activity(f"{CAPACITY[0]} {FAILED}")]})
-    words = str(classify(found, "builders"))
-    assert words.startswith("the launch of an m5.large in eu-central-1a for builders failed: We")
-    assert FAILED not in words
+    """An error about capacity names the instance type, the zone and AWS's reason."""
+    [found] = read_activities({"Activities": [activity(f"{CAPACITY[0]} {FAILED}")]})
+    text = str(classify(found, "builders"))
+    assert text.startswith("the launch of an m5.large in eu-central-1a for builders failed: We")
+    assert FAILED not in text
 
 
-def test_faults_of_the_template_wait_for_the_operator() -> None:
-    """What nobody but the operator can mend is not to be tried again soon."""
-    [found] = read({"Activities": [activity(TEMPLATE[0])]})
+def test_template_errors_are_not_retryable() -> None:
+    """Only an operator can correct a launch template, so a retry does not help."""
+    [found] = read_activities({"Activities": [activity(TEMPLATE[0])]})
     assert not classify(found, "builders").retryable
 
 
 def test_one_error_for_each_instance() -> None:
-    """A failure can be for several instances, and each of them needs its error."""
-    found = read(
+    """A failed launch can be for several instances; each of them gets an error."""
+    found = read_activities(
         {
             "Activities": [
                 activity(CAPACITY[0], Details='{"Availability Zone":"eu-central-1b"}'),
@@ -143,8 +148,8 @@ def test_one_error_for_each_instance() -> None:
             ]
         }
     )
-    words = [str(one) for one in failures(found, 3, "builders")]
-    assert ["1b" in one.split(" for ")[0] for one in words] == [True, False, True]
+    text = [str(one) for one in launch_errors(found, 3, "builders")]
+    assert ["1b" in one.split(" for ")[0] for one in text] == [True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -165,23 +170,25 @@ def test_kinds_of_activities(
     failed: bool,  # noqa: FBT001 - what is expected
     launching: bool,  # noqa: FBT001
 ) -> None:
-    """Only launches matter: those that failed, and those that are under way."""
-    [found] = read({"Activities": [activity(Description=description, StatusCode=status)]})
+    """Failed launches and launches under way are recognised; other activities are neither."""
+    [found] = read_activities(
+        {"Activities": [activity(Description=description, StatusCode=status)]}
+    )
     assert (found.is_failed_launch, found.is_launching) == (failed, launching)
     assert found.instance == ("i-0a1b" if "i-0a1b" in description else "")
 
 
 @pytest.mark.parametrize("details", ["", "no JSON", "[]", "{}", "null"])
 def test_details_can_be_missing(details: str) -> None:
-    """An activity whose details cannot be read has no zone, and is read all the same."""
-    [found] = read({"Activities": [activity(CAPACITY[1], Details=details)]})
+    """An activity whose details cannot be parsed has no zone, but is still read."""
+    [found] = read_activities({"Activities": [activity(CAPACITY[1], Details=details)]})
     assert found.zone == ""
     assert str(classify(found, "builders")).startswith("the launch for builders failed: Could not")
 
 
 def test_activity_under_way_ended_when_it_started() -> None:
-    """An activity without an end has no later time than its start."""
+    """An activity without an end time ends when it started."""
     given = activity(StatusCode="InProgress")
     del given["EndTime"]
-    [found] = read({"Activities": [given]})
+    [found] = read_activities({"Activities": [given]})
     assert found.ended == NOON

@@ -1,4 +1,4 @@
-"""What is found out before anything is started, and what stops a group from being opened."""
+"""The findings of a check, and the errors that stop a group from being opened."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 
 from aws_errors import AccessDenied, CredentialsExpired, Throttled
 from aws_plugin import configure, open_group
-from fleeting._decoding import decode
-from fleeting._registry import Registry
+from fleeting import Registry, decode
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
-from fleeting.types import Capability, ConnectorSettings, Duration, GroupSettings, Severity
-from fleeting_plugin_aws import AwsConfig, AwsProvider, _check, _findings
-from fleeting_plugin_aws._policy import policy, policy_text
+from fleeting.types import Capability, ConnectorSettings, Duration, GroupSettings, Severity, State
+from fleeting_plugin_aws import AwsConfig, AwsProvider, _check, _findings, _preflight
+from fleeting_plugin_aws._policy import minimal_policy, policy_text
 
 if TYPE_CHECKING:
     from aws_cloud import AwsCloud
+    from fleeting.abc import InstanceGroup
     from fleeting.types import Finding
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,7 @@ CHANGING = {"SetDesiredCapacity", "TerminateInstanceInAutoScalingGroup", "SendSS
 async def check(
     cloud: AwsCloud, settings: GroupSettings | None = None, **changes: Any
 ) -> dict[str, Finding]:
-    """Return the findings by their codes; whatever they are, nothing was changed."""
+    """Return the findings by their codes, after asserting that nothing was changed."""
     found = await AwsProvider().check(configure(cloud, **changes), settings or GroupSettings())
     order = [Severity.ERROR, Severity.WARNING, Severity.INFO]
     places = [order.index(one.severity) for one in found]
@@ -42,8 +42,8 @@ async def check(
     return {one.code: one for one in found}
 
 
-async def test_a_good_group(cloud: AwsCloud) -> None:
-    """Of a good group there is nothing to say but who asks, and which policy suffices."""
+async def test_good_group(cloud: AwsCloud) -> None:
+    """The check of a good group reports the identity and the policy only."""
     cloud.group("builders")
     found = await check(cloud)
     assert set(found) == {"identity", "iam-policy"}
@@ -51,7 +51,7 @@ async def test_a_good_group(cloud: AwsCloud) -> None:
 
 
 async def test_policy_is_for_this_group(cloud: AwsCloud) -> None:
-    """The policy can be copied as it is: it names the group, the region and the account."""
+    """The policy can be copied: it names the group, the region and the account."""
     cloud.group("builders")
     text = (await check(cloud))["iam-policy"].fix
     resources = {str(one["Resource"]) for one in json.loads(text)["Statement"]}
@@ -62,7 +62,7 @@ async def test_policy_is_for_this_group(cloud: AwsCloud) -> None:
 
 
 async def test_policy_suffices(cloud: AwsCloud) -> None:
-    """Everything that the plugin asks for in a life of a group is in the policy, and no more."""
+    """The policy allows exactly the actions that the plugin uses."""
     port = cloud.use_machines()
     cloud.group("builders")
     queue = cloud.queue("interruptions")
@@ -82,9 +82,9 @@ async def test_policy_suffices(cloud: AwsCloud) -> None:
             await anext(notices)
         await notices.aclose()  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
         await group.suspend([instance.id])
-        await until_asleep(cloud, group)
+        await becomes(cloud, group, State.SUSPENDED)
         await group.resume([instance.id])
-        await until_awake(cloud, group)
+        await becomes(cloud, group, State.RUNNING)
         await group.decrease([instance.id])
     statements = json.loads(found["iam-policy"].fix)["Statement"]
     allowed = {action for one in statements for action in one["Action"]}
@@ -95,26 +95,17 @@ async def test_policy_suffices(cloud: AwsCloud) -> None:
     assert allowed - asked == set()
 
 
-async def until_asleep(cloud: AwsCloud, group: Any) -> None:
-    """Wait until every instance sleeps."""
+async def becomes(cloud: AwsCloud, group: InstanceGroup, state: State) -> None:
+    """Wait until every instance is in a state."""
     for _ in range(10):
         cloud.settle()
-        if {one.state.value for one in (await group.update()).instances} == {"suspended"}:
+        if {one.state for one in (await group.update()).instances} == {state}:
             return
-    pytest.fail("it does not fall asleep")
+    pytest.fail(f"the instances did not become {state}")
 
 
-async def until_awake(cloud: AwsCloud, group: Any) -> None:
-    """Wait until every instance runs."""
-    for _ in range(10):
-        cloud.settle()
-        if {one.state.value for one in (await group.update()).instances} == {"running"}:
-            return
-    pytest.fail("it does not wake up")
-
-
-async def test_everything_that_is_wrong_is_found(cloud: AwsCloud) -> None:
-    """One check finds all that would hurt later, each with a code for scripts."""
+async def test_all_problems_are_found(cloud: AwsCloud) -> None:
+    """One check finds all harmful settings, each with its own code."""
     cloud.group(
         "builders",
         minimum=1,
@@ -135,8 +126,8 @@ async def test_everything_that_is_wrong_is_found(cloud: AwsCloud) -> None:
     }
 
 
-async def test_unreadable_refreshes_are_no_error(cloud: AwsCloud) -> None:
-    """Whether an instance refresh is under way is worth a word, and no more."""
+async def test_unreadable_refreshes_are_not_an_error(cloud: AwsCloud) -> None:
+    """If the instance refreshes cannot be read, the check only says so."""
     cloud.group("builders")
     cloud.fail("DescribeInstanceRefreshes", AccessDenied(), times=None)
     found = await check(cloud)
@@ -144,7 +135,7 @@ async def test_unreadable_refreshes_are_no_error(cloud: AwsCloud) -> None:
 
 
 async def test_missing_group(cloud: AwsCloud) -> None:
-    """A group that is not there is an error for the check, and stops the opening."""
+    """A missing group is an error of the check and when opening it."""
     found = await check(cloud, name="bilders")
     assert found["group-missing"].severity is Severity.ERROR
     with pytest.raises(ConfigError, match="no Auto Scaling group bilders in eu-central-1"):
@@ -153,7 +144,7 @@ async def test_missing_group(cloud: AwsCloud) -> None:
 
 
 async def test_refused_credentials(cloud: AwsCloud) -> None:
-    """Credentials that AWS does not take are the only thing that is said about AWS."""
+    """If AWS refuses the credentials, the check reports nothing else about AWS."""
     cloud.group("builders")
     cloud.fail("*", CredentialsExpired(), times=None)
     found = await check(cloud)
@@ -165,7 +156,7 @@ async def test_refused_credentials(cloud: AwsCloud) -> None:
 
 
 async def test_missing_permissions(cloud: AwsCloud) -> None:
-    """What is not allowed is found where AWS can be asked without doing it."""
+    """Missing permissions are found where AWS supports a dry run."""
     cloud.group("builders")
     queue = cloud.queue("interruptions").url
     for operation in ("DescribeInstances", "GetQueueAttributes"):
@@ -179,7 +170,7 @@ async def test_missing_permissions(cloud: AwsCloud) -> None:
 
 
 async def test_credentials_are_missing(cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any credentials, the error says where they can be."""
+    """Without any credentials, the error says where to put them."""
     cloud.group("builders")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -190,7 +181,7 @@ async def test_credentials_are_missing(cloud: AwsCloud, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"profile": "nobody"}, "nobody"),
+        ({"profile": "missing"}, "missing"),
         ({"region": None}, "plugin_config.region"),
         ({"read_timeout": Duration(0)}, "read_timeout"),
         ({"launch_patience": Duration(seconds=-1)}, "launch_patience"),
@@ -200,7 +191,7 @@ async def test_credentials_are_missing(cloud: AwsCloud, monkeypatch: pytest.Monk
     ],
 )
 async def test_wrong_settings(cloud: AwsCloud, changes: dict[str, Any], words: str) -> None:
-    """A setting that cannot be used is named by the check, and stops the opening."""
+    """An unusable setting is named by the check and when opening the group."""
     cloud.group("builders")
     found = await check(cloud, **changes)
     errors = [one for one in found.values() if one.severity is Severity.ERROR]
@@ -211,8 +202,8 @@ async def test_wrong_settings(cloud: AwsCloud, changes: dict[str, Any], words: s
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:9", "autoscaling.example.com"])
-async def test_endpoint_that_is_no_url(cloud: AwsCloud, url: str) -> None:
-    """An endpoint without a scheme is a mistake of the operator's, and not tried again."""
+async def test_endpoint_without_a_scheme(cloud: AwsCloud, url: str) -> None:
+    """An endpoint without a scheme is a configuration error, and not retried."""
     found = await check(cloud, endpoint_url=url)
     assert "plugin_config.endpoint_url" in found["configuration"].reason
     with pytest.raises(ConfigError, match="https://"):
@@ -221,7 +212,7 @@ async def test_endpoint_that_is_no_url(cloud: AwsCloud, url: str) -> None:
 
 
 async def test_missing_queue(cloud: AwsCloud) -> None:
-    """A queue that is not there is an error, and no policy would mend it."""
+    """A missing queue is an error, and the fix does not suggest a policy."""
     cloud.group("builders")
     found = await check(cloud, interruption_queue_url=f"{cloud.queue('one').url}-more")
     assert "NonExistentQueue" in found["interruption-queue"].reason
@@ -232,7 +223,7 @@ async def test_missing_queue(cloud: AwsCloud) -> None:
 
 
 async def test_windows_needs_a_key(cloud: AwsCloud) -> None:
-    """Who says that the instances run Windows has to give the key of their launch."""
+    """Windows instances need the key of their launch, or a password."""
     cloud.group("builders")
     connector = ConnectorSettings(os="windows")
     found = await check(cloud, GroupSettings(connector=connector))
@@ -250,14 +241,14 @@ async def test_warnings_are_logged_once(cloud: AwsCloud, caplog: pytest.LogCaptu
     assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == [
         (
             "group builders does not protect new instances from scale-in, so AWS may end those "
-            "with running jobs, and what failed to launch cannot be taken back safely; to mend it: "
+            "with running jobs, and failed launches cannot be given up safely; to fix it: "
             "aws autoscaling update-auto-scaling-group --region eu-central-1 "
             "--auto-scaling-group-name builders --new-instances-protected-from-scale-in"
         )
     ]
 
 
-async def test_opening_says_what_the_group_is(cloud: AwsCloud) -> None:
+async def test_group_info(cloud: AwsCloud) -> None:
     """A group is named by account, region and name, and can be watched if there is a queue."""
     cloud.group("builders", maximum=7)
     async with open_group(cloud) as group:
@@ -270,7 +261,7 @@ async def test_opening_says_what_the_group_is(cloud: AwsCloud) -> None:
 
 
 async def test_opening_changes_nothing(cloud: AwsCloud) -> None:
-    """To open and close a group takes two requests, and neither changes anything."""
+    """Opening and closing a group takes two requests, and neither changes anything."""
     cloud.group("builders", desired=2)
     async with open_group(cloud):
         pass
@@ -280,15 +271,15 @@ async def test_opening_changes_nothing(cloud: AwsCloud) -> None:
     ]
 
 
-async def test_nobody_listens(cloud: AwsCloud) -> None:
-    """An endpoint at which nobody listens is told in a sentence that names it."""
+async def test_unreachable_endpoint(cloud: AwsCloud) -> None:
+    """The error for an unreachable endpoint names the endpoint."""
     with pytest.raises(ProviderError, match=r"no connection to AWS.*127\.0\.0\.1:9"):
         async with open_group(cloud, endpoint_url="http://127.0.0.1:9", max_attempts=1):
             pass
 
 
 async def test_throttled_opening_fails_as_throttled(cloud: AwsCloud) -> None:
-    """What AWS refuses while a group is opened keeps its class."""
+    """An error of AWS while a group is opened keeps its class."""
     cloud.group("builders")
     cloud.fail("*", Throttled(), times=None)
     with pytest.raises(ProviderError, match="requests_per_second"):
@@ -297,7 +288,7 @@ async def test_throttled_opening_fails_as_throttled(cloud: AwsCloud) -> None:
 
 
 def test_trio_is_refused(environment: dict[str, str]) -> None:
-    """On an event loop for which the SDK is not made, a sentence says so."""
+    """Opening a group on trio raises an error that says so."""
     assert environment
 
     async def main() -> None:
@@ -309,14 +300,14 @@ def test_trio_is_refused(environment: dict[str, str]) -> None:
 
 
 def test_plugin_is_found() -> None:
-    """The registry finds the provider by its name, and what its groups may be able to do."""
+    """The registry finds the provider by its name, with its capabilities."""
     provider = Registry().provider("aws")
     assert isinstance(provider, AwsProvider)
     assert provider.capabilities == {Capability.SUSPEND, Capability.WATCH}
 
 
 async def test_same_name_in_another_account(cloud: AwsCloud) -> None:
-    """Groups of one name in two accounts are two groups, which one manager can drive."""
+    """Groups of the same name in two accounts have different ids."""
     arn = "arn:aws:autoscaling:eu-central-1:{}:autoScalingGroup:x:autoScalingGroupName/builders"
     cloud.group("builders")
     ids: set[str] = set()
@@ -328,7 +319,7 @@ async def test_same_name_in_another_account(cloud: AwsCloud) -> None:
 
 
 def test_unknown_keys_are_refused() -> None:
-    """A key that is no key of the plugin's is named, with the one that was probably meant."""
+    """An unknown key is refused, with a suggestion."""
     with pytest.raises(ConfigError, match="did you mean 'assume_role_arn'"):
         decode({"name": "x", "assume_role_arm": "y"}, AwsConfig, where="plugin_config")
     with pytest.raises(ConfigError, match="'name' is missing"):
@@ -337,26 +328,29 @@ def test_unknown_keys_are_refused() -> None:
 
 @pytest.fixture
 def page(request: pytest.FixtureRequest) -> str:
-    """Return the page for operators."""
+    """Return the README."""
     path: Path = request.path.parents[1] / "README.md"
     return path.read_text()
 
 
-def test_policy_of_the_page(page: str) -> None:
-    """The policy that the page shows is the one that the check prints."""
-    document = policy("builders", "eu-central-1", account="123456789012")
+def test_policy_in_the_readme(page: str) -> None:
+    """The README shows the policy that the check prints."""
+    document = minimal_policy("builders", "eu-central-1", account="123456789012")
     assert f"```json\n{policy_text(document)}\n```" in page
 
 
-def test_codes_of_the_page(page: str) -> None:
-    """Each code that a finding can have is explained."""
-    source = Path(_findings.__file__).read_text() + Path(_check.__file__).read_text()
-    found = re.findall(r'(?:_error|_warning|Finding)\((?:\s*Severity\.\w+,)?\s*"([a-z-]+)"', source)
+def test_codes_in_the_readme(page: str) -> None:
+    """The README explains each code of a finding."""
+    modules = (_findings, _preflight, _check)
+    source = "".join(Path(str(module.__file__)).read_text() for module in modules)
+    found = re.findall(
+        r'(?:_error|_warning|Finding|refusal_finding)\((?:\s*Severity\.\w+,)?\s*"([a-z-]+)"', source
+    )
     assert len(set(found)) > 15
     assert [code for code in sorted(set(found)) if f"`{code}`" not in page] == []
 
 
-def test_every_key_is_in_the_page(page: str) -> None:
-    """Each key has a row in the page's table."""
+def test_keys_in_the_readme(page: str) -> None:
+    """Each key has a row in the README's table."""
     keys = [field.name for field in msgspec.structs.fields(AwsConfig)]
     assert [key for key in keys if f"| `{key}` |" not in page] == []

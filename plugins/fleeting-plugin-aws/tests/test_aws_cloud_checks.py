@@ -1,4 +1,4 @@
-"""The fake cloud finds what is wrong: in requests, in its own answers, and in what it cannot do."""
+"""The fake cloud finds wrong requests, wrong answers and operations that are not modelled."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def form(service: str, operation: str, **fields: str) -> bytes:
 def test_requests_are_read_as_botocore_writes_them(
     service: str, operation: str, parameters: dict[str, Any]
 ) -> None:
-    """What botocore writes is read as it was meant, in each protocol."""
+    """Requests of botocore are parsed correctly, in each protocol."""
     model = service_model(service).operation_model(operation)
     create: Any = create_serializer
     serializer = create(service_model(service).metadata["protocol"])
@@ -107,7 +107,7 @@ def test_wrong_requests_are_found(body: bytes, words: str) -> None:
 
 
 def test_unsigned_requests_are_found() -> None:
-    """A request without a signature, or for a service that is not there, is refused."""
+    """A request without a signature, or for an unknown service, is refused."""
     with pytest.raises(BadRequest, match="not signed"):
         read_request({}, form("autoscaling", "DescribeAutoScalingGroups"))
     with pytest.raises(BadRequest, match="no service s3"):
@@ -160,8 +160,8 @@ def test_wrong_answers_are_found(change: dict[str, Any], words: str) -> None:
     assert any("Missing required" in problem for problem in problems)
 
 
-def test_strangers_are_let_pass() -> None:
-    """A value that no enumeration knows is no problem when it is there on purpose."""
+def test_deliberate_unknown_values_are_allowed() -> None:
+    """A value outside of its enumeration is allowed if a test has set it."""
     model = service_model("autoscaling").operation_model("DescribeScalingActivities")
     answer: dict[str, Any] = {"Activities": []}
     assert answer_problems(model, answer, answer_body(model, answer)) == []
@@ -172,8 +172,8 @@ def test_strangers_are_let_pass() -> None:
     assert answer_problems(model, answer, body, frozenset({"dreaming"})) == []
 
 
-def test_answers_that_are_read_otherwise_are_found() -> None:
-    """A body from which botocore reads something else is a problem."""
+def test_answers_that_botocore_parses_differently_are_found() -> None:
+    """A body that botocore parses differently is a problem."""
     model = service_model("ec2").operation_model("GetPasswordData")
     answer = {"InstanceId": "i-1", "PasswordData": "x"}
     body = answer_body(model, answer)
@@ -184,7 +184,7 @@ def test_answers_that_are_read_otherwise_are_found() -> None:
 
 @pytest.mark.parametrize("service", ["autoscaling", "ec2", "ec2-instance-connect", "sqs", "sts"])
 def test_errors_are_read(service: str) -> None:
-    """Botocore reads code and message of an error, in each protocol."""
+    """Code and message of an error are parsed by botocore, in each protocol."""
     model = service_model(service)
     create: Any = create_parser
     parsed = create(model.metadata["protocol"]).parse(
@@ -196,7 +196,7 @@ def test_errors_are_read(service: str) -> None:
 
 @anyio_mark
 async def test_wrong_requests_fail_a_test(cloud: AwsCloud) -> None:
-    """A wrong request over the wire is a problem, for which the fixture fails the test."""
+    """A wrong request is a problem, and the fixture fails the test."""
     body = form("autoscaling", "SetDesiredCapacity", DesiredCapasity="3")
     async with (
         aiohttp.ClientSession() as session,
@@ -209,18 +209,18 @@ async def test_wrong_requests_fail_a_test(cloud: AwsCloud) -> None:
 
 
 @anyio_mark
-async def test_what_is_not_modelled_fails_a_test(cloud: AwsCloud) -> None:
-    """An operation about which nobody has said what AWS does is a problem, not a guess."""
+async def test_unmodelled_operations_fail_a_test(cloud: AwsCloud) -> None:
+    """An operation that is not modelled is a problem."""
     async with cloud.client("autoscaling") as autoscaling:
         with pytest.raises(ClientError, match="InternalFailure"):
             await autoscaling.describe_account_limits()
     [problem] = cloud.take_problems()
-    assert "nobody has said what DescribeAccountLimits does" in problem
+    assert "not modelled: DescribeAccountLimits" in problem
 
 
 @anyio_mark
 async def test_wrong_answers_fail_a_test(cloud: AwsCloud) -> None:
-    """An answer against the contract is a problem."""
+    """An answer that violates the model is a problem."""
     cloud.group("builders", facts={"MaxInstanceLifetime": "a day"})
     async with cloud.client("autoscaling") as autoscaling:
         with pytest.raises(ValueError, match="invalid literal"):

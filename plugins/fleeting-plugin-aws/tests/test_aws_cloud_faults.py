@@ -1,4 +1,4 @@
-"""What goes wrong with calls to the fake cloud, and what it notes of them."""
+"""Faults of the fake cloud, and its journal of calls."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ GROUP = {"AutoScalingGroupName": NAME}
 async def test_each_service_has_its_own_errors(
     cloud: AwsCloud, fault: Fault, service: str, code: str, status: int
 ) -> None:
-    """A fault has the code and the status that the service has for it."""
+    """A fault has the code and the status of its service."""
     calls: dict[str, tuple[str, dict[str, str]]] = {
         "autoscaling": ("describe_auto_scaling_groups", {}),
         "ec2": ("describe_instances", {}),
@@ -69,7 +69,7 @@ async def test_each_service_has_its_own_errors(
 
 
 async def test_faults_end(cloud: AwsCloud) -> None:
-    """A fault happens as often as is said, to its operation only, or until it is mended."""
+    """A fault affects its operation for a number of calls, or until it is removed."""
     cloud.group(NAME)
     cloud.fail("SetDesiredCapacity", Throttled())
     cloud.fail("DescribeScalingActivities", AccessDenied(), times=None)
@@ -98,7 +98,7 @@ async def test_one_key_expires(cloud: AwsCloud) -> None:
 
 
 async def test_policy(cloud: AwsCloud) -> None:
-    """What the policy does not allow is denied; a batch needs the action for one."""
+    """Actions that are not allowed are denied; a batch needs the action without "Batch"."""
     queue = cloud.queue("notices")
     cloud.allow_only("ec2:DescribeInstances", "sqs:DeleteMessage")
     async with cloud.client("ec2") as ec2, cloud.client("sqs") as sqs, cloud.client("sts") as sts:
@@ -112,7 +112,7 @@ async def test_policy(cloud: AwsCloud) -> None:
 
 @pytest.mark.parametrize(("fault", "desired"), [(LostReply(), 2), (LostRequest(), 0)])
 async def test_lost_messages(cloud: AwsCloud, fault: Fault, desired: int) -> None:
-    """A request has had its effect when its reply is lost, and none when itself is."""
+    """A request has an effect if its reply is lost, and none if the request is lost."""
     cloud.group(NAME)
     cloud.fail("SetDesiredCapacity", fault)
     async with cloud.client("autoscaling") as autoscaling:
@@ -124,7 +124,7 @@ async def test_lost_messages(cloud: AwsCloud, fault: Fault, desired: int) -> Non
 
 @pytest.mark.parametrize("before", [False, True])
 async def test_answers_can_be_held(cloud: AwsCloud, *, before: bool) -> None:
-    """An answer waits until it is released; the effect comes before or after, as is said."""
+    """A held answer waits until it is released, before or after the effect."""
     cloud.group(NAME)
     async with cloud.client("autoscaling") as autoscaling, anyio.create_task_group() as tasks:
 
@@ -144,7 +144,7 @@ async def test_answers_can_be_held(cloud: AwsCloud, *, before: bool) -> None:
 
 
 async def test_journal(cloud: AwsCloud) -> None:
-    """The journal tells what was asked, about whom, when, and how much at once."""
+    """The journal contains each call, its instances, its times and its concurrency."""
     cloud.group(NAME, desired=3)
     before = time.monotonic()
     async with cloud.client("autoscaling") as autoscaling, anyio.create_task_group() as tasks:
@@ -169,7 +169,7 @@ async def test_journal(cloud: AwsCloud) -> None:
 
 
 async def test_wrong_region(cloud: AwsCloud) -> None:
-    """A request that is signed for another region is refused."""
+    """A request signed for another region is refused."""
     region, cloud.region = cloud.region, "us-east-1"
     try:
         async with cloud.client("ec2") as ec2:

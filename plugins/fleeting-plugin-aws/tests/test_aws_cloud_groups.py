@@ -1,4 +1,4 @@
-"""The fake cloud's groups as plain clients see them: delays, limits, replacements."""
+"""The fake cloud's groups: delays, limits, replacements."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def autoscaling(cloud: AwsCloud) -> AsyncGenerator[Any]:
 
 
 async def describe(client: Any) -> dict[str, Any]:
-    """Return what a describe says of the group."""
+    """Describe the group."""
     answer = await client.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
     group: dict[str, Any] = answer["AutoScalingGroups"][0]
     return group
@@ -49,7 +49,7 @@ async def test_members_are_pending_first(cloud: AwsCloud, autoscaling: Any) -> N
 
 
 async def test_members_may_be_listed_late(cloud: AwsCloud, autoscaling: Any) -> None:
-    """What is desired may not be listed yet, and waits for `settle` if that is said."""
+    """New members may be listed late, or only after `settle`."""
     cloud.group(NAME, delays=Delays(listing=1, launch=None))
     await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=1)
     seen = await describe(autoscaling)
@@ -60,8 +60,8 @@ async def test_members_may_be_listed_late(cloud: AwsCloud, autoscaling: Any) -> 
     assert states(await describe(autoscaling)) == ["InService"]
 
 
-async def test_terminated_members_stay_a_while(cloud: AwsCloud, autoscaling: Any) -> None:
-    """A member that is terminated is listed as such, then gone, and not wanted any more."""
+async def test_terminated_members_stay_listed(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A terminated member is listed as terminating, then gone, and not replaced."""
     cloud.group(NAME, desired=2)
     id = next(iter(cloud.members(NAME)))
     answer = await autoscaling.terminate_instance_in_auto_scaling_group(
@@ -97,7 +97,7 @@ async def test_termination_without_decrement_replaces(cloud: AwsCloud, autoscali
 
 @pytest.mark.parametrize(("desired", "words"), [(9, "above max value 5"), (0, "below min value 1")])
 async def test_limits(cloud: AwsCloud, autoscaling: Any, desired: int, words: str) -> None:
-    """A desired capacity out of bounds is refused with AWS's code and words."""
+    """A desired capacity out of bounds is refused with AWS's code and message."""
     cloud.group(NAME, desired=1, minimum=1, maximum=5)
     with pytest.raises(ClientError, match=f"ValidationError.*{words}"):
         await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=desired)
@@ -116,7 +116,7 @@ async def test_termination_stops_at_the_minimum(cloud: AwsCloud, autoscaling: An
 
 
 async def test_unknown_names(cloud: AwsCloud, autoscaling: Any) -> None:
-    """An unknown group is no error for a describe; else an unknown group or member is one."""
+    """An unknown group or member is an error, except for a describe."""
     cloud.group("other")
     answer = await autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
     assert answer["AutoScalingGroups"] == []
@@ -129,7 +129,7 @@ async def test_unknown_names(cloud: AwsCloud, autoscaling: Any) -> None:
 
 
 async def test_deleted_group(cloud: AwsCloud, autoscaling: Any) -> None:
-    """A group that is deleted says so until its members are gone, and then is unknown."""
+    """A deleted group has a status until its members are gone, and then is unknown."""
     cloud.group(NAME, desired=1)
     cloud.delete_group(NAME)
     seen = await describe(autoscaling)
@@ -139,7 +139,7 @@ async def test_deleted_group(cloud: AwsCloud, autoscaling: Any) -> None:
 
 
 async def test_suspended_processes_do_nothing(cloud: AwsCloud, autoscaling: Any) -> None:
-    """While Launch is suspended nothing is launched, and it is when it is resumed."""
+    """While Launch is suspended nothing is launched; resuming it launches the members."""
     cloud.group(NAME, suspended=["Launch"])
     await autoscaling.set_desired_capacity(**GROUP, DesiredCapacity=1)
     seen = await describe(autoscaling)
@@ -160,7 +160,7 @@ async def test_termination_is_suspended(cloud: AwsCloud, autoscaling: Any) -> No
 
 
 async def test_unhealthy_member_is_replaced(cloud: AwsCloud, autoscaling: Any) -> None:
-    """A member that ails is seen to, and is replaced then, unless that is suspended."""
+    """An unhealthy member is listed, then replaced, unless that is suspended."""
     cloud.group(NAME, desired=1)
     [id] = cloud.members(NAME)
     await autoscaling.set_instance_health(InstanceId=id, HealthStatus="Unhealthy")
@@ -184,8 +184,8 @@ async def test_real_time(cloud: AwsCloud, autoscaling: Any) -> None:
     assert states(await describe(autoscaling)) == ["InService"]
 
 
-async def test_scale_in_spares_the_protected(cloud: AwsCloud, autoscaling: Any) -> None:
-    """A smaller desired capacity ends members that are not protected, and only these."""
+async def test_scale_in_keeps_protected_members(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A smaller desired capacity ends only members that are not protected."""
     cloud.group(NAME, desired=3)
     ids = list(cloud.members(NAME))
     await autoscaling.set_instance_protection(
@@ -197,7 +197,7 @@ async def test_scale_in_spares_the_protected(cloud: AwsCloud, autoscaling: Any) 
 
 
 async def test_interruption(cloud: AwsCloud, autoscaling: Any) -> None:
-    """An interrupted spot instance terminates, and another one takes its place."""
+    """An interrupted spot instance terminates and is replaced."""
     cloud.group(NAME, desired=1, spot=True)
     cloud.interrupt(next(iter(cloud.members(NAME))))
     seen = await describe(autoscaling)
@@ -205,7 +205,7 @@ async def test_interruption(cloud: AwsCloud, autoscaling: Any) -> None:
 
 
 async def test_standby(cloud: AwsCloud, autoscaling: Any) -> None:
-    """A member that enters standby is not counted, and is again when it leaves."""
+    """A member in standby does not count; it counts again when it leaves."""
     cloud.group(NAME, desired=2, minimum=1, maximum=2)
     one, other = cloud.members(NAME)
     await autoscaling.enter_standby(**GROUP, InstanceIds=[one], ShouldDecrementDesiredCapacity=True)
@@ -246,7 +246,7 @@ async def test_pages(cloud: AwsCloud, autoscaling: Any) -> None:
 
 
 async def test_facts(cloud: AwsCloud, autoscaling: Any) -> None:
-    """A group can be said to be otherwise, and a member to be in a state that nobody knows."""
+    """Descriptions of a group can be overridden, and a member can be in an unknown state."""
     cloud.group(NAME, desired=1, facts={"CapacityRebalance": True, "MaxInstanceLifetime": 86400})
     cloud.set_state(next(iter(cloud.members(NAME))), "Hibernating")
     seen = await describe(autoscaling)
@@ -263,8 +263,8 @@ async def test_refresh(cloud: AwsCloud, autoscaling: Any) -> None:
     assert refresh["Status"] == "InProgress"
 
 
-async def test_changes_from_outside(cloud: AwsCloud, autoscaling: Any) -> None:
-    """Somebody else can change a group: its limits, and how many members it wants."""
+async def test_changes_by_another_client(cloud: AwsCloud, autoscaling: Any) -> None:
+    """A test can change the limits and the desired capacity of a group."""
     cloud.group(NAME)
     cloud.change(NAME, minimum=1, maximum=3, desired=2)
     seen = await describe(autoscaling)
@@ -272,7 +272,7 @@ async def test_changes_from_outside(cloud: AwsCloud, autoscaling: Any) -> None:
 
 
 async def test_mixed_group(cloud: AwsCloud, autoscaling: Any) -> None:
-    """A mixed group shows its types in a policy, and no launch template beside it."""
+    """A mixed group has its types in a policy, and no launch template."""
     cloud.group(NAME, types=["m5.large", "c5.large"], mixed=True)
     seen = await describe(autoscaling)
     overrides = seen["MixedInstancesPolicy"]["LaunchTemplate"]["Overrides"]

@@ -1,4 +1,4 @@
-"""The fake cloud's instances as plain clients see them: states, ids, passwords, keys, queues."""
+"""The fake cloud's instances: states, ids, passwords, keys, queues."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def connect(cloud: AwsCloud) -> AsyncGenerator[Any]:
 
 
 async def describe(client: Any, **what: Any) -> list[dict[str, Any]]:
-    """Return what a describe says of instances."""
+    """Describe instances."""
     answer = await client.describe_instances(**what)
     return [one for reservation in answer["Reservations"] for one in reservation["Instances"]]
 
@@ -60,8 +60,8 @@ def new_key(kind: str = "ssh-ed25519") -> str:
     return aws_machines.new_key(kind).export_public_key("openssh").decode()
 
 
-async def test_instance_is_where_its_member_is(cloud: AwsCloud, ec2: Any) -> None:
-    """Zone, type and kind of an instance are those that the group chose."""
+async def test_instance_matches_its_member(cloud: AwsCloud, ec2: Any) -> None:
+    """Zone, type and purchase option of an instance are those of the group."""
     ids = make_group(cloud, desired=2, zones=2, spot=True, types=["c5.large"])
     found = await describe(ec2, InstanceIds=ids)
     assert [one["Placement"]["AvailabilityZone"][-1] for one in found] == ["a", "b"]
@@ -84,7 +84,7 @@ async def test_instance_follows_its_member(cloud: AwsCloud, ec2: Any) -> None:
 
 
 async def test_unknown_ids(cloud: AwsCloud, ec2: Any) -> None:
-    """One unknown id fails a whole describe, a malformed one too; a filter omits both."""
+    """An unknown or malformed id fails a whole describe; a filter omits it."""
     [id] = make_group(cloud)
     for wrong, code in ((UNKNOWN, "NotFound"), ("web-1", "Malformed")):
         with pytest.raises(ClientError, match=f"InvalidInstanceID.{code}.*{wrong}"):
@@ -94,7 +94,7 @@ async def test_unknown_ids(cloud: AwsCloud, ec2: Any) -> None:
 
 
 async def test_new_ids_are_known_late(cloud: AwsCloud, ec2: Any) -> None:
-    """A new instance is unknown to EC2 for as many calls as is said, by id and by filter."""
+    """A new instance can be unknown to EC2 for a number of calls, by id and by filter."""
     cloud.hide_new(2)
     [id] = make_group(cloud)
     with pytest.raises(ClientError, match=r"InvalidInstanceID\.NotFound"):
@@ -105,7 +105,7 @@ async def test_new_ids_are_known_late(cloud: AwsCloud, ec2: Any) -> None:
 
 
 async def test_pages(cloud: AwsCloud, ec2: Any) -> None:
-    """Instances come in pages, unless they are asked for by their ids."""
+    """Instances come in pages, unless they are described by their ids."""
     ids = make_group(cloud, desired=3)
     cloud.set_page_size(1)
     among = {"Name": "instance-id", "Values": ids}
@@ -119,7 +119,7 @@ async def test_pages(cloud: AwsCloud, ec2: Any) -> None:
 
 
 async def test_power(cloud: AwsCloud, ec2: Any) -> None:
-    """Stopping and starting take a while, and nothing is started that is still stopping."""
+    """Stopping and starting take a while; a stopping instance cannot be started."""
     [id] = make_group(cloud)
     cloud.set_state(id, "Standby")
     answer = await ec2.stop_instances(InstanceIds=[id])
@@ -132,7 +132,7 @@ async def test_power(cloud: AwsCloud, ec2: Any) -> None:
 
 
 async def test_stopped_member_is_replaced(cloud: AwsCloud, ec2: Any) -> None:
-    """A member that is stopped outside of standby is ill, and the group replaces it."""
+    """A member that is stopped outside of standby is unhealthy and replaced."""
     [id] = make_group(cloud)
     await ec2.stop_instances(InstanceIds=[id])
     async with cloud.client("autoscaling") as autoscaling:
@@ -149,7 +149,7 @@ async def test_dry_run(cloud: AwsCloud, ec2: Any) -> None:
 
 
 async def test_facts(cloud: AwsCloud, ec2: Any) -> None:
-    """An instance can be said to be otherwise, also without something."""
+    """Descriptions of an instance can be overridden and keys removed."""
     [id] = make_group(
         cloud, instance_facts={"Architecture": "arm64", "PlatformDetails": "Linux/UNIX"}
     )
@@ -161,7 +161,7 @@ async def test_facts(cloud: AwsCloud, ec2: Any) -> None:
 
 
 async def test_password(cloud: AwsCloud, ec2: Any) -> None:
-    """A password is not there at first, and then only its key's owner can read it."""
+    """A password is empty at first, and then encrypted for its key."""
     cloud.quiet_new(1)
     [id] = make_group(cloud)
     key = rsa.generate_private_key(65537, 2048)
@@ -173,7 +173,7 @@ async def test_password(cloud: AwsCloud, ec2: Any) -> None:
 
 
 async def test_console(cloud: AwsCloud, ec2: Any) -> None:
-    """The console is empty at first, and then shows the instance's own host key."""
+    """The console is empty at first, and then shows the instance's host key."""
     cloud.quiet_new(1)
     ids = make_group(cloud, desired=2)
     assert "Output" not in await ec2.get_console_output(InstanceId=ids[0])
@@ -187,7 +187,7 @@ async def test_console(cloud: AwsCloud, ec2: Any) -> None:
 
 
 async def test_sending_keys(cloud: AwsCloud, connect: Any) -> None:
-    """A key is taken for a running instance in its zone, and for nothing else."""
+    """A key is accepted for a running instance in its zone only."""
     [id] = make_group(cloud)
     login = {"InstanceOSUser": "ec2-user", "SSHPublicKey": new_key()}
     zone = "eu-central-1a"
@@ -207,7 +207,7 @@ async def test_sending_keys(cloud: AwsCloud, connect: Any) -> None:
 
 
 async def test_queue(cloud: AwsCloud) -> None:
-    """What EventBridge tells arrives in a queue, and can be received and deleted."""
+    """Events arrive in a queue, and can be received and deleted."""
     [id] = make_group(cloud)
     queue = cloud.queue("notices")
     queue.warn_of_interruption(id)
@@ -234,7 +234,7 @@ async def test_queue(cloud: AwsCloud) -> None:
 
 
 async def test_identity(cloud: AwsCloud) -> None:
-    """A client can ask who it is, and become somebody else."""
+    """A client can ask for its identity, and assume a role."""
     async with cloud.client("sts") as sts:
         assert (await sts.get_caller_identity())["Account"] == "123456789012"
         answer = await sts.assume_role(

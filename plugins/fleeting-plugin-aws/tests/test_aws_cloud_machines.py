@@ -1,4 +1,4 @@
-"""The fake cloud's machines: who is let in, what runs there, and what is left when they end."""
+"""The fake cloud's SSH servers: access, commands and cleaning up."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def public(key: asyncssh.SSHKey) -> str:
 
 
 async def send_key(cloud: AwsCloud, id: str, key: asyncssh.SSHKey) -> None:
-    """Open an instance with a key for a minute."""
+    """Send a key to an instance, which accepts it for a minute."""
     async with cloud.client("ec2-instance-connect") as client:
         await client.send_ssh_public_key(
             InstanceId=id, InstanceOSUser=USER, SSHPublicKey=public(key)
@@ -44,7 +44,7 @@ async def send_key(cloud: AwsCloud, id: str, key: asyncssh.SSHKey) -> None:
 
 
 async def way_to(cloud: AwsCloud, id: str, port: int, key: asyncssh.SSHKey) -> ConnectInfo:
-    """Return how to connect to an instance, as EC2 tells it."""
+    """Return how to connect to an instance, as described by EC2."""
     async with cloud.client("ec2") as ec2:
         answer = await ec2.describe_instances(InstanceIds=[id])
         console = await ec2.get_console_output(InstanceId=id)
@@ -62,8 +62,8 @@ async def way_to(cloud: AwsCloud, id: str, port: int, key: asyncssh.SSHKey) -> C
     )
 
 
-async def test_a_key_that_was_sent_opens_an_instance(cloud: AwsCloud) -> None:
-    """Who has sent a key is let in, the host key is the console's, and commands really run."""
+async def test_sent_key_is_accepted(cloud: AwsCloud) -> None:
+    """A sent key is accepted, the host key is that of the console, and commands run."""
     port = cloud.use_machines()
     cloud.group(NAME, desired=2)
     ids = list(cloud.members(NAME))
@@ -79,8 +79,8 @@ async def test_a_key_that_was_sent_opens_an_instance(cloud: AwsCloud) -> None:
     assert len(homes) == 2
 
 
-async def test_others_are_kept_out(cloud: AwsCloud) -> None:
-    """Another instance, another user, another key and a later minute are not let in."""
+async def test_other_keys_are_refused(cloud: AwsCloud) -> None:
+    """A sent key is refused by another instance, for another user and after a minute."""
     port = cloud.use_machines()
     cloud.group(NAME, desired=2)
     one, other = cloud.members(NAME)
@@ -103,7 +103,7 @@ async def test_others_are_kept_out(cloud: AwsCloud) -> None:
 
 
 async def test_known_key(cloud: AwsCloud) -> None:
-    """A key that is known opens every instance at any time."""
+    """A known key is accepted by every instance at any time."""
     key = new_key()
     port = cloud.use_machines(known_keys=[public(key)])
     cloud.group(NAME, desired=1)
@@ -114,7 +114,7 @@ async def test_known_key(cloud: AwsCloud) -> None:
 
 
 async def test_files(cloud: AwsCloud, tmp_path: Path) -> None:
-    """Files can be sent, and lie in the home where commands start."""
+    """Files are copied to the home in which commands start."""
     key = new_key()
     port = cloud.use_machines(known_keys=[public(key)])
     cloud.group(NAME, desired=1)
@@ -127,7 +127,7 @@ async def test_files(cloud: AwsCloud, tmp_path: Path) -> None:
 
 
 async def test_many_commands_and_signals(cloud: AwsCloud) -> None:
-    """Commands run side by side over one connection, and a signal ends the one it is for."""
+    """Commands run concurrently over one connection, and a signal ends one of them."""
     key = new_key()
     port = cloud.use_machines(known_keys=[public(key)])
     cloud.group(NAME, desired=1)
@@ -147,8 +147,8 @@ async def test_many_commands_and_signals(cloud: AwsCloud) -> None:
     assert sorted(map(int, results)) == list(range(20))
 
 
-async def test_a_machine_takes_time_to_boot(cloud: AwsCloud) -> None:
-    """A member may be in service while its machine does not answer yet."""
+async def test_boot_time(cloud: AwsCloud) -> None:
+    """A member can be in service before its server listens."""
     key = new_key()
     port = cloud.use_machines(boot=timedelta(hours=1), known_keys=[public(key)])
     cloud.group(NAME, desired=1)
@@ -160,7 +160,7 @@ async def test_a_machine_takes_time_to_boot(cloud: AwsCloud) -> None:
 
 
 async def test_nothing_is_left(cloud: AwsCloud) -> None:
-    """When an instance is terminated its processes end, its files go, and nobody answers."""
+    """Terminating an instance ends its processes, deletes its files and stops its server."""
     key = new_key()
     port = cloud.use_machines(known_keys=[public(key)])
     cloud.group(NAME, desired=1, spot=True)
@@ -182,7 +182,7 @@ async def test_nothing_is_left(cloud: AwsCloud) -> None:
 
 
 async def test_stopped_machine(cloud: AwsCloud) -> None:
-    """A stopped instance does not answer, and does again at the same address when started."""
+    """A stopped instance does not listen; after a start it does, at the same address."""
     key = new_key()
     port = cloud.use_machines(known_keys=[public(key)])
     cloud.group(NAME, desired=1)
@@ -209,8 +209,8 @@ def bound(port: int) -> int:
     return found
 
 
-async def test_a_machine_has_a_socket_whether_it_is_on_or_off(cloud: AwsCloud) -> None:
-    """Stopping and starting an instance leaves no socket more or less; ending it leaves none."""
+async def test_number_of_sockets_does_not_depend_on_power(cloud: AwsCloud) -> None:
+    """The number of sockets is the same while an instance is stopped, and zero after its end."""
     port = cloud.use_machines()
     before = bound(port)
     cloud.group(NAME, desired=1)

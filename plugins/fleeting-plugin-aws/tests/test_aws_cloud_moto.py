@@ -1,4 +1,4 @@
-"""The process that moto runs in: it ends with whoever started it."""
+"""The process of moto: it ends with its parent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ sys.stdin.read()
 
 
 def is_answering(url: str) -> bool:
-    """Return whether moto is there."""
+    """Return whether moto answers."""
     try:
         with urllib.request.urlopen(f"{url}/moto-api/", timeout=5):  # noqa: S310 - our own
             return True
@@ -35,7 +35,7 @@ def is_answering(url: str) -> bool:
 
 
 def eventually(is_true: Callable[[], bool]) -> bool:
-    """Wait until something is true, for ten seconds."""
+    """Wait up to ten seconds for a condition."""
     deadline = time.monotonic() + 10
     while not is_true() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -43,7 +43,7 @@ def eventually(is_true: Callable[[], bool]) -> bool:
 
 
 def test_moto_ends_with_its_parent(tmp_path: Path) -> None:
-    """When the process that started it is killed, moto ends by itself."""
+    """Moto ends when its parent process is killed."""
     support = str(Path(sys.modules[Moto.__module__].__file__ or "").parent)
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path)],
@@ -59,8 +59,8 @@ def test_moto_ends_with_its_parent(tmp_path: Path) -> None:
     assert eventually(lambda: not is_answering(url))
 
 
-def test_failure_to_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If moto does not start, what it said about that is in the error."""
+def test_failure_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If moto does not start, the error contains its output."""
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     with pytest.raises(RuntimeError, match=r"(?s)moto did not start.*/nowhere"):
         Moto(tmp_path)

@@ -1,4 +1,4 @@
-"""The fake cloud has not enough: what the groups do then, and what their history says."""
+"""The fake cloud's groups without capacity, and their activity history."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ async def autoscaling(cloud: AwsCloud) -> AsyncGenerator[Any]:
 
 
 async def failures(client: Any) -> list[str]:
-    """Return what the failed activities say."""
+    """Return the messages of failed activities."""
     answer = await client.describe_scaling_activities(AutoScalingGroupName=NAME)
     activities = answer["Activities"]
     return [one["StatusMessage"] for one in activities if one["StatusCode"] == "Failed"]
 
 
 async def test_zone_without_capacity(cloud: AwsCloud, autoscaling: Any) -> None:
-    """A zone out of capacity fails once by name, and another zone takes the instances."""
+    """A zone without capacity fails once, and another zone launches the instances."""
     cloud.group(NAME, zones=2)
     cloud.room(1, zone="a")
     await autoscaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=4)
@@ -46,7 +46,7 @@ async def test_zone_without_capacity(cloud: AwsCloud, autoscaling: Any) -> None:
 
 
 async def test_no_capacity_at_all(cloud: AwsCloud, autoscaling: Any) -> None:
-    """Without capacity the desired one stays, and is launched when there is some."""
+    """Without capacity the desired capacity stays, and is launched later."""
     cloud.group(NAME)
     cloud.room(1)
     await autoscaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=3)
@@ -58,7 +58,7 @@ async def test_no_capacity_at_all(cloud: AwsCloud, autoscaling: Any) -> None:
 
 
 async def test_type_without_capacity(cloud: AwsCloud, autoscaling: Any) -> None:
-    """When the preferred type is out, the next one is launched."""
+    """Without capacity for the preferred type, the next one is launched."""
     cloud.group(NAME, types=["m5.large", "c5.large"], mixed=True)
     cloud.room(0, instance_type="m5.large")
     await autoscaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=1)
@@ -82,7 +82,7 @@ async def test_type_without_capacity(cloud: AwsCloud, autoscaling: Any) -> None:
 async def test_other_reasons(
     cloud: AwsCloud, autoscaling: Any, code: str, words: str, *, spot: bool
 ) -> None:
-    """Quotas, images and spot fail in the words of AWS."""
+    """Quotas, images and spot requests fail with AWS's messages."""
     cloud.group(NAME, spot=spot)
     cloud.room(0, code=code)
     await autoscaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=1)
@@ -92,7 +92,7 @@ async def test_other_reasons(
 
 
 async def test_history(cloud: AwsCloud, autoscaling: Any) -> None:
-    """Launches and terminations are in the history, the newest first, with their ends."""
+    """The history contains launches and terminations, newest first, with their end times."""
     cloud.group(NAME, desired=1)
     [id] = cloud.members(NAME)
     await autoscaling.terminate_instance_in_auto_scaling_group(

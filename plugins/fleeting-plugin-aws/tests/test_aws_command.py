@@ -1,4 +1,4 @@
-"""The `fleeting` command, as a process of its own, with groups on AWS."""
+"""The `fleeting` command with groups on AWS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEADLINE_SECONDS = 120
 
 
 class Fleeting:
-    """The command of this environment, for the group `builders`."""
+    """The installed command, for the group `builders`."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Fleeting:
         ]
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run it to its end."""
+        """Run the command and wait for its end."""
         return subprocess.run(
             [str(Path(sys.executable).with_name("fleeting")), *words],
             cwd=self.folder,
@@ -49,11 +49,11 @@ class Fleeting:
         return self.run("check", "aws", *self.words, *words)
 
     def group(self, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """Work with the group."""
+        """Run a subcommand of `fleeting group`."""
         return self.run("group", verb, "--plugin", "aws", *self.words, *words)
 
     def status(self) -> dict[str, Any]:
-        """Return what the group is."""
+        """Return the group's status."""
         done = self.group("status", "--json")
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
@@ -67,7 +67,7 @@ def fleeting(tmp_path: Path, cloud: AwsCloud) -> Fleeting:
 
 
 def test_check_of_a_good_group(fleeting: Fleeting, cloud: AwsCloud) -> None:
-    """Nothing stands in the way of a good group, and the policy that suffices is printed."""
+    """The check of a good group succeeds and prints the policy."""
     cloud.group(NAME)
     done = fleeting.check("--no-connect")
     assert (done.returncode, done.stderr) == (0, "")
@@ -76,8 +76,8 @@ def test_check_of_a_good_group(fleeting: Fleeting, cloud: AwsCloud) -> None:
     assert f":autoScalingGroupName/{NAME}" in done.stdout
 
 
-def test_check_for_a_script(fleeting: Fleeting, cloud: AwsCloud) -> None:
-    """A script reads the findings as JSON, and the policy in them can be used as it is."""
+def test_check_as_json(fleeting: Fleeting, cloud: AwsCloud) -> None:
+    """The findings are printed as JSON, and the policy in them is valid JSON too."""
     cloud.group(NAME, protected=False)
     done = fleeting.check("--no-connect", "--json")
     assert done.returncode == 0
@@ -87,8 +87,8 @@ def test_check_for_a_script(fleeting: Fleeting, cloud: AwsCloud) -> None:
     assert json.loads(findings["iam-policy"]["fix"])["Version"] == "2012-10-17"
 
 
-def test_check_finds_what_stands_in_the_way(fleeting: Fleeting, cloud: AwsCloud) -> None:
-    """An error ends the check with 1, and stands on the first line with what mends it."""
+def test_check_with_an_error(fleeting: Fleeting, cloud: AwsCloud) -> None:
+    """The check exits with 1 and prints the error first, with its fix."""
     assert cloud.url
     done = fleeting.check()
     assert done.returncode == 1
@@ -98,7 +98,7 @@ def test_check_finds_what_stands_in_the_way(fleeting: Fleeting, cloud: AwsCloud)
 
 
 def test_check_of_wrong_input(fleeting: Fleeting, cloud: AwsCloud) -> None:
-    """A key that the plugin does not have ends the check with 2, and AWS is not asked."""
+    """An unknown key makes the check exit with 2 without a request to AWS."""
     done = fleeting.check("--plugin-config", "regoin=eu-central-1")
     assert done.returncode == 2
     assert "did you mean 'region'" in done.stderr
@@ -106,7 +106,7 @@ def test_check_of_wrong_input(fleeting: Fleeting, cloud: AwsCloud) -> None:
 
 
 def test_check_against_moto_alone(fleeting: Fleeting, cloud: AwsCloud) -> None:
-    """Also an emulator that knows less than AWS can be checked: what it lacks is no error."""
+    """An emulator that lacks an operation can be checked without an error."""
     cloud.group(NAME)
     fleeting.words = Fleeting(fleeting.folder, cloud.moto_url).words
     done = fleeting.check("--no-connect", "--json", "--plugin-config", "max_attempts=1")
@@ -116,8 +116,9 @@ def test_check_against_moto_alone(fleeting: Fleeting, cloud: AwsCloud) -> None:
     assert found["identity"] == "info"
 
 
-def test_group_is_worked_with_by_hand(fleeting: Fleeting, cloud: AwsCloud) -> None:
-    """Somebody adds instances, runs a command on one, checks the way to it, and removes it."""
+@pytest.mark.long
+def test_group_commands(fleeting: Fleeting, cloud: AwsCloud) -> None:
+    """The commands add instances, run a command on one, check its connection and remove it."""
     port = f"protocol_port={cloud.use_machines()}"
     cloud.group(NAME, delays=Delays(listing=0, launch=1, terminate=0))
     grown = fleeting.group("increase", "2", "--wait")
@@ -135,8 +136,8 @@ def test_group_is_worked_with_by_hand(fleeting: Fleeting, cloud: AwsCloud) -> No
     assert "--max-size" in full.stderr
 
 
-def test_what_aws_refuses_is_said_in_a_sentence(fleeting: Fleeting, cloud: AwsCloud) -> None:
-    """What the policy does not allow ends the command with 3, and the action is named."""
+def test_refused_request(fleeting: Fleeting, cloud: AwsCloud) -> None:
+    """A request that the policy does not allow exits with 3 and names the action."""
     cloud.group(NAME)
     cloud.allow_only("autoscaling:DescribeAutoScalingGroups")
     done = fleeting.group("increase", "1")

@@ -1,4 +1,4 @@
-"""The contract of a group of instances, against the fake cloud and its real SSH servers."""
+"""The contract of an instance group, against the fake cloud and its SSH servers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TestAwsContract(InstanceGroupContract):
     """Every promise of `fleeting.abc.InstanceGroup`."""
 
     instance_timeout = timedelta(seconds=20)
-    # Connections that nobody needs any more, also those of the fake cloud, stay for a while.
+    # Unused connections, also those of the fake cloud, stay open for a while.
     call_timeout = timedelta(seconds=60)
     page_size = 0
     secrets = ("not-looked-at",)
@@ -37,11 +37,16 @@ class TestAwsContract(InstanceGroupContract):
     port = 0
     queue: Queue
 
+    @pytest.fixture(autouse=True)
+    def close_idle_connections(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Close idle connections soon: tests wait until no connection is left over."""
+        monkeypatch.setattr("fleeting_plugin_aws._session.KEEPALIVE_SECONDS", 0.5)
+
     @pytest.fixture
     def open_group(
         self, cloud: AwsCloud
     ) -> Callable[[], AbstractAsyncContextManager[InstanceGroup]]:
-        """Return what opens a group that has room for four instances."""
+        """Return a function that opens a group with at most four instances."""
         self.port = cloud.use_machines()
         cloud.group("builders", maximum=4)
         self.queue = queue = cloud.queue("interruptions")

@@ -1,4 +1,4 @@
-"""Where credentials come from, and what happens when they expire."""
+"""Where credentials are found, and how expired ones are renewed."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ SECRET = "made-up-secret"  # noqa: S105 - made up
 
 @pytest.fixture
 def no_keys(cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
-    """Return a cloud for which there are no credentials in the environment."""
+    """Return the cloud, with no credentials in the environment."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     return cloud
 
 
 def write_credentials(path: Path, key: str, *, profile: str = "default") -> Path:
-    """Write a file of credentials."""
+    """Write a credentials file."""
     path.write_text(f"[{profile}]\naws_access_key_id = {key}\naws_secret_access_key = {SECRET}\n")
     return path
 
 
 def keys(cloud: AwsCloud) -> list[str]:
-    """Return the keys that signed the requests, each once, in order."""
+    """Return the distinct keys that signed the requests, in order."""
     return list(dict.fromkeys(call.access_key for call in cloud.calls()))
 
 
 async def test_files_and_profiles(no_keys: AwsCloud, tmp_path: Path) -> None:
-    """Credentials come from the file and the profile that are configured."""
+    """Credentials come from the configured file and profile."""
     no_keys.group("builders")
     file = write_credentials(tmp_path / "credentials", OLD, profile="ci")
     config = tmp_path / "config"
@@ -58,7 +58,7 @@ async def test_files_and_profiles(no_keys: AwsCloud, tmp_path: Path) -> None:
 async def test_renewed_credentials_are_found(
     no_keys: AwsCloud, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once the file has been renewed the next request uses it; until then, the error says so."""
+    """Requests fail until the file is renewed; the next one uses the new credentials."""
     caplog.set_level(logging.INFO)
     no_keys.group("builders", desired=1)
     file = write_credentials(tmp_path / "credentials", OLD)
@@ -74,7 +74,7 @@ async def test_renewed_credentials_are_found(
 
 
 async def test_many_requests_renew_once(no_keys: AwsCloud, tmp_path: Path) -> None:
-    """Requests that fail together with old credentials look for new ones once, and all succeed."""
+    """Concurrent requests with expired credentials renew them once, and all succeed."""
     no_keys.group("builders", desired=1)
     file = write_credentials(tmp_path / "credentials", OLD)
     async with open_group(no_keys, credentials_file=file) as group:
@@ -90,7 +90,7 @@ async def test_many_requests_renew_once(no_keys: AwsCloud, tmp_path: Path) -> No
 
 
 async def test_role_is_assumed(cloud: AwsCloud, caplog: pytest.LogCaptureFixture) -> None:
-    """With a role, requests are signed with keys that AWS gives for it, and nobody sees those."""
+    """Requests are signed with the keys of the role, which are never logged."""
     caplog.set_level(logging.DEBUG)
     cloud.group("builders")
     role = "arn:aws:iam::123456789012:role/builders"
@@ -104,7 +104,7 @@ async def test_role_is_assumed(cloud: AwsCloud, caplog: pytest.LogCaptureFixture
 
 
 async def test_role_is_assumed_again_when_it_expires(cloud: AwsCloud) -> None:
-    """When the keys of a role are refused, the role is assumed again, and nobody notices."""
+    """When the keys of a role are refused, the role is assumed again and the request succeeds."""
     cloud.group("builders", desired=1)
     role = "arn:aws:iam::123456789012:role/builders"
     async with open_group(cloud, assume_role_arn=role) as group:

@@ -1,4 +1,4 @@
-"""How often AWS is asked: it counts the requests of an account, and so do we."""
+"""How many requests the plugin sends."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ DESCRIBE = "DescribeAutoScalingGroups"
 
 
 def counted(cloud: AwsCloud, since: int = 0) -> Counter[str]:
-    """Return how often each operation was asked for since so many calls."""
+    """Return the number of calls of each operation, after the first `since` calls."""
     return Counter(call.operation for call in cloud.calls()[since:])
 
 
 @pytest.mark.parametrize("size", [0, 30])
-async def test_a_listing_is_one_request(cloud: AwsCloud, size: int) -> None:
-    """Whatever the size of the group, a listing costs one request."""
+async def test_listing_is_one_request(cloud: AwsCloud, size: int) -> None:
+    """A listing takes one request, whatever the size of the group."""
     cloud.group("builders", desired=size, maximum=30)
     async with open_group(cloud) as group:
         before = len(cloud.calls())
@@ -41,8 +41,8 @@ async def test_a_listing_is_one_request(cloud: AwsCloud, size: int) -> None:
         assert counted(cloud, before) == {DESCRIBE: 3}
 
 
-async def test_growth_is_two_requests(cloud: AwsCloud) -> None:
-    """However many instances are asked for together, that costs a look and a write."""
+async def test_increase_is_two_requests(cloud: AwsCloud) -> None:
+    """An increase takes two requests, whatever its count."""
     cloud.group("builders", maximum=30)
     async with open_group(cloud) as group:
         before = len(cloud.calls())
@@ -51,7 +51,7 @@ async def test_growth_is_two_requests(cloud: AwsCloud) -> None:
 
 
 async def test_life_of_an_instance(cloud: AwsCloud) -> None:
-    """An instance costs a pushed key and a termination; all else is shared by those beside it."""
+    """Each instance costs a pushed key and a termination; the other requests are shared."""
     cloud.group("builders", maximum=30)
     async with open_group(cloud) as group:
         before = len(cloud.calls())
@@ -73,8 +73,8 @@ async def test_life_of_an_instance(cloud: AwsCloud) -> None:
         }
 
 
-async def test_jobs_cost_nothing(cloud: AwsCloud) -> None:
-    """Twenty tasks on one instance, one after the other, cost not one request."""
+async def test_jobs_send_no_requests(cloud: AwsCloud) -> None:
+    """Twenty consecutive tasks on one instance send no request."""
     port = cloud.use_machines()
     cloud.group("builders")
     settings = Settings(
@@ -98,26 +98,26 @@ async def test_jobs_cost_nothing(cloud: AwsCloud) -> None:
 
 
 async def test_groups_of_an_account_share_their_limit(cloud: AwsCloud) -> None:
-    """Two groups that one provider has open in one region take turns."""
+    """Groups of one provider in one account and region share a limiter."""
     cloud.group("builders")
     cloud.group("testers")
     provider = AwsProvider()
     async with (
         open_group(cloud, provider=provider) as first,
         open_group(cloud, provider=provider, name="testers") as second,
-        open_group(cloud, provider=AwsProvider()) as stranger,
+        open_group(cloud, provider=AwsProvider()) as other,
     ):
         assert isinstance(first, AwsGroup)
         assert isinstance(second, AwsGroup)
-        assert isinstance(stranger, AwsGroup)
+        assert isinstance(other, AwsGroup)
         assert first._clients.limiter is second._clients.limiter
-        assert first._clients.limiter is not stranger._clients.limiter
+        assert first._clients.limiter is not other._clients.limiter
 
 
 async def test_each_request_waits_for_its_turn(
     cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is sent takes a turn, also what is sent again."""
+    """Every request, repeated ones included, waits for the limiter."""
     cloud.group("builders", desired=2)
     turns: list[float] = []
     take = Limiter.take

@@ -1,4 +1,4 @@
-"""The border where the SDK's errors become those of `fleeting`."""
+"""How the SDK's errors are translated into those of `fleeting`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ from fleeting.errors import (
 from fleeting_plugin_aws._errors import CredentialsExpired, Refused, translate
 
 WHAT = "SetDesiredCapacity of aws/eu-central-1/builders"
-FIELDS = {"retries": 1, "percent": 1, "xsize": 1, "ysize": 1}
 
 
 def answer(code: str, message: str = "", status: int = 400) -> Exception:
-    """Return what the SDK makes of an answer that is an error."""
+    """Return the SDK's error for an answer of AWS."""
     response: Any = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status},
@@ -38,20 +37,13 @@ def answer(code: str, message: str = "", status: int = 400) -> Exception:
 
 
 def endpoint_error(kind: Any, cause: Exception) -> Exception:
-    """Return an error of the SDK's about a connection."""
+    """Return an error of the SDK about a connection."""
     made: Exception = kind(endpoint_url="http://127.0.0.1", error=cause)
     return made
 
 
-class AnyField(dict[str, Any]):
-    """Gives a value for each field of an error's message."""
-
-    def __missing__(self, key: str) -> str:
-        return "x"
-
-
 def examples() -> list[Exception]:
-    """Return an error of each class that the SDK can raise."""
+    """Return an error of every class that the SDK can raise."""
     found: list[Exception] = []
     for _, kind in inspect.getmembers(botocore.exceptions, inspect.isclass):
         if not issubclass(kind, Exception) or issubclass(kind, Warning):
@@ -66,7 +58,7 @@ def examples() -> list[Exception]:
 @pytest.mark.parametrize("mutates", [False, True])
 @pytest.mark.parametrize("error", examples(), ids=lambda error: type(error).__name__)
 def test_translation_is_total(error: Exception, mutates: bool) -> None:  # noqa: FBT001
-    """Whatever the SDK raises, an error of ours comes of it that names the request."""
+    """Every error of the SDK becomes one of ours that names the request."""
     found = translate(error, WHAT, mutates=mutates)
     assert isinstance(found, FleetingError)
     assert str(found).startswith(WHAT)
@@ -93,8 +85,12 @@ def test_translation_is_total(error: Exception, mutates: bool) -> None:  # noqa:
     ],
 )
 @pytest.mark.parametrize("mutates", [False, True])
-def test_what_was_not_done(error: Exception, kind: type[Exception], mutates: bool) -> None:  # noqa: FBT001
-    """Where AWS has refused, or nothing was sent, that is certain, and the class says why."""
+def test_requests_that_were_not_carried_out(
+    error: Exception,
+    kind: type[Exception],
+    mutates: bool,  # noqa: FBT001
+) -> None:
+    """If AWS refused, or nothing was sent, the error's class says why."""
     assert type(translate(error, WHAT, mutates=mutates)) is kind
 
 
@@ -105,7 +101,7 @@ def test_what_was_not_done(error: Exception, kind: type[Exception], mutates: boo
         answer("ServiceUnavailable", status=503),
         endpoint_error(botocore.exceptions.ReadTimeoutError, TimeoutError()),
         endpoint_error(botocore.exceptions.ConnectionClosedError, TimeoutError()),
-        # A connection that is reset in the middle has the class of one that never was.
+        # A connection that was reset has the same class as one that was never established.
         endpoint_error(
             botocore.exceptions.EndpointConnectionError, aiohttp.ClientOSError(104, "reset")
         ),
@@ -114,8 +110,8 @@ def test_what_was_not_done(error: Exception, kind: type[Exception], mutates: boo
         ValueError("a bug of the SDK"),
     ],
 )
-def test_what_may_have_been_done(error: Exception) -> None:
-    """Where the answer is lost, only a request that changes nothing can be repeated."""
+def test_requests_that_may_have_been_carried_out(error: Exception) -> None:
+    """If the answer is lost, only a request that changes nothing can be repeated."""
     assert type(translate(error, WHAT, mutates=True)) is OutcomeUnknown
     asked = translate(error, WHAT, mutates=False)
     assert type(asked) is ProviderError
@@ -133,48 +129,48 @@ def test_what_may_have_been_done(error: Exception) -> None:
         endpoint_error(botocore.exceptions.EndpointConnectionError, socket.gaierror("no name")),
     ],
 )
-def test_what_was_never_sent(error: Exception) -> None:
-    """Where no connection came about, nothing was done, and the network is to blame."""
+def test_requests_that_were_never_sent(error: Exception) -> None:
+    """If no connection was established, nothing was done, and the error points to the network."""
     found = translate(error, WHAT, mutates=True)
     assert type(found) is ProviderError
-    assert "look at the network" in str(found)
+    assert "check the network" in str(found)
 
 
-def test_our_own_errors_pass() -> None:
-    """An error of ours that comes through the SDK is not translated again."""
+def test_our_own_errors_are_kept() -> None:
+    """An error of `fleeting` that passes through the SDK is not translated again."""
     error = GroupGone("gone")
     assert translate(error, WHAT, mutates=True) is error
 
 
-def test_refusals_keep_the_words_of_aws() -> None:
-    """Who asked can tell one refusal from another."""
+def test_refusals_keep_code_and_reason() -> None:
+    """A refusal keeps AWS's error code and message."""
     found = translate(answer("ValidationError", "Instance Id not found."), WHAT, mutates=True)
     assert isinstance(found, Refused)
-    assert (found.code, found.words) == ("ValidationError", "Instance Id not found")
+    assert (found.code, found.reason) == ("ValidationError", "Instance Id not found")
     assert not found.retryable
 
 
 def test_bodies_are_not_quoted() -> None:
-    """Of an answer that cannot be read only the first line of the complaint is repeated."""
+    """The error for an unreadable answer does not contain the answer."""
     error = ResponseParserError("Unable to parse response:\nb'<html>secret</html>'")
     assert "secret" not in str(translate(error, WHAT, mutates=False))
 
 
 def test_requests_are_not_quoted() -> None:
-    """When a signature is wrong AWS repeats the request, session token included; we do not."""
-    words = (
+    """AWS repeats a wrongly signed request, session token included; the error does not."""
+    message = (
         "The request signature we calculated does not match the signature you provided.\n\n"
         "The Canonical String for this request should have been\n'POST\n/\n\n"
         "x-amz-security-token:hunter2\n'"
     )
-    found = translate(answer("SignatureDoesNotMatch", words, 403), WHAT, mutates=False)
+    found = translate(answer("SignatureDoesNotMatch", message, 403), WHAT, mutates=False)
     assert type(found) is PermissionDenied
     assert "you provided" in str(found)
     assert "hunter2" not in str(found)
 
 
 def test_wrong_parameters_are_named() -> None:
-    """What is wrong with a parameter stands in the sentence, not the heading above it."""
+    """The error for an invalid parameter contains the reason, not only its heading."""
     report = "Invalid length for parameter RoleArn, value: 8, valid min length: 20"
     error = botocore.exceptions.ParamValidationError(report=report)
-    assert f"ParamValidationError: {report}; mend" in str(translate(error, WHAT, mutates=False))
+    assert f"ParamValidationError: {report}; correct" in str(translate(error, WHAT, mutates=False))

@@ -1,7 +1,7 @@
-"""The library on a cloud that goes wrong: no task is lost, no instance is left, and it says why.
+"""The scaler on a failing cloud: no task is lost, no instance is left, and reasons are shown.
 
-The scaler is the real one, with short intervals, and each instance is a real SSH
-server. What a test waits for is an event or a fact, never a length of time.
+The scaler has short intervals, and each instance is a real SSH server. Tests wait
+for events and conditions, never for a length of time.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SETTINGS = Settings(
 
 
 def left(cloud: AwsCloud, *names: str) -> dict[str, tuple[int, list[str]]]:
-    """Return what of each group is still wanted or there."""
+    """Return the desired capacity and the members of each group that is not empty."""
     found: dict[str, tuple[int, list[str]]] = {}
     for name in names or ("builders",):
         with suppress(KeyError):  # It may have been deleted, and its members with it.
@@ -64,7 +64,7 @@ def _left(cloud: AwsCloud, name: str) -> dict[str, tuple[int, list[str]]]:
 async def scaling(
     cloud: AwsCloud, *names: str, settings: Settings = SETTINGS, **changes: Any
 ) -> AsyncGenerator[Taskscaler]:
-    """Scale groups, and be sure that nothing of them is left in the end."""
+    """Scale groups, and assert that they are empty at the end."""
     port = cloud.use_machines()
     provider = AwsProvider()
     async with AsyncExitStack() as stack:
@@ -82,7 +82,7 @@ async def scaling(
 
 
 async def run(scaler: Taskscaler, key: str) -> str:
-    """Run a command in a slot, again if the instance is lost; return the instance."""
+    """Run a command in a slot, again if the instance is lost, and return the instance."""
     while True:
         try:
             async with scaler.acquire(key) as acquisition, acquisition.connect() as connection:
@@ -92,16 +92,16 @@ async def run(scaler: Taskscaler, key: str) -> str:
             continue
 
 
-async def until_explained(scaler: Taskscaler, words: str) -> str:
-    """Wait until the explanation holds some words, and return it."""
-    while words not in (told := scaler.explain()):
+async def until_explained(scaler: Taskscaler, text: str) -> str:
+    """Wait until the explanation contains a text, and return the explanation."""
+    while text not in (explanation := scaler.explain()):
         await anyio.sleep(0.01)
-    return told
+    return explanation
 
 
 @asynccontextmanager
 async def waiting(scaler: Taskscaler, key: str = "a") -> AsyncGenerator[list[str]]:
-    """Let a task run meanwhile; leaving waits until it has."""
+    """Run a task concurrently; leaving the block waits until it is done."""
     instances: list[str] = []
 
     async def task() -> None:
@@ -113,20 +113,20 @@ async def waiting(scaler: Taskscaler, key: str = "a") -> AsyncGenerator[list[str
     assert len(instances) == 1
 
 
-async def test_throttled_for_a_while(cloud: AwsCloud) -> None:
-    """While AWS takes no requests tasks wait and are told why, and go on when it does."""
+async def test_throttling(cloud: AwsCloud) -> None:
+    """While AWS throttles, tasks wait with a reason; afterwards they run."""
     cloud.group("builders")
     async with scaling(cloud, max_attempts=1) as scaler:
         cloud.fail("*", Throttled(), times=None)
         async with waiting(scaler) as instances:
-            told = await until_explained(scaler, "Rate exceeded")
-            assert "requests_per_second" in told
+            explanation = await until_explained(scaler, "Rate exceeded")
+            assert "requests_per_second" in explanation
             assert instances == []
             cloud.mend()
 
 
-async def test_failing_for_a_while(cloud: AwsCloud) -> None:
-    """When AWS fails internally, what it may have done is found out, and not done twice."""
+async def test_internal_failures(cloud: AwsCloud) -> None:
+    """A change that AWS may have carried out before it failed is not repeated."""
     cloud.group("builders")
     async with scaling(cloud, max_attempts=1) as scaler:
         cloud.fail("SetDesiredCapacity", LostReply())
@@ -139,7 +139,7 @@ async def test_failing_for_a_while(cloud: AwsCloud) -> None:
 async def test_credentials_expire_and_are_renewed(
     cloud: AwsCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With expired credentials tasks wait and are told so, until somebody renews the file."""
+    """With expired credentials, tasks wait with a reason until the file is renewed."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     old, new = "AKIAOLDOLDOLDOLDOLD1", "AKIANEWNEWNEWNEWNEW1"
@@ -154,8 +154,8 @@ async def test_credentials_expire_and_are_renewed(
             file.write_text(text.format(new))
 
 
-async def test_group_is_deleted_under_us(cloud: AwsCloud) -> None:
-    """When the group is deleted, its task is told, the next one waits, and the scaler can end."""
+async def test_group_is_deleted(cloud: AwsCloud) -> None:
+    """When the group is deleted, its task ends, the next task waits, and the scaler can stop."""
     cloud.group("builders")
     async with scaling(cloud) as scaler:
         with pytest.raises(AcquisitionLost, match="takes it away"):
@@ -169,7 +169,7 @@ async def test_group_is_deleted_under_us(cloud: AwsCloud) -> None:
 
 
 async def test_group_is_full(cloud: AwsCloud) -> None:
-    """When the group has no room the next task waits, is told so, and gets the next free slot."""
+    """When the group is full, the next task waits with a reason for a free slot."""
     cloud.group("builders", maximum=1)
     async with scaling(cloud) as scaler:
         async with scaler.acquire("a"):
@@ -180,19 +180,19 @@ async def test_group_is_full(cloud: AwsCloud) -> None:
         assert await run(scaler, "c")
 
 
-async def test_group_is_made_smaller_under_us(cloud: AwsCloud) -> None:
-    """When somebody lowers `MaxSize`, the refusal is told with the command that raises it."""
+async def test_maximum_is_lowered(cloud: AwsCloud) -> None:
+    """When `MaxSize` is lowered, the reason contains the command that raises it."""
     cloud.group("builders", maximum=5)
     async with scaling(cloud) as scaler:
         cloud.change("builders", maximum=0)
         async with waiting(scaler):
-            told = await until_explained(scaler, "--max-size")
-            assert "max_size of 0" in told
+            explanation = await until_explained(scaler, "--max-size")
+            assert "max_size of 0" in explanation
             cloud.change("builders", maximum=5)
 
 
-async def test_a_zone_has_no_capacity(cloud: AwsCloud) -> None:
-    """While one zone has nothing to give, the tasks run in the other."""
+async def test_one_zone_without_capacity(cloud: AwsCloud) -> None:
+    """If one zone has no capacity, the tasks run in the other one."""
     cloud.group("builders", zones=2)
     cloud.room(0, zone="a")
     async with scaling(cloud) as scaler:
@@ -201,8 +201,8 @@ async def test_a_zone_has_no_capacity(cloud: AwsCloud) -> None:
                 tasks.start_soon(run, scaler, key)
 
 
-async def test_no_zone_has_capacity_but_another_group_has(cloud: AwsCloud) -> None:
-    """When a group has nothing to give, the next one is used, and nothing comes too late."""
+async def test_next_group_is_used_without_capacity(cloud: AwsCloud) -> None:
+    """If a group has no capacity, the next one is used, and no instance comes later."""
     cloud.group("spot", spot=True, mixed=True, types=("m5.large",))
     cloud.group("ondemand")
     cloud.room(0, instance_type="m5.large")
@@ -217,34 +217,34 @@ async def test_no_zone_has_capacity_but_another_group_has(cloud: AwsCloud) -> No
         assert cloud.members("spot") == {}
 
 
-async def test_capacity_comes_back(cloud: AwsCloud) -> None:
-    """Without capacity anywhere tasks wait and are told why; when there is some again they run."""
+async def test_capacity_returns(cloud: AwsCloud) -> None:
+    """Without capacity, tasks wait with a reason until there is capacity again."""
     cloud.group("builders")
     cloud.room(0)
     async with scaling(cloud) as scaler:
         async with waiting(scaler):
-            told = await until_explained(scaler, "sufficient t3.micro capacity")
-            assert "eu-central-1a" in told
+            explanation = await until_explained(scaler, "sufficient t3.micro capacity")
+            assert "eu-central-1a" in explanation
             cloud.unlimited()
 
 
 def terminate(cloud: AwsCloud, id: str) -> None:
-    """Let EC2 take an instance back, which its group replaces."""
+    """Interrupt an instance; its group replaces it."""
     cloud.interrupt(id)
 
 
-def fall_ill(cloud: AwsCloud, id: str) -> None:
-    """Let an instance fail the checks of its group, which replaces it."""
+def become_unhealthy(cloud: AwsCloud, id: str) -> None:
+    """Make an instance fail its group's health check; its group replaces it."""
     cloud.set_state(id, "InService", health="Unhealthy")
 
 
-@pytest.mark.parametrize("lose", [terminate, fall_ill])
+@pytest.mark.parametrize("lose", [terminate, become_unhealthy])
 async def test_instance_is_terminated_during_a_job(
     cloud: AwsCloud, lose: Callable[[AwsCloud, str], None]
 ) -> None:
-    """A task whose instance goes is told why at once, and the next attempt gets another one."""
+    """A task whose instance is lost ends at once, and the next attempt gets another instance."""
     cloud.group("builders", spot=True)
-    # What AWS puts in its place is not ours; it is removed, too.
+    # The replacement that AWS launches is not ours; it is removed too.
     settings = replace(SETTINGS, unknown_instances=UnknownInstances.REMOVE)
     async with scaling(cloud, settings=settings) as scaler:
         with pytest.raises(AcquisitionLost, match=r"takes it away|no longer listed") as caught:
@@ -254,8 +254,8 @@ async def test_instance_is_terminated_during_a_job(
         assert await run(scaler, "a") != caught.value.instance
 
 
-async def test_announced_interruption_moves_tasks(cloud: AwsCloud) -> None:
-    """An instance that will be taken away gets no further task, as soon as that is announced."""
+async def test_announced_interruption(cloud: AwsCloud) -> None:
+    """An instance gets no further task once its interruption was announced."""
     cloud.group("builders", spot=True)
     queue = cloud.queue("interruptions")
     async with scaling(cloud, interruption_queue_url=queue.url) as scaler:
@@ -267,7 +267,7 @@ async def test_announced_interruption_moves_tasks(cloud: AwsCloud) -> None:
 
 
 async def test_lost_replies_lose_nothing(cloud: AwsCloud) -> None:
-    """Though each first answer is lost, all tasks run, and no instance is left or doubled."""
+    """All tasks run although answers are lost, and no instance is left or duplicated."""
     cloud.group("builders")
     async with scaling(cloud) as scaler:
         for operation in (

@@ -1,4 +1,4 @@
-"""What would hurt later, and the commands that mend it."""
+"""Findings about a group's settings, and the commands that fix them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fleeting.types import Severity
-from fleeting_plugin_aws._findings import Facts, find_problems, missing_group
-from fleeting_plugin_aws._policy import policy, policy_text
+from fleeting_plugin_aws._findings import GroupFacts, find_problems, missing_group
+from fleeting_plugin_aws._policy import minimal_policy, policy_text
 
 GOOD: dict[str, Any] = {
     "AutoScalingGroupName": "my builders",
@@ -27,13 +27,13 @@ UPDATE = (
 )
 
 
-def facts(maximum: int | None = 10, refreshes: Any = (), **changes: Any) -> Facts:
-    """Return what is known of a group that is good but for the changes."""
-    return Facts({**GOOD, **changes}, refreshes, "eu-central-1", maximum)
+def facts(maximum: int | None = 10, refreshes: Any = (), **changes: Any) -> GroupFacts:
+    """Return the facts of a group without problems, with changes."""
+    return GroupFacts({**GOOD, **changes}, refreshes, "eu-central-1", maximum)
 
 
 def overrides(*weights: str | None) -> dict[str, Any]:
-    """Return a mixed instances policy whose types have these weights."""
+    """Return a mixed instances policy whose instance types have these weights."""
     entries = [
         {"InstanceType": f"m{number}.large", **({"WeightedCapacity": one} if one else {})}
         for number, one in enumerate(weights, 5)
@@ -41,8 +41,8 @@ def overrides(*weights: str | None) -> dict[str, Any]:
     return {"LaunchTemplate": {"Overrides": entries}}
 
 
-def test_a_good_group_has_no_findings() -> None:
-    """Nothing is said about a group of which there is nothing to say."""
+def test_good_group_has_no_findings() -> None:
+    """A group without problems has no findings, with and without a limit."""
     assert find_problems(facts()) == []
     assert find_problems(facts(maximum=None)) == []
 
@@ -80,8 +80,8 @@ def test_a_good_group_has_no_findings() -> None:
         ),
     ],
 )
-def test_settings_that_hurt(given: Facts, severity: Severity, code: str, fix: str) -> None:
-    """Each setting that hurts is found, and the fix is a command to be copied."""
+def test_harmful_settings(given: GroupFacts, severity: Severity, code: str, fix: str) -> None:
+    """Each harmful setting is found, and the fix is a complete command."""
     [found] = find_problems(given)
     assert (found.severity, found.code, found.fix) == (severity, code, fix)
 
@@ -122,8 +122,8 @@ def test_settings_that_hurt(given: Facts, severity: Severity, code: str, fix: st
         ),
     ],
 )
-def test_states_that_hurt(given: Facts, severity: Severity, code: str, verb: str) -> None:
-    """Each state that hurts is found, and the fix is a command about this very group."""
+def test_harmful_states(given: GroupFacts, severity: Severity, code: str, verb: str) -> None:
+    """Each harmful state is found, and the fix is a command that names the group."""
     [found] = find_problems(given)
     assert (found.severity, found.code) == (severity, code)
     words = shlex.split(found.fix)
@@ -141,36 +141,36 @@ def test_states_that_hurt(given: Facts, severity: Severity, code: str, verb: str
         facts(DesiredCapacityType="units", Status="", MaxInstanceLifetime=0),
     ],
 )
-def test_states_that_do_not_hurt(given: Facts) -> None:
-    """What only looks like one of these is none of them."""
+def test_harmless_states(given: GroupFacts) -> None:
+    """States that only resemble a harmful one are not reported."""
     assert find_problems(given) == []
 
 
-def test_the_worst_comes_first() -> None:
+def test_errors_come_first() -> None:
     """Of several findings the errors come before the warnings."""
     found = find_problems(facts(SuspendedProcesses=[{"ProcessName": "Terminate"}], MinSize=1))
     assert [one.code for one in found] == ["suspended-processes", "min-size", "az-rebalance"]
 
 
-def test_a_missing_group_is_an_error() -> None:
-    """A name that is wrong is said to be, with the command that shows the right ones."""
+def test_missing_group_is_an_error() -> None:
+    """A wrong name is an error, with the command that lists the existing groups."""
     found = missing_group("my builders", "eu-central-1")
     assert found.severity is Severity.ERROR
     assert "my builders" in found.reason
     assert found.fix == "aws autoscaling describe-auto-scaling-groups --region eu-central-1"
 
 
-def test_policy_has_what_is_used() -> None:
-    """The least policy has what always happens, and nothing of what is not configured."""
-    text = policy_text(policy("builders", "eu-central-1", account="123", user=None))
+def test_minimal_policy_without_options() -> None:
+    """The policy allows what is always needed, and nothing that is not configured."""
+    text = policy_text(minimal_policy("builders", "eu-central-1", account="123", user=None))
     assert "autoscaling:SetDesiredCapacity" in text
     for action in ("SendSSHPublicKey", "GetPasswordData", "GetConsoleOutput", "sqs:"):
         assert action not in text
 
 
-def test_policy_of_everything() -> None:
-    """What is configured adds its actions, on these resources only."""
-    document = policy(
+def test_minimal_policy_with_all_options() -> None:
+    """Each option adds its actions, on its resources only."""
+    document = minimal_policy(
         "builders",
         "cn-north-1",
         account="123",
@@ -181,7 +181,7 @@ def test_policy_of_everything() -> None:
         queue_url="https://sqs.cn-north-1.amazonaws.com.cn/456/interruptions",
     )
     statements = {one["Sid"]: one for one in json.loads(policy_text(document))["Statement"]}
-    assert statements["HearOfInterruptions"]["Resource"] == (
+    assert statements["WatchInterruptions"]["Resource"] == (
         "arn:aws-cn:sqs:cn-north-1:456:interruptions"
     )
     assert statements["PushKeys"]["Condition"]["StringEquals"] == {

@@ -1,10 +1,10 @@
-"""The whole path: the real command runs jobs on instances that are real SSH servers."""
+"""The `taskscaler` command runs jobs on instances that are real SSH servers."""
 
 from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -58,7 +58,7 @@ increase_interval = "200ms"
 
 @pytest.fixture
 def taskscaler(tmp_path: Path, cloud: AwsCloud) -> Iterator[Command]:
-    """Yield the command; the cloud's machines are real."""
+    """Yield the command."""
     del cloud
     command = Command(tmp_path)
     yield command
@@ -66,7 +66,7 @@ def taskscaler(tmp_path: Path, cloud: AwsCloud) -> Iterator[Command]:
 
 
 def write_config(command: Command, cloud: AwsCloud, instances: int, extensions: str = "") -> Path:
-    """Write the operator's file, for a group that there is."""
+    """Write a configuration for the group `builders`."""
     path = command.folder / "config.toml"
     path.write_text(
         CONFIG.format(
@@ -81,31 +81,27 @@ def write_config(command: Command, cloud: AwsCloud, instances: int, extensions: 
 
 
 def write_jobs(command: Command, count: int, script: str = "echo done") -> Path:
-    """Write a file with so many jobs."""
+    """Write a file with `count` jobs."""
     return command.file(
         f"[[jobs]]\nname = 'job'\nscript = [{json.dumps(script)}]\ncount = {count}\n"
     )
 
 
 def running(cloud: AwsCloud) -> list[str]:
-    """Return the ids of the instances that have not ended."""
+    """Return the ids of the members that are not terminating."""
     ending = "Terminating"
     return [id for id, state in cloud.members("builders").items() if not state.startswith(ending)]
 
 
-def report(command: Command) -> dict[str, Any]:
-    """Return the report; in the end every instance was removed."""
-    return command.reported()
-
-
+@pytest.mark.long
 def test_fifty_jobs_each_on_its_own_instance(taskscaler: Command, cloud: AwsCloud) -> None:
-    """Fifty jobs run on fifty instances, ten at a time, and none is left in the end."""
+    """Fifty jobs run on fifty instances, ten at a time, and no instance is left."""
     cloud.group("builders", delays=SOON)
     config = write_config(taskscaler, cloud, 10)
     jobs = write_jobs(taskscaler, 50, 'test -z "$(ls)" && touch used && pwd')
     done = taskscaler.run_jobs("--config", config, "--output", "none", jobs)
     assert done.returncode == 0, done.stderr
-    found = report(taskscaler)
+    found = taskscaler.reported()
     assert {job["state"] for job in found["jobs"]} == {"success"}
     assert len(found["jobs"]) == 50
     assert len({job["instance"] for job in found["jobs"]}) == 50
@@ -115,8 +111,8 @@ def test_fifty_jobs_each_on_its_own_instance(taskscaler: Command, cloud: AwsClou
     assert len(cloud.calls("TerminateInstanceInAutoScalingGroup")) == 50
 
 
-def test_jobs_get_through_a_cloud_that_is_ill(taskscaler: Command, cloud: AwsCloud) -> None:
-    """Though requests are refused, fail and lose their answers, each job runs, and runs once."""
+def test_jobs_on_a_failing_cloud(taskscaler: Command, cloud: AwsCloud) -> None:
+    """Each job runs once although requests are refused, fail and lose their answers."""
     cloud.group("builders", delays=SOON)
     config = write_config(taskscaler, cloud, 4, 'creation_timeout = "10s"')
     for fault in (Throttled(), Unavailable()):
@@ -128,5 +124,5 @@ def test_jobs_get_through_a_cloud_that_is_ill(taskscaler: Command, cloud: AwsClo
     done = taskscaler.run_jobs("--config", config, jobs)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done") == 12
-    assert {job["state"] for job in report(taskscaler)["jobs"]} == {"success"}
+    assert {job["state"] for job in taskscaler.reported()["jobs"]} == {"success"}
     assert (cloud.desired("builders"), running(cloud)) == (0, [])

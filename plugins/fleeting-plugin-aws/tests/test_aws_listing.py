@@ -1,4 +1,4 @@
-"""What a listing of the group says, and which requests it takes to change it."""
+"""Listings, and the requests that change a group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from aws_errors import AccessDenied, LostReply, LostRequest, Throttled, Unavailable
 from aws_group import Delays
-from aws_plugin import open_group, settle, states
+from aws_plugin import open_group, running_group, settle, states
 from fleeting.errors import (
     GroupGone,
     InstanceGone,
@@ -40,7 +40,7 @@ UNTIL_SETTLED = Delays(None, None, None, None)
 
 
 async def grown(cloud: AwsCloud, group: InstanceGroup, count: int) -> list[str]:
-    """Return the ids of so many running instances."""
+    """Add `count` instances and return the ids of all running ones."""
     await group.increase(count, "grow")
     return sorted(states(await settle(cloud, group)))
 
@@ -53,8 +53,8 @@ async def until_failure(group: InstanceGroup) -> Listing:
     return listing
 
 
-async def test_instances_are_pending_creating_running(cloud: AwsCloud) -> None:
-    """An accepted instance is pending before it has an id, then it is created, then it runs."""
+async def test_new_instances_are_pending_creating_running(cloud: AwsCloud) -> None:
+    """A new instance is pending until it has an id, then creating, then running."""
     cloud.group("builders", delays=Delays(listing=3, launch=3))
     async with open_group(cloud) as group:
         assert await group.increase(2, "one") == Accepted(2)
@@ -68,7 +68,7 @@ async def test_instances_are_pending_creating_running(cloud: AwsCloud) -> None:
 
 
 async def test_removed_instance_is_deleting_and_then_absent(cloud: AwsCloud) -> None:
-    """What is removed lowers the desired capacity at once, and is listed until it is gone."""
+    """Removal lowers the desired capacity at once; the instance is listed until it is gone."""
     cloud.group("builders", desired=2, delays=Delays(terminate=None))
     async with open_group(cloud) as group:
         first, second = states(await group.update())
@@ -79,8 +79,8 @@ async def test_removed_instance_is_deleting_and_then_absent(cloud: AwsCloud) -> 
         assert states(await settle(cloud, group)) == {second: State.RUNNING}
 
 
-async def test_what_goes_needs_no_request(cloud: AwsCloud) -> None:
-    """An instance that is being terminated already is accepted without another request."""
+async def test_terminating_instance_needs_no_request(cloud: AwsCloud) -> None:
+    """An instance that is already being terminated is accepted without a request."""
     cloud.group("builders", desired=1, delays=Delays(terminate=None))
     async with open_group(cloud) as group:
         [id] = states(await group.update())
@@ -89,23 +89,19 @@ async def test_what_goes_needs_no_request(cloud: AwsCloud) -> None:
         assert len(cloud.calls("TerminateInstanceInAutoScalingGroup")) == 1
 
 
-async def test_removal_of_sleepers_touches_no_other(cloud: AwsCloud) -> None:
-    """An instance in standby is terminated without lowering the capacity, which others need."""
-    cloud.group("builders", desired=3, protected=False)
-    async with open_group(cloud) as group:
-        sleeper, *others = sorted(states(await group.update()))
-        await group.suspend([sleeper])
+async def test_removal_of_suspended_instance_keeps_the_others(cloud: AwsCloud) -> None:
+    """An instance in standby is terminated without decrementing the desired capacity."""
+    async with running_group(cloud, 3, protected=False) as (group, [suspended, *others]):
+        await group.suspend([suspended])
         await settle(cloud, group)
-        assert await group.decrease([sleeper]) == Accepted(1, (sleeper,))
+        assert await group.decrease([suspended]) == Accepted(1, (suspended,))
         assert states(await settle(cloud, group)) == dict.fromkeys(others, State.RUNNING)
         assert cloud.desired("builders") == 2
 
 
 async def test_ten_terminations_at_once(cloud: AwsCloud) -> None:
-    """No more than ten terminations are under way at the same time, and all are done."""
-    cloud.group("builders", desired=25, maximum=25)
-    async with open_group(cloud) as group:
-        ids = list(states(await group.update()))
+    """At most ten terminations are concurrent, and all are carried out."""
+    async with running_group(cloud, 25, maximum=25) as (group, ids):
         async with anyio.create_task_group() as tasks:
             with cloud.hold("TerminateInstanceInAutoScalingGroup"):
                 tasks.start_soon(group.decrease, ids)
@@ -118,7 +114,7 @@ async def test_ten_terminations_at_once(cloud: AwsCloud) -> None:
 
 
 async def test_one_capacity_write_at_a_time(cloud: AwsCloud) -> None:
-    """Increases at the same time follow one another, and none overwrites another."""
+    """Concurrent increases write one after the other, and none overwrites another."""
     cloud.group("builders", maximum=20)
     async with open_group(cloud) as group:
         async with anyio.create_task_group() as tasks:
@@ -128,8 +124,8 @@ async def test_one_capacity_write_at_a_time(cloud: AwsCloud) -> None:
         assert {call.writes_at_once for call in cloud.calls("SetDesiredCapacity")} == {1}
 
 
-async def test_full_group_says_how_to_enlarge_it(cloud: AwsCloud) -> None:
-    """What does not fit is refused as a value, with the command that would make room."""
+async def test_full_group_names_the_command(cloud: AwsCloud) -> None:
+    """Instances above `MaxSize` are refused with the command that raises it."""
     cloud.group("builders", desired=3, maximum=4)
     async with open_group(cloud) as group:
         accepted = await group.increase(3, "one")
@@ -142,11 +138,9 @@ async def test_full_group_says_how_to_enlarge_it(cloud: AwsCloud) -> None:
         assert len(cloud.calls("SetDesiredCapacity")) == 1
 
 
-async def test_minimum_is_refused_with_the_command(cloud: AwsCloud) -> None:
-    """What AWS would not let go is refused without asking, and the others go."""
-    cloud.group("builders", desired=3, minimum=2)
-    async with open_group(cloud) as group:
-        ids = sorted(states(await group.update()))
+async def test_minimum_names_the_command(cloud: AwsCloud) -> None:
+    """Removals below `MinSize` are refused with the command that lowers it."""
+    async with running_group(cloud, 3, minimum=2) as (group, ids):
         accepted = await group.decrease(ids)
         assert accepted.count == 1
         assert isinstance(accepted.error, QuotaExceeded)
@@ -155,13 +149,11 @@ async def test_minimum_is_refused_with_the_command(cloud: AwsCloud) -> None:
             await group.decrease([one for one in ids if one not in accepted.ids])
 
 
-async def test_strange_states_are_left_alone(
+async def test_unknown_states_are_left_alone(
     cloud: AwsCloud, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A state that nobody knows is `UNKNOWN`, counts, and is logged once."""
-    cloud.group("builders", desired=1)
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+    """A state that the plugin does not know is `UNKNOWN`, counts, and is logged once."""
+    async with running_group(cloud, 1) as (group, [id]):
         cloud.set_state(id, "Levitating")
         for _ in range(2):
             listing = await group.update()
@@ -169,16 +161,15 @@ async def test_strange_states_are_left_alone(
     assert [one.getMessage() for one in caplog.records if "Levitating" in one.getMessage()] == [
         (
             "group aws/123456789012/eu-central-1/builders has an instance in the state "
-            "'Levitating', which this version does not know; it is left alone until that changes"
+            "'Levitating', which this version does not know; the instance is left alone until its "
+            "state changes"
         )
     ]
 
 
 async def test_unhealthy_instance_fails_its_heartbeat(cloud: AwsCloud) -> None:
-    """What AWS takes for unhealthy runs in the listing, and its heartbeat says what is coming."""
-    cloud.group("builders", desired=1, facts={})
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+    """An unhealthy instance is listed as running, and its heartbeat raises."""
+    async with running_group(cloud, 1) as (group, [id]):
         await group.heartbeat(id)
         member = {
             "InstanceId": id,
@@ -189,15 +180,13 @@ async def test_unhealthy_instance_fails_its_heartbeat(cloud: AwsCloud) -> None:
         }
         cloud.say_of_group("builders", Instances=[member])
         assert states(await group.update()) == {id: State.RUNNING}
-        with pytest.raises(InstanceUnhealthy, match=r"takes instance .* for unhealthy"):
+        with pytest.raises(InstanceUnhealthy, match=r"considers instance .* unhealthy"):
             await group.heartbeat(id)
 
 
 async def test_heartbeats_cost_nothing(cloud: AwsCloud) -> None:
-    """The heartbeats between two listings are answered from the first."""
-    cloud.group("builders", desired=3)
-    async with open_group(cloud) as group:
-        ids = states(await group.update())
+    """Heartbeats between two listings are answered from the first."""
+    async with running_group(cloud, 3) as (group, ids):
         before = len(cloud.calls())
         for id in ids:
             await group.heartbeat(id)
@@ -207,8 +196,8 @@ async def test_heartbeats_cost_nothing(cloud: AwsCloud) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-async def test_lost_capacity_is_taken_back_and_told_once(cloud: AwsCloud, mixed: bool) -> None:  # noqa: FBT001
-    """Each instance that will not come is told once, and AWS means to launch it no more."""
+async def test_failed_launches_are_given_up_once(cloud: AwsCloud, mixed: bool) -> None:  # noqa: FBT001
+    """Each missing instance is reported once, after the desired capacity was lowered."""
     cloud.group("builders", mixed=mixed, types=("m5.large",))
     cloud.room(1)
     async with open_group(cloud) as group:
@@ -222,8 +211,8 @@ async def test_lost_capacity_is_taken_back_and_told_once(cloud: AwsCloud, mixed:
         assert (len(listing.instances), listing.pending, listing.failures) == (1, 0, ())
 
 
-async def test_a_failure_before_the_answer_counts(cloud: AwsCloud) -> None:
-    """A launch that AWS begins, and fails, before it answers to the increase is told."""
+async def test_failure_before_the_answer_counts(cloud: AwsCloud) -> None:
+    """A launch that fails before AWS answers the increase is reported."""
     cloud.group("builders")
     cloud.room(0)
     async with open_group(cloud) as group:
@@ -231,7 +220,7 @@ async def test_a_failure_before_the_answer_counts(cloud: AwsCloud) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(group.increase, 1, "one")
                 await cloud.reached("SetDesiredCapacity")
-                second = int(time.time())  # The clock that comes with answers has no fractions.
+                second = int(time.time())  # AWS's clock has whole seconds.
                 while int(time.time()) == second:
                     await anyio.sleep(0.01)
                 held.release()
@@ -242,12 +231,12 @@ async def test_a_failure_before_the_answer_counts(cloud: AwsCloud) -> None:
     ("fault", "is_done"),
     [(LostReply(), True), (LostRequest(), False), (AccessDenied(), False)],
 )
-async def test_losses_are_told_whatever_happens_to_the_request(
+async def test_failures_are_reported_when_the_reduction_fails(
     cloud: AwsCloud,
     fault: Fault,
     is_done: bool,  # noqa: FBT001
 ) -> None:
-    """A loss is told when what is missing is taken back, though the answer to that is lost."""
+    """Failures are reported once the capacity was lowered, even if that answer was lost."""
     cloud.group("builders")
     cloud.room(0)
     async with open_group(cloud) as group:
@@ -262,8 +251,8 @@ async def test_losses_are_told_whatever_happens_to_the_request(
         assert cloud.desired("builders") == 0
 
 
-async def test_losses_are_told_by_the_next_listing_if_need_be(cloud: AwsCloud) -> None:
-    """A loss is told once, also if AWS cannot be asked any more what came of taking it back."""
+async def test_failures_are_reported_by_the_next_listing(cloud: AwsCloud) -> None:
+    """Failures are reported once, even if the listing cannot see the reduction's result."""
     cloud.group("builders")
     cloud.room(0)
     async with open_group(cloud, max_attempts=1) as group:
@@ -283,7 +272,7 @@ async def test_losses_are_told_by_the_next_listing_if_need_be(cloud: AwsCloud) -
 
 
 async def test_failures_are_found_on_every_page(cloud: AwsCloud) -> None:
-    """A failure is told though the history since more was asked for has several pages."""
+    """Failures are found when the history has several pages."""
     cloud.group("builders", zones=3, maximum=20)
     cloud.room(0, zone="a")
     cloud.room(5)
@@ -303,10 +292,10 @@ class Ahead(datetime):
         return super().now(tz) + timedelta(hours=1)
 
 
-async def test_a_wrong_clock_hides_no_failure(
+async def test_wrong_clock_does_not_hide_failures(
     cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What failed since more was asked for is known by AWS's clock, and not by ours."""
+    """Failures since the last increase are selected by AWS's clock, not by ours."""
     monkeypatch.setattr("fleeting_plugin_aws._clients.datetime", Ahead)
     cloud.group("builders")
     cloud.room(0)
@@ -315,8 +304,8 @@ async def test_a_wrong_clock_hides_no_failure(
         assert len((await until_failure(group)).failures) == 1
 
 
-async def test_failures_are_not_told_of_what_came_later(cloud: AwsCloud) -> None:
-    """A failure that was told says nothing about what is asked for after it."""
+async def test_reported_failure_does_not_affect_later_increases(cloud: AwsCloud) -> None:
+    """A reported failure does not affect instances requested after it."""
     cloud.group("builders")
     cloud.room(0)
     async with open_group(cloud) as group:
@@ -330,8 +319,8 @@ async def test_failures_are_not_told_of_what_came_later(cloud: AwsCloud) -> None
             assert (listing.pending, listing.failures) == (2, ())
 
 
-async def test_another_zone_makes_a_failure_good(cloud: AwsCloud) -> None:
-    """While one zone has no capacity, instances come in another, and nothing is told as lost."""
+async def test_another_zone_replaces_a_failed_launch(cloud: AwsCloud) -> None:
+    """If another zone has capacity, the instances come there and no failure is reported."""
     cloud.group("builders", zones=2)
     cloud.room(0, zone="a")
     async with open_group(cloud) as group:
@@ -341,10 +330,10 @@ async def test_another_zone_makes_a_failure_good(cloud: AwsCloud) -> None:
         assert (len(listing.instances), listing.failures) == (2, ())
 
 
-async def test_unprotected_instances_are_not_put_at_risk(
+async def test_unprotected_instances_are_not_endangered(
     cloud: AwsCloud, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where AWS could end a working instance, what is missing stays pending, and is logged once."""
+    """If a member is not protected, missing instances stay pending, with one warning."""
     cloud.group("builders", desired=1, protected=False)
     cloud.room(1)
     async with open_group(cloud) as group:
@@ -353,27 +342,27 @@ async def test_unprotected_instances_are_not_put_at_risk(
             listing = await group.update()
             assert (listing.pending, listing.failures) == (1, ())
         assert cloud.desired("builders") == 2
-    told = [one.getMessage() for one in caplog.records if "stay wanted" in one.getMessage()]
-    assert len(told) == 1
-    assert "set-instance-protection --region eu-central-1" in told[0]
+    warnings = [one.getMessage() for one in caplog.records if "stay requested" in one.getMessage()]
+    assert len(warnings) == 1
+    assert "set-instance-protection --region eu-central-1" in warnings[0]
 
 
-async def test_listing_survives_that_failures_may_not_be_read(
+async def test_listing_without_permission_to_read_the_history(
     cloud: AwsCloud, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without the permission to read the history the listing is good, and a warning is logged."""
+    """If the history may not be read, the listing succeeds with a warning."""
     cloud.group("builders", delays=UNTIL_SETTLED)
     cloud.fail("DescribeScalingActivities", AccessDenied(), times=None)
     async with open_group(cloud) as group:
         await group.increase(1, "one")
         for _ in range(2):
             assert (await group.update()).pending == 1
-    told = [one for one in caplog.records if "cannot be found out" in one.getMessage()]
-    assert [one.levelno for one in told] == [logging.WARNING]
+    warnings = [one for one in caplog.records if "cannot find out" in one.getMessage()]
+    assert [one.levelno for one in warnings] == [logging.WARNING]
 
 
 async def test_deleted_group_is_gone(cloud: AwsCloud) -> None:
-    """A group that is being deleted takes its instances along, and can have no new ones."""
+    """A group that is being deleted loses its instances and accepts no new ones."""
     cloud.group("builders", desired=1, delays=Delays(terminate=2))
     async with open_group(cloud) as group:
         [id] = states(await group.update())
@@ -389,8 +378,8 @@ async def test_deleted_group_is_gone(cloud: AwsCloud) -> None:
             await group.increase(1, "two")
 
 
-async def test_group_that_is_not_found_is_gone(cloud: AwsCloud) -> None:
-    """A group that AWS has never said to delete is no reason to believe that nothing is there."""
+async def test_missing_group_is_not_empty(cloud: AwsCloud) -> None:
+    """A group that disappears without having been deleted is an error, not an empty listing."""
     cloud.group("builders", desired=1)
     async with open_group(cloud) as group:
         await group.update()
@@ -399,43 +388,43 @@ async def test_group_that_is_not_found_is_gone(cloud: AwsCloud) -> None:
             await group.update()
 
 
-async def test_lost_answer_of_an_increase_is_unknown(cloud: AwsCloud) -> None:
-    """An increase whose answer is lost may have worked; it is not repeated, and did once."""
+async def test_lost_answer_to_an_increase(cloud: AwsCloud) -> None:
+    """An increase whose answer is lost raises `OutcomeUnknown`, and is not repeated."""
     cloud.group("builders")
     cloud.fail("SetDesiredCapacity", LostReply())
     async with open_group(cloud) as group:
-        with pytest.raises(OutcomeUnknown, match="not known"):
+        with pytest.raises(OutcomeUnknown, match="may or may not have been carried out"):
             await group.increase(2, "one")
         assert len(states(await settle(cloud, group))) == 2
         assert len(cloud.calls("SetDesiredCapacity")) == 1
 
 
-async def test_lost_answer_of_a_removal_is_asked_again(cloud: AwsCloud) -> None:
-    """Of two removals one answer is lost; asking again accepts both, and removes no third."""
+async def test_lost_answer_to_a_removal(cloud: AwsCloud) -> None:
+    """After a lost answer, repeating the removal accepts it and removes nothing else."""
     cloud.group("builders", desired=3, delays=Delays(terminate=None))
     cloud.fail("TerminateInstanceInAutoScalingGroup", LostReply())
     async with open_group(cloud) as group:
-        doomed = sorted(states(await group.update()))[:2]
-        accepted = await group.decrease(doomed)
+        removed = sorted(states(await group.update()))[:2]
+        accepted = await group.decrease(removed)
         assert accepted.count == 1
         assert isinstance(accepted.error, OutcomeUnknown)
-        again = await group.decrease(doomed)
+        again = await group.decrease(removed)
         assert (again.count, again.error) == (2, None)
         assert cloud.desired("builders") == 1
         assert len(states(await settle(cloud, group))) == 1
 
 
 @pytest.mark.parametrize("fault", [Throttled(), Unavailable()])
-async def test_passing_faults_are_not_noticed(cloud: AwsCloud, fault: Throttled) -> None:
-    """What AWS refuses once and then does is nobody's trouble, if it changes nothing."""
+async def test_passing_faults_are_retried(cloud: AwsCloud, fault: Throttled) -> None:
+    """A request that changes nothing is repeated after a passing fault."""
     cloud.group("builders", desired=1)
     async with open_group(cloud) as group:
         cloud.fail("DescribeAutoScalingGroups", fault)
         assert len((await group.update()).instances) == 1
 
 
-async def test_throttled_change_is_sent_again(cloud: AwsCloud) -> None:
-    """What AWS has not even looked at can be sent again, though it changes something."""
+async def test_throttled_change_is_retried(cloud: AwsCloud) -> None:
+    """A throttled request is repeated even if it changes something."""
     cloud.group("builders")
     async with open_group(cloud) as group:
         cloud.fail("SetDesiredCapacity", Throttled())
@@ -443,7 +432,7 @@ async def test_throttled_change_is_sent_again(cloud: AwsCloud) -> None:
 
 
 async def test_lasting_faults_have_their_class(cloud: AwsCloud) -> None:
-    """After as many attempts as are configured, the error says what AWS said."""
+    """After the last attempt, the error has the class of AWS's answer."""
     cloud.group("builders")
     async with open_group(cloud) as group:
         for fault, kind in (

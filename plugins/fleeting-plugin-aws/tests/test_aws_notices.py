@@ -1,4 +1,4 @@
-"""What EventBridge tells through a queue."""
+"""How EventBridge's events are read."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def event(kind: str, **detail: Any) -> str:
 
 
 def test_interruption_has_a_deadline() -> None:
-    """Two minutes after the warning, EC2 takes a spot instance back."""
+    """EC2 interrupts a spot instance two minutes after the warning."""
     found = read_event(
         event("EC2 Spot Instance Interruption Warning", **{"instance-action": "terminate"}), "x"
     )
     assert found == Notice(
         ID,
-        "EC2 takes the spot instance back (terminate)",
+        "EC2 interrupts the spot instance (terminate)",
         datetime(2026, 6, 1, 12, 2, tzinfo=UTC),
     )
 
 
-def test_reservation_says_its_deadline_itself() -> None:
-    """An interruptible capacity reservation comes with the time of its end."""
+def test_reservation_names_its_deadline() -> None:
+    """The event of an interruptible capacity reservation contains the deadline."""
     found = read_event(
         event(
             "EC2 Interruptible Capacity Reservation Instance Interruption Warning",
@@ -53,14 +53,14 @@ def test_reservation_says_its_deadline_itself() -> None:
 
 
 def test_rebalance_recommendation_has_no_deadline() -> None:
-    """A recommendation is a warning that may be followed by nothing."""
+    """A recommendation is a notice without a deadline."""
     found = read_event(event("EC2 Instance Rebalance Recommendation"), "x")
     assert found is not None
     assert (found.id, found.deadline) == (ID, None)
 
 
 def test_termination_by_the_group() -> None:
-    """Auto Scaling announces a termination where the group has a lifecycle hook for it."""
+    """A lifecycle hook announces a termination; events of other groups are ignored."""
     body = event(
         "EC2 Instance-terminate Lifecycle Action",
         EC2InstanceId=ID,
@@ -71,8 +71,8 @@ def test_termination_by_the_group() -> None:
 
 
 @pytest.mark.parametrize("state", ["shutting-down", "terminated"])
-def test_states_that_end(state: str) -> None:
-    """An instance that ends has no future, whoever ended it."""
+def test_ending_states(state: str) -> None:
+    """An instance that is ending is a notice."""
     found = read_event(event("EC2 Instance State-change Notification", state=state), "x")
     assert found == Notice(ID, f"it is {state}")
 
@@ -85,8 +85,8 @@ def test_states_that_end(state: str) -> None:
         event("EC2 Instance Levitation"),
     ],
 )
-def test_events_that_announce_nothing(body: str) -> None:
-    """What is no interruption is no notice, and no error either."""
+def test_events_without_a_notice(body: str) -> None:
+    """Events that are not interruptions are neither a notice nor an error."""
     assert read_event(body, "x") is None
 
 
@@ -103,8 +103,8 @@ def test_events_that_announce_nothing(body: str) -> None:
         event("EC2 Spot Instance Interruption Warning").replace("12:00:00Z", "12:00:00"),
     ],
 )
-def test_what_is_no_event(body: str) -> None:
-    """A message of somebody else's is refused in words that hold nothing of it."""
-    with pytest.raises(ValueError, match="no event of EventBridge") as caught:
+def test_messages_that_are_not_events(body: str) -> None:
+    """A message that is not an event is refused with an error that does not quote it."""
+    with pytest.raises(ValueError, match="not an EventBridge event") as caught:
         read_event(body, "x")
     assert "hunter2" not in str(caught.value)

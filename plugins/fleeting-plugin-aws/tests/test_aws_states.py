@@ -1,4 +1,4 @@
-"""What AWS's words about a group and its members mean."""
+"""How AWS's states of a group and its members are read, and the steps of a suspension."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ import botocore.session
 import pytest
 
 from fleeting.types import State
-from fleeting_plugin_aws._standby import Sleeping, Step, Wish, is_fulfilled, next_step, sleeping
-from fleeting_plugin_aws._states import WARM, life, snapshot
+from fleeting_plugin_aws._standby import (
+    StandbyStatus,
+    StandbyStep,
+    SuspensionGoal,
+    is_reached,
+    next_step,
+    standby_status,
+    within_limits,
+)
+from fleeting_plugin_aws._states import WARM, lifecycle_of, read_group
 
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
@@ -25,11 +33,11 @@ def group(*members: dict[str, Any], **facts: Any) -> dict[str, Any]:
     return {"MinSize": 0, "MaxSize": 9, "DesiredCapacity": 0, "Instances": members, **facts}
 
 
-def test_every_state_that_aws_has_is_known() -> None:
-    """Each `LifecycleState` of AWS's own model, but those of warm pools, has a meaning."""
+def test_every_state_of_aws_is_known() -> None:
+    """Each `LifecycleState` of AWS's own model is known, except those of warm pools."""
     model: Any = botocore.session.get_session().get_service_model("autoscaling")
     states: list[str] = model.shape_for("LifecycleState").enum
-    unknown = [one for one in states if life(one).state is State.UNKNOWN]
+    unknown = [one for one in states if lifecycle_of(one).state is State.UNKNOWN]
     assert len(states) > 25
     assert unknown == [one for one in states if one.startswith(WARM)]
 
@@ -46,14 +54,14 @@ def test_every_state_that_aws_has_is_known() -> None:
         ("Levitating", State.UNKNOWN, True),
     ],
 )
-def test_states(lifecycle: str, state: State, counts: bool) -> None:  # noqa: FBT001
-    """A state of AWS is one of ours, and counts against the capacity or not."""
-    assert life(lifecycle) == (state, counts)
+def test_lifecycle_states(lifecycle: str, state: State, counts: bool) -> None:  # noqa: FBT001
+    """A state of AWS maps to one of ours, and counts against the desired capacity or not."""
+    assert lifecycle_of(lifecycle) == (state, counts)
 
 
-def test_pending_is_what_is_desired_and_not_there() -> None:
-    """What goes, sleeps or is warm does not count, so it cannot hide what is still to come."""
-    found = snapshot(
+def test_pending_is_desired_minus_counted() -> None:
+    """Members that are deleted, suspended or warm do not reduce the number of pending instances."""
+    found = read_group(
         group(
             member("i-1", "InService"),
             member("i-2", "Terminating"),
@@ -68,14 +76,14 @@ def test_pending_is_what_is_desired_and_not_there() -> None:
     assert set(found.members) == {"i-1", "i-2", "i-3", "i-5"}
 
 
-def test_more_members_than_desired_are_nothing_pending() -> None:
-    """Pending is never negative."""
-    assert snapshot(group(member("i-1", "InService")), NOON).pending == 0
+def test_pending_is_never_negative() -> None:
+    """A group with more members than desired has no pending instances."""
+    assert read_group(group(member("i-1", "InService")), NOON).pending == 0
 
 
 def test_health_and_protection_are_read() -> None:
-    """A member that AWS calls unhealthy is, in whichever case it writes that."""
-    found = snapshot(
+    """AWS's health status is read in upper and lower case, and protection is read too."""
+    found = read_group(
         group(
             member("i-1", "InService", HealthStatus="UNHEALTHY", ProtectedFromScaleIn=True),
             member("i-2", "InService"),
@@ -89,75 +97,90 @@ def test_health_and_protection_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lifecycle", "machine", "step"),
+    ("lifecycle", "ec2_state", "step"),
     [
-        ("InService", "running", Step.ENTER_STANDBY),
-        ("EnteringStandby", "running", Step.WAIT),
-        ("Standby", "running", Step.STOP),
-        ("Standby", "stopping", Step.WAIT),
-        ("Standby", "stopped", Step.WAIT),
-        ("Standby", "terminated", Step.IMPOSSIBLE),
-        ("Pending", "pending", Step.IMPOSSIBLE),
-        ("Terminating", "running", Step.IMPOSSIBLE),
+        ("InService", "running", StandbyStep.ENTER_STANDBY),
+        ("EnteringStandby", "running", StandbyStep.WAIT),
+        ("Standby", "running", StandbyStep.STOP),
+        ("Standby", "stopping", StandbyStep.WAIT),
+        ("Standby", "stopped", StandbyStep.WAIT),
+        ("Standby", "terminated", StandbyStep.IMPOSSIBLE),
+        ("Pending", "pending", StandbyStep.IMPOSSIBLE),
+        ("Terminating", "running", StandbyStep.IMPOSSIBLE),
     ],
 )
-def test_steps_to_sleep(lifecycle: str, machine: str, step: Step) -> None:
-    """From wherever an instance is, there is one next step to put it to sleep."""
-    assert next_step(Wish.SLEEP, lifecycle, machine) is step
+def test_steps_to_suspend(lifecycle: str, ec2_state: str, step: StandbyStep) -> None:
+    """Each state has exactly one next step towards being suspended."""
+    assert next_step(SuspensionGoal.SUSPENDED, lifecycle, ec2_state) is step
 
 
 @pytest.mark.parametrize(
-    ("lifecycle", "machine", "step"),
+    ("lifecycle", "ec2_state", "step"),
     [
-        ("EnteringStandby", "running", Step.WAIT),
-        ("Standby", "stopping", Step.WAIT),
-        ("Standby", "stopped", Step.START),
-        ("Standby", "pending", Step.WAIT),
-        ("Standby", "running", Step.EXIT_STANDBY),
-        ("Pending", "running", Step.WAIT),
-        ("InService", "running", Step.WAIT),
-        ("Standby", "shutting-down", Step.IMPOSSIBLE),
+        ("EnteringStandby", "running", StandbyStep.WAIT),
+        ("Standby", "stopping", StandbyStep.WAIT),
+        ("Standby", "stopped", StandbyStep.START),
+        ("Standby", "pending", StandbyStep.WAIT),
+        ("Standby", "running", StandbyStep.EXIT_STANDBY),
+        ("Pending", "running", StandbyStep.WAIT),
+        ("InService", "running", StandbyStep.WAIT),
+        ("Standby", "shutting-down", StandbyStep.IMPOSSIBLE),
     ],
 )
-def test_steps_to_wake(lifecycle: str, machine: str, step: Step) -> None:
-    """From wherever an instance is, there is one next step to wake it."""
-    assert next_step(Wish.WAKE, lifecycle, machine) is step
+def test_steps_to_resume(lifecycle: str, ec2_state: str, step: StandbyStep) -> None:
+    """Each state has exactly one next step towards being resumed."""
+    assert next_step(SuspensionGoal.RESUMED, lifecycle, ec2_state) is step
 
 
 @pytest.mark.parametrize(
-    ("wish", "lifecycle", "machine", "state"),
+    ("goal", "lifecycle", "ec2_state", "state"),
     [
-        (Wish.SLEEP, "InService", "running", State.RUNNING),
-        (Wish.SLEEP, "EnteringStandby", "running", State.SUSPENDING),
-        (Wish.SLEEP, "Standby", "running", State.SUSPENDING),
-        (Wish.SLEEP, "Standby", "stopping", State.SUSPENDING),
+        (SuspensionGoal.SUSPENDED, "InService", "running", State.RUNNING),
+        (SuspensionGoal.SUSPENDED, "EnteringStandby", "running", State.SUSPENDING),
+        (SuspensionGoal.SUSPENDED, "Standby", "running", State.SUSPENDING),
+        (SuspensionGoal.SUSPENDED, "Standby", "stopping", State.SUSPENDING),
         (None, "Standby", "stopping", State.SUSPENDING),
         (None, "Standby", "stopped", State.SUSPENDED),
-        (Wish.WAKE, "Standby", "pending", State.RESUMING),
-        (Wish.WAKE, "Standby", "running", State.RESUMING),
-        (Wish.WAKE, "Pending", "running", State.RESUMING),
+        (SuspensionGoal.RESUMED, "Standby", "pending", State.RESUMING),
+        (SuspensionGoal.RESUMED, "Standby", "running", State.RESUMING),
+        (SuspensionGoal.RESUMED, "Pending", "running", State.RESUMING),
         (None, "Standby", "running", State.UNKNOWN),
         (None, "Standby", "", State.UNKNOWN),
         (None, "Standby", "terminated", State.FAILED),
     ],
 )
-def test_what_a_listing_says_of_sleepers(
-    wish: Wish | None, lifecycle: str, machine: str, state: State
+def test_listed_state_of_instances_in_standby(
+    goal: SuspensionGoal | None, lifecycle: str, ec2_state: str, state: State
 ) -> None:
-    """Only what really sleeps is called suspended, and what somebody else did is left alone."""
-    assert sleeping(wish, lifecycle, machine).state is state
+    """Only stopped instances are listed as suspended; a running one without a goal is unknown."""
+    assert standby_status(goal, lifecycle, ec2_state).state is state
 
 
-def test_who_is_left_alone_is_told_why() -> None:
-    """An instance that somebody has put in standby comes with a reason."""
-    assert sleeping(None, "Standby", "running") == Sleeping(
-        State.UNKNOWN, "somebody has put it in standby, and it runs"
+def test_unknown_standby_instance_has_a_reason() -> None:
+    """An instance that another client has put in standby is listed with a reason."""
+    assert standby_status(None, "Standby", "running") == StandbyStatus(
+        State.UNKNOWN, "it runs in standby, where another client has put it"
     )
 
 
-def test_wishes_come_true() -> None:
-    """A wish ends with the last step, and not before."""
-    assert is_fulfilled(Wish.SLEEP, "Standby", "stopped")
-    assert not is_fulfilled(Wish.SLEEP, "Standby", "stopping")
-    assert is_fulfilled(Wish.WAKE, "InService", "running")
-    assert not is_fulfilled(Wish.WAKE, "Pending", "running")
+def test_goals_are_reached() -> None:
+    """A goal is reached after the last step, and not before."""
+    assert is_reached(SuspensionGoal.SUSPENDED, "Standby", "stopped")
+    assert not is_reached(SuspensionGoal.SUSPENDED, "Standby", "stopping")
+    assert is_reached(SuspensionGoal.RESUMED, "InService", "running")
+    assert not is_reached(SuspensionGoal.RESUMED, "Pending", "running")
+
+
+@pytest.mark.parametrize(
+    ("step", "fitting"),
+    [
+        (StandbyStep.ENTER_STANDBY, ["i-1"]),
+        (StandbyStep.START, ["i-1", "i-2"]),
+        (StandbyStep.EXIT_STANDBY, ["i-1", "i-2"]),
+        (StandbyStep.STOP, ["i-1", "i-2", "i-3"]),
+    ],
+)
+def test_steps_within_the_limits(step: StandbyStep, fitting: list[str]) -> None:
+    """As many instances take a step as `MinSize` and `MaxSize` allow."""
+    found = read_group(group(MinSize=2, DesiredCapacity=3, MaxSize=5), NOON)
+    assert within_limits(found, dict.fromkeys(("i-1", "i-2", "i-3"), step)) == fitting

@@ -1,4 +1,4 @@
-"""Interruptions come through the queue as soon as they are announced."""
+"""Interruption notices from the queue."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def watching(group: InstanceGroup) -> AsyncGenerator[AsyncGenerator[Notice
 
 
 async def test_notices_come_at_once(cloud: AwsCloud) -> None:
-    """A warning reaches who waits for it, with its deadline, and a recommendation without one."""
+    """A warning is yielded with its deadline, and a recommendation without one."""
     cloud.group("builders", desired=2, spot=True)
     queue = cloud.queue("interruptions")
     async with open_group(cloud, interruption_queue_url=queue.url) as group:
@@ -50,8 +50,8 @@ async def test_notices_come_at_once(cloud: AwsCloud) -> None:
             assert (notice.id, notice.deadline) == (second, None)
 
 
-async def test_messages_are_deleted_after_they_were_told(cloud: AwsCloud) -> None:
-    """A message is deleted when it has been told, and one that was not told comes again."""
+async def test_messages_are_deleted_after_their_notice(cloud: AwsCloud) -> None:
+    """A message is deleted after its notice was yielded, and not before."""
     cloud.group("builders", desired=1)
     queue = cloud.queue("interruptions")
     async with open_group(cloud, interruption_queue_url=queue.url) as group:
@@ -65,10 +65,10 @@ async def test_messages_are_deleted_after_they_were_told(cloud: AwsCloud) -> Non
         assert len(cloud.calls("DeleteMessageBatch")) == 1
 
 
-async def test_strange_messages_are_passed_over(
+async def test_unreadable_messages_are_skipped(
     cloud: AwsCloud, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is no event is deleted and logged without its words; events of others are ignored."""
+    """Messages that are not events are deleted and logged without their text."""
     cloud.group("builders", desired=1)
     queue = cloud.queue("interruptions")
     async with open_group(cloud, interruption_queue_url=queue.url) as group:
@@ -79,14 +79,14 @@ async def test_strange_messages_are_passed_over(
         queue.warn_of_interruption(id)
         async with watching(group) as notices:
             found = await anext(notices)
-            assert "spot instance back" in found.reason
-    told = [one.getMessage() for one in caplog.records]
-    assert any("is ignored" in one for one in told)
-    assert all("hunter2" not in one for one in told)
+            assert "interrupts the spot instance" in found.reason
+    messages = [one.getMessage() for one in caplog.records]
+    assert any(one.startswith("ignoring a message") for one in messages)
+    assert all("hunter2" not in one for one in messages)
 
 
-async def test_failing_queue_says_why(cloud: AwsCloud) -> None:
-    """A queue that does not answer ends the watch with an error, and can be watched again."""
+async def test_failing_queue_raises(cloud: AwsCloud) -> None:
+    """A failing request ends the watch with an error, and the queue can be watched again."""
     cloud.group("builders", desired=1)
     queue = cloud.queue("interruptions")
     async with open_group(cloud, interruption_queue_url=queue.url) as group:
@@ -103,8 +103,8 @@ async def test_failing_queue_says_why(cloud: AwsCloud) -> None:
                 await anext(notices)
 
 
-async def test_an_empty_queue_is_asked_on(cloud: AwsCloud) -> None:
-    """As long as nothing is announced the watch waits, one request after the other."""
+async def test_empty_queue_is_asked_again(cloud: AwsCloud) -> None:
+    """While the queue is empty, the watch sends one waiting request after the other."""
     cloud.group("builders", desired=1)
     queue = cloud.queue("interruptions")
     async with open_group(cloud, interruption_queue_url=queue.url) as group:
@@ -120,8 +120,8 @@ async def test_an_empty_queue_is_asked_on(cloud: AwsCloud) -> None:
         assert {call.parameters["WaitTimeSeconds"] for call in cloud.calls("ReceiveMessage")} == {1}
 
 
-async def test_without_a_queue_nothing_can_be_watched(cloud: AwsCloud) -> None:
-    """A group without a queue says which key would make it watchable."""
+async def test_watching_needs_a_queue(cloud: AwsCloud) -> None:
+    """The error for a group without a queue names the missing key."""
     cloud.group("builders")
     async with open_group(cloud) as group:
         with pytest.raises(NotSupported, match="interruption_queue_url"):

@@ -1,24 +1,29 @@
-"""The plugin `aws`: EC2 Auto Scaling groups as groups of instances.
+"""The `aws` plugin: EC2 Auto Scaling groups as instance groups.
 
-Nothing here imports the SDK: that takes most of a second, and happens in a
-thread when a group is opened or checked. What the cloud's words mean is in
-small modules of pure functions (`_states`, `_capacity`, `_activities`,
-`_findings`, `_policy`, `_standby`); what talks to it is a thin layer around them.
+Importing this module does not import the AWS SDK. Loading the SDK takes most of
+a second, so it happens in a thread when a group is opened or checked.
+
+The modules form layers; each imports only from lines above it:
+
+    _config, _commands, _policy, _keys, _states     values and texts
+    _activities, _capacity, _standby, _findings     decisions: pure functions of those values
+    _errors, _limiter, _session, _clients           how a request reaches AWS
+    _requests, _instances                           the requests that several modules need
+    _launch_failures, _suspension, _access, _notices, _preflight
+    _group, _open, _check                           what the provider offers
 """
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-from msgspec import Meta
 from typing_extensions import override
 
 from fleeting.abc import InstanceGroup, Provider
 from fleeting.plugin import hookimpl
-from fleeting.types import Capability, Duration
+from fleeting.types import Capability
+from fleeting_plugin_aws._config import AwsConfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -30,73 +35,10 @@ __all__ = ("AwsConfig", "AwsProvider", "__version__", "fleeting_provider")
 __version__ = "1.0.0"
 
 
-class AwsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[plugin_config]` of the provider `aws`."""
-
-    name: Annotated[
-        str, Meta(min_length=1, max_length=255, description="The name of the Auto Scaling group.")
-    ]
-    region: Annotated[
-        str | None, Meta(description="The region; by default that of the SDK's configuration.")
-    ] = None
-    profile: Annotated[
-        str | None, Meta(description="The profile in the SDK's configuration files.")
-    ] = None
-    config_file: Annotated[
-        Path | None, Meta(description="The SDK's configuration file; by default `~/.aws/config`.")
-    ] = None
-    credentials_file: Annotated[
-        Path | None, Meta(description="The SDK's credentials; by default `~/.aws/credentials`.")
-    ] = None
-    assume_role_arn: Annotated[
-        str | None, Meta(description="A role to assume with the credentials that were found.")
-    ] = None
-    endpoint_url: Annotated[
-        str | None, Meta(description="Send all requests here instead: an emulator or a proxy.")
-    ] = None
-    host_keys: Annotated[
-        Literal["first-use", "console"],
-        Meta(
-            description="How to verify SSH host keys: `first-use` trusts the first key that is "
-            "seen, `console` reads the keys that cloud-init prints on the console."
-        ),
-    ] = "first-use"
-    interruption_queue_url: Annotated[
-        str | None,
-        Meta(description="An SQS queue with EventBridge's interruption notices for the group."),
-    ] = None
-    launch_patience: Annotated[
-        Duration,
-        Meta(
-            description="How long AWS may retry a failed launch, for example in another zone, "
-            "before the missing instances are given up."
-        ),
-    ] = Duration(seconds=20)
-    connect_timeout: Annotated[
-        Duration, Meta(description="How long connecting to an endpoint may take.")
-    ] = Duration(seconds=5)
-    read_timeout: Annotated[Duration, Meta(description="How long an endpoint may stay silent.")] = (
-        Duration(seconds=30)
-    )
-    max_attempts: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=20,
-            description="The most attempts for a request. A request that changes something is "
-            "repeated only if the first attempt certainly had no effect.",
-        ),
-    ] = 4
-    requests_per_second: Annotated[
-        float,
-        Meta(gt=0, description="The most requests per second for one account and region."),
-    ] = 10.0
-
-
 class AwsProvider(Provider):
     """Opens EC2 Auto Scaling groups.
 
-    The groups that one provider has open share what is limited for an account and a region.
+    Groups opened by one provider share a request limit for each account and region.
     """
 
     name: ClassVar[str] = "aws"
@@ -117,7 +59,7 @@ class AwsProvider(Provider):
     ) -> AsyncGenerator[InstanceGroup]:
         from fleeting_plugin_aws._open import open_group
 
-        async with open_group(config, settings, self._shared) as group:
+        async with open_group(config, settings, self._shared, version=__version__) as group:
             yield group
 
     @override
@@ -129,5 +71,5 @@ class AwsProvider(Provider):
 
 @hookimpl
 def fleeting_provider() -> Provider:
-    """Return the provider `aws`."""
+    """Return the `aws` provider."""
     return AwsProvider()

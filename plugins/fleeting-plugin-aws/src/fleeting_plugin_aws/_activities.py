@@ -1,9 +1,9 @@
-"""Launches that failed, and why: what AWS writes into a group's history.
+"""Reads a group's activity history: which launches failed, and why.
 
-AWS tells nobody that an instance will not come; it adds an activity to the
-group's history, in which a sentence for people says why. Those sentences are
-old, and differ in their details only, so their classes can be told by a few
-words. What cannot be classified is passed on as it is.
+AWS does not notify anyone of a failed launch. It adds an activity to the
+group's history, with the reason as a human-readable sentence and no code. The
+sentences have been stable for years, so patterns classify them. A sentence that
+matches no pattern is passed on as it is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fleeting.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ("Activity", "LaunchFault", "classify", "failures", "read")
+__all__ = ("Activity", "LaunchTemplateError", "classify", "launch_errors", "read_activities")
 
 _INSTANCE = re.compile(r"\b(i-[0-9a-f]+)\b")
 _TYPE = re.compile(r"\b([a-z][a-z0-9-]*\d[a-z0-9-]*\.[a-z0-9-]+)\b")
@@ -56,24 +56,24 @@ _TEMPLATE = re.compile(
 )
 
 
-class LaunchFault(ProviderError):
-    """What the group launches cannot be launched; somebody has to mend its launch template."""
+class LaunchTemplateError(ProviderError):
+    """The group's launch template describes an instance that cannot be launched."""
 
     retryable = False
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """One thing that AWS did, or tried to do, with a group.
+    """One activity of a group's history.
 
     Attributes:
         id: of the activity.
-        description: what it is; names the instance if there is one.
-        status: AWS's word for how it stands.
+        description: what AWS does; names the instance if there is one.
+        status: AWS's `StatusCode`.
         message: why it failed.
-        zone: where; empty if AWS does not say.
+        zone: the availability zone; empty if AWS does not say.
         started: by AWS's clock.
-        ended: when it ended, or else when it started.
+        ended: by AWS's clock; while it is under way, the same as `started`.
     """
 
     id: str
@@ -86,22 +86,22 @@ class Activity:
 
     @property
     def instance(self) -> str:
-        """Return the id of the instance that it is about; empty if it has none yet."""
+        """Return the id of the instance; empty if there is none yet."""
         found = _INSTANCE.search(self.description)
         return found[1] if found else ""
 
     @property
     def is_failed_launch(self) -> bool:
-        """Return whether it was to bring instances and did not."""
+        """Return whether it is a launch that failed."""
         return self.status == "Failed" and self.description.startswith("Launching")
 
     @property
     def is_launching(self) -> bool:
-        """Return whether it may still bring an instance."""
+        """Return whether it is a launch that is still under way."""
         return self.status not in _ENDED and self.description.startswith("Launching")
 
 
-def read(answer: Mapping[str, Any]) -> list[Activity]:
+def read_activities(answer: Mapping[str, Any]) -> list[Activity]:
     """Read an answer to `DescribeScalingActivities`, the newest first."""
     return [_activity(one) for one in answer.get("Activities", ())]
 
@@ -127,13 +127,13 @@ def _zone(details: str) -> str:
     return str(found)
 
 
-def failures(failed: Sequence[Activity], count: int, group: str) -> tuple[ProviderError, ...]:
-    """Return an error for each instance that will not come.
+def launch_errors(failed: Sequence[Activity], count: int, group: str) -> tuple[ProviderError, ...]:
+    """Return an error for each instance that was given up.
 
     Args:
-        failed: the launches that failed, one at least; one can be for several instances.
-        count: how many instances that is in all.
-        group: names the group in the sentences.
+        failed: the failed launches, at least one. A launch can be for several instances.
+        count: how many instances were given up.
+        group: the group's name, for the messages.
     """
     errors: Iterable[ProviderError] = (classify(one, group) for one in itertools.cycle(failed))
     return tuple(itertools.islice(errors, count))
@@ -141,22 +141,22 @@ def failures(failed: Sequence[Activity], count: int, group: str) -> tuple[Provid
 
 def classify(activity: Activity, group: str) -> ProviderError:
     """Return the error that says why a launch failed."""
-    words = (activity.message or activity.description).strip()
-    words = words.removesuffix("Launching EC2 instance failed.").strip().rstrip(".")
-    kind = _TYPE.search(words)
-    of_type = f" of an {kind[1]}" if kind else ""
+    reason = (activity.message or activity.description).strip()
+    reason = reason.removesuffix("Launching EC2 instance failed.").strip().rstrip(".")
+    instance_type = _TYPE.search(reason)
+    of_type = f" of an {instance_type[1]}" if instance_type else ""
     where = f" in {activity.zone}" if activity.zone else ""
-    said = f"the launch{of_type}{where} for {group} failed: {words}"
+    message = f"the launch{of_type}{where} for {group} failed: {reason}"
     for pattern, make, advice in _CLASSES:
-        if pattern.search(words):
-            return make(f"{said}; {advice}")
-    return ProviderError(f"{said}; look at the group's activity history")
+        if pattern.search(reason):
+            return make(f"{message}; {advice}")
+    return ProviderError(f"{message}; see the group's activity history")
 
 
 _CLASSES: tuple[tuple[re.Pattern[str], type[ProviderError], str], ...] = (
     (_THROTTLED, Throttled, "the account sends too many requests to EC2"),
-    (_QUOTA, QuotaExceeded, "ask AWS for a higher quota of the account, or for less"),
-    (_CAPACITY, OutOfCapacity, "more zones or instance types in the group make it likelier"),
-    (_PERMISSION, PermissionDenied, "let the group's service-linked role do it"),
-    (_TEMPLATE, LaunchFault, "mend the launch template of the group"),
+    (_QUOTA, QuotaExceeded, "ask AWS to raise the account's quota, or use fewer instances"),
+    (_CAPACITY, OutOfCapacity, "allow more zones or instance types in the group"),
+    (_PERMISSION, PermissionDenied, "grant this permission to the group's service-linked role"),
+    (_TEMPLATE, LaunchTemplateError, "correct the launch template of the group"),
 )

@@ -1,31 +1,32 @@
-"""How the number of instances that a group should have is changed.
+"""Decides how a group's desired capacity is changed.
 
-AWS keeps one number, the desired capacity, which everybody sets as a whole: so
-it is read before each write, and one write of ours is under way at a time. It
-is never lowered to remove instances, because AWS would choose which.
+AWS keeps a single number, the desired capacity, which every client sets as a
+whole. So it is read before each write, and only one write of ours is under way
+at a time. It is never lowered to remove instances, because AWS would choose
+which ones.
 
-**Making it larger.** The new number is counted from the members that are there
-if they are more than desired, which can be after a launch that had been given
-up. AWS refuses a number above `MaxSize` as a whole, so we ask for what fits.
+**Growing.** The new number starts from the members if there are more of them
+than desired, which can happen after a failed launch was given up. AWS refuses a
+number above `MaxSize` as a whole, so only the part that fits is asked for.
 
-**Taking back what does not come.** When a launch fails, the desired capacity
-stays high: AWS tries again, for ever. Whoever is told that an instance will not
-come asks for another one elsewhere, so before we say so it must be true, and
-we lower the desired capacity to what is there. That is done only when
+**Giving up failed launches.** When a launch fails, the desired capacity stays
+high and AWS tries again for ever. A caller that learns that an instance will
+not come may ask for another one elsewhere. So before the plugin reports that,
+it must become true: the desired capacity is lowered to the members that exist.
+That is only done when
 
-* a launch has failed since we last asked for more, and has had its time to be
-  made good, in another zone for instance: `launch_patience`;
-* no launch is under way whose instance is not there yet: what is still coming is
-  left to come;
-* every member that counts is protected from scale-in. An instance can come at
-  the very moment at which we write, and then there is one more than desired.
-  AWS ends one of those that are not protected; and since those that were there
-  are, that can only be the newcomer itself, on which no task can be yet. If it
-  is protected, too, none is ended: the second look, after the write, sees it,
-  and one loss less is reported.
+* a launch has failed since more was asked for last, and `launch_patience` has
+  passed, in which AWS may have succeeded elsewhere, for example in another zone;
+* no launch is under way whose instance is not a member yet: it may still come;
+* every member that counts is protected from scale-in. An instance can arrive at
+  the very moment of the write, and then the group has one member more than
+  desired. AWS ends one that is not protected. All earlier members are
+  protected, so that can only be the new instance, which runs no task yet. If it
+  is protected too, AWS ends none: the listing after the write shows it, and one
+  failure less is reported.
 
-Where a member is not protected we leave the number alone, and what is missing
-stays pending. The check of the group says which command protects them.
+If a member is not protected, the number stays as it is and the missing
+instances stay pending. The group's check shows the command that protects them.
 """
 
 from __future__ import annotations
@@ -37,39 +38,39 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from fleeting_plugin_aws._activities import Activity
-    from fleeting_plugin_aws._states import Member, Snapshot
+    from fleeting_plugin_aws._states import GroupMember, GroupSnapshot
 
 __all__ = (
-    "Growth",
-    "Removal",
-    "is_final",
-    "is_protected",
-    "lost",
-    "lowered",
-    "plan_growth",
-    "plan_removal",
+    "CapacityIncrease",
+    "TerminationPlan",
+    "all_protected",
+    "can_give_up",
+    "count_given_up",
+    "plan_increase",
+    "plan_termination",
+    "reduced_capacity",
 )
 
 
-class Growth(NamedTuple):
-    """How to make a group larger.
+class CapacityIncrease(NamedTuple):
+    """How to grow a group.
 
     Attributes:
         accepted: by how many instances.
-        desired: the number to set.
+        desired: the desired capacity to set.
     """
 
     accepted: int
     desired: int
 
 
-class Removal(NamedTuple):
+class TerminationPlan(NamedTuple):
     """How to remove instances.
 
     Attributes:
-        done: ids that need no request: they are going, gone, or no members.
-        shrink: ids to terminate, lowering the desired capacity with each.
-        release: ids to terminate without that: they do not count.
+        done: ids that need no request: not members, or already being removed.
+        shrink: ids to terminate while decrementing the desired capacity for each.
+        release: ids to terminate without that, because they do not count against it.
         refused: ids whose removal would bring the group below `MinSize`.
     """
 
@@ -79,20 +80,20 @@ class Removal(NamedTuple):
     refused: tuple[str, ...]
 
 
-def plan_growth(group: Snapshot, count: int) -> Growth:
-    """Return how much of a growth fits, and which capacity to set for it."""
+def plan_increase(group: GroupSnapshot, count: int) -> CapacityIncrease:
+    """Return how many of `count` instances fit, and which capacity to set for them."""
     base = max(group.desired, group.counted)
     accepted = max(0, min(count, group.maximum - base))
-    return Growth(accepted, base + accepted)
+    return CapacityIncrease(accepted, base + accepted)
 
 
-def plan_removal(group: Snapshot, ids: Sequence[str]) -> Removal:
+def plan_termination(group: GroupSnapshot, ids: Sequence[str]) -> TerminationPlan:
     """Return what to do about each id.
 
-    An instance in standby does not count, and its desired capacity was lowered when it
-    entered; to lower that again could make AWS end a member that works. One that is
-    retained after its termination does not count either. And of members that are more
-    than desired, as many can go as there are too many.
+    An instance in standby does not count: the desired capacity was decremented when it
+    entered. Decrementing again could make AWS end a member that works. The same holds for an
+    instance that is retained after its termination. If there are more members than desired,
+    that many can be terminated without decrementing.
     """
     done: list[str] = []
     shrink: list[str] = []
@@ -101,9 +102,9 @@ def plan_removal(group: Snapshot, ids: Sequence[str]) -> Removal:
         member = group.members.get(id)
         if member is None:
             done.append(id)
-        elif member.life.counts:
+        elif member.counts:
             shrink.append(id)
-        elif _waits_for_us(member):
+        elif _stays_until_terminated(member):
             release.append(id)
         else:
             done.append(id)
@@ -111,56 +112,56 @@ def plan_removal(group: Snapshot, ids: Sequence[str]) -> Removal:
     release += shrink[:surplus]
     del shrink[:surplus]
     room = max(0, group.desired - group.minimum)
-    return Removal(tuple(done), tuple(shrink[:room]), tuple(release), tuple(shrink[room:]))
+    return TerminationPlan(tuple(done), tuple(shrink[:room]), tuple(release), tuple(shrink[room:]))
 
 
-def _waits_for_us(member: Member) -> bool:
-    return member.lifecycle in {"EnteringStandby", "Standby", "Terminating:Retained"}
+def _stays_until_terminated(member: GroupMember) -> bool:
+    return member.lifecycle_state in {"EnteringStandby", "Standby", "Terminating:Retained"}
 
 
-def is_protected(group: Snapshot) -> bool:
-    """Return whether AWS could choose none of the members that are there."""
-    return all(member.protected for member in group.members.values() if member.life.counts)
+def all_protected(group: GroupSnapshot) -> bool:
+    """Return whether every member that counts is protected from scale-in."""
+    return all(member.protected for member in group.members.values() if member.counts)
 
 
-def is_final(
-    group: Snapshot,
+def can_give_up(
+    group: GroupSnapshot,
     activities: Sequence[Activity],
     since: datetime,
     patience: timedelta,
     now: datetime,
 ) -> bool:
-    """Return whether what is missing of a group can be said not to come.
+    """Return whether the missing instances of a group can be given up.
 
     Args:
-        group: as it is.
-        activities: the newest of its history.
-        since: when we last asked for more.
-        patience: how long a failed launch may be made good.
-        now: like all the times here, by the cloud's clock.
+        group: the group as it is.
+        activities: the newest activities of its history.
+        since: when more instances were asked for last.
+        patience: how long AWS may retry a failed launch.
+        now: by AWS's clock, like all times here.
     """
     coming = any(one.is_launching and one.instance not in group.members for one in activities)
     failed = [one for one in activities if one.is_failed_launch and one.started >= since]
     if coming or not failed:
         return False
-    # The cloud's clock, as it comes with an answer, has whole seconds.
+    # AWS's clock, as read from its answers, has whole seconds.
     return max(one.ended for one in failed).replace(microsecond=0) + patience <= now
 
 
-def lowered(group: Snapshot) -> int:
-    """Return the capacity that takes back what is missing of a group."""
+def reduced_capacity(group: GroupSnapshot) -> int:
+    """Return the desired capacity at which AWS stops launching the missing instances."""
     return min(group.desired, max(group.counted, group.minimum))
 
 
-def lost(before: Snapshot, after: Snapshot) -> int:
-    """Return how many instances will not come, after the desired capacity was lowered.
+def count_given_up(before: GroupSnapshot, after: GroupSnapshot) -> int:
+    """Return how many instances were given up by lowering the desired capacity.
 
     Args:
-        before: the group as it was when it was decided to lower it.
-        after: the group as it was seen after that.
+        before: the group when that was decided.
+        after: the group as listed after the write.
     """
     newcomers = sum(
-        member.life.counts and id not in before.members for id, member in after.members.items()
+        member.counts and id not in before.members for id, member in after.members.items()
     )
     kept = max(0, after.desired - before.counted)
     return max(0, before.pending - max(newcomers, kept))

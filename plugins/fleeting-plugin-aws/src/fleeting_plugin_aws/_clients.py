@@ -1,16 +1,14 @@
-"""Talks to AWS: the clients of one group, and how a request is sent.
+"""Sends requests to AWS, with retries and with credentials that are renewed.
 
-The clients are made when a group is opened and live as long as it does. When
-AWS says that the credentials have expired, or an assumed role is about to,
-the next request gets new clients, whose credentials are looked for anew: so
-what an operator or a tool has renewed in the meantime is found. The old ones
-are closed when the last request that uses them has ended.
+Clients are made when a group is opened and live as long as the group. When AWS
+says that the credentials have expired, or when an assumed role is about to
+expire, the next request gets new clients, which look for credentials again. So
+credentials that an operator or a tool has renewed in the meantime are found.
+The old clients are closed when their last request has ended.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,28 +17,25 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 import sniffio
 
 from fleeting.errors import ConfigError, FleetingError, ProviderError, Throttled
 from fleeting_plugin_aws._errors import CredentialsExpired, Refused, translate
 from fleeting_plugin_aws._limiter import Limiter, Shared, pause
+from fleeting_plugin_aws._session import client_options, method_name, new_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
-    from fleeting_plugin_aws import AwsConfig
+    from fleeting_plugin_aws._config import AwsConfig
 
 __all__ = ("Clients", "open_clients", "server_time")
 
 SERVICES = ("autoscaling", "ec2", "ec2-instance-connect")
-# Those whose description is large enough to be noticed when it is read.
-LARGE_SERVICES = ("autoscaling", "ec2")
 
-# An assumed role is assumed again so long before it expires.
+# An assumed role is assumed again this long before it expires.
 ROLE_MARGIN = timedelta(minutes=5)
 
-CONNECTIONS = 32
 CLOSE_SECONDS = 5.0
 
 
@@ -49,11 +44,11 @@ class _Generation:
     """The clients that were made with the same credentials.
 
     Attributes:
-        stack: closes them.
+        stack: closes the clients.
         clients: by service.
-        renew_at: when they should not be used any more; None if that is not known.
-        users: how many requests are using them.
-        retired: whether there are newer ones.
+        renew_at: when to stop using them; None if that is unknown.
+        users: the number of requests that use them now.
+        retired: whether newer clients have replaced them.
     """
 
     stack: AsyncExitStack
@@ -64,12 +59,12 @@ class _Generation:
 
 
 class Clients:
-    """Sends requests, each with the credentials that are the newest.
+    """Sends the requests of one group, each with the newest credentials.
 
     Attributes:
-        region: where to.
-        limiter: whose turn it is; replaced as soon as the account is known.
-        where: names the group in messages; with its account as soon as that is known.
+        region: the region that requests go to.
+        limiter: limits the request rate; replaced as soon as the account is known.
+        where: names the group in messages; includes the account as soon as it is known.
     """
 
     def __init__(
@@ -84,34 +79,39 @@ class Clients:
         self.limiter = Limiter(config.requests_per_second)
         self._config = config
         self._shared = shared
-        self._session = session
+        self._first_session: Any = session
         self._services = services
         self.where = f"aws/{region}/{config.name}"
         self._lock = anyio.Lock()
         self._generation: _Generation | None = None
 
+    def join_account(self, account: str) -> None:
+        """Share the request limit of an account with all its groups in this region."""
+        self.limiter = self._shared.limiter(
+            account, self.region, self._config.endpoint_url or "", self._config.requests_per_second
+        )
+
     async def ask(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Send a request that changes nothing, a few times if need be.
+        """Send a request that changes nothing. It is repeated if it fails for a passing reason.
 
         Args:
             service: such as `ec2`.
-            operation: its name in AWS's documentation, such as `DescribeInstances`.
+            operation: as named in AWS's documentation, such as `DescribeInstances`.
             **parameters: of the request.
 
         Raises:
-            ProviderError: as `_errors` says.
-            ConfigError: the SDK cannot even try.
+            ProviderError: as described in `_errors`.
         """
         return await self._send(service, operation, parameters, mutates=False)
 
     async def change(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Send a request that changes something; see `ask`.
 
-        It is sent again only if AWS has said that it was one too many.
+        It is only repeated if AWS refused it because there were too many requests.
 
         Raises:
-            OutcomeUnknown: it may have been carried out.
-            ProviderError: it was not.
+            OutcomeUnknown: the request may have been carried out.
+            ProviderError: the request was not carried out.
         """
         return await self._send(service, operation, parameters, mutates=True)
 
@@ -126,25 +126,25 @@ class Clients:
             try:
                 generation = await self._current()
                 return await _call(generation, service, operation, parameters)
-            except Exception as error:  # noqa: BLE001 - all that an SDK may raise is translated
+            except Exception as error:  # noqa: BLE001 - any error of the SDK is translated
                 failure = _provider_error(error, f"{operation} of {self.where}", mutates=mutates)
             if isinstance(failure, Throttled):
                 self.limiter.exhaust(anyio.current_time())
             if isinstance(failure, CredentialsExpired):
                 if renewed or generation is None:
                     raise failure
-                # Nothing was done, and there may be better ones by now.
+                # AWS did nothing, and newer credentials may be available by now.
                 generation.renew_at = datetime.now(UTC)
                 renewed = True
                 continue
-            again = failure.retryable and (isinstance(failure, Throttled) or not mutates)
-            if not again or attempt >= self._config.max_attempts:
+            repeatable = failure.retryable and (isinstance(failure, Throttled) or not mutates)
+            if not repeatable or attempt >= self._config.max_attempts:
                 raise failure
-            await anyio.sleep(pause(attempt, random.random()))  # noqa: S311 - no secret
+            await anyio.sleep(pause(attempt, random.random()))  # noqa: S311 - not a secret
             attempt += 1
 
     async def _current(self) -> _Generation:
-        """Return the clients to use, new ones if the old ones are of no use any more."""
+        """Return the clients to use; makes new ones if the old ones have to be renewed."""
         async with self._lock:
             now = datetime.now(UTC)
             old = self._generation
@@ -163,25 +163,20 @@ class Clients:
             keys: dict[str, str] = {}
             if self._config.assume_role_arn is not None:
                 keys, generation.renew_at = await self._assume(self._config.assume_role_arn)
-            session = (
-                self._session
-                if self._generation is None
-                else await _new_session(self._config, self._shared)
-            )
+            session = await self._session()
             for service in self._services:
-                client = session.create_client(service, **self._options(), **keys)
+                client = session.create_client(
+                    service, **client_options(self._config, self.region), **keys
+                )
                 generation.clients[service] = await stack.enter_async_context(client)
             generation.stack = stack.pop_all()
             return generation
 
     async def _assume(self, role: str) -> tuple[dict[str, str], datetime]:
         """Return the keys of a role, and when to assume it again."""
-        session = (
-            self._session
-            if self._generation is None
-            else await _new_session(self._config, self._shared)
-        )
-        async with session.create_client("sts", **self._options()) as client:
+        session = await self._session()
+        options = client_options(self._config, self.region)
+        async with session.create_client("sts", **options) as client:
             answer = await client.assume_role(RoleArn=role, RoleSessionName="fleeting")
         given = answer["Credentials"]
         keys = {
@@ -191,21 +186,15 @@ class Clients:
         }
         return keys, given["Expiration"] - ROLE_MARGIN
 
-    def _options(self) -> dict[str, Any]:
-        config = importlib.import_module("aiobotocore.config")
-        return {
-            "region_name": self.region,
-            "endpoint_url": self._config.endpoint_url,
-            "config": config.AioConfig(
-                # Whether to send something again is for `_send` to decide: it knows what
-                # changes something, and asks the limiter for each attempt.
-                retries={"mode": "standard", "total_max_attempts": 1},
-                connect_timeout=self._config.connect_timeout.total_seconds(),
-                read_timeout=self._config.read_timeout.total_seconds(),
-                max_pool_connections=CONNECTIONS,
-                user_agent_extra="fleeting-plugin-aws",
-            ),
-        }
+    async def _session(self) -> Any:
+        """Return the session for the next clients.
+
+        A session keeps the credentials that it has found, so only the first clients use the
+        session that the group was opened with.
+        """
+        if self._generation is None:
+            return self._first_session
+        return await new_session(self._config, self._shared)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -216,27 +205,30 @@ class Clients:
 
 @asynccontextmanager
 async def open_clients(config: AwsConfig, shared: Shared, *more: str) -> AsyncGenerator[Clients]:
-    """Load the SDK, in a thread, and be ready to send requests.
+    """Load the SDK in a thread and return clients. No request is sent yet.
 
     Args:
-        config: the plugin's.
-        shared: what the groups of a provider have in common.
-        *more: services beside those that every group needs.
+        config: the plugin's configuration.
+        shared: what the groups of a provider share.
+        *more: services in addition to those that every group needs.
 
     Raises:
         ConfigError: the SDK's configuration cannot be used, or there is no region.
     """
     if sniffio.current_async_library() != "asyncio":
-        raise ConfigError("plugin 'aws' runs on asyncio only; run the manager on that event loop")
+        raise ConfigError(
+            "plugin 'aws' runs on asyncio only: start the manager on asyncio instead of "
+            f"{sniffio.current_async_library()}"
+        )
     try:
-        session = await _new_session(config, shared)
+        session = await new_session(config, shared)
         region = config.region or session.get_config_variable("region")
-    except Exception as error:  # noqa: BLE001 - all that an SDK may raise is translated
+    except Exception as error:  # noqa: BLE001 - any error of the SDK is translated
         raise translate(error, "plugin_config", mutates=False) from None
     if not region:
         raise ConfigError(
-            "plugin_config.region: it is not set, and neither the SDK's configuration nor "
-            'AWS_REGION names one; write for instance region = "eu-central-1"'
+            "plugin_config.region: not set, and neither the SDK's configuration nor AWS_REGION "
+            'names a region; set it, for example region = "eu-central-1"'
         )
     services = [*SERVICES, *more]
     if config.interruption_queue_url is not None:
@@ -249,38 +241,12 @@ async def open_clients(config: AwsConfig, shared: Shared, *more: str) -> AsyncGe
 
 
 def server_time(answer: Mapping[str, Any]) -> datetime:
-    """Return the time at which AWS answered, by its own clock if it told."""
+    """Return when AWS answered, by AWS's clock; by this machine's clock if AWS did not say."""
     headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     try:
         return parsedate_to_datetime(headers["date"])
     except (KeyError, ValueError):
         return datetime.now(UTC)
-
-
-async def _new_session(config: AwsConfig, shared: Shared) -> Any:
-    return await anyio.to_thread.run_sync(_load_session, config, shared)
-
-
-def _load_session(config: AwsConfig, shared: Shared) -> Any:
-    """Import the SDK and read its files: half a second of work the first time."""
-    for name in ("aiobotocore", "botocore"):
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            # Below that it logs requests and answers as they are, with keys and tokens.
-            logger.setLevel(logging.INFO)
-    session = importlib.import_module("aiobotocore.session").AioSession()
-    for variable in ("profile", "config_file", "credentials_file"):
-        value = getattr(config, variable)
-        if value is not None:
-            session.set_config_variable(variable, str(value))
-    session.get_scoped_config()  # Which complains of what cannot be used.
-    if shared.loader is None:
-        shared.loader = session.get_component("data_loader")
-    session.register_component("data_loader", shared.loader)
-    shared.loader.load_data("endpoints")
-    for service in LARGE_SERVICES:
-        shared.loader.load_service_model(service, "service-2")
-    return session
 
 
 async def _call(
@@ -289,7 +255,7 @@ async def _call(
     """Send a request once."""
     generation.users += 1
     try:
-        method = getattr(generation.clients[service], _snake(operation))
+        method = getattr(generation.clients[service], method_name(operation))
         answer: dict[str, Any] = await method(**parameters)
         return answer
     finally:
@@ -304,14 +270,8 @@ async def _close(generation: _Generation) -> None:
 
 
 def _provider_error(error: Exception, what: str, *, mutates: bool) -> ProviderError:
-    """Return the error as one that a group may raise; what is misconfigured is not retried."""
+    """Translate an error into one that a group may raise. Configuration errors are not retried."""
     failure: FleetingError = translate(error, what, mutates=mutates)
     if isinstance(failure, ProviderError):
         return failure
     return Refused(str(failure), type(error).__name__, "")
-
-
-def _snake(operation: str) -> str:
-    """Return the name of a client's method for an operation, as the SDK makes it."""
-    name: str = importlib.import_module("botocore").xform_name(operation)
-    return name

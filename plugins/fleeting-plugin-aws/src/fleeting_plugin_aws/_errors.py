@@ -1,18 +1,17 @@
-"""The one border where the SDK's errors become those of `fleeting`.
+"""Translates the SDK's errors into those of `fleeting`.
 
-A request that only asks can be repeated whatever happened to it. For one that
-changes something it matters whether AWS may have carried it out:
+A request that reads can be repeated after any failure. For a request that
+changes something, it matters whether AWS may have carried it out:
 
-* AWS answered with an error of the client (4xx), or said that it was one
-  request too many: nothing was done.
-* No connection came about: nothing was done.
-* The connection broke, the reply did not come in time or could not be read, or
-  AWS failed internally (5xx): it may have been done, which is `OutcomeUnknown`.
+* AWS answered with a client error (4xx) or throttled the request: not done.
+* No connection was established: not done.
+* The connection broke, the reply was late or unreadable, or AWS failed
+  internally (5xx): it may have been done, which is `OutcomeUnknown`.
 
-AWS's own words are passed on, for they name the resource and the rule. Their
-first line holds no secret: keys are never part of it, and the policies that forbid
-something are encoded. The lines after it may: they repeat a request that was
-signed wrongly, with its session token.
+AWS's message is passed on because it names the resource and the rule, but only
+its first line. That line never contains a secret: keys are not part of it, and
+the policies that forbid an action are encoded. Later lines can: for a request
+that was signed wrongly, they repeat it with its session token.
 """
 
 from __future__ import annotations
@@ -35,14 +34,7 @@ from fleeting.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = (
-    "CAPACITY",
-    "PERMISSION",
-    "QUOTA",
-    "CredentialsExpired",
-    "Refused",
-    "translate",
-)
+__all__ = ("CredentialsExpired", "Refused", "translate")
 
 THROTTLING = frozenset(
     {
@@ -109,7 +101,7 @@ CAPACITY = frozenset(
         "SpotMaxPriceTooLow",
     }
 )
-# Something else is being done to the same thing; in a moment it will be over.
+# Another operation on the same resource is under way; it will end in a moment.
 BUSY = frozenset(
     {
         "IdempotentCallInProgress",
@@ -122,54 +114,54 @@ BUSY = frozenset(
         "ScalingActivityInProgressFault",
     }
 )
-# From here on the fault is that of the server.
+# HTTP statuses from here on are server errors.
 SERVER_FAULT = 500
 
-# How AWS says that a group does not exist, or soon will not.
+# Parts of AWS's messages about a group that does not exist or is being deleted.
 _GROUP_GONE = ("name not found", "group not found", "pending delet", "is being deleted")
 
 
 class CredentialsExpired(PermissionDenied):
-    """The credentials were good once, or have been replaced; others may be found where they were.
+    """The credentials are not valid any more, or there are none.
 
-    Unlike other refusals it can pass without anybody's help.
+    Unlike other refusals, a retry can succeed: the SDK may find renewed credentials.
     """
 
     retryable = True
 
 
 class Refused(ProviderError):
-    """AWS understood the request and did nothing; repeating it as it is does not help.
+    """AWS refused the request and did nothing. Repeating it unchanged does not help.
 
     Attributes:
-        code: AWS's word for the error.
-        words: AWS's sentence.
+        code: AWS's error code.
+        reason: AWS's message.
     """
 
     retryable = False
 
-    def __init__(self, message: str, code: str, words: str) -> None:
+    def __init__(self, message: str, code: str, reason: str) -> None:
         self.code = code
-        self.words = words
+        self.reason = reason
         super().__init__(message)
 
 
-# What AWS says, what that is to us, and what to do about it.
-_ANSWERS: tuple[tuple[frozenset[str], type[ProviderError], str], ...] = (
-    (THROTTLING, Throttled, "lower requests_per_second in plugin_config if that goes on"),
-    (EXPIRED, CredentialsExpired, "renew the credentials where the SDK looks for them"),
+# AWS's error codes, our error class for them, and what to do about it.
+_CODES: tuple[tuple[frozenset[str], type[ProviderError], str], ...] = (
+    (THROTTLING, Throttled, "if this persists, lower requests_per_second in plugin_config"),
+    (EXPIRED, CredentialsExpired, "renew the credentials where the SDK finds them"),
     (PERMISSION, PermissionDenied, "`fleeting check aws` shows the policy that allows it"),
-    (CAPACITY, OutOfCapacity, "another zone or instance type may have some"),
-    (QUOTA, QuotaExceeded, "ask AWS for a higher quota of the account, or for less"),
-    (BUSY, ProviderError, "it is tried again"),
+    (CAPACITY, OutOfCapacity, "another zone or instance type may have capacity"),
+    (QUOTA, QuotaExceeded, "ask AWS to raise the account's quota, or use fewer instances"),
+    (BUSY, ProviderError, "it will be retried"),
 )
 
 
 def translate(error: Exception, what: str, *, mutates: bool) -> FleetingError:
-    """Return the error that says the same in the words of `fleeting`.
+    """Return the corresponding error of `fleeting`.
 
     Args:
-        error: of the SDK, or of what the SDK is built on.
+        error: raised by the SDK or a library below it.
         what: the request and the group, such as `SetDesiredCapacity of aws/eu-central-1/builders`.
         mutates: whether the request changes something.
     """
@@ -177,50 +169,52 @@ def translate(error: Exception, what: str, *, mutates: bool) -> FleetingError:
     if isinstance(error, FleetingError):
         return error
     if isinstance(error, exceptions.ClientError):
-        return _answered(error, what, mutates=mutates)
+        return _refusal(error, what, mutates=mutates)
     for names, make in _LOCAL:
-        # Older versions of the SDK lack some.
+        # Older versions of the SDK lack some of these classes.
         kinds = tuple(getattr(exceptions, name, type(None)) for name in names)
         if isinstance(error, kinds):
             return make(error, what)
-    return _lost(error, what, exceptions, mutates=mutates)
+    return _connection_failure(error, what, exceptions, mutates=mutates)
 
 
-def _answered(error: Any, what: str, *, mutates: bool) -> FleetingError:
-    """Translate an answer of AWS."""
+def _refusal(error: Any, what: str, *, mutates: bool) -> FleetingError:
+    """Translate an error that AWS answered with."""
     response: Mapping[str, Any] = error.response
     code = str(response.get("Error", {}).get("Code", "")).removeprefix("Client.")
-    words = _first_line(response.get("Error", {}).get("Message", ""))
+    reason = _first_line(response.get("Error", {}).get("Message", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    said = f"{what}: AWS says {code or status}" + (f": {words}" if words else "")
-    for codes, make, advice in _ANSWERS:
+    message = f"{what}: AWS answered {code or status}" + (f": {reason}" if reason else "")
+    for codes, make, advice in _CODES:
         if code in codes:
-            return make(f"{said}; {advice}")
+            return make(f"{message}; {advice}")
     if status >= SERVER_FAULT:
-        return _unknown(f"{said}; AWS failed internally", mutates=mutates)
-    if any(phrase in words.lower() for phrase in _GROUP_GONE):
-        return GroupGone(f"{said}; check name and region in plugin_config")
-    return Refused(said, code, words)
+        return _unanswered(f"{message}; AWS failed internally", mutates=mutates)
+    if any(phrase in reason.lower() for phrase in _GROUP_GONE):
+        return GroupGone(f"{message}; check name and region in plugin_config")
+    return Refused(message, code, reason)
 
 
-def _unknown(said: str, *, mutates: bool) -> ProviderError:
+def _unanswered(message: str, *, mutates: bool) -> ProviderError:
     if mutates:
-        return OutcomeUnknown(f"{said}, and whether the request was carried out is not known")
-    return ProviderError(f"{said}; it is tried again")
+        return OutcomeUnknown(f"{message}; the request may or may not have been carried out")
+    return ProviderError(f"{message}; it will be retried")
 
 
 def _no_credentials(error: Exception, what: str) -> FleetingError:
     return CredentialsExpired(
-        f"{what}: no usable credentials: {_words(error)}; set profile or credentials_file in "
-        "plugin_config, the AWS_ variables, or run on an instance with a role"
+        f"{what}: no usable credentials: {_summary(error)}; set profile or credentials_file in "
+        "plugin_config or the AWS_ environment variables, or run on an instance with a role"
     )
 
 
 def _misconfigured(error: Exception, what: str) -> FleetingError:
-    return ConfigError(f"{what}: {_words(error)}; mend plugin_config or the SDK's configuration")
+    return ConfigError(
+        f"{what}: {_summary(error)}; correct plugin_config or the SDK's configuration"
+    )
 
 
-# What goes wrong before anything is sent.
+# Errors that the SDK raises before it sends anything.
 _LOCAL = (
     (
         (
@@ -264,34 +258,40 @@ _LOCAL = (
 )
 
 
-def _lost(error: Exception, what: str, exceptions: Any, *, mutates: bool) -> ProviderError:
-    """Translate what happened on the way to AWS or back."""
+def _connection_failure(
+    error: Exception, what: str, exceptions: Any, *, mutates: bool
+) -> ProviderError:
+    """Translate a failure on the way to AWS or back."""
     unconnected = exceptions.ConnectTimeoutError | exceptions.ProxyConnectionError
     if isinstance(error, unconnected) or (
         isinstance(error, exceptions.EndpointConnectionError) and _never_connected(error)
     ):
         return ProviderError(
-            f"{what}: no connection to AWS: {_words(error)}; look at the network, and at region "
+            f"{what}: no connection to AWS: {_summary(error)}; check the network, and region "
             "and endpoint_url in plugin_config"
         )
     if isinstance(error, exceptions.SSLError):
         return ProviderError(
-            f"{what}: AWS cannot be trusted: {_words(error)}; look at AWS_CA_BUNDLE and proxies"
+            f"{what}: the TLS certificate could not be verified: {_summary(error)}; check "
+            "AWS_CA_BUNDLE and proxies"
         )
-    return _unknown(f"{what}: the answer was lost: {_words(error)}", mutates=mutates)
+    return _unanswered(f"{what}: the answer was lost: {_summary(error)}", mutates=mutates)
 
 
 def _never_connected(error: Any) -> bool:
-    """Return whether it failed before a connection was there; a reset has the same class."""
-    # What the SDK was given by the library below, which it keeps for its message.
+    """Return whether no connection was established.
+
+    The SDK raises the same class for a connection that was reset later, so the error of the
+    library below decides. The SDK keeps that error for its message.
+    """
     cause = error.kwargs.get("error")
     kinds = {kind.__name__ for kind in type(cause).__mro__}
     return not kinds.isdisjoint({"ClientConnectorError", "gaierror"})
 
 
-def _words(error: Any) -> str:
-    """Return the name of an error and what it says first."""
-    # What is wrong with a parameter stands below a heading.
+def _summary(error: Any) -> str:
+    """Return the name of an error and the first line of its message."""
+    # For an invalid parameter, the first line is only a heading; the report has the reason.
     report = error.kwargs.get("report") if hasattr(error, "kwargs") else None
     first = _first_line(report or error)
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,32 +1,33 @@
-"""What would hurt later, as far as AWS's description of a group tells.
+"""Finds settings of a group that would cause problems later.
 
-Each rule is a function from that description to at most one finding, with the
-exact command that mends it. An `ERROR` is what no scaler could live with.
+Each rule is a function from AWS's description of the group to at most one
+finding, with the exact command that fixes it. An `ERROR` is a setting with
+which no scaler can work.
 """
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleeting.types import Finding, Severity
+from fleeting_plugin_aws._commands import group_command, list_groups_command, update_group_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ("Facts", "find_problems", "group_command", "missing_group")
+__all__ = ("GroupFacts", "by_severity", "find_problems", "missing_group")
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
-class Facts(NamedTuple):
-    """What is known of a group before it is used.
+class GroupFacts(NamedTuple):
+    """The input of the rules.
 
     Attributes:
-        group: what DescribeAutoScalingGroups says.
-        refreshes: what DescribeInstanceRefreshes says.
-        region: where it is.
-        maximum: how many instances will be asked for at most; None if unlimited.
+        group: the group, as described by DescribeAutoScalingGroups.
+        refreshes: its instance refreshes, as described by DescribeInstanceRefreshes.
+        region: of the group.
+        maximum: the scaler's `max_instances`; None if unlimited.
     """
 
     group: Mapping[str, Any]
@@ -40,39 +41,36 @@ class Facts(NamedTuple):
         return str(self.group["AutoScalingGroupName"])
 
     def command(self, verb: str, *arguments: str) -> str:
-        """Return a command of the `aws` tool that concerns the group, quoted for a shell."""
+        """Return the command that runs a verb of `aws autoscaling` on the group."""
         return group_command(self.name, self.region, verb, *arguments)
 
     def update(self, *arguments: str) -> str:
         """Return the command that changes the group's settings."""
-        return self.command("update-auto-scaling-group", *arguments)
+        return update_group_command(self.name, self.region, *arguments)
 
     @property
     def suspended(self) -> set[str]:
-        """Return which of the group's processes are suspended."""
+        """Return the names of the group's suspended processes."""
         return {str(one["ProcessName"]) for one in self.group.get("SuspendedProcesses", ())}
 
 
-def group_command(name: str, region: str, verb: str, *arguments: str) -> str:
-    """Return a command of the `aws` tool that concerns a group, quoted for a shell."""
-    group = ("--region", region, "--auto-scaling-group-name", name)
-    return shlex.join(["aws", "autoscaling", verb, *group, *arguments])
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings with the most severe first, and otherwise in their order."""
+    return sorted(findings, key=lambda one: _ORDER[one.severity])
 
 
-def find_problems(facts: Facts) -> list[Finding]:
-    """Return what is wrong with a group, the worst first."""
-    found = [finding for rule in _RULES if (finding := rule(facts)) is not None]
-    return sorted(found, key=lambda one: _ORDER[one.severity])
+def find_problems(facts: GroupFacts) -> list[Finding]:
+    """Return the problems of a group, the most severe first."""
+    return by_severity(finding for rule in _RULES if (finding := rule(facts)) is not None)
 
 
 def missing_group(name: str, region: str) -> Finding:
-    """Return what is to be said when there is no such group."""
-    command = shlex.join(["aws", "autoscaling", "describe-auto-scaling-groups", "--region", region])
+    """Return the finding for a group that does not exist."""
     return _error(
         "group-missing",
-        f"there is no Auto Scaling group {name} in {region}, or these credentials are of another "
-        "account; set name and region in plugin_config",
-        command,
+        f"there is no Auto Scaling group {name} in {region}, or these credentials belong to "
+        "another account; set name and region in plugin_config",
+        list_groups_command(region),
     )
 
 
@@ -84,24 +82,22 @@ def _warning(code: str, reason: str, fix: str) -> Finding:
     return Finding(Severity.WARNING, code, reason, fix)
 
 
-def _being_deleted(facts: Facts) -> Finding | None:
+def _being_deleted(facts: GroupFacts) -> Finding | None:
     if not facts.group.get("Status"):
         return None
     return _error(
         "group-deleting",
-        f"group {facts.name} is being deleted ({facts.group['Status']}); create it again when that "
-        "is over, or name another one",
-        facts.command("describe-auto-scaling-groups").replace(
-            "--auto-scaling-group-name ", "--auto-scaling-group-names "
-        ),
+        f"group {facts.name} is being deleted ({facts.group['Status']}); create it again "
+        "afterwards, or set name to another group",
+        list_groups_command(facts.region, facts.name),
     )
 
 
-def _no_room(facts: Facts) -> Finding | None:
+def _no_room(facts: GroupFacts) -> Finding | None:
     maximum = int(facts.group["MaxSize"])
     if maximum == 0:
         wanted = str(facts.maximum or 10)
-        reason = f"group {facts.name} has a max_size of 0, so it can have no instance"
+        reason = f"group {facts.name} has a max_size of 0, so it cannot have instances"
         return _error("max-size", reason, facts.update("--max-size", wanted))
     if facts.maximum is not None and maximum < facts.maximum:
         return _warning(
@@ -113,7 +109,7 @@ def _no_room(facts: Facts) -> Finding | None:
     return None
 
 
-def _minimum(facts: Facts) -> Finding | None:
+def _minimum(facts: GroupFacts) -> Finding | None:
     minimum = int(facts.group["MinSize"])
     if minimum == 0:
         return None
@@ -127,82 +123,83 @@ def _minimum(facts: Facts) -> Finding | None:
         )
     return _warning(
         "min-size",
-        f"group {facts.name} has a min_size of {minimum}, and AWS lets nobody remove the last "
-        f"{minimum} of its instances, idle or not",
+        f"group {facts.name} has a min_size of {minimum}, so the last {minimum} of its instances "
+        "cannot be removed even when they are idle",
         fix,
     )
 
 
-def _dead_processes(facts: Facts) -> Finding | None:
+def _dead_processes(facts: GroupFacts) -> Finding | None:
     dead = sorted(facts.suspended & {"Launch", "Terminate"})
     if not dead:
         return None
     return _error(
         "suspended-processes",
         f"group {facts.name} has {' and '.join(dead)} suspended, so instances would never "
-        f"{'come' if 'Launch' in dead else 'go'}",
+        f"be {'launched' if 'Launch' in dead else 'removed'}",
         facts.command("resume-processes", "--scaling-processes", *dead),
     )
 
 
-def _rebalancing(facts: Facts) -> Finding | None:
+def _rebalancing(facts: GroupFacts) -> Finding | None:
     zones = facts.group.get("AvailabilityZones", ())
     if len(zones) < 2 or "AZRebalance" in facts.suspended:  # noqa: PLR2004 - two can differ
         return None
     return _warning(
         "az-rebalance",
         f"group {facts.name} has {len(zones)} zones and AZRebalance is not suspended, so AWS may "
-        "end instances with running jobs to even the zones out",
+        "end instances with running jobs to balance the zones",
         facts.command("suspend-processes", "--scaling-processes", "AZRebalance"),
     )
 
 
-def _unprotected(facts: Facts) -> Finding | None:
+def _unprotected(facts: GroupFacts) -> Finding | None:
     if facts.group.get("NewInstancesProtectedFromScaleIn"):
         return None
     return _warning(
         "scale-in-protection",
         f"group {facts.name} does not protect new instances from scale-in, so AWS may end those "
-        "with running jobs, and what failed to launch cannot be taken back safely",
+        "with running jobs, and failed launches cannot be given up safely",
         facts.update("--new-instances-protected-from-scale-in"),
     )
 
 
-def _refresh(facts: Facts) -> Finding | None:
+def _refresh(facts: GroupFacts) -> Finding | None:
     active = {"Pending", "InProgress", "Baking", "RollbackInProgress"}
     if not any(one.get("Status") in active for one in facts.refreshes):
         return None
     return _warning(
         "instance-refresh",
-        f"group {facts.name} is replacing its instances (instance refresh), with or without jobs",
+        f"group {facts.name} is replacing its instances (instance refresh), even while jobs run on "
+        "them",
         facts.command("cancel-instance-refresh"),
     )
 
 
-def _lifetime(facts: Facts) -> Finding | None:
+def _lifetime(facts: GroupFacts) -> Finding | None:
     seconds = int(facts.group.get("MaxInstanceLifetime") or 0)
     if not seconds:
         return None
     return _warning(
         "max-instance-lifetime",
-        f"group {facts.name} replaces instances after {seconds} s, with or without jobs; limit "
-        "their age with max_use_count or instance_max_age of the scaler instead",
+        f"group {facts.name} replaces instances after {seconds} s, even while jobs run on them; "
+        "use the scaler's max_use_count or instance_max_age instead",
         facts.update("--max-instance-lifetime", "0"),
     )
 
 
-def _warm_pool(facts: Facts) -> Finding | None:
+def _warm_pool(facts: GroupFacts) -> Finding | None:
     if not facts.group.get("WarmPoolConfiguration"):
         return None
     return _warning(
         "warm-pool",
-        f"group {facts.name} has a warm pool, whose instances cost money beside those that the "
-        "scaler counts, and may return to it after use",
+        f"group {facts.name} has a warm pool, whose instances cost money, are not counted by the "
+        "scaler, and may return to the pool after use",
         facts.command("delete-warm-pool"),
     )
 
 
-def _weights(facts: Facts) -> Finding | None:
+def _weights(facts: GroupFacts) -> Finding | None:
     template = facts.group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
     weights = {str(one.get("WeightedCapacity") or "1") for one in template.get("Overrides", ())}
     if weights <= {"1"}:
@@ -216,7 +213,7 @@ def _weights(facts: Facts) -> Finding | None:
     )
 
 
-def _units(facts: Facts) -> Finding | None:
+def _units(facts: GroupFacts) -> Finding | None:
     kind = facts.group.get("DesiredCapacityType") or "units"
     if kind == "units":
         return None
@@ -227,18 +224,18 @@ def _units(facts: Facts) -> Finding | None:
     )
 
 
-def _capacity_rebalance(facts: Facts) -> Finding | None:
+def _capacity_rebalance(facts: GroupFacts) -> Finding | None:
     if not facts.group.get("CapacityRebalance"):
         return None
     return _warning(
         "capacity-rebalance",
-        f"group {facts.name} replaces spot instances as soon as EC2 thinks that it may need them, "
-        "with or without jobs",
+        f"group {facts.name} replaces spot instances as soon as EC2 expects to interrupt them, "
+        "even while jobs run on them",
         facts.update("--no-capacity-rebalance"),
     )
 
 
-_RULES: tuple[Callable[[Facts], Finding | None], ...] = (
+_RULES: tuple[Callable[[GroupFacts], Finding | None], ...] = (
     _being_deleted,
     _no_room,
     _minimum,

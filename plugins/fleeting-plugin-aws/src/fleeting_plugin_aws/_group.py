@@ -1,4 +1,4 @@
-"""The group itself: each of its methods is a request or two, and a pure function."""
+"""An open group: each method sends a request or two and calls a pure function."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from fleeting.errors import (
     QuotaExceeded,
 )
 from fleeting.types import Accepted, Instance, Listing, State
-from fleeting_plugin_aws._capacity import plan_growth, plan_removal
-from fleeting_plugin_aws._describe import describe_group
+from fleeting_plugin_aws._capacity import plan_increase, plan_termination
+from fleeting_plugin_aws._commands import update_group_command
 from fleeting_plugin_aws._errors import Refused
-from fleeting_plugin_aws._findings import group_command
-from fleeting_plugin_aws._launch_failures import Losses
+from fleeting_plugin_aws._launch_failures import LaunchFailures
 from fleeting_plugin_aws._notices import watch
-from fleeting_plugin_aws._standby import Wish
+from fleeting_plugin_aws._requests import describe_group, set_desired_capacity
+from fleeting_plugin_aws._standby import SuspensionGoal
 from fleeting_plugin_aws._states import is_absent
-from fleeting_plugin_aws._suspension import Sleepers
+from fleeting_plugin_aws._suspension import Suspensions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
 
     from fleeting.types import ConnectInfo, GroupInfo, Notice
-    from fleeting_plugin_aws import AwsConfig
     from fleeting_plugin_aws._access import Access
     from fleeting_plugin_aws._clients import Clients
-    from fleeting_plugin_aws._standby import Sleeping
-    from fleeting_plugin_aws._states import Member, Snapshot
+    from fleeting_plugin_aws._config import AwsConfig
+    from fleeting_plugin_aws._standby import StandbyStatus
+    from fleeting_plugin_aws._states import GroupMember, GroupSnapshot
 
 __all__ = ("AwsGroup",)
 
 logger = logging.getLogger("fleeting")
 
-# How many terminations are under way at once.
+# The number of concurrent terminations.
 TERMINATIONS = 10
 
-# How old a listing may be to answer whether an instance works, in seconds: groups are
-# listed once a minute by default, and to ask AWS again for each instance would cost more.
+# The age in seconds up to which a listing answers whether an instance works. Groups are listed
+# once a minute by default, and asking AWS again for each instance would cost more requests.
 FRESH_SECONDS = 90.0
 
 
@@ -55,12 +55,11 @@ class AwsGroup(InstanceGroup):
     """An open Auto Scaling group.
 
     Args:
-        info: what it is.
-        config: the plugin's.
-        clients: how to ask AWS.
-        group: as it was when it was opened.
-        opened: when that was, by AWS's clock.
-        access: makes what knows how instances are reached, given who is a member.
+        info: describes the group.
+        config: the plugin's configuration.
+        clients: send the requests.
+        access: answers how instances are reached.
+        opened: when the group was opened, by AWS's clock.
     """
 
     def __init__(
@@ -68,44 +67,48 @@ class AwsGroup(InstanceGroup):
         info: GroupInfo,
         config: AwsConfig,
         clients: Clients,
+        access: Access,
         opened: datetime,
-        access: Callable[[Callable[[], Collection[str]]], Access],
     ) -> None:
         self.info = info
         self._config = config
         self._name = config.name
         self._clients = clients
+        self._access = access
+        # Held while the desired capacity is read and written: AWS only stores the last write.
         self._writing = anyio.Lock()
-        self._losses = Losses(clients, config.name, config.launch_patience, self._writing, opened)
-        self._sleepers = Sleepers(clients, config.name, self._writing)
-        self._access = access(self._running)
+        self._failures = LaunchFailures(
+            clients, config.name, config.launch_patience, self._writing, opened
+        )
+        self._suspensions = Suspensions(clients, config.name, self._writing)
         self._looking = anyio.Lock()
-        # The members as they were listed last, and when, in monotonic seconds.
-        self._members: Mapping[str, Member] = {}
+        # The members as listed last, and when, in monotonic seconds.
+        self._members: Mapping[str, GroupMember] = {}
         self._listed_at = float("-inf")
         self._is_being_deleted = False
-        self._strange: set[str] = set()
+        self._unknown_states: set[str] = set()
 
     @override
     async def update(self) -> Listing:
-        """See `InstanceGroup.update`; besides, it goes on with what has been begun.
+        """List the instances; see `InstanceGroup.update`.
 
-        That is: it takes back what will not come, before it says so (see `_capacity`), and
-        takes the next steps of those who are to sleep or to wake (see `_standby`).
+        This also continues earlier requests: it gives up instances whose launch failed, before
+        reporting them (see `_capacity`), and takes the next steps to suspend or resume
+        instances (see `_standby`).
         """
         try:
             group = await self._look()
         except GroupGone:
             if not self._is_being_deleted:
                 raise
-            return Listing()  # AWS has said that it would take the instances with it.
+            return Listing()  # AWS deleted the instances together with the group.
         self._is_being_deleted = group.is_being_deleted
         failures: tuple[ProviderError, ...] = ()
         if not group.is_being_deleted:
-            group, failures = await self._losses.settle(group)
+            group, failures = await self._failures.settle(group)
             self._remember(group)
-        asleep = await self._sleepers.progress(group)
-        instances = [self._listed(one, asleep) for one in group.members.values()]
+        standby = await self._suspensions.progress(group)
+        instances = [self._listed(one, standby) for one in group.members.values()]
         return Listing(tuple(one for one in instances if one), group.pending, failures)
 
     @override
@@ -114,28 +117,22 @@ class AwsGroup(InstanceGroup):
             group = await describe_group(self._clients, self._name)
             if group.is_being_deleted:
                 raise GroupGone(
-                    f"group {self.info.id} is being deleted; create it again when that is over, "
-                    "or change name in plugin_config"
+                    f"group {self.info.id} is being deleted; create it again afterwards, or change "
+                    "name in plugin_config"
                 )
-            plan = plan_growth(group, count)
+            plan = plan_increase(group, count)
             error: ProviderError | None = None
             if plan.accepted < count:
                 error = QuotaExceeded(
-                    f"group {self._name} has a max_size of {group.maximum} and no room for "
+                    f"group {self._name} has a max_size of {group.maximum}, which does not allow "
                     f"{count - plan.accepted} of {count} more instances; raise it: "
-                    f"{self._command('--max-size', 'NUMBER')}"
+                    f"{self._update_command('--max-size', 'NUMBER')}"
                 )
             if plan.accepted:
-                # Failures from before are none of this request, and AWS may begin to launch, and
-                # fail, before it answers.
-                self._losses.since = group.at
-                await self._clients.change(
-                    "autoscaling",
-                    "SetDesiredCapacity",
-                    AutoScalingGroupName=self._name,
-                    DesiredCapacity=plan.desired,
-                    HonorCooldown=False,
-                )
+                # Earlier failures do not belong to this request. Set before the request is sent,
+                # because AWS may begin to launch, and fail, before it answers.
+                self._failures.since = group.at
+                await set_desired_capacity(self._clients, self._name, plan.desired)
             return Accepted(plan.accepted, error=error)
 
     @override
@@ -149,7 +146,7 @@ class AwsGroup(InstanceGroup):
                 if not self._is_being_deleted:
                     raise
                 return Accepted(len(set(ids)), tuple(dict.fromkeys(ids)))
-            plan = plan_removal(group, ids)
+            plan = plan_termination(group, ids)
             wanted = [(id, True) for id in plan.shrink] + [(id, False) for id in plan.release]
             failed: dict[str, ProviderError] = {}
             turns = anyio.CapacityLimiter(TERMINATIONS)
@@ -160,7 +157,7 @@ class AwsGroup(InstanceGroup):
         accepted = [id for id in (*plan.done, *plan.shrink, *plan.release) if id not in failed]
         error = next(iter(failed.values()), None)
         if plan.refused:
-            error = error or self._at_minimum(group)
+            error = error or self._minimum_error(group)
         if error is not None and not accepted:
             raise error
         return Accepted(len(accepted), tuple(accepted), error)
@@ -172,7 +169,7 @@ class AwsGroup(InstanceGroup):
         turns: anyio.CapacityLimiter,
         failed: dict[str, ProviderError],
     ) -> None:
-        """Terminate an instance, or note why not."""
+        """Terminate an instance, or record the error in `failed`."""
         async with turns:
             try:
                 await self._clients.change(
@@ -182,26 +179,24 @@ class AwsGroup(InstanceGroup):
                     ShouldDecrementDesiredCapacity=shrinks,
                 )
             except Refused as error:
-                if "not found" not in error.words.lower():
+                if "not found" not in error.reason.lower():
                     failed[id] = error
             except ProviderError as error:
                 failed[id] = error
 
-    def _at_minimum(self, group: Snapshot) -> ProviderError:
+    def _minimum_error(self, group: GroupSnapshot) -> ProviderError:
         return QuotaExceeded(
-            f"group {self._name} has a min_size of {group.minimum}, and AWS lets no instance go "
-            f"below that; lower it: {self._command('--min-size', '0')}"
+            f"group {self._name} has a min_size of {group.minimum}, and AWS does not remove "
+            f"instances below that; lower it: {self._update_command('--min-size', '0')}"
         )
 
-    def _command(self, *arguments: str) -> str:
-        region = self._clients.region
-        return group_command(self._name, region, "update-auto-scaling-group", *arguments)
+    def _update_command(self, *arguments: str) -> str:
+        return update_group_command(self._name, self._clients.region, *arguments)
 
     @override
     async def connect_info(self, id: str) -> ConnectInfo:
         member = await self._member(id)
-        if member.life.state is State.DELETING:
-            raise InstanceUnhealthy(id, f"instance {id} is being removed ({member.lifecycle})")
+        _require_staying(member)
         return await self._access.connect_info(id)
 
     @override
@@ -209,49 +204,46 @@ class AwsGroup(InstanceGroup):
         member = await self._member(id)
         if not member.healthy:
             raise InstanceUnhealthy(
-                id, f"its group takes instance {id} for unhealthy, and will replace it"
+                id, f"the group considers instance {id} unhealthy and will replace it"
             )
-        if member.life.state is State.DELETING:
-            raise InstanceUnhealthy(id, f"instance {id} is being removed ({member.lifecycle})")
+        _require_staying(member)
 
     @override
     async def suspend(self, ids: Sequence[str]) -> Accepted:
         self._access.forget(ids)
-        return await self._sleepers.request(Wish.SLEEP, ids)
+        return await self._suspensions.request(SuspensionGoal.SUSPENDED, ids)
 
     @override
     async def resume(self, ids: Sequence[str]) -> Accepted:
-        return await self._sleepers.request(Wish.WAKE, ids)
+        return await self._suspensions.request(SuspensionGoal.RESUMED, ids)
 
     @override
     def watch(self) -> AsyncIterator[Notice]:
         queue = self._config.interruption_queue_url
         if queue is None:
             raise NotSupported(
-                f"group {self.info.id} announces no interruptions; set interruption_queue_url in "
-                "plugin_config"
+                f"group {self.info.id} does not announce interruptions; set "
+                "interruption_queue_url in plugin_config"
             )
         return watch(self._clients, queue, self._name, self._config.read_timeout)
 
-    async def _look(self) -> Snapshot:
+    async def _look(self) -> GroupSnapshot:
         group = await describe_group(self._clients, self._name)
         self._remember(group)
         return group
 
-    def _remember(self, group: Snapshot) -> None:
+    def _remember(self, group: GroupSnapshot) -> None:
         self._members = group.members
         self._listed_at = anyio.current_time()
-        self._access.keep_only(self._running())
+        self._access.update_running(
+            frozenset(id for id, one in group.members.items() if one.state is State.RUNNING)
+        )
 
-    def _running(self) -> Collection[str]:
-        """Return the ids of those that can be reached, as they were listed last."""
-        return {id for id, member in self._members.items() if member.life.state is State.RUNNING}
-
-    async def _member(self, id: str) -> Member:
-        """Return a member as it was listed a moment ago; who asks together asks AWS once.
+    async def _member(self, id: str) -> GroupMember:
+        """Return a member as listed a moment ago; concurrent callers share one request.
 
         Raises:
-            InstanceGone: it is none.
+            InstanceGone: the instance is not a member.
         """
         if not self._is_fresh(id):
             async with self._looking:
@@ -266,19 +258,27 @@ class AwsGroup(InstanceGroup):
         age = anyio.current_time() - self._listed_at
         return id in self._members and age < FRESH_SECONDS
 
-    def _listed(self, member: Member, asleep: Mapping[str, Sleeping]) -> Instance | None:
+    def _listed(self, member: GroupMember, standby: Mapping[str, StandbyStatus]) -> Instance | None:
+        """Return how a listing shows a member; None if it has left the group."""
         if is_absent(member):
             return None
-        if member.id in asleep:
-            state, reason = asleep[member.id]
+        if member.id in standby:
+            state, reason = standby[member.id]
             return Instance(member.id, state, reason=reason)
-        state = member.life.state
-        if state is State.UNKNOWN and member.lifecycle not in self._strange:
-            self._strange.add(member.lifecycle)
+        state = member.state
+        if state is State.UNKNOWN and member.lifecycle_state not in self._unknown_states:
+            self._unknown_states.add(member.lifecycle_state)
             logger.warning(
-                "group %s has an instance in the state %r, which this version does not know; it "
-                "is left alone until that changes",
+                "group %s has an instance in the state %r, which this version does not know; the "
+                "instance is left alone until its state changes",
                 self.info.id,
-                member.lifecycle,
+                member.lifecycle_state,
             )
         return Instance(member.id, state)
+
+
+def _require_staying(member: GroupMember) -> None:
+    if member.state is State.DELETING:
+        raise InstanceUnhealthy(
+            member.id, f"instance {member.id} is being removed ({member.lifecycle_state})"
+        )

@@ -1,4 +1,4 @@
-"""Keys and passwords: what is made, read and decrypted here, and never written down."""
+"""Makes and reads keys, and decrypts passwords. Nothing here is ever stored."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -20,7 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-__all__ = ("KeyPair", "decrypt_password", "host_keys", "read_key")
+from fleeting.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ("KeyPair", "console_host_keys", "decrypt_password", "load_key", "parse_key")
 
 _HOST_KEYS = re.compile(
     r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL
@@ -33,8 +39,8 @@ class KeyPair:
     """A key to log in with, in OpenSSH's formats.
 
     Attributes:
-        private: shown to nobody.
-        public: one line.
+        private: the private half; it is not part of the repr.
+        public: the public half, one line.
     """
 
     private: str = field(repr=False)
@@ -42,20 +48,56 @@ class KeyPair:
 
     @classmethod
     def generate(cls) -> KeyPair:
-        """Make a new one."""
+        """Make a new ed25519 key."""
         return _pair(Ed25519PrivateKey.generate())
 
 
-def read_key(text: str) -> KeyPair:
-    """Read a private key that can be pushed to an instance.
+def load_key(path: Path | None, *, pushed: bool) -> KeyPair:
+    """Return the key that is pushed, or that decrypts passwords.
+
+    Args:
+        path: the configured key file; None makes a new key if it is needed.
+        pushed: whether the key is pushed to instances.
 
     Raises:
-        ValueError: it is none, is encrypted, or is of a kind that EC2 Instance Connect
-            does not take; the message holds nothing of the key.
+        ConfigError: the file does not contain a usable key.
+    """
+    if path is None:
+        return KeyPair.generate() if pushed else KeyPair("", "")
+    text = _read_key_file(path)
+    if not pushed:
+        return KeyPair(text, "")
+    try:
+        return parse_key(text)
+    except ValueError as error:
+        raise ConfigError(f"connector_config.key_path: {path}: {error}") from None
+
+
+def _read_key_file(path: Path) -> str:
+    """Return the text of a key file.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not a text file.
+    """
+    try:
+        return path.expanduser().read_text()
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ConfigError(f"connector_config.key_path: {path} cannot be read ({reason})") from None
+    except UnicodeError:
+        raise ConfigError(f"connector_config.key_path: {path}: not a text file") from None
+
+
+def parse_key(text: str) -> KeyPair:
+    """Parse a private key that can be pushed to an instance.
+
+    Raises:
+        ValueError: it is not a private key, is encrypted, or is of a type that EC2 Instance
+            Connect does not accept; the message contains nothing of the key.
     """
     key = _load(text)
     if not isinstance(key, Ed25519PrivateKey | RSAPrivateKey):
-        raise ValueError("EC2 Instance Connect takes ed25519 and RSA keys only")
+        raise ValueError("EC2 Instance Connect accepts ed25519 and RSA keys only")
     return _pair(key)
 
 
@@ -63,25 +105,26 @@ def decrypt_password(password_data: str, private_key: str) -> str:
     """Return the password of a Windows instance.
 
     Args:
-        password_data: as EC2 gives it, in base64.
+        password_data: as EC2 returns it, in base64.
         private_key: the key that the instance was launched with.
 
     Raises:
-        ValueError: it is not that key; the message holds neither key nor password.
+        ValueError: it is a different key; the message contains neither key nor password.
     """
     key = _load(private_key)
     if not isinstance(key, RSAPrivateKey):
         raise ValueError("the passwords of Windows instances are encrypted with RSA keys only")
     try:
         encrypted = base64.b64decode(password_data.strip(), validate=True)
-        # What AWS encrypts with; there is no choice, and nobody else sees how it fails.
+        # AWS encrypts with this padding. Attackers do not learn whether it failed, so PKCS #1
+        # v1.5 is safe here.
         return key.decrypt(encrypted, padding.PKCS1v15()).decode()
     except (binascii.Error, ValueError):
         raise ValueError("the password was not encrypted with this key") from None
 
 
-def host_keys(console: str) -> tuple[str, ...]:
-    """Return the host keys that cloud-init has printed on an instance's console, the last ones."""
+def console_host_keys(console: str) -> tuple[str, ...]:
+    """Return the host keys that cloud-init has printed last on an instance's console."""
     blocks = _HOST_KEYS.findall(console)
     if not blocks:
         return ()
@@ -96,14 +139,14 @@ def _load(text: str) -> object:
             return load_ssh_private_key(data, None)
         return load_pem_private_key(data, None)
     except TypeError:
-        raise ValueError("the key is protected by a passphrase; give one without") from None
+        raise ValueError("the key is protected by a passphrase; use a key without one") from None
     except (ValueError, UnsupportedAlgorithm):
-        # The library's own words could show a part of it.
-        raise ValueError("it is no private key in OpenSSH or PEM format") from None
+        # The library's message could contain a part of the key.
+        raise ValueError("not a private key in OpenSSH or PEM format") from None
 
 
 def _pair(key: Ed25519PrivateKey | RSAPrivateKey) -> KeyPair:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    # With a name, because AWS takes no key of less than 80 characters.
+    # With a comment, because AWS refuses keys of less than 80 characters.
     return KeyPair(private.decode(), f"{public.decode()} fleeting")

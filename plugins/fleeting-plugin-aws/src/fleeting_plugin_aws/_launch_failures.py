@@ -1,4 +1,4 @@
-"""Finds out what was asked for and will not come; the rule is that of `_capacity`."""
+"""Gives up instances whose launch failed; `_capacity` decides when and how."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fleeting.errors import OutcomeUnknown, ProviderError
 from fleeting_plugin_aws import _activities, _capacity
-from fleeting_plugin_aws._describe import describe_group
-from fleeting_plugin_aws._findings import group_command
+from fleeting_plugin_aws._commands import group_command
+from fleeting_plugin_aws._requests import describe_group, set_desired_capacity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,45 +18,46 @@ if TYPE_CHECKING:
 
     from fleeting_plugin_aws._activities import Activity
     from fleeting_plugin_aws._clients import Clients
-    from fleeting_plugin_aws._states import Snapshot
+    from fleeting_plugin_aws._states import GroupSnapshot
 
-__all__ = ("Losses",)
+__all__ = ("LaunchFailures",)
 
 logger = logging.getLogger("fleeting")
 
-# AWS gives so many activities at a time, the newest first, and we read so many at most.
+# AWS returns this many activities per request, newest first.
 RECORDS = 100
+# The plugin reads at most this many.
 MOST_RECORDS = 500
-# So many instances can be protected by one command.
+# One command can protect this many instances.
 MOST_PROTECTED = 50
 
 
-class _Lowering(NamedTuple):
-    """That the desired capacity is lowered.
+class _Reduction(NamedTuple):
+    """A reduction of the desired capacity whose result has not been seen yet.
 
     Attributes:
-        before: the group as it was when that was decided.
-        failed: the launches because of which it was.
-        desired: the capacity that is set.
+        before: the group when it was decided.
+        failed: the failed launches that caused it.
+        desired: the new desired capacity.
     """
 
-    before: Snapshot
+    before: GroupSnapshot
     failed: list[Activity]
     desired: int
 
 
-class Losses:
-    """Knows which failures count, and which have been told.
+class LaunchFailures:
+    """Finds launches that failed since more was asked for, and reports each of them once.
 
     Args:
-        clients: how to ask.
+        clients: send the requests.
         name: of the group.
-        patience: how long a failed launch may be made good.
-        writing: held by whoever writes the desired capacity.
-        since: when the group was opened, by the cloud's clock.
+        patience: how long AWS may retry a failed launch.
+        writing: the lock for changes of the desired capacity.
+        since: when the group was opened, by AWS's clock.
 
     Attributes:
-        since: when more was asked for last, or the group was opened; by the cloud's clock.
+        since: when more was asked for last, or else when the group was opened; by AWS's clock.
     """
 
     def __init__(
@@ -72,45 +73,48 @@ class Losses:
         self._name = name
         self._patience = patience
         self._writing = writing
-        self._told: frozenset[str] = frozenset()
-        # From when it is asked for until it is seen what came of it, if need be in a later listing.
-        self._lowering: _Lowering | None = None
+        self._reported: frozenset[str] = frozenset()
+        # Set from the request until its result was seen, which can take until a later listing.
+        self._reduction: _Reduction | None = None
         self._warned: set[str] = set()
 
-    async def settle(self, group: Snapshot) -> tuple[Snapshot, tuple[ProviderError, ...]]:
-        """Give up what will not come of what is pending.
+    async def settle(self, group: GroupSnapshot) -> tuple[GroupSnapshot, tuple[ProviderError, ...]]:
+        """Give up the pending instances that will not come.
 
         Returns:
             The group as it is now, and an error for each instance that was given up.
         """
-        if not group.pending and self._lowering is None:
+        if not group.pending and self._reduction is None:
             return group, ()
         try:
             return await self._settle(group)
         except ProviderError as error:
-            # The listing is good all the same.
-            self._warn("asking", "why instances are missing cannot be found out: %s", error)
+            # The listing itself is still valid.
+            self._warn("asking", "cannot find out why instances are missing: %s", error)
             return group, ()
 
-    async def _settle(self, group: Snapshot) -> tuple[Snapshot, tuple[ProviderError, ...]]:
+    async def _settle(
+        self, group: GroupSnapshot
+    ) -> tuple[GroupSnapshot, tuple[ProviderError, ...]]:
         history = await self._history()
-        if self._lowering is None and not self._is_final(group, history, group.at):
+        if self._reduction is None and not self._can_give_up(group, history, group.at):
             return group, ()
         async with self._writing:
-            lowering = self._lowering
-            if lowering is None:
+            reduction = self._reduction
+            if reduction is None:
                 now, group = group.at, await describe_group(self._clients, self._name)
-                # More may have been asked for, have come, or have been told, in the meantime.
-                if not self._is_final(group, history, now):
+                # While this waited for the lock, more may have been asked for, have arrived, or
+                # have been reported.
+                if not self._can_give_up(group, history, now):
                     return group, ()
-                if group.pending and not _capacity.is_protected(group):
-                    self._warn_unprotected(group, self._counting(history))
+                if group.pending and not _capacity.all_protected(group):
+                    self._warn_unprotected(group, self._unreported(history))
                     return group, ()
-                lowering = await self._lower(group, self._counting(history))
-            return await self._conclude(lowering, history)
+                reduction = await self._reduce(group, self._unreported(history))
+            return await self._conclude(reduction, history)
 
     async def _history(self) -> list[Activity]:
-        """Return what was done since more was asked for, the newest first."""
+        """Return the activities since more was asked for, newest first."""
         found: list[Activity] = []
         page: dict[str, str] = {}
         while True:
@@ -121,66 +125,64 @@ class Losses:
                 MaxRecords=RECORDS,
                 **page,
             )
-            found += _activities.read(answer)
+            found += _activities.read_activities(answer)
             is_enough = len(found) >= MOST_RECORDS or (found and found[-1].started < self.since)
             if is_enough or not answer.get("NextToken"):
                 return found
             page = {"NextToken": answer["NextToken"]}
 
-    def _is_final(self, group: Snapshot, history: Sequence[Activity], now: datetime) -> bool:
-        untold = [one for one in history if one.id not in self._told]
-        return _capacity.is_final(group, untold, self.since, self._patience, now)
+    def _can_give_up(
+        self, group: GroupSnapshot, history: Sequence[Activity], now: datetime
+    ) -> bool:
+        activities = [one for one in history if one.id not in self._reported]
+        return _capacity.can_give_up(group, activities, self.since, self._patience, now)
 
-    def _counting(self, history: Sequence[Activity]) -> list[Activity]:
-        """Return the failures that count: those since more was asked for that were not told."""
+    def _unreported(self, history: Sequence[Activity]) -> list[Activity]:
+        """Return the launches that failed since more was asked for and were not reported."""
         failed = [one for one in history if one.is_failed_launch and one.started >= self.since]
-        return [one for one in failed if one.id not in self._told]
+        return [one for one in failed if one.id not in self._reported]
 
-    async def _lower(self, group: Snapshot, failed: list[Activity]) -> _Lowering:
-        """Lower the desired capacity to what is there."""
-        lowering = _Lowering(group, failed, _capacity.lowered(group))
-        if lowering.desired == group.desired:
-            return lowering
-        self._lowering = lowering
+    async def _reduce(self, group: GroupSnapshot, failed: list[Activity]) -> _Reduction:
+        """Lower the desired capacity to the members that exist."""
+        reduction = _Reduction(group, failed, _capacity.reduced_capacity(group))
+        if reduction.desired == group.desired:
+            return reduction
+        self._reduction = reduction
         try:
-            await self._clients.change(
-                "autoscaling",
-                "SetDesiredCapacity",
-                AutoScalingGroupName=self._name,
-                DesiredCapacity=lowering.desired,
-                HonorCooldown=False,
-            )
+            await set_desired_capacity(self._clients, self._name, reduction.desired)
         except OutcomeUnknown:
-            pass  # The next look tells.
+            pass  # The group's description will show whether it was carried out.
         except ProviderError:
-            self._lowering = None
+            self._reduction = None
             raise
-        return lowering
+        return reduction
 
     async def _conclude(
-        self, lowering: _Lowering, history: Sequence[Activity]
-    ) -> tuple[Snapshot, tuple[ProviderError, ...]]:
-        """See what came of it that the desired capacity was lowered."""
-        before, failed, desired = lowering
+        self, reduction: _Reduction, history: Sequence[Activity]
+    ) -> tuple[GroupSnapshot, tuple[ProviderError, ...]]:
+        """Return the result of a reduction of the desired capacity."""
+        before, failed, desired = reduction
         group = before
         if desired != before.desired:
             group = await describe_group(self._clients, self._name)
-            self._lowering = None
+            self._reduction = None
             if group.desired == before.desired:
-                return group, ()  # It was not done.
-        # Of all that is told or made good no other word will be said.
+                return group, ()  # It was not carried out.
+        # These launches are settled: given up, or replaced by an instance that came. Ids that
+        # are not in the history any more need not be remembered.
         known = {one.id for one in history}
-        self._told = (self._told & known) | {one.id for one in failed}
-        return group, _activities.failures(failed, _capacity.lost(before, group), self._name)
+        self._reported = (self._reported & known) | {one.id for one in failed}
+        count = _capacity.count_given_up(before, group)
+        return group, _activities.launch_errors(failed, count, self._name)
 
-    def _warn_unprotected(self, group: Snapshot, failed: Sequence[Activity]) -> None:
+    def _warn_unprotected(self, group: GroupSnapshot, failed: Sequence[Activity]) -> None:
         reason = _activities.classify(failed[0], self._name)
         unprotected = [one.id for one in group.members.values() if not one.protected]
         self._warn(
             "unprotected",
-            "%d instances of %s are missing (%s), and stay wanted, because to take that back "
-            "could make AWS end %d instances that are not protected from scale-in; protect "
-            "them: %s",
+            "%d instances of %s are missing (%s) and stay requested, because lowering the desired "
+            "capacity could make AWS end one of %d instances that are not protected from scale-in; "
+            "protect them: %s",
             group.pending,
             self._name,
             reason,
@@ -195,8 +197,8 @@ class Losses:
             ),
         )
 
-    def _warn(self, what: str, message: str, *arguments: object) -> None:
+    def _warn(self, kind: str, message: str, *arguments: object) -> None:
         """Log a warning, each kind once."""
-        if what not in self._warned:
-            self._warned.add(what)
+        if kind not in self._warned:
+            self._warned.add(kind)
             logger.warning(message, *arguments)

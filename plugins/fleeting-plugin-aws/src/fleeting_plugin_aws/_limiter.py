@@ -1,8 +1,8 @@
-"""How many requests go out per second, together for all groups of an account and region.
+"""Limits the request rate of all groups of an account and region together.
 
-AWS counts the requests of an account in a region, whoever sends them. It
-takes bursts, so the limiter is a bucket of tokens; and when AWS says that it
-was too much all the same, the bucket is emptied, and every group slows down.
+AWS throttles an account as a whole in each region. It allows bursts, so the
+limiter is a token bucket. When AWS throttles anyway, the bucket is emptied and
+every group slows down.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import anyio
 
 __all__ = ("Limiter", "Shared", "pause")
 
-# How many requests may go out at once after a time of rest, in seconds' worth of them.
+# The size of the bucket: a burst may be as large as this many seconds' worth of requests.
 BURST_SECONDS = 2.0
 
 # The pause before the second attempt, and the longest before any.
@@ -24,11 +24,11 @@ LONGEST_PAUSE_SECONDS = 20.0
 def pause(attempt: int, chance: float) -> float:
     """Return how long to wait after a failed attempt, in seconds.
 
-    The time is drawn from a span that doubles with each attempt, so that many who
-    failed together do not come back together.
+    The pause doubles with each attempt and is partly random, so that requests that failed
+    together are not repeated together.
 
     Args:
-        attempt: which one failed; the first is 1.
+        attempt: the number of the failed attempt, from 1.
         chance: a random number from 0 to 1.
     """
     span: float = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
@@ -36,7 +36,7 @@ def pause(attempt: int, chance: float) -> float:
 
 
 class Limiter:
-    """A bucket of tokens, one for each request; whoever finds it empty waits in turn."""
+    """A token bucket: each request takes a token, and waits in turn if the bucket is empty."""
 
     def __init__(self, requests_per_second: float) -> None:
         self.requests_per_second = requests_per_second
@@ -44,7 +44,7 @@ class Limiter:
         self._full_at = 0.0
 
     def take(self, now: float) -> float:
-        """Take a token and return in how many seconds it may be used.
+        """Take a token and return after how many seconds it may be used.
 
         Args:
             now: monotonic seconds.
@@ -53,7 +53,7 @@ class Limiter:
         return max(0.0, self._full_at - now - self._burst_seconds)
 
     def exhaust(self, now: float) -> None:
-        """Empty the bucket: the cloud has said that there were too many requests.
+        """Empty the bucket, because AWS has refused a request as one too many.
 
         Args:
             now: monotonic seconds.
@@ -61,22 +61,23 @@ class Limiter:
         self._full_at = max(self._full_at, now + self._burst_seconds)
 
     async def wait(self) -> None:
-        """Wait for a turn; a cancelled caller gives its turn to nobody."""
+        """Take a token and wait until it may be used. A cancelled caller does not return it."""
         seconds = self.take(anyio.current_time())
         if seconds:
             await anyio.sleep(seconds)
 
     @property
     def _burst_seconds(self) -> float:
-        """Return how long it takes to fill the empty bucket, which holds one token at least."""
+        """Return how long filling the empty bucket takes; it holds at least one token."""
         return max(BURST_SECONDS, 1 / self.requests_per_second)
 
 
 class Shared:
-    """What the groups of one provider have in common.
+    """State that the groups of one provider share.
 
     Attributes:
-        loader: the SDK's, which keeps the descriptions of services: 25 MiB; None at first.
+        loader: the SDK's loader, which caches 25 MiB of service models; None until a group
+            is opened.
     """
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ class Shared:
     def limiter(
         self, account: str, region: str, endpoint: str, requests_per_second: float
     ) -> Limiter:
-        """Return what limits an account in a region; of two rates the lower one counts."""
+        """Return the limiter of an account in a region. Of several rates the lowest applies."""
         limiter = self._limiters.setdefault(
             (account, region, endpoint), Limiter(requests_per_second)
         )

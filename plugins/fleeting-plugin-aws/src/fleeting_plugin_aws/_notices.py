@@ -1,10 +1,9 @@
-"""Hears of interruptions from a queue, as soon as AWS announces them.
+"""Reads interruption notices from a queue as soon as AWS announces them.
 
-EC2 and Auto Scaling announce what they are about to do through EventBridge; a
-rule there puts the events into an SQS queue. Each message is read, told, and
-only then deleted, so one that is told twice is possible and one that is lost is
-not. What is no event of these is deleted too, or it would come back for ever;
-so a queue belongs to one group.
+EC2 and Auto Scaling announce interruptions through EventBridge, where a rule
+puts the events into an SQS queue. A message is deleted after its notice was
+yielded, so a notice can be repeated but not lost. Other messages are deleted
+too, or they would come back for ever; so a queue belongs to one group.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ __all__ = ("read_event", "watch")
 
 logger = logging.getLogger("fleeting")
 
-# AWS lets one request wait so long for a message, and bring so many.
+# The limits of AWS: how long one request may wait for messages, and how many it returns.
 LONGEST_WAIT = timedelta(seconds=20)
 SHORTEST_WAIT = timedelta(seconds=1)
 MESSAGES = 10
 
-# A request that waits for messages must be answered before its time is over.
+# A request that waits for messages must be answered before `read_timeout` ends.
 WAIT_MARGIN = timedelta(seconds=5)
 
-# How long after the warning EC2 takes a spot instance away.
+# EC2 interrupts a spot instance this long after the warning.
 SPOT_NOTICE = timedelta(minutes=2)
 
 TERMINATION = "EC2 Instance-terminate Lifecycle Action"
 
-# Not that it is stopped: that may be our own doing, and it can go on later.
+# Not `stopping`: the plugin itself stops instances, and they can be started again.
 _ENDING = frozenset({"shutting-down", "terminated"})
 
 
@@ -46,14 +45,14 @@ def read_event(body: str, group: str) -> Notice | None:
     """Read a message of the queue.
 
     Args:
-        body: what EventBridge has put there.
-        group: whose instances the notices are about, where an event names a group.
+        body: the event, as EventBridge wrote it.
+        group: the group's name; events that name another group are ignored.
 
     Returns:
-        What it announces; None if it is an event that announces nothing.
+        The notice; None if the event does not announce an interruption.
 
     Raises:
-        ValueError: it is no event; the message holds nothing of it.
+        ValueError: it is not an event; the error contains nothing of the message.
     """
     try:
         event: Any = json.loads(body)
@@ -61,11 +60,10 @@ def read_event(body: str, group: str) -> Notice | None:
         if kind == TERMINATION:
             if detail["AutoScalingGroupName"] != group:
                 return None
-            reason = "its group terminates it"
-            return Notice(str(detail["EC2InstanceId"]), reason)
+            return Notice(str(detail["EC2InstanceId"]), "its group terminates it")
         return _of_instance(str(kind), str(detail["instance-id"]), event)
     except (KeyError, TypeError, ValueError):
-        raise ValueError("it is no event of EventBridge about an instance") from None
+        raise ValueError("not an EventBridge event about an instance") from None
 
 
 def _of_instance(kind: str, id: str, event: Mapping[str, Any]) -> Notice | None:
@@ -74,12 +72,12 @@ def _of_instance(kind: str, id: str, event: Mapping[str, Any]) -> Notice | None:
         case "EC2 Spot Instance Interruption Warning":
             action = detail.get("instance-action", "terminate")
             deadline = _time(event["time"]) + SPOT_NOTICE
-            return Notice(id, f"EC2 takes the spot instance back ({action})", deadline)
+            return Notice(id, f"EC2 interrupts the spot instance ({action})", deadline)
         case "EC2 Interruptible Capacity Reservation Instance Interruption Warning":
             deadline = _time(detail["instance-termination-time"])
-            return Notice(id, "EC2 takes the capacity reservation back", deadline)
+            return Notice(id, "EC2 ends the capacity reservation", deadline)
         case "EC2 Instance Rebalance Recommendation":
-            return Notice(id, "EC2 may soon take the spot instance back (rebalance recommendation)")
+            return Notice(id, "EC2 may soon interrupt the spot instance (rebalance recommendation)")
         case "EC2 Instance State-change Notification" if detail.get("state") in _ENDING:
             return Notice(id, f"it is {detail['state']}")
         case _:
@@ -89,17 +87,17 @@ def _of_instance(kind: str, id: str, event: Mapping[str, Any]) -> Notice | None:
 def _time(text: object) -> datetime:
     found = datetime.fromisoformat(str(text))
     if found.tzinfo is None:
-        raise ValueError("a time without a zone")
+        raise ValueError("a time without a UTC offset")
     return found
 
 
 async def watch(
     clients: Clients, queue_url: str, group: str, read_timeout: timedelta
 ) -> AsyncGenerator[Notice]:
-    """Yield what is announced, for ever.
+    """Yield interruption notices for ever.
 
     Raises:
-        ProviderError: the queue does not answer.
+        ProviderError: the queue could not be read.
     """
     wait = max(SHORTEST_WAIT, min(LONGEST_WAIT, read_timeout - WAIT_MARGIN))
     while True:
@@ -115,7 +113,9 @@ async def watch(
             try:
                 notice = read_event(message["Body"], group)
             except ValueError as error:
-                logger.warning("a message in the queue of group %s is ignored: %s", group, error)
+                logger.warning(
+                    "ignoring a message in the interruption queue of group %s: %s", group, error
+                )
                 continue
             if notice is not None:
                 yield notice

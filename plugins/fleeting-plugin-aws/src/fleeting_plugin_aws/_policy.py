@@ -1,8 +1,8 @@
-"""The least IAM policy with which everything works that is configured.
+"""Writes the minimal IAM policy for a configuration.
 
-What only describes cannot be limited to a group: AWS knows no resource for it.
-What changes something is limited to this group and to its instances, which
-AWS marks with a tag that nobody else can set.
+AWS has no resource for the describing actions, so they cannot be limited to a
+group. All other actions are limited to this group and its instances, which AWS
+marks with a tag that only AWS can set.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ("policy", "policy_text")
+__all__ = ("minimal_policy", "partition_of", "policy_text")
 
 DESCRIBING = (
     "autoscaling:DescribeAutoScalingGroups",
@@ -30,7 +30,7 @@ POWER = ("ec2:StartInstances", "ec2:StopInstances")
 QUEUE = ("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage")
 
 
-def policy(
+def minimal_policy(
     name: str,
     region: str,
     *,
@@ -41,17 +41,18 @@ def policy(
     console: bool = False,
     queue_url: str | None = None,
 ) -> Mapping[str, Any]:
-    """Return the policy as AWS writes it.
+    """Return the policy document.
 
     Args:
         name: of the group.
-        region: where it is.
-        account: whose it is; `*` if that is not known.
-        partition: `aws`, or that of a region in China or for a government.
-        user: for whom keys are pushed through EC2 Instance Connect; None if none are.
+        region: of the group.
+        account: of the group; `*` if it is unknown.
+        partition: such as `aws` or `aws-cn`.
+        user: the user for whom keys are pushed through EC2 Instance Connect; None if no key
+            is pushed.
         passwords: whether passwords of Windows instances are decrypted.
         console: whether host keys are read from the console.
-        queue_url: the queue that is watched; None if none is.
+        queue_url: the interruption queue; None if there is none.
     """
     group = f"arn:{partition}:autoscaling:{region}:{account}:autoScalingGroup:*"
     group += f":autoScalingGroupName/{name}"
@@ -76,7 +77,7 @@ def policy(
         owner = queue_url.rstrip("/").rpartition("/")[0].rpartition("/")[2]
         owner = owner if owner.isdigit() else account
         arn = f"arn:{partition}:sqs:{region}:{owner}:{queue}"
-        statements.append(_allow("HearOfInterruptions", QUEUE, arn))
+        statements.append(_allow("WatchInterruptions", QUEUE, arn))
     return {"Version": "2012-10-17", "Statement": statements}
 
 
@@ -93,5 +94,12 @@ def _allow(
 
 
 def policy_text(document: Mapping[str, Any]) -> str:
-    """Return a policy as a file would have it."""
+    """Return a policy as text, indented."""
     return json.dumps(document, indent=2)
+
+
+def partition_of(region: str) -> str:
+    """Return the AWS partition of a region, which is a part of resource names."""
+    if region.startswith("cn-"):
+        return "aws-cn"
+    return "aws-us-gov" if region.startswith("us-gov-") else "aws"

@@ -1,41 +1,55 @@
-"""How an instance is put to sleep and woken up: standby in its group, and stopped in EC2.
+"""Decides the steps that suspend and resume an instance: standby in its group, stopped in EC2.
 
-To stop an instance of a group makes AWS replace it, so it enters standby
-first, and leaves it last. Each step takes AWS a while, and the next one needs
-it to be done:
+AWS replaces an instance of a group that is stopped, so the instance enters
+standby before it is stopped, and leaves standby after it was started. AWS takes
+a while for each step, and the next step needs the previous one to be finished:
 
-    to sleep:  InService -> EnteringStandby -> Standby, running -> stopping -> stopped
-    to wake:   Standby, stopped -> pending -> running -> Pending -> InService
+    suspend:  InService -> EnteringStandby -> Standby, running -> stopping -> stopped
+    resume:   Standby, stopped -> pending -> running -> Pending -> InService
 
-So a request takes the first step that can be taken, and each listing the next
-one, until the end is reached. Which step that is depends only on what AWS says
-and on what was wanted last; a request that is repeated goes on from wherever
-the first one had come.
+So a request takes the first possible step, and each listing takes the next one
+until the goal is reached. The next step depends only on the states that AWS
+reports and on the last goal, so a repeated request continues from wherever the
+first one has come.
 
-An instance that is in standby and runs, and of which we want nothing, was put
-there by somebody: it is `UNKNOWN`, and left alone.
+A running instance in standby without a goal was put there by another client. It
+is `UNKNOWN`, and left alone.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fleeting.types import State
-from fleeting_plugin_aws._states import life
+from fleeting_plugin_aws._states import lifecycle_of
 
-__all__ = ("STANDBY", "Step", "Wish", "is_fulfilled", "next_step", "sleeping")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fleeting_plugin_aws._states import GroupSnapshot
+
+__all__ = (
+    "STANDBY",
+    "StandbyStatus",
+    "StandbyStep",
+    "SuspensionGoal",
+    "is_reached",
+    "next_step",
+    "standby_status",
+    "within_limits",
+)
 
 
-class Wish(enum.Enum):
-    """What is to become of an instance."""
+class SuspensionGoal(enum.Enum):
+    """The state that a request wants for an instance; the value is the verb for messages."""
 
-    SLEEP = "sleep"
-    WAKE = "wake"
+    SUSPENDED = "suspend"
+    RESUMED = "resume"
 
 
-class Step(enum.Enum):
-    """What can be done for that now."""
+class StandbyStep(enum.Enum):
+    """The next step towards a goal."""
 
     ENTER_STANDBY = "enter standby"
     STOP = "stop"
@@ -45,76 +59,97 @@ class Step(enum.Enum):
     IMPOSSIBLE = "impossible"
 
 
-class Sleeping(NamedTuple):
-    """What a listing says of an instance that is to sleep, sleeps, or is to wake.
+class StandbyStatus(NamedTuple):
+    """How a listing shows an instance that is in standby or has a goal.
 
     Attributes:
-        state: of ours.
-        reason: for people.
+        state: our state.
+        reason: a human-readable explanation.
     """
 
     state: State
     reason: str | None = None
 
 
-# What is in standby and not ours to put to sleep or to wake.
-_LEFT_ALONE = {
-    "pending": Sleeping(State.RESUMING),
-    "running": Sleeping(State.UNKNOWN, "somebody has put it in standby, and it runs"),
-    "stopping": Sleeping(State.SUSPENDING),
+# For instances in standby without a goal, by EC2's state.
+_WITHOUT_GOAL = {
+    "pending": StandbyStatus(State.RESUMING),
+    "running": StandbyStatus(State.UNKNOWN, "it runs in standby, where another client has put it"),
+    "stopping": StandbyStatus(State.SUSPENDING),
 }
 _GONE = frozenset({"shutting-down", "terminated"})
 STANDBY = frozenset({"EnteringStandby", "Standby"})
 
-_TO_SLEEP = {"running": Step.STOP}
-_TO_WAKE = {"stopped": Step.START, "running": Step.EXIT_STANDBY}
+_SUSPEND_STEPS = {"running": StandbyStep.STOP}
+_RESUME_STEPS = {"stopped": StandbyStep.START, "running": StandbyStep.EXIT_STANDBY}
 
 
-def next_step(wish: Wish, lifecycle: str, machine: str) -> Step:
-    """Return what is to be done next.
-
-    Args:
-        wish: what is wanted.
-        lifecycle: AWS's word for the state in the group.
-        machine: EC2's word for the state of the instance; empty if it is not known.
-    """
-    if machine in _GONE or life(lifecycle).state is State.DELETING:
-        return Step.IMPOSSIBLE
-    if lifecycle == "Standby":
-        steps = _TO_SLEEP if wish is Wish.SLEEP else _TO_WAKE
-        return steps.get(machine, Step.WAIT)
-    if wish is Wish.SLEEP and lifecycle == "InService":
-        return Step.ENTER_STANDBY
-    if wish is Wish.SLEEP and lifecycle not in STANDBY:
-        return Step.IMPOSSIBLE  # It is still being created.
-    return Step.WAIT
-
-
-def is_fulfilled(wish: Wish, lifecycle: str, machine: str) -> bool:
-    """Return whether nothing is left to be done."""
-    if wish is Wish.SLEEP:
-        return lifecycle == "Standby" and machine == "stopped"
-    return lifecycle not in STANDBY and life(lifecycle).state is State.RUNNING
-
-
-def sleeping(wish: Wish | None, lifecycle: str, machine: str) -> Sleeping:
-    """Return what a listing says of an instance in standby, or of one of which something is wanted.
+def next_step(goal: SuspensionGoal, lifecycle_state: str, ec2_state: str) -> StandbyStep:
+    """Return the next step towards a goal.
 
     Args:
-        wish: what is wanted of it, if anything.
-        lifecycle: AWS's word for the state in the group.
-        machine: EC2's word for the state of the instance; empty if it is not known.
+        goal: what is wanted.
+        lifecycle_state: the instance's state in the group.
+        ec2_state: the instance's state in EC2; empty if it is unknown.
     """
-    if lifecycle not in STANDBY:
-        found = life(lifecycle).state
-        wakes = wish is Wish.WAKE and found is State.CREATING
-        return Sleeping(State.RESUMING if wakes else found)
-    if machine in _GONE:
-        return Sleeping(State.FAILED, "EC2 has ended it while it was in standby")
-    if wish is Wish.WAKE:
-        return Sleeping(State.RESUMING)
-    if lifecycle == "Standby" and machine == "stopped":
-        return Sleeping(State.SUSPENDED)
-    if lifecycle == "EnteringStandby" or wish is Wish.SLEEP:
-        return Sleeping(State.SUSPENDING)
-    return _LEFT_ALONE.get(machine, Sleeping(State.UNKNOWN, "EC2 does not say what it does"))
+    if ec2_state in _GONE or lifecycle_of(lifecycle_state).state is State.DELETING:
+        return StandbyStep.IMPOSSIBLE
+    suspends = goal is SuspensionGoal.SUSPENDED
+    if lifecycle_state == "Standby":
+        steps = _SUSPEND_STEPS if suspends else _RESUME_STEPS
+        return steps.get(ec2_state, StandbyStep.WAIT)
+    if suspends and lifecycle_state == "InService":
+        return StandbyStep.ENTER_STANDBY
+    if suspends and lifecycle_state not in STANDBY:
+        return StandbyStep.IMPOSSIBLE  # It is still being created.
+    return StandbyStep.WAIT
+
+
+def is_reached(goal: SuspensionGoal, lifecycle_state: str, ec2_state: str) -> bool:
+    """Return whether a goal is reached; the arguments are those of `next_step`."""
+    if goal is SuspensionGoal.SUSPENDED:
+        return lifecycle_state == "Standby" and ec2_state == "stopped"
+    return lifecycle_state not in STANDBY and lifecycle_of(lifecycle_state).state is State.RUNNING
+
+
+def standby_status(
+    goal: SuspensionGoal | None, lifecycle_state: str, ec2_state: str
+) -> StandbyStatus:
+    """Return how a listing shows an instance that is in standby or has a goal.
+
+    Args:
+        goal: what is wanted, if anything.
+        lifecycle_state: the instance's state in the group.
+        ec2_state: the instance's state in EC2; empty if it is unknown.
+    """
+    resumes = goal is SuspensionGoal.RESUMED
+    if lifecycle_state not in STANDBY:
+        found = lifecycle_of(lifecycle_state).state
+        return StandbyStatus(State.RESUMING if resumes and found is State.CREATING else found)
+    if ec2_state in _GONE:
+        return StandbyStatus(State.FAILED, "EC2 has terminated it while it was in standby")
+    if resumes:
+        return StandbyStatus(State.RESUMING)
+    if lifecycle_state == "Standby" and ec2_state == "stopped":
+        return StandbyStatus(State.SUSPENDED)
+    if lifecycle_state == "EnteringStandby" or goal is SuspensionGoal.SUSPENDED:
+        return StandbyStatus(State.SUSPENDING)
+    return _WITHOUT_GOAL.get(
+        ec2_state, StandbyStatus(State.UNKNOWN, "EC2 did not report its state")
+    )
+
+
+def within_limits(group: GroupSnapshot, steps: Mapping[str, StandbyStep]) -> list[str]:
+    """Return the ids whose steps fit between the group's `MinSize` and `MaxSize`."""
+    room = {
+        StandbyStep.ENTER_STANDBY: max(0, group.desired - group.minimum),
+        StandbyStep.START: max(0, group.maximum - group.desired),
+        StandbyStep.EXIT_STANDBY: max(0, group.maximum - group.desired),
+    }
+    fitting: list[str] = []
+    for id, step in steps.items():
+        if room.get(step, 1) > 0:
+            fitting.append(id)
+            if step in room:
+                room[step] -= 1
+    return fitting

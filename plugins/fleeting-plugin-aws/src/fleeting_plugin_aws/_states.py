@@ -1,18 +1,18 @@
-"""What AWS's words about a group and its members mean.
+"""Reads AWS's description of a group and its members.
 
-A member's life is its `LifecycleState`. Which of ours that is, and whether the
-member counts against the group's desired capacity, is the table below:
+`LIFECYCLES` maps each `LifecycleState` of a member to one of our states, and
+says whether the member counts against the group's desired capacity:
 
-* What is being launched or repaired counts, and is being created.
-* `InService` runs. What AWS calls unhealthy runs, too: it is the heartbeat that
-  says so, and AWS is about to replace it.
-* What is being terminated or detached does not count any more.
-* `Standby` does not count, because we decrement the capacity when we let an
-  instance enter it; whether it sleeps is for EC2 to say (see `_standby`).
-* Members of a warm pool are no members: they are not ours to use or to end.
+* Members that are being launched or repaired count, and are being created.
+* `InService` members run, also those that AWS calls unhealthy: the heartbeat
+  reports that, and AWS is about to replace them.
+* Members that are being terminated or detached do not count any more.
+* `Standby` members do not count, because the capacity is decremented when an
+  instance enters standby. EC2 knows whether they are stopped (see `_standby`).
+* Instances of a warm pool are not members: they are not ours to use or remove.
 
-AWS keeps inventing states. One that is not in the table counts, because it has
-an id, and is `UNKNOWN`.
+AWS keeps adding states. A member in a state that is not in the table counts,
+because it has an id, and is `UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-__all__ = ("Member", "Snapshot", "is_absent", "life", "snapshot")
+__all__ = ("GroupMember", "GroupSnapshot", "Lifecycle", "is_absent", "lifecycle_of", "read_group")
 
 
-class Life(NamedTuple):
-    """What a `LifecycleState` means.
+class Lifecycle(NamedTuple):
+    """The meaning of a `LifecycleState`.
 
     Attributes:
-        state: ours.
+        state: our state.
         counts: whether the member counts against the desired capacity.
     """
 
@@ -41,11 +41,11 @@ class Life(NamedTuple):
     counts: bool
 
 
-_CREATING = Life(State.CREATING, counts=True)
-_GOING = Life(State.DELETING, counts=False)
-_SLEEPING = Life(State.SUSPENDING, counts=False)
+_CREATING = Lifecycle(State.CREATING, counts=True)
+_DELETING = Lifecycle(State.DELETING, counts=False)
+_STANDBY = Lifecycle(State.SUSPENDING, counts=False)
 
-LIVES = {
+LIFECYCLES = {
     "Pending": _CREATING,
     "Pending:Wait": _CREATING,
     "Pending:Proceed": _CREATING,
@@ -54,92 +54,96 @@ LIVES = {
     "ReplacingRootVolume:Wait": _CREATING,
     "ReplacingRootVolume:Proceed": _CREATING,
     "RootVolumeReplaced": _CREATING,
-    "InService": Life(State.RUNNING, counts=True),
-    "Terminating": _GOING,
-    "Terminating:Wait": _GOING,
-    "Terminating:Proceed": _GOING,
-    "Terminating:Retained": _GOING,
-    "Terminated": _GOING,
-    "Detaching": _GOING,
-    "Detached": _GOING,
-    "EnteringStandby": _SLEEPING,
-    "Standby": _SLEEPING,
+    "InService": Lifecycle(State.RUNNING, counts=True),
+    "Terminating": _DELETING,
+    "Terminating:Wait": _DELETING,
+    "Terminating:Proceed": _DELETING,
+    "Terminating:Retained": _DELETING,
+    "Terminated": _DELETING,
+    "Detaching": _DELETING,
+    "Detached": _DELETING,
+    "EnteringStandby": _STANDBY,
+    "Standby": _STANDBY,
 }
-UNKNOWN = Life(State.UNKNOWN, counts=True)
+UNKNOWN = Lifecycle(State.UNKNOWN, counts=True)
 
-# Those that are gone, though they may be listed for a moment.
+# Members in these states are gone, although AWS may list them for a moment.
 ABSENT = frozenset({"Terminated", "Detached"})
 WARM = "Warmed:"
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class GroupMember:
     """One instance as the group describes it.
 
     Attributes:
         id: of the instance.
-        lifecycle: AWS's word for its state.
-        healthy: whether AWS thinks that it works.
-        protected: whether AWS may not choose it when it makes the group smaller.
-        zone: where it is.
+        lifecycle_state: AWS's `LifecycleState`.
+        healthy: whether AWS considers it healthy.
+        protected: whether it is protected from scale-in, so that AWS does not choose it when
+            the group shrinks.
     """
 
     id: str
-    lifecycle: str
+    lifecycle_state: str
     healthy: bool = True
     protected: bool = False
-    zone: str = ""
 
     @property
-    def life(self) -> Life:
-        """Return what its state means."""
-        return life(self.lifecycle)
+    def state(self) -> State:
+        """Return our state for it."""
+        return lifecycle_of(self.lifecycle_state).state
+
+    @property
+    def counts(self) -> bool:
+        """Return whether it counts against the desired capacity."""
+        return lifecycle_of(self.lifecycle_state).counts
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class GroupSnapshot:
     """A group at one moment.
 
     Attributes:
         minimum: its `MinSize`.
         maximum: its `MaxSize`.
-        desired: how many instances AWS means it to have.
-        members: those that are there, by id; without the warm pool.
-        at: when that moment was, by the cloud's clock, which has whole seconds.
-        is_being_deleted: whether it goes, and its members with it.
+        desired: its desired capacity.
+        members: by id; without the warm pool.
+        at: the moment, by AWS's clock, in whole seconds.
+        is_being_deleted: whether AWS is deleting the group together with its members.
     """
 
     minimum: int
     maximum: int
     desired: int
-    members: Mapping[str, Member]
+    members: Mapping[str, GroupMember]
     at: datetime
     is_being_deleted: bool = False
 
     @property
     def counted(self) -> int:
         """Return how many members count against the desired capacity."""
-        return sum(member.life.counts for member in self.members.values())
+        return sum(member.counts for member in self.members.values())
 
     @property
     def pending(self) -> int:
-        """Return how many instances AWS means to launch and has no id for."""
+        """Return how many instances AWS still has to launch; they have no id yet."""
         return max(0, self.desired - self.counted)
 
 
-def life(lifecycle: str) -> Life:
-    """Return what a `LifecycleState` means."""
-    return LIVES.get(lifecycle, UNKNOWN)
+def lifecycle_of(lifecycle_state: str) -> Lifecycle:
+    """Return the meaning of a `LifecycleState`."""
+    return LIFECYCLES.get(lifecycle_state, UNKNOWN)
 
 
-def is_absent(member: Member) -> bool:
-    """Return whether a member has ceased to be one."""
-    return member.lifecycle in ABSENT
+def is_absent(member: GroupMember) -> bool:
+    """Return whether a member has already left the group."""
+    return member.lifecycle_state in ABSENT
 
 
-def snapshot(group: Mapping[str, Any], at: datetime) -> Snapshot:
-    """Read one group of an answer to `DescribeAutoScalingGroups`, given when that came."""
-    return Snapshot(
+def read_group(group: Mapping[str, Any], at: datetime) -> GroupSnapshot:
+    """Read one group of an answer to `DescribeAutoScalingGroups`, which was given at `at`."""
+    return GroupSnapshot(
         minimum=int(group["MinSize"]),
         maximum=int(group["MaxSize"]),
         desired=int(group["DesiredCapacity"]),
@@ -149,15 +153,14 @@ def snapshot(group: Mapping[str, Any], at: datetime) -> Snapshot:
     )
 
 
-def _members(instances: Iterable[Mapping[str, Any]]) -> Iterable[Member]:
+def _members(instances: Iterable[Mapping[str, Any]]) -> Iterable[GroupMember]:
     for one in instances:
-        lifecycle = str(one.get("LifecycleState", ""))
-        if lifecycle.startswith(WARM):
+        lifecycle_state = str(one.get("LifecycleState", ""))
+        if lifecycle_state.startswith(WARM):
             continue
-        yield Member(
+        yield GroupMember(
             id=str(one["InstanceId"]),
-            lifecycle=lifecycle,
+            lifecycle_state=lifecycle_state,
             healthy=str(one.get("HealthStatus", "")).lower() != "unhealthy",
             protected=bool(one.get("ProtectedFromScaleIn", False)),
-            zone=str(one.get("AvailabilityZone", "")),
         )

@@ -1,4 +1,4 @@
-"""Takes the steps of `_standby` for the instances of one group."""
+"""Suspends and resumes the instances of a group; `_standby` decides the steps."""
 
 from __future__ import annotations
 
@@ -7,47 +7,64 @@ from typing import TYPE_CHECKING
 
 from fleeting.errors import ProviderError, QuotaExceeded
 from fleeting.types import Accepted
-from fleeting_plugin_aws._describe import describe_group, describe_machines, state_of
+from fleeting_plugin_aws._commands import update_group_command
 from fleeting_plugin_aws._errors import Refused
-from fleeting_plugin_aws._findings import group_command
-from fleeting_plugin_aws._standby import STANDBY, Step, Wish, is_fulfilled, next_step, sleeping
+from fleeting_plugin_aws._instances import ec2_state_of
+from fleeting_plugin_aws._requests import describe_group, describe_instances
+from fleeting_plugin_aws._standby import (
+    STANDBY,
+    StandbyStep,
+    SuspensionGoal,
+    is_reached,
+    next_step,
+    standby_status,
+    within_limits,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import anyio
 
     from fleeting_plugin_aws._clients import Clients
-    from fleeting_plugin_aws._standby import Sleeping
-    from fleeting_plugin_aws._states import Snapshot
+    from fleeting_plugin_aws._standby import StandbyStatus
+    from fleeting_plugin_aws._states import GroupSnapshot
 
-__all__ = ("Sleepers",)
+__all__ = ("Suspensions",)
 
 logger = logging.getLogger("fleeting")
 
-# AWS lets so many enter or leave standby with one request.
+# AWS accepts this many instances in one request to enter or leave standby.
 BATCH = 19
 
+# The steps that are requests, in the order in which they are sent.
+_REQUESTS = (
+    StandbyStep.ENTER_STANDBY,
+    StandbyStep.STOP,
+    StandbyStep.START,
+    StandbyStep.EXIT_STANDBY,
+)
 
-class Sleepers:
-    """Knows what is wanted of which instance, until it is so.
+
+class Suspensions:
+    """Remembers the goal of each instance until it is reached.
 
     Args:
-        clients: how to ask.
+        clients: send the requests.
         name: of the group.
-        writing: held by whoever writes the desired capacity.
+        writing: the lock for changes of the desired capacity.
     """
 
     def __init__(self, clients: Clients, name: str, writing: anyio.Lock) -> None:
         self._clients = clients
         self._name = name
         self._writing = writing
-        self._wishes: dict[str, Wish] = {}
-        # Those that EC2 would not stop, and why: to try again would be for nothing.
-        self._sleepless: dict[str, ProviderError] = {}
+        self._goals: dict[str, SuspensionGoal] = {}
+        # The error for each instance that EC2 refuses to stop: trying again would fail again.
+        self._unstoppable: dict[str, ProviderError] = {}
 
-    async def request(self, wish: Wish, ids: Sequence[str]) -> Accepted:
-        """Take the first step for each instance; the listings take the others.
+    async def request(self, goal: SuspensionGoal, ids: Sequence[str]) -> Accepted:
+        """Take the first step for each instance; later listings take the others.
 
         Raises:
             ProviderError: nothing was accepted.
@@ -55,107 +72,95 @@ class Sleepers:
         asked = tuple(dict.fromkeys(ids))
         if not asked:
             return Accepted(0)
-        sleepless = self._sleepless if wish is Wish.SLEEP else {}
-        ids = [id for id in asked if id not in sleepless]
+        unstoppable = self._unstoppable if goal is SuspensionGoal.SUSPENDED else {}
+        ids = [id for id in asked if id not in unstoppable]
         if not ids:
-            raise sleepless[asked[0]].with_traceback(None)
+            raise unstoppable[asked[0]].with_traceback(None)
         async with self._writing:
             group = await describe_group(self._clients, self._name)
-            machines = await self._machines(group, ids)
-            steps = self._steps({id: wish for id in ids if id in group.members}, group, machines)
-            able = [id for id in ids if steps.get(id, Step.IMPOSSIBLE) is not Step.IMPOSSIBLE]
-            fitting = _within_limits(group, {id: steps[id] for id in able})
+            states = await self._ec2_states(group, ids)
+            steps = _steps({id: goal for id in ids if id in group.members}, group, states)
+            impossible = StandbyStep.IMPOSSIBLE
+            able = [id for id in ids if steps.get(id, impossible) is not impossible]
+            fitting = within_limits(group, {id: steps[id] for id in able})
             error: ProviderError | None = None
             if len(fitting) < len(able):
-                error = self._no_room(group, wish)
+                error = self._limit_error(group, goal)
             if len(able) < len(ids):
                 missing = ", ".join(id for id in ids if id not in able)
                 error = ProviderError(
-                    f"{missing}: not in a state from which it could {wish.value}; it is tried again"
+                    f"cannot {goal.value} {missing}: not a member of group {self._name}, or not in "
+                    "a state that allows it; it will be retried"
                 )
             done, failed = await self._take({id: steps[id] for id in fitting})
         if len(ids) < len(asked):
-            error = error or next(sleepless[id] for id in asked if id in sleepless)
+            error = error or next(unstoppable[id] for id in asked if id in unstoppable)
         accepted = [id for id in fitting if id in done]
-        self._wishes.update(dict.fromkeys(accepted, wish))
+        self._goals.update(dict.fromkeys(accepted, goal))
         if failed is not None and not accepted:
             raise failed
         return Accepted(len(accepted), tuple(accepted), failed or error)
 
-    def _no_room(self, group: Snapshot, wish: Wish) -> ProviderError:
+    def _limit_error(self, group: GroupSnapshot, goal: SuspensionGoal) -> ProviderError:
         limit, number = "min_size", group.minimum
-        if wish is Wish.WAKE:
+        if goal is SuspensionGoal.RESUMED:
             limit, number = "max_size", group.maximum
         option = f"--{limit.replace('_', '-')}"
-        command = group_command(
-            self._name, self._clients.region, "update-auto-scaling-group", option, "NUMBER"
-        )
+        command = update_group_command(self._name, self._clients.region, option, "NUMBER")
         return QuotaExceeded(
-            f"group {self._name} has a {limit} of {number}, so not all of these instances can "
-            f"{wish.value}; change it: {command}"
+            f"group {self._name} has a {limit} of {number}, which does not allow the plugin to "
+            f"{goal.value} all of these instances; change it: {command}"
         )
 
-    async def progress(self, group: Snapshot) -> dict[str, Sleeping]:
-        """Take the next steps, and return what a listing says of the instances concerned."""
-        for id in [one for one in self._wishes if one not in group.members]:
-            del self._wishes[id]
-        for id in [one for one in self._sleepless if one not in group.members]:
-            del self._sleepless[id]
+    async def progress(self, group: GroupSnapshot) -> dict[str, StandbyStatus]:
+        """Take the next steps, and return how a listing shows the instances concerned."""
+        for id in [one for one in self._goals if one not in group.members]:
+            del self._goals[id]
+        for id in [one for one in self._unstoppable if one not in group.members]:
+            del self._unstoppable[id]
         try:
-            machines = await self._machines(group, self._wishes)
+            states = await self._ec2_states(group, self._goals)
         except ProviderError as error:
-            # The others are listed all the same.
-            logger.warning("%s; what instances in standby do is not known", error)
-            machines = {}
-        states = {id: state_of(machine) for id, machine in machines.items()}
-        for id, wish in list(self._wishes.items()):
-            if is_fulfilled(wish, group.members[id].lifecycle, states.get(id, "")):
-                del self._wishes[id]
+            # The other instances can still be listed.
+            logger.warning("%s; the state of instances in standby is unknown", error)
+            states = {}
+        for id, goal in list(self._goals.items()):
+            if is_reached(goal, group.members[id].lifecycle_state, states.get(id, "")):
+                del self._goals[id]
         found = {
-            id: sleeping(self._wishes.get(id), group.members[id].lifecycle, states.get(id, ""))
+            id: standby_status(self._goals.get(id), member.lifecycle_state, states.get(id, ""))
             for id, member in group.members.items()
-            if id in self._wishes or member.lifecycle in STANDBY
+            if id in self._goals or member.lifecycle_state in STANDBY
         }
-        steps = self._steps(self._wishes, group, machines)
-        # Only a request may begin anew: one that was in service again is meant to be.
-        undone = {Step.ENTER_STANDBY, Step.WAIT, Step.IMPOSSIBLE}
-        due = {id: step for id, step in steps.items() if step not in undone}
+        steps = _steps(self._goals, group, states)
+        # Only a request enters standby. An instance that is in service again was resumed.
+        excluded = {StandbyStep.ENTER_STANDBY, StandbyStep.WAIT, StandbyStep.IMPOSSIBLE}
+        due = {id: step for id, step in steps.items() if step not in excluded}
         if not due:
             return found
-        # To leave standby raises the desired capacity, which nobody may be about to set.
+        # Leaving standby raises the desired capacity, so no other change may be under way.
         async with self._writing:
             _, refusal = await self._take(due)
         if refusal is not None:
-            logger.warning("%s; the next listing goes on with what can be done", refusal)
+            logger.warning("%s; the next listing continues with the remaining steps", refusal)
         return found
 
-    def _steps(
-        self,
-        wishes: Mapping[str, Wish],
-        group: Snapshot,
-        machines: Mapping[str, Mapping[str, object]],
-    ) -> dict[str, Step]:
-        return {
-            id: next_step(wish, group.members[id].lifecycle, state_of(machines.get(id)))
-            for id, wish in wishes.items()
-        }
-
-    async def _machines(
-        self, group: Snapshot, ids: Iterator[str] | Sequence[str] | Mapping[str, Wish]
-    ) -> dict[str, Mapping[str, object]]:
-        """Ask EC2 about those of a group that it alone knows enough about."""
-        asleep = {id for id, one in group.members.items() if one.lifecycle in STANDBY}
-        wanted = asleep | {id for id in ids if id in group.members}
+    async def _ec2_states(self, group: GroupSnapshot, ids: Collection[str]) -> dict[str, str]:
+        """Ask EC2 for the states of the members among `ids`, and of all members in standby."""
+        standby = {id for id, one in group.members.items() if one.lifecycle_state in STANDBY}
+        wanted = standby | {id for id in ids if id in group.members}
         if not wanted:
             return {}
-        found = await describe_machines(self._clients, wanted)
-        return {id: found[id] for id in wanted if id in found}
+        found = await describe_instances(self._clients, wanted)
+        return {id: ec2_state_of(found[id]) for id in wanted if id in found}
 
-    async def _take(self, steps: Mapping[str, Step]) -> tuple[set[str], ProviderError | None]:
-        """Take a step for each instance; return for which it was, and the last refusal."""
-        done = {id for id, step in steps.items() if step is Step.WAIT}
+    async def _take(
+        self, steps: Mapping[str, StandbyStep]
+    ) -> tuple[set[str], ProviderError | None]:
+        """Take a step for each instance; return the ids that succeeded, and the last refusal."""
+        done = {id for id, step in steps.items() if step is StandbyStep.WAIT}
         last: ProviderError | None = None
-        for step in (Step.ENTER_STANDBY, Step.STOP, Step.START, Step.EXIT_STANDBY):
+        for step in _REQUESTS:
             ids = [id for id, one in steps.items() if one is step]
             batches = [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
             for batch in batches:
@@ -165,18 +170,18 @@ class Sleepers:
                 except ProviderError as error:
                     last = error
                     if isinstance(error, Refused) and len(batch) > 1:
-                        # One that cannot, such as a spot instance, fails the request of all.
+                        # A single instance, such as a spot instance, fails the whole request.
                         batches += [[id] for id in batch]
-                    elif step is Step.STOP and not error.retryable:
-                        # It cannot be stopped at all, so it is to serve again.
-                        self._wishes.update(dict.fromkeys(batch, Wish.WAKE))
-                        self._sleepless.update(dict.fromkeys(batch, error))
+                    elif step is StandbyStep.STOP and not error.retryable:
+                        # It cannot be stopped at all, so it returns to service.
+                        self._goals.update(dict.fromkeys(batch, SuspensionGoal.RESUMED))
+                        self._unstoppable.update(dict.fromkeys(batch, error))
         return done, last
 
-    async def _send(self, step: Step, ids: Sequence[str]) -> None:
+    async def _send(self, step: StandbyStep, ids: Sequence[str]) -> None:
         change, group = self._clients.change, self._name
         match step:
-            case Step.ENTER_STANDBY:
+            case StandbyStep.ENTER_STANDBY:
                 await change(
                     "autoscaling",
                     "EnterStandby",
@@ -184,29 +189,22 @@ class Sleepers:
                     InstanceIds=ids,
                     ShouldDecrementDesiredCapacity=True,
                 )
-            case Step.EXIT_STANDBY:
+            case StandbyStep.EXIT_STANDBY:
                 await change(
                     "autoscaling", "ExitStandby", AutoScalingGroupName=group, InstanceIds=ids
                 )
-            case Step.STOP:
+            case StandbyStep.STOP:
                 await change("ec2", "StopInstances", InstanceIds=ids)
-            case Step.START:
+            case StandbyStep.START:
                 await change("ec2", "StartInstances", InstanceIds=ids)
             case _:
                 pass
 
 
-def _within_limits(group: Snapshot, steps: Mapping[str, Step]) -> list[str]:
-    """Return those for which a step is within the group's limits."""
-    room = {
-        Step.ENTER_STANDBY: max(0, group.desired - group.minimum),
-        Step.START: max(0, group.maximum - group.desired),
-        Step.EXIT_STANDBY: max(0, group.maximum - group.desired),
+def _steps(
+    goals: Mapping[str, SuspensionGoal], group: GroupSnapshot, states: Mapping[str, str]
+) -> dict[str, StandbyStep]:
+    return {
+        id: next_step(goal, group.members[id].lifecycle_state, states.get(id, ""))
+        for id, goal in goals.items()
     }
-    fitting: list[str] = []
-    for id, step in steps.items():
-        if room.get(step, 1) > 0:
-            fitting.append(id)
-            if step in room:
-                room[step] -= 1
-    return fitting

@@ -1,10 +1,10 @@
 """The operations of Auto Scaling: AWS's rules in front of moto's instances.
 
-Codes, words and limits are AWS's own. Where it is not known what AWS does, a
-test that depends on it fails with NotModelled, except that two things are assumed:
+Codes, messages and limits are AWS's own. A test that depends on unknown behaviour of
+AWS fails with NotModelled, except for two assumptions:
 
-* Who terminates a member that is terminating already gets the same activity again, and
-  the desired capacity is not decremented once more.
+* Terminating a member that is already terminating returns the same activity again, and
+  does not decrement the desired capacity once more.
 * While Terminate is suspended, terminations are accepted and have no effect.
 """
 
@@ -42,7 +42,7 @@ PROCESSES = (
     "ScheduledActions",
     "Terminate",
 )
-# What moto does well enough.
+# Operations that moto models well enough.
 PASSED_ON = {
     "DescribeLifecycleHooks",
     "DescribePolicies",
@@ -53,7 +53,7 @@ PASSED_ON = {
 
 
 class AutoScaling:
-    """Answers the calls of one service."""
+    """Answers the calls of the service."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -71,7 +71,7 @@ class AutoScaling:
         }
 
     async def answer(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Do what a client asks for.
+        """Carry out an operation.
 
         Raises:
             AwsError: AWS would refuse it.
@@ -84,10 +84,10 @@ class AutoScaling:
             if name := parameters.get("AutoScalingGroupName"):
                 self._group(name)
             return await self._world.engine.call("autoscaling", operation, **parameters)
-        raise NotModelled(f"nobody has said what {operation} does")
+        raise NotModelled(f"not modelled: {operation}")
 
     async def create(self, group: Group, *, protected: bool) -> None:
-        """Create a group, and have its members in service.
+        """Create a group whose members are in service.
 
         Args:
             group: what it is.
@@ -104,7 +104,7 @@ class AutoScaling:
             AutoScalingGroupName=group.name,
             LaunchTemplate={"LaunchTemplateName": template, "Version": "1"},
             MinSize=0,
-            MaxSize=UNLIMITED,  # the limits are ours to watch
+            MaxSize=UNLIMITED,  # the fake cloud checks the limits itself
             DesiredCapacity=0,
             AvailabilityZones=list(group.zones),
             NewInstancesProtectedFromScaleIn=protected,
@@ -116,7 +116,7 @@ class AutoScaling:
             group.look(self._world.now())
 
     async def reconcile(self, group: Group) -> None:
-        """Launch what is wanted and can be had; end what there is too much of."""
+        """Launch missing members where there is capacity, and end surplus ones."""
         if not group.suspended & {"Terminate", "ReplaceUnhealthy"}:
             for member in group.found_ill():
                 await self.end(group, member, OUT_OF_SERVICE.format("an EC2 health check"))
@@ -180,7 +180,9 @@ class AutoScaling:
         **others: Any,
     ) -> dict[str, Any]:
         if others:
-            raise NotModelled(f"nobody has said what {sorted(others)} of a describe do")
+            raise NotModelled(
+                f"not modelled: the parameters {sorted(others)} of DescribeAutoScalingGroups"
+            )
         names = [n for n in AutoScalingGroupNames or self._world.groups if n in self._world.groups]
         page, token = paged(names, self._world.page_size, MaxRecords, NextToken)
         answers = [await self._look(self._world.groups[name]) for name in page]
@@ -190,7 +192,7 @@ class AutoScaling:
         return {"AutoScalingGroups": found, **_next(token)}
 
     async def _look(self, group: Group) -> dict[str, Any] | None:
-        """Let a describe pass over a group, and return what it sees."""
+        """Advance the group by one describe, and return its description."""
         now = self._world.now()
         group.look(now)
         if group.is_being_deleted and not group.members:
@@ -238,7 +240,9 @@ class AutoScaling:
         **others: Any,
     ) -> dict[str, Any]:
         if others:
-            raise NotModelled(f"nobody has said what {sorted(others)} of activities do")
+            raise NotModelled(
+                f"not modelled: the parameters {sorted(others)} of DescribeScalingActivities"
+            )
         groups = list(self._world.groups.values())
         if AutoScalingGroupName is not None:
             groups = [self._group(AutoScalingGroupName)]
@@ -253,7 +257,7 @@ class AutoScaling:
         HonorCooldown: bool = False,
     ) -> dict[str, Any]:
         if HonorCooldown:
-            raise NotModelled("nobody has said how long a cooldown is")
+            raise NotModelled("not modelled: the length of a cooldown")
         group = self._group(AutoScalingGroupName)
         group.check_desired(DesiredCapacity)
         group.want(DesiredCapacity, self._world.now())
@@ -295,13 +299,13 @@ class AutoScaling:
             raise NotModelled("only one instance is terminated at a time")
         group, member = self._member(InstanceId)
         if member.state.startswith("Terminating"):
-            # Nothing is decremented twice: the SDK itself asks again after a lost reply.
+            # Do not decrement twice: the SDK repeats the request after a lost reply.
             activity = group.activity_of(InstanceId)
             assert activity is not None
             return {"Activity": _described(group, activity)}
         cause = OUT_OF_SERVICE.format("a user request")
         if "Terminate" in group.suspended:
-            # Accepted, and then nothing happens for as long as the process is suspended.
+            # Accepted without effect while the process is suspended.
             activity = group.note(f"Terminating EC2 instance: {member.id}", "InProgress")
             return {"Activity": _described(group, activity)}
         if ShouldDecrementDesiredCapacity and member.is_counted:

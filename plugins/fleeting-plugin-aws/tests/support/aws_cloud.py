@@ -4,16 +4,15 @@ Real clients talk to it when their `endpoint_url` is `cloud.url`, from this
 process or another one::
 
     cloud.group("builders", maximum=10, zones=2)
-    cloud.room(1, zone="a")                          # the rest goes to zone b, with a complaint
+    cloud.room(1, zone="a")                          # zone b launches the others, after a failure
     cloud.fail("SetDesiredCapacity", Throttled(), times=2)
-    ...                                              # what is tested scales up
-    cloud.settle()                                   # all that is under way is done now
+    ...                                              # the code under test scales up
+    cloud.settle()                                   # everything under way is completed
     assert len(cloud.calls("SetDesiredCapacity")) == 3
 
 It checks each request and each of its own answers against botocore's service
-models; what it finds is in `problems`, and the fixture `cloud` fails the test
-for it. About an operation of which it does not know what AWS does, it does not
-guess: that is a problem, too.
+models. Violations are in `problems`, and the fixture `cloud` fails the test for
+them. An operation that is not modelled is a problem too, instead of a guess.
 
 Time does not pass by itself: see `Delays`. Each method may be called from any
 thread, and has had its effect when it returns.
@@ -55,14 +54,14 @@ REGION = "eu-central-1"
 
 
 class Held:
-    """Answers that are kept back until `release`, or until the `with` block ends."""
+    """Answers that are held until `release`, or until the `with` block ends."""
 
     def __init__(self, cloud: AwsCloud, hold: Hold) -> None:
         self._cloud = cloud
         self._hold = hold
 
     def release(self) -> None:
-        """Let them go, and those that come later."""
+        """Send the held answers, and hold no more."""
         self._cloud.release(self._hold)
 
     def __enter__(self) -> Self:
@@ -73,12 +72,12 @@ class Held:
 
 
 class AwsCloud:
-    """The cloud, in a thread of its own.
+    """The cloud, running in its own thread.
 
     Attributes:
         url: the `endpoint_url` of all services.
         region: the only region.
-        moto_url: the same of moto alone, which forgives everything.
+        moto_url: the `endpoint_url` of moto alone, which checks nothing.
     """
 
     def __init__(self, moto: Moto) -> None:
@@ -87,7 +86,7 @@ class AwsCloud:
         self._thread.start()
         self.region = REGION
         self.moto_url = moto.url
-        self._session: Any = get_session()  # one for all: it remembers the service models
+        self._session: Any = get_session()  # shared, because it caches the service models
         self._engine = Engine(moto.url, REGION)
         self._machines = Machines(self._lets_in)
         self._proxy: Proxy = self._run(self._open())
@@ -133,24 +132,24 @@ class AwsCloud:
     def client(
         self, service: str, *, access_key: str = ACCESS_KEY, attempts: int = 1
     ) -> AbstractAsyncContextManager[Any]:
-        """Return a client of a service, which is open for as long as the `async with` block.
+        """Return a client of a service, open during the `async with` block.
 
         Args:
             service: its name, as botocore knows it.
             access_key: the id of the key that signs.
-            attempts: how often the client tries a call.
+            attempts: the maximum of attempts for each call.
         """
         client: AbstractAsyncContextManager[Any] = self._session.create_client(
             service,
             region_name=self.region,
             endpoint_url=self.url,
             aws_access_key_id=access_key,
-            aws_secret_access_key="not looked at",  # noqa: S106 - it is no secret
+            aws_secret_access_key="not looked at",  # noqa: S106 - not a secret
             config=AioConfig(retries={"mode": "standard", "total_max_attempts": attempts}),
         )
         return client
 
-    # What there is
+    # Setting up
 
     def group(
         self,
@@ -179,12 +178,12 @@ class AwsCloud:
             zones: how many availability zones it has: `a`, `b` and so on.
             types: its instance types, the preferred one first.
             spot: whether its instances are spot instances.
-            mixed: whether it has a MixedInstancesPolicy, which words failures differently.
+            mixed: whether it has a MixedInstancesPolicy, which changes the messages of failures.
             protected: NewInstancesProtectedFromScaleIn.
             suspended: the suspended processes.
-            delays: how long everything takes.
-            facts: what DescribeAutoScalingGroups says of it besides or instead.
-            instance_facts: what DescribeInstances says of its new instances besides or instead.
+            delays: the duration of each transition.
+            facts: override or extend the answer of DescribeAutoScalingGroups.
+            instance_facts: override or extend the answer of DescribeInstances for new instances.
         """
         group = Group(
             name,
@@ -207,20 +206,20 @@ class AwsCloud:
     def use_machines(
         self, *, boot: timedelta = timedelta(0), known_keys: Sequence[str] = ()
     ) -> int:
-        """Let instances that are launched from now on be real: an SSH server for each.
+        """Start a real SSH server for each instance that is launched from now on.
 
-        An instance's private and public address lead to it, on systems where all of
-        127.0.0.0/8 is the loopback interface, as it is on Linux. It lets in who has sent a key
-        for that user by Instance Connect in the last minute of the cloud's clock; commands
-        run as whoever runs the tests, whatever the user is called. What is on a disk does
-        not outlive that its instance is stopped.
+        The private and the public address of an instance lead to its server, on systems
+        where all of 127.0.0.0/8 is the loopback interface, such as Linux. A server accepts
+        keys that Instance Connect has sent for the user in the last minute of the cloud's
+        clock. Commands run as the user of the tests. The files of an instance are deleted
+        when it is stopped.
 
         Args:
-            boot: how long a machine takes, after its launch, until it listens.
-            known_keys: public keys that are always let in.
+            boot: the time from the launch until the server listens.
+            known_keys: public keys that are always accepted.
 
         Returns:
-            The port on which they listen.
+            The port of all servers.
         """
         self._machines.boot_seconds = boot.total_seconds()
         self._proxy.world.has_machines = True
@@ -228,7 +227,7 @@ class AwsCloud:
         return self._machines.port
 
     def change(self, name: str, **facts: Any) -> None:
-        """Change what a group is: `minimum`, `maximum`, `desired` or `delays`, without a check."""
+        """Set `minimum`, `maximum`, `desired` or `delays` of a group without validation."""
 
         def change() -> None:
             group = self._group(name)
@@ -241,15 +240,15 @@ class AwsCloud:
         self._do(change)
 
     def say_of_group(self, name: str, **facts: Any) -> None:
-        """Let DescribeAutoScalingGroups say something else of a group; None removes a key."""
+        """Override keys of a group in DescribeAutoScalingGroups; None removes a key."""
         self._do(lambda: self._proxy.world.group_facts[name].update(facts))
 
     def say_of_instance(self, id: str, **facts: Any) -> None:
-        """Let DescribeInstances say something else of an instance; None removes a key."""
+        """Override keys of an instance in DescribeInstances; None removes a key."""
         self._do(lambda: self._proxy.world.box(id).facts.update(facts))
 
     def refresh(self, name: str, status: str = "InProgress") -> None:
-        """Let a group have an instance refresh, which replaces its members one by one."""
+        """Start an instance refresh of a group."""
         refresh = {
             "InstanceRefreshId": "08b91cf7-8fa6-48af-b6a6-d227f40f1b9b",
             "AutoScalingGroupName": name,
@@ -282,10 +281,10 @@ class AwsCloud:
         """Return the desired capacity of a group."""
         return self._group(name).desired
 
-    # What happens
+    # Events
 
     def settle(self, name: str | None = None) -> None:
-        """Let everything that is under way end now: in one group, or in all."""
+        """Complete everything that is under way in one group, or in all groups."""
 
         async def settle() -> None:
             world = self._proxy.world
@@ -310,10 +309,10 @@ class AwsCloud:
         instance_type: str | None = None,
         code: str = "InsufficientInstanceCapacity",
     ) -> None:
-        """Limit how many instances there can be, running ones included.
+        """Limit the number of instances, running ones included.
 
         Args:
-            count: how many.
+            count: the limit.
             zone: in this zone only; its letter is enough.
             instance_type: of this instance type only.
             code: EC2's reason: InsufficientInstanceCapacity, VcpuLimitExceeded,
@@ -326,7 +325,7 @@ class AwsCloud:
         self._run(self._shortages([*self._proxy.world.shortages, shortage]))
 
     def unlimited(self) -> None:
-        """Lift all limits of `room`, and launch what waits for it."""
+        """Remove all limits of `room`, and launch missing instances."""
         self._run(self._shortages([]))
 
     async def _shortages(self, shortages: list[Shortage]) -> None:
@@ -338,7 +337,7 @@ class AwsCloud:
                     await self._proxy.autoscaling.reconcile(group)
 
     def set_state(self, id: str, state: str, *, health: str = "Healthy") -> None:
-        """Put a member into a state, which may be one that no enumeration knows."""
+        """Set the state of a member, which may be outside of the enumeration."""
 
         def change() -> None:
             world = self._proxy.world
@@ -351,7 +350,7 @@ class AwsCloud:
         self._do(change)
 
     def interrupt(self, id: str) -> None:
-        """Take a spot instance away: it terminates, and the group launches another one."""
+        """Interrupt a spot instance; the group launches a replacement."""
 
         async def interrupt() -> None:
             world = self._proxy.world
@@ -366,27 +365,27 @@ class AwsCloud:
         self._run(interrupt())
 
     def hide_new(self, times: int) -> None:
-        """Let EC2 not know new instances for so many calls that ask for them."""
+        """Hide each new instance from EC2 for `times` calls that ask for it."""
         self._proxy.world.hidden = times
 
     def quiet_new(self, times: int) -> None:
-        """Leave console and password of new instances empty for so many calls."""
+        """Keep console and password of each new instance empty for `times` calls."""
         self._proxy.world.quiet = times
 
     def forward(self, seconds: float) -> None:
-        """Put the cloud's clock forward."""
+        """Advance the cloud's clock."""
         self._proxy.world.ahead_seconds += seconds
 
     def set_page_size(self, size: int | None) -> None:
-        """Let answers have at most so many items a page."""
+        """Limit the number of items in each page of an answer."""
         self._proxy.world.page_size = size
 
     def set_password(self, id: str, password: str, public_key: bytes) -> None:
-        """Give a Windows instance its password, for the owner of a key (PEM)."""
+        """Set the password of a Windows instance, encrypted for a public key (PEM)."""
         box = self._proxy.world.box(id)
         box.password, box.password_key = password, public_key
 
-    # What goes wrong
+    # Faults
 
     def fail(
         self,
@@ -396,26 +395,26 @@ class AwsCloud:
         times: int | None = 1,
         access_key: str | None = None,
     ) -> None:
-        """Let something happen to the next calls of an operation.
+        """Apply a fault to the next calls of an operation.
 
         Args:
             operation: its name, or `*` for all.
-            fault: what happens: see `aws_errors`.
+            fault: see `aws_errors`.
             times: how often; None means until `mend`.
             access_key: for calls signed with this key only.
         """
         self._proxy.spoilers.append(Spoiler(operation, fault, times, access_key))
 
     def mend(self) -> None:
-        """Let nothing go wrong any more."""
+        """Remove all faults."""
         self._proxy.spoilers.clear()
 
     def allow_only(self, *actions: str) -> None:
-        """Let the policy of all clients allow these actions only, as `ec2:DescribeInstances`."""
+        """Allow only these actions, such as `ec2:DescribeInstances`."""
         self._proxy.allowed = frozenset(actions)
 
     def hold(self, operation: str, *, before: bool = False) -> Held:
-        """Keep the answers of an operation back until they are released.
+        """Hold the answers of an operation until they are released.
 
         Args:
             operation: its name, or `*` for all.
@@ -426,32 +425,32 @@ class AwsCloud:
         return Held(self, hold)
 
     def release(self, hold: Hold) -> None:
-        """Let the answers of a `hold` go."""
+        """Release the answers of a `hold`."""
         if hold in self._proxy.holds:
             self._proxy.holds.remove(hold)
         self._loop.call_soon_threadsafe(hold.released.set)
 
-    # What was asked
+    # Inspecting calls
 
     @property
     def problems(self) -> list[str]:
-        """Return what was wrong with requests and answers."""
+        """Return the problems of requests and answers."""
         return self._proxy.problems
 
     def take_problems(self) -> list[str]:
-        """Return what was wrong, and forget it: for tests that do something wrong on purpose."""
+        """Return the problems and forget them, for tests that provoke them."""
         problems = list(self._proxy.problems)
         self._proxy.problems.clear()
         return problems
 
     def calls(self, operation: str = ANY) -> list[Call]:
-        """Return the calls of an operation, or all, in order."""
-        # A copy, because more may come while this is looked at.
+        """Return the calls of an operation, or all calls, in order."""
+        # A copy, because calls may be added during the iteration.
         calls = list(self._proxy.journal.calls)
         return [call for call in calls if operation in {ANY, call.operation}]
 
     async def reached(self, operation: str, count: int = 1, *, answered: bool = False) -> None:
-        """Wait until so many calls of an operation have come, or have been answered."""
+        """Wait until `count` calls of an operation have arrived, or have been answered."""
 
         def is_reached() -> bool:
             calls = self.calls(operation)
@@ -487,7 +486,7 @@ class AwsCloud:
         return self._proxy.world.groups[name]
 
     def _do(self, work: Callable[[], Result]) -> Result:
-        """Do something in the cloud's own thread, so that nothing else happens meanwhile."""
+        """Run a function in the cloud's thread, without concurrency."""
 
         async def do() -> Result:
             return work()

@@ -1,4 +1,4 @@
-"""EC2 Instance Connect: keys that open an instance for a minute."""
+"""EC2 Instance Connect: keys that an instance accepts for a minute."""
 
 # ruff: noqa: N803 - parameters are named and ordered as in the contract
 from __future__ import annotations
@@ -19,20 +19,20 @@ KINDS = ("ssh-rsa", "ssh-ed25519")
 
 
 class InstanceConnect:
-    """Answers the calls of one service."""
+    """Answers the calls of the service."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     async def answer(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Do what a client asks for.
+        """Carry out an operation.
 
         Raises:
             AwsError: AWS would refuse it.
             NotModelled: it is not known what AWS would do.
         """
         if operation != "SendSSHPublicKey":
-            raise NotModelled(f"nobody has said what {operation} does")
+            raise NotModelled(f"not modelled: {operation}")
         return await self._send_key(**parameters)
 
     async def _send_key(

@@ -1,4 +1,4 @@
-"""The operations of EC2 and of EC2 Instance Connect that moto does not do as AWS does."""
+"""The operations of EC2 in which moto differs from AWS."""
 
 # ruff: noqa: N803 - parameters are named and ordered as in the contract
 from __future__ import annotations
@@ -39,7 +39,7 @@ PASSED_ON = {
 
 
 class Ec2:
-    """Answers the calls of one service."""
+    """Answers the calls of the service."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -52,7 +52,7 @@ class Ec2:
         }
 
     async def answer(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Do what a client asks for.
+        """Carry out an operation.
 
         Raises:
             AwsError: AWS would refuse it.
@@ -67,7 +67,7 @@ class Ec2:
                 return await handler(**parameters)
         if operation in PASSED_ON:
             return await self._world.engine.call("ec2", operation, **parameters)
-        raise NotModelled(f"nobody has said what {operation} does")
+        raise NotModelled(f"not modelled: {operation}")
 
     async def _describe(
         self,
@@ -90,7 +90,7 @@ class Ec2:
         answer = await self._world.engine.call(
             "ec2", "DescribeInstances", **{k: v for k, v in parameters.items() if v is not None}
         )
-        boxes = self._world.boxes  # moto may remember instances of former tests
+        boxes = self._world.boxes  # moto may still list instances of earlier tests
         hidden = {id for id, box in self._world.boxes.items() if box.hidden}
         for id in hidden & set(ids):
             self._world.boxes[id].hidden -= 1
@@ -146,7 +146,7 @@ class Ec2:
                 raise AwsError("InvalidInstanceID.Malformed", f'Invalid id: "{id}"')
 
     async def _known(self, ids: list[str]) -> dict[str, dict[str, Any]]:
-        """Return what moto says of instances.
+        """Return moto's description of instances.
 
         Raises:
             AwsError: there is no such instance, or not yet.
@@ -197,7 +197,7 @@ class Ec2:
             await self._world.power_off(id, for_good=False)
             found = self._world.find_member(id)
             if found is not None and found[1].state == SERVING:
-                # The group takes it for ill, and will replace it.
+                # The group considers it unhealthy and will replace it.
                 found[1].health = "Unhealthy"
         return {"StoppingInstances": [_change(one, "stopping") for one in before.values()]}
 
@@ -222,7 +222,7 @@ class Ec2:
 
 
 def console_text(host_key: list[str]) -> str:
-    """Return what cloud-init leaves on the console of an instance that has booted."""
+    """Return the console output of a booted instance, as cloud-init prints it."""
     keys = f"{' '.join(host_key)} root@ip-10-0-0-1\r\n"
     return (
         "[    0.000000] Linux version 6.1.0 (mockbuild@buildhost)\r\n"
@@ -237,7 +237,7 @@ def console_text(host_key: list[str]) -> str:
 
 
 def _reservations(shown: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Put instances back into their reservations, of which a page may end in the middle."""
+    """Group instances by reservation; a page may end within a reservation."""
     found: dict[str, dict[str, Any]] = {}
     for reservation, one in shown:
         id = reservation["ReservationId"]

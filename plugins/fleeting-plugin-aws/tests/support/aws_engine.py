@@ -1,4 +1,4 @@
-"""The way to moto, and what the fake cloud knows beside it."""
+"""Calls to moto, and the state that the fake cloud keeps in addition to moto."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 __all__ = ("Engine", "NotModelled", "World", "paged")
 
 ANY_KEY = "testing"
-# How long a key that was sent opens an instance.
+# An instance accepts a key for this long after it was sent.
 KEY_SECONDS = 60
 
 
 class NotModelled(Exception):
-    """What a client asks for is something about which this cloud does not know what AWS does."""
+    """The behaviour of AWS for this request is not modelled."""
 
 
 class Engine:
@@ -65,11 +65,11 @@ class Engine:
         await self._stack.aclose()
 
     async def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Let moto do something.
+        """Call an operation of moto.
 
         Raises:
             AwsError: moto answers with an error.
-            NotModelled: moto breaks.
+            NotModelled: moto fails.
         """
         try:
             answer = await self._clients[service]._make_api_call(operation, parameters)
@@ -77,17 +77,17 @@ class Engine:
             response: dict[str, Any] = dict(error.response)
             status = response["ResponseMetadata"]["HTTPStatusCode"]
             if status == 500:
-                raise NotModelled(f"moto breaks on {operation}: {error}") from None
+                raise NotModelled(f"moto fails on {operation}: {error}") from None
             details = response["Error"]
             raise AwsError(details["Code"], details["Message"], status) from None
         except BotoCoreError as error:
-            raise NotModelled(f"moto breaks on {operation}({parameters}): {error}") from None
+            raise NotModelled(f"moto fails on {operation}({parameters}): {error}") from None
         return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
 
 
 @dataclass
 class Power:
-    """That an instance is being stopped or started: what it shows until that is done."""
+    """A transition of an instance that is being stopped or started: the state until then."""
 
     shown: str
     wait: Wait
@@ -95,18 +95,18 @@ class Power:
 
 @dataclass
 class Box:
-    """What is known of an instance beside what moto says.
+    """State of an instance in addition to moto's.
 
     Attributes:
-        facts: what DescribeInstances says instead; None takes something away.
-        hidden: how many more calls EC2 does not know it yet.
-        quiet: how many more calls its console output and its password are not there yet.
-        password: its administrator's password, for Windows.
-        password_key: the public key that this is encrypted for, in PEM.
-        host_key: by which it is recognized.
-        address: where its machine listens, if it is one that really runs.
-        power: what goes on about its power.
-        launched: since when it runs.
+        facts: overrides for DescribeInstances; None removes a key.
+        hidden: the number of further calls for which EC2 does not know it.
+        quiet: the number of further calls with empty console and password.
+        password: the administrator's password, for Windows.
+        password_key: the public key that encrypts the password, in PEM.
+        host_key: of its SSH server.
+        address: of its SSH server, if there is one.
+        power: the transition between running and stopped, if any.
+        launched: when it was launched.
         is_off: whether it was stopped or ended.
         keys: users, public keys and when they were sent, on the cloud's clock.
     """
@@ -126,26 +126,26 @@ class Box:
 
 @dataclass
 class World:
-    """Everything that the fake cloud remembers and moto does not.
+    """The state that the fake cloud keeps in addition to moto.
 
     Attributes:
-        region: the only one.
-        engine: the way to moto.
-        machines: what runs on the instances.
-        has_machines: whether new instances really run.
-        known_keys: public keys that open all of them.
-        lock: held while the state is changed with moto's help.
+        region: the only region.
+        engine: calls moto.
+        machines: the SSH servers of the instances.
+        has_machines: whether new instances get an SSH server.
+        known_keys: public keys that all servers accept.
+        lock: held while the state is changed by calling moto.
         groups: by their names.
         boxes: by their instances' ids.
         shortages: why instances cannot be launched.
-        strangers: values that no enumeration knows, on purpose.
-        page_size: how many items a page has at most.
+        strangers: values outside of their enumerations, on purpose.
+        page_size: the maximum of items in a page.
         ahead_seconds: how far the cloud's clock is ahead.
-        hidden: for how many calls EC2 does not know a new instance.
-        quiet: for how many calls the console of a new instance is empty.
-        group_facts: what describes of a group say instead, by the group's name.
-        instance_facts: what describes of its new instances say instead, by the group's name.
-        queues: the URLs of the queues that there are.
+        hidden: the number of calls for which EC2 does not know a new instance.
+        quiet: the number of calls with empty console and password of a new instance.
+        group_facts: overrides for descriptions of groups, by name.
+        instance_facts: overrides for descriptions of new instances, by the group's name.
+        queues: the URLs of the existing queues.
         refreshes: the instance refreshes, by the group's name.
     """
 
@@ -171,9 +171,9 @@ class World:
     )
 
     async def remove(self) -> None:
-        """Remove what was created.
+        """Remove everything that was created.
 
-        moto could forget everything at once, but then takes a third of a second to begin anew.
+        Resetting moto as a whole would take a third of a second.
         """
         for name in self.groups:
             await self.engine.call(
@@ -206,11 +206,11 @@ class World:
         )
 
     def box(self, id: str) -> Box:
-        """Return what is known of an instance beside what moto says."""
+        """Return the state of an instance that moto does not keep."""
         return self.boxes.setdefault(id, Box())
 
     async def power_on(self, id: str, group: Group | None) -> None:
-        """Begin to run an instance, which is new if its group is given."""
+        """Start an instance; with a group, the instance is new."""
         box = self.box(id)
         box.is_off = False
         if group is not None:
@@ -223,13 +223,13 @@ class World:
             self.machines.start(id, box.address, box.host_key)
 
     async def power_off(self, id: str, *, for_good: bool) -> None:
-        """Stop an instance, and whatever runs on it."""
+        """Stop an instance with everything that runs on it."""
         box = self.box(id)
         box.is_off = True
         await self.machines.stop(id, address=None if for_good else box.address)
 
     def lets_in(self, id: str, user: str, key: asyncssh.SSHKey) -> bool:
-        """Return whether a user may log in: with a key that was just sent, or one that is known."""
+        """Return whether a user may log in with a key that was just sent, or is known."""
         now = self.now()
         sent = [
             text

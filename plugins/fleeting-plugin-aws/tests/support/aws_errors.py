@@ -1,6 +1,6 @@
-"""The errors of AWS: their codes, statuses and words, which differ from service to service.
+"""Faults that tests can inject, and the errors that AWS answers with.
 
-What tests may inject is here too, because it ends in one of these.
+Codes, statuses and messages differ from service to service.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ACCOUNT = "123456789012"
 
 
 class AwsError(Exception):
-    """An answer that is an error.
+    """An error that AWS answers with.
 
     Attributes:
         code: the error's code.
-        message: its words.
+        message: the error's message.
         status: the HTTP status.
     """
 
@@ -41,23 +41,23 @@ class AwsError(Exception):
 
 
 def validation_error(message: str) -> AwsError:
-    """Return the error with which Auto Scaling refuses nearly everything."""
+    """Return the error that Auto Scaling uses for most refusals."""
     return AwsError("ValidationError", message)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong with calls, as often as a test says."""
+    """A fault that a test injects into calls."""
 
     def error(self, service: str, operation: str) -> AwsError | None:
-        """Return the error to answer with, if the request is not even looked at."""
+        """Return the error to answer with; None if the request is carried out first."""
         del service, operation
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Throttled(Fault):
-    """There were too many calls."""
+    """AWS throttles the call."""
 
     @override
     def error(self, service: str, operation: str) -> AwsError:
@@ -74,7 +74,7 @@ class Throttled(Fault):
 
 @dataclass(frozen=True, slots=True)
 class CredentialsExpired(Fault):
-    """The session's credentials are past their time."""
+    """The session's credentials have expired."""
 
     @override
     def error(self, service: str, operation: str) -> AwsError:
@@ -111,7 +111,7 @@ class AccessDenied(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Unavailable(Fault):
-    """The service itself is ill."""
+    """The service is unavailable."""
 
     @override
     def error(self, service: str, operation: str) -> AwsError:

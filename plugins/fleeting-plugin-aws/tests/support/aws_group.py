@@ -1,7 +1,7 @@
-"""An Auto Scaling group as AWS runs it: who is a member, who is wanted, what went wrong.
+"""An Auto Scaling group as AWS runs it: its members, desired capacity and activity history.
 
-Everything here is synchronous and knows no network: `aws_autoscaling.py` asks it
-what to do, does that with moto, and tells it what came of it.
+Everything here is synchronous and without I/O: `aws_autoscaling.py` asks it what
+to do, does that with moto, and reports the result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ACTIVITY_NUMBERS = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """How long things take in the cloud.
+    """The duration of transitions.
 
     A number counts the describes of the group (for `power`: of the instances)
     that still show the old state; a `timedelta` is real time; None means: until
@@ -48,21 +48,21 @@ class Delays:
 
 
 class Wait:
-    """Something that is over after a delay."""
+    """A transition that ends after a delay."""
 
     def __init__(self, delay: int | timedelta | None, now: float) -> None:
         self._looks = delay if isinstance(delay, int) else None
         self._due = now + delay.total_seconds() if isinstance(delay, timedelta) else None
 
     def look(self, now: float) -> bool:
-        """Return whether it is over, for somebody who looks again."""
+        """Count one more describe, and return whether the transition has ended."""
         if self._looks is not None:
             self._looks -= 1
             return self._looks < 0
         return self._due is not None and now >= self._due
 
     def settle(self) -> None:
-        """Be over at the next look."""
+        """End at the next describe."""
         self._looks = 0
 
 
@@ -72,15 +72,15 @@ class Member:
 
     Attributes:
         id: its name.
-        zone: where it is.
+        zone: its availability zone.
         type: its instance type.
         state: its LifecycleState.
         is_spot: whether it may be interrupted.
         health: its HealthStatus.
-        looks_ill: how many describes have found it unhealthy.
+        looks_ill: the number of describes that found it unhealthy.
         is_ended: whether its termination has begun.
-        facts: what moto says of it as a member.
-        wait: what ends its present state, if anything does.
+        facts: moto's description of it as a member.
+        wait: the transition that ends its state, if any.
     """
 
     id: str
@@ -123,14 +123,14 @@ class Activity:
     details: str = "{}"
 
     def end(self, status: str = "Successful") -> None:
-        """Note how it came out."""
+        """Record the result."""
         self.status = status
         self.ended = datetime.now(UTC)
 
 
 @dataclass
 class Group:
-    """The part of a group that moto does not do as AWS does.
+    """The behaviour of a group in which moto differs from AWS.
 
     Attributes:
         name: its name.
@@ -139,13 +139,13 @@ class Group:
         minimum: its MinSize.
         maximum: its MaxSize.
         desired: its DesiredCapacity.
-        delays: how long everything takes.
+        delays: the duration of transitions.
         is_spot: whether its instances are spot instances.
-        is_mixed: whether it has a MixedInstancesPolicy, which words its errors differently.
-        suspended: the processes that do nothing.
+        is_mixed: whether it has a MixedInstancesPolicy, which changes its error messages.
+        suspended: the suspended processes.
         members: by their ids.
         activities: the newest first.
-        is_being_deleted: whether it goes away as soon as the last member has.
+        is_being_deleted: whether it is deleted as soon as its last member is gone.
     """
 
     name: str
@@ -170,7 +170,7 @@ class Group:
         return [member for member in self.members.values() if member.is_counted]
 
     def want(self, desired: int, now: float) -> None:
-        """Take over a desired capacity that is known to be allowed."""
+        """Set a desired capacity that was validated."""
         if desired > self.desired and self.delays.listing != 0:
             self._listing = Wait(self.delays.listing, now)
         self.desired = desired
@@ -201,11 +201,11 @@ class Group:
             )
 
     def found_ill(self) -> list[Member]:
-        """Return the members that are to be replaced: a describe has seen already that they ail."""
+        """Return the members to replace: those that a describe has already shown as unhealthy."""
         return [member for member in self.counted if member.looks_ill > 1]
 
     def look(self, now: float) -> None:
-        """Let a describe pass: what is due with it happens."""
+        """Advance all transitions by one describe."""
         if self._listing is not None and self._listing.look(now):
             self._listing = None
         for member in list(self.members.values()):
@@ -221,7 +221,7 @@ class Group:
                 self._end_activity(f"Launching a new EC2 instance: {member.id}")
 
     def settle(self) -> None:
-        """Bring everything that is under way to its end at the next look."""
+        """End all transitions at the next describe."""
         for member in self.members.values():
             if member.state.startswith((STARTING, ENDING)):
                 member.wait = member.wait or Wait(0, 0)
@@ -231,13 +231,13 @@ class Group:
 
     @property
     def is_delayed(self) -> bool:
-        """Return whether new members are not due to be listed yet."""
+        """Return whether new members are not listed yet."""
         return self._listing is not None
 
     def launches(
         self, running: Counter[tuple[str, str]], shortages: list[Shortage]
     ) -> list[Launch]:
-        """Decide what to launch, and complain once about each thing that cannot be launched.
+        """Return the instances to launch, and record a failure for each impossible launch.
 
         Args:
             running: how many instances of all groups there are by zone and type.
@@ -262,7 +262,7 @@ class Group:
         return found
 
     def victims(self) -> list[Member]:
-        """Decide who goes when there are more members than desired: never a protected one."""
+        """Return the surplus members to terminate; protected ones are never chosen."""
         surplus = len(self.counted) - self.desired
         candidates = [m for m in self.counted if not m.facts.get("ProtectedFromScaleIn")]
         chosen: list[Member] = []
@@ -274,7 +274,7 @@ class Group:
         return chosen
 
     def add(self, id: str, launch: Launch, now: float) -> Member:
-        """Take in an instance that was launched."""
+        """Add an instance that was launched."""
         member = Member(id, launch.zone, launch.type, launch.is_spot)
         member.wait = Wait(self.delays.launch, now)
         self.members[id] = member
@@ -298,7 +298,7 @@ class Group:
         message: str | None = None,
         zone: str = "",
     ) -> Activity:
-        """Put an entry into the history."""
+        """Add an entry to the history."""
         now = datetime.now(UTC)
         default = "an instance was started in response to a difference between desired and actual"
         activity = Activity(

@@ -1,4 +1,4 @@
-"""What clients asked for, in order, and how much of it at the same time."""
+"""The calls of clients, in order, and how many were concurrent."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class Call:
     """One request.
 
     Attributes:
-        service: which service was asked.
-        operation: for what.
+        service: the service.
+        operation: the operation.
         parameters: as the client wrote them.
         access_key: the id of the key that signed it.
-        at_once: how many calls of the same operation were being answered when this one came,
+        at_once: how many calls of the same operation were being answered when it arrived,
             itself included.
         writes_at_once: the same for calls that set a capacity; 0 for others.
-        started: when it came, on the monotonic clock.
-        ended: when the answer left.
+        started: when it arrived, on the monotonic clock.
+        ended: when it was answered.
         outcome: `ok`, the code of an error, `lost`, or None while it is being answered.
     """
 
@@ -38,13 +38,13 @@ class Call:
 
     @property
     def instances(self) -> list[str]:
-        """Return the ids of the instances it names."""
+        """Return the ids of the instances that it names."""
         one = self.parameters.get("InstanceId")
         return [*([one] if one else ()), *self.parameters.get("InstanceIds", ())]
 
     @property
     def is_write(self) -> bool:
-        """Return whether it changes the capacity of a group by an absolute number."""
+        """Return whether it sets the capacity of a group to an absolute number."""
         return self.operation in {"SetDesiredCapacity", "UpdateAutoScalingGroup"}
 
 
@@ -55,7 +55,7 @@ class Journal:
         self.calls: list[Call] = []
 
     def open(self, call: Call) -> Call:
-        """Note that a call came."""
+        """Record a call."""
         under_way = [other for other in self.calls if other.ended is None]
         call.at_once += sum(other.operation == call.operation for other in under_way)
         if call.is_write:
@@ -65,6 +65,6 @@ class Journal:
 
     @staticmethod
     def close(call: Call, outcome: str) -> None:
-        """Note how a call was answered."""
+        """Record the outcome of a call."""
         call.outcome = outcome
         call.ended = time.monotonic()

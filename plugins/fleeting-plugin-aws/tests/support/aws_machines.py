@@ -1,8 +1,8 @@
-"""What runs on the fake cloud's instances: real SSH servers with real commands.
+"""The SSH servers of the fake cloud's instances, called machines here.
 
-Each machine has an address of its own on the loopback interface, and all have
-the same port. How commands are run, and how all that they leave behind is
-ended with their machine, is taken from the local provider.
+Each machine has its own address on the loopback interface, and all have the same
+port. Running commands, and ending everything that they leave behind, is the code
+of the local provider.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ INHERITED = ("PATH", "LANG", "LANGUAGE", "LC_")
 
 
 def new_key(kind: str = "ssh-ed25519") -> asyncssh.SSHKey:
-    """Make a key, of a machine or of a user."""
-    return asyncssh.generate_private_key(kind)  # pyright: ignore[reportUnknownMemberType] - of an option that is not used
+    """Make a key for a machine or a user."""
+    return asyncssh.generate_private_key(kind)  # pyright: ignore[reportUnknownMemberType] - an option that is not used
 
 
 class Machines:
-    """All machines that are switched on.
+    """All running machines.
 
     Attributes:
-        port: where each of them listens.
-        boot_seconds: how long it takes until a machine listens.
-        authorized: decides whether a user of a machine is let in with a public key.
+        port: of every machine.
+        boot_seconds: the time until a machine listens.
+        authorized: decides whether a user may log in to a machine with a public key.
     """
 
     def __init__(self, authorized: Callable[[str, str, asyncssh.SSHKey], bool]) -> None:
         self.boot_seconds = 0.0
         self.authorized = authorized
-        # Bound for as long as the machines are there, so that nobody else gets the port.
+        # Bound while the machines exist, so that no other process gets the port.
         self._reservation = socket.socket()
         self._reservation.bind(("127.77.0.0", 0))
         self.port: int = self._reservation.getsockname()[1]
@@ -61,12 +61,12 @@ class Machines:
         self._boots = 0
 
     def new_address(self) -> str:
-        """Return an address that no machine had before."""
+        """Return an address that was not used before."""
         self._count += 1
         return f"127.77.{self._count // 250 % 250}.{self._count % 250 + 1}"
 
     def start(self, id: str, address: str, host_key: asyncssh.SSHKey) -> None:
-        """Switch a machine on."""
+        """Start a machine."""
         if self._supervisor is None:
             lock = claim_root(self._root)
             channel, process = start_supervisor(self._root, lock, temporary=True)
@@ -81,13 +81,13 @@ class Machines:
         self._lives[id] = asyncio.create_task(machine.live(self._supervisor[2], self.boot_seconds))
 
     async def stop(self, id: str, *, address: str | None = None) -> None:
-        """Switch a machine off: connections break, processes end, files are gone.
+        """Stop a machine: close its connections, end its processes, delete its files.
 
         Args:
-            id: which one.
-            address: where it will listen again; None if it is off for good. A socket stays
-                bound there, so that this process has one for it whether it is on or off: who
-                counts what a client leaves behind counts those of the cloud, too.
+            id: of its instance.
+            address: where it will be started again; None if it ends for good. A socket stays
+                bound there, so that the number of this process's sockets does not depend on
+                whether the machine runs: the contract counts them.
         """
         if place := self._places.pop(id, None):
             place.close()
@@ -102,12 +102,12 @@ class Machines:
                 self._places[id].bind((address, self.port))
 
     async def stop_all(self) -> None:
-        """Switch all machines off."""
+        """Stop all machines."""
         for id in [*self._lives, *self._places]:
             await self.stop(id)
 
     async def close(self) -> None:
-        """Switch all machines off, and let go of everything."""
+        """Stop all machines and release their resources."""
         await self.stop_all()
         self._reservation.close()
         if self._supervisor is not None:

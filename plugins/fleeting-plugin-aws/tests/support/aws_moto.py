@@ -1,7 +1,7 @@
-"""moto in a child process of its own: where the fake cloud's machines and queues really are.
+"""Runs moto in a child process; it holds the fake cloud's instances and queues.
 
-moto answers to everything at once and forgives nearly everything. What real
-AWS does instead is in `aws_group.py` and around it, which stand in front.
+moto completes everything at once and accepts nearly everything. The behaviour of
+real AWS is in `aws_group.py` and its neighbours, which answer in front of moto.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO, Any
 
 __all__ = ("IMAGE", "Moto")
 
-# The only machine image that there is: loading Amazon's takes seconds.
+# The only machine image, because loading Amazon's takes seconds.
 IMAGE = {
     "ami_id": "ami-0123456789abcdef0",
     "name": "linux",
@@ -48,7 +48,7 @@ class Moto:
     the end of its standard input.
 
     Args:
-        folder: for its log, and for what it is told to read.
+        folder: for its log and its input.
 
     Attributes:
         url: where it listens.
@@ -77,7 +77,7 @@ class Moto:
             raise
 
     def close(self) -> None:
-        """End it."""
+        """End the server."""
         self._process.kill()
         self._process.communicate()
 
@@ -104,10 +104,10 @@ def _end_with(stream: IO[bytes]) -> None:
 
 
 def _main() -> None:
-    # The folder of this file is on the path first, where names are ours and not the libraries'.
+    # Remove the folder of this file, whose modules could shadow those of libraries.
     sys.path[:] = [entry for entry in sys.path if Path(entry) != Path(__file__).parent]
     threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
-    # Not imported above: this process is moto's, and loading it takes a second.
+    # Imported here because it takes a second, and only the child process needs it.
     server: Any = import_module("moto.server").ThreadedMotoServer(
         "127.0.0.1", port=0, verbose=False
     )

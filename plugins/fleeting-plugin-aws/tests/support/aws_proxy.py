@@ -1,4 +1,4 @@
-"""The HTTP server in front of moto: reads, checks, journals, spoils and answers each call."""
+"""The HTTP server of the fake cloud: reads, checks, records and answers each call."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ LOST = "lost"
 
 @dataclass
 class Spoiler:
-    """A fault, and to which calls it happens.
+    """A fault, and the calls that it affects.
 
     Attributes:
-        operation: which operation, or `*`.
-        fault: what happens.
-        times: how often it still does; for ever if None.
+        operation: the operation, or `*`.
+        fault: the fault.
+        times: the remaining number of calls; None means all.
         access_key: for calls signed with this key only.
     """
 
@@ -52,7 +52,7 @@ class Spoiler:
     access_key: str | None
 
     def strikes(self, call: Call) -> bool:
-        """Return whether it happens to a call, and count it."""
+        """Return whether it affects a call, and count the call."""
         if self.operation not in {ANY, call.operation} or self.times == 0:
             return False
         if self.access_key not in {None, call.access_key}:
@@ -64,11 +64,11 @@ class Spoiler:
 
 @dataclass
 class Hold:
-    """Keeps the answers of an operation back.
+    """Holds the answers of an operation.
 
     Attributes:
-        operation: which operation.
-        before: whether the request has no effect yet while it is held.
+        operation: the operation.
+        before: whether the request is held before it has an effect.
     """
 
     operation: str
@@ -80,13 +80,13 @@ class Proxy:
     """Answers AWS's clients on one port.
 
     Attributes:
-        world: what the cloud remembers.
-        journal: what was asked.
-        problems: what was wrong with requests and answers.
-        spoilers: what is to go wrong.
-        holds: what is to wait.
-        allowed: the actions that the policy allows, such as `ec2:DescribeInstances`; all if None.
-        changed: notified whenever a call comes or is answered.
+        world: the cloud's state.
+        journal: the recorded calls.
+        problems: of requests and answers.
+        spoilers: the injected faults.
+        holds: the held operations.
+        allowed: the allowed actions, such as `ec2:DescribeInstances`; None allows all.
+        changed: notified when a call arrives or is answered.
     """
 
     def __init__(self, world: World) -> None:
@@ -96,7 +96,7 @@ class Proxy:
         self.forget(world)
 
     def forget(self, world: World) -> None:
-        """Begin again with a world in which nothing has happened."""
+        """Start again with a new world."""
         self.world = world
         self.journal = Journal()
         self.problems: list[str] = []
@@ -111,7 +111,7 @@ class Proxy:
         }
 
     async def open(self) -> None:
-        """Listen."""
+        """Start listening."""
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
@@ -120,7 +120,7 @@ class Proxy:
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -143,7 +143,7 @@ class Proxy:
             if http.transport is not None:
                 http.transport.abort()
         except Exception as error:
-            self.problems.append(f"the fake cloud broke on {request.operation.name}: {error!r}")
+            self.problems.append(f"the fake cloud failed on {request.operation.name}: {error!r}")
             raise
         finally:
             self.journal.close(call, outcome)
@@ -195,12 +195,13 @@ class Proxy:
             answer: dict[str, Any] = await service.answer(name, parameters)
             return answer
         answer = await self.world.engine.call(request.service, name, **parameters)
-        if "QueueUrl" in answer:  # so that clients come back through here
+        if "QueueUrl" in answer:  # so that clients send the next request to this server
             answer["QueueUrl"] = f"{self.url}/{'/'.join(answer['QueueUrl'].split('/')[3:])}"
         return answer
 
     def _check_policy(self, service: str, operation: str) -> None:
-        # Each action is named like its operation, batches excepted; who one is may everybody ask.
+        # An action has the name of its operation, without "Batch". The caller's identity is always
+        # allowed.
         action = f"{service}:{operation.removesuffix('Batch')}"
         if self.allowed is not None and action not in {*self.allowed, "sts:GetCallerIdentity"}:
             raise AccessDenied().error(service, operation)
@@ -212,7 +213,7 @@ class Proxy:
 
 
 class _ConnectionLost(Exception):
-    """The client is to get no answer."""
+    """The connection breaks before the answer."""
 
 
 def _error_response(service: str, error: AwsError) -> web.Response:

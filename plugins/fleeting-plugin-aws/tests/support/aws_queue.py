@@ -1,4 +1,4 @@
-"""What EventBridge puts into a queue about a group's instances."""
+"""An SQS queue with the events that EventBridge sends about a group's instances."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Queue:
     Attributes:
         url: its URL, as clients use it.
         region: the region that events come from.
-        send: puts a message into it, whatever it is.
+        send: sends any message to it.
     """
 
     url: str
@@ -49,17 +49,17 @@ class Queue:
         self.send(json.dumps(event))
 
     def warn_of_interruption(self, id: str) -> None:
-        """Announce that a spot instance will be taken away in two minutes."""
+        """Announce the interruption of a spot instance in two minutes."""
         detail = {"instance-id": id, "instance-action": "terminate"}
         self.send_event("EC2 Spot Instance Interruption Warning", "aws.ec2", **detail)
 
     def recommend_rebalance(self, id: str) -> None:
-        """Announce that a spot instance might be taken away soon."""
+        """Announce that a spot instance may be interrupted soon."""
         kind = "EC2 Instance Rebalance Recommendation"
         self.send_event(kind, "aws.ec2", **{"instance-id": id})
 
     def announce_termination(self, group: str, id: str) -> None:
-        """Announce that a member is about to be terminated, as a lifecycle hook does."""
+        """Announce the termination of a member, as a lifecycle hook does."""
         self.send_event(
             "EC2 Instance-terminate Lifecycle Action",
             "aws.autoscaling",
@@ -71,7 +71,7 @@ class Queue:
         )
 
     def tell_of_termination(self, group: str, id: str) -> None:
-        """Tell that a member has been terminated."""
+        """Send the event that a member was terminated."""
         self.send_event(
             "EC2 Instance Terminate Successful",
             "aws.autoscaling",

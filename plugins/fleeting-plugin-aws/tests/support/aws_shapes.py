@@ -1,4 +1,4 @@
-"""What is wrong with a request or an answer, measured against botocore's service models."""
+"""Checks requests and answers against botocore's service models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ("answer_problems", "request_problems")
 
 
 def request_problems(operation: OperationModel, parameters: dict[str, Any]) -> list[str]:
-    """Return what a client should not have asked for."""
+    """Return the problems of a request."""
     if operation.input_shape is None:
         return [f"{operation.name} takes no parameters"] if parameters else []
     problems = _problems(operation.input_shape, parameters)
@@ -28,13 +28,13 @@ def answer_problems(
     body: bytes,
     strangers: frozenset[str] = frozenset(),
 ) -> list[str]:
-    """Return what AWS would not have answered, or what botocore does not read as it was meant.
+    """Return the problems of an answer, also when botocore parses it differently.
 
     Args:
-        operation: what was asked.
-        answer: what is meant.
-        body: what is sent.
-        strangers: values that are no member of their enumeration on purpose.
+        operation: the operation.
+        answer: the intended answer.
+        body: the bytes that are sent.
+        strangers: values outside of their enumerations, on purpose.
     """
     shape = operation.output_shape
     problems = [] if shape is None else _problems(shape, dict(answer), strangers)
@@ -60,7 +60,7 @@ def _problems(
 
 
 def _outside_enumerations(shape: Shape, value: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Yield the values that their enumerations do not have, which botocore itself never minds."""
+    """Yield the values outside of their enumerations, which botocore itself does not check."""
     if isinstance(shape, StructureShape):
         for name in value.keys() & shape.members.keys():
             yield from _outside_enumerations(shape.members[name], value[name], f"{where}.{name}")

@@ -1,4 +1,4 @@
-"""Why EC2 does not launch an instance, in its own words."""
+"""EC2's reasons for not launching an instance, in its own words."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """A reason for which instances are not launched.
+    """A reason why instances are not launched.
 
     Attributes:
-        room: how many instances there may be.
-        zone: where; everywhere if None.
-        type: which; all types if None.
+        room: the maximum of instances.
+        zone: the zone; None means all.
+        type: the instance type; None means all.
         code: the code of EC2's error.
     """
 
@@ -55,11 +55,11 @@ class Shortage:
     code: str
 
     def covers(self, zone: str, instance_type: str) -> bool:
-        """Return whether it is about such instances."""
+        """Return whether it applies to such instances."""
         return self.zone in {None, zone} and self.type in {None, instance_type}
 
     def words(self, zone: str, instance_type: str, others: str) -> str:
-        """Return EC2's message for an instance, in which the zones that are left are named."""
+        """Return EC2's message for an instance, which names the other zones."""
         return MESSAGES[self.code].format(type=instance_type, zone=zone, others=others)
 
 
@@ -69,13 +69,13 @@ def first_shortage(
     running: Counter[tuple[str, str]],
     shortages: list[Shortage],
 ) -> Shortage | None:
-    """Return why no instance can be launched, if none can.
+    """Return the reason why no instance can be launched, if there is one.
 
     Args:
-        zone: where it would be.
-        instance_type: what it would be.
+        zone: of the instance.
+        instance_type: of the instance.
         running: how many instances there are by zone and type.
-        shortages: all reasons there are.
+        shortages: all reasons.
     """
     for shortage in shortages:
         used = sum(count for key, count in running.items() if shortage.covers(*key))

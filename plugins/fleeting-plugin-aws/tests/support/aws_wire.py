@@ -1,7 +1,7 @@
-"""The wire formats of AWS, seen from the server: requests in, answers out.
+"""The server side of AWS's wire formats: parses requests and writes answers.
 
-botocore has only the client's half. This is the other one, driven by the same
-service models. `aws_shapes.py` reads every answer back with botocore's half.
+botocore has the client side only. This module uses the same service models, and
+`aws_shapes.py` parses every answer with botocore again.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ SERVICES = ("autoscaling", "ec2", "ec2-instance-connect", "sqs", "sts")
 
 
 class BadRequest(Exception):
-    """A request that no service of AWS would understand."""
+    """A request that AWS could not parse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks for.
+    """A parsed request.
 
     Attributes:
         service: its name as botocore knows it.
         operation: the operation's model.
         parameters: as the client wrote them in Python.
         access_key: the id of the key that signed it.
-        region: for which region it was signed.
+        region: the region that it was signed for.
     """
 
     service: str
@@ -61,12 +61,12 @@ class Request:
 
 @cache
 def service_model(service: str) -> ServiceModel:
-    """Return the published contract of a service."""
+    """Return the published model of a service."""
     return botocore.session.get_session().get_service_model(service)
 
 
 def read_request(headers: Mapping[str, str], body: bytes) -> Request:
-    """Understand a request.
+    """Parse a request.
 
     Raises:
         BadRequest: it is none, or it has parameters that the operation does not have.
@@ -106,7 +106,7 @@ def _operation(model: ServiceModel, name: str) -> OperationModel:
 
 
 class _Form:
-    """Takes the parameters of a structure out of a form; what is left is unknown."""
+    """Takes the parameters of a structure out of a form; the remaining fields are unknown."""
 
     def __init__(self, form: dict[str, str], *, is_ec2: bool) -> None:
         self._form = form
@@ -127,7 +127,7 @@ class _Form:
         return None if text is None or shape is None else _from_text(shape, text)
 
     def _read_list(self, shape: ListShape, prefix: str) -> list[Any] | None:
-        if self._form.get(prefix) == "":  # so an empty list is written
+        if self._form.get(prefix) == "":  # an empty list is written like this
             del self._form[prefix]
             return []
         if not self._is_ec2:
@@ -170,7 +170,7 @@ def _from_text(shape: Shape, text: str) -> Any:
     match shape.type_name:
         case "boolean":
             if text not in {"true", "false"}:
-                raise BadRequest(f"{text!r} is no boolean")
+                raise BadRequest(f"{text!r} is not a boolean")
             return text == "true"
         case "integer" | "long":
             return int(text)
@@ -201,7 +201,7 @@ def _from_json(shape: Shape | None, value: Any, where: str) -> Any:
 
 
 def answer_body(operation: OperationModel, answer: Mapping[str, Any]) -> bytes:
-    """Write an answer as the service would."""
+    """Return the body of an answer, as the service would write it."""
     model = operation.service_model
     shape = operation.output_shape
     protocol = model.metadata["protocol"]
@@ -222,7 +222,7 @@ def answer_body(operation: OperationModel, answer: Mapping[str, Any]) -> bytes:
 
 
 def error_body(service: str, code: str, message: str) -> bytes:
-    """Write an error as the service would."""
+    """Return the body of an error, as the service would write it."""
     model = service_model(service)
     protocol = model.metadata["protocol"]
     if protocol == "json":
@@ -249,7 +249,7 @@ def _document(root: ET.Element) -> bytes:
 def _write_members(parent: ET.Element, shape: Shape, value: Mapping[str, Any]) -> None:
     assert isinstance(shape, StructureShape)
     for name, item in value.items():
-        # What the model lacks is written all the same: finding it is not done here.
+        # Members that the model lacks are written too; `aws_shapes.py` reports them.
         member = shape.members.get(name)
         if member is None:
             ET.SubElement(parent, name).text = str(item)

@@ -1,4 +1,4 @@
-"""Instances that sleep and wake up, also when something fails on the way."""
+"""Suspending and resuming instances, also when a step fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from typing_extensions import override
 
 from aws_errors import AccessDenied, AwsError, Fault, LostReply, Throttled
-from aws_plugin import open_group, states
+from aws_plugin import open_group, running_group, states
 from fleeting.errors import PermissionDenied, ProviderError, QuotaExceeded
 from fleeting.types import Accepted, State
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def until(cloud: AwsCloud, group: InstanceGroup, id: str, state: State) -> list[State]:
-    """Wait until an instance is in a state, and return those that it had on the way."""
+    """Wait until an instance is in a state, and return the states that were listed."""
     seen: list[State] = []
     for _ in range(20):
         found = states(await group.update())[id]
@@ -30,14 +30,12 @@ async def until(cloud: AwsCloud, group: InstanceGroup, id: str, state: State) ->
         if found is state:
             return seen
         cloud.settle()
-    raise AssertionError(f"{id} does not become {state}, it was {seen}")
+    raise AssertionError(f"{id} did not become {state}; seen: {seen}")
 
 
-async def test_sleep_and_wake(cloud: AwsCloud) -> None:
-    """An instance falls asleep and wakes up, and the desired capacity goes with it."""
-    cloud.group("builders", desired=2)
-    async with open_group(cloud) as group:
-        id, other = sorted(states(await group.update()))
+async def test_suspend_and_resume(cloud: AwsCloud) -> None:
+    """An instance is suspended and resumed, and the desired capacity follows."""
+    async with running_group(cloud, 2) as (group, [id, other]):
         assert await group.suspend([id]) == Accepted(1, (id,))
         seen = await until(cloud, group, id, State.SUSPENDED)
         assert set(seen) <= {State.SUSPENDING, State.SUSPENDED}
@@ -50,10 +48,8 @@ async def test_sleep_and_wake(cloud: AwsCloud) -> None:
 
 
 async def test_requests_can_be_repeated(cloud: AwsCloud) -> None:
-    """What is asked for again is accepted again, and done once."""
-    cloud.group("builders", desired=1)
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+    """A repeated request is accepted again, and carried out once."""
+    async with running_group(cloud, 1) as (group, [id]):
         for _ in range(2):
             assert (await group.suspend([id])).count == 1
         await until(cloud, group, id, State.SUSPENDED)
@@ -64,11 +60,9 @@ async def test_requests_can_be_repeated(cloud: AwsCloud) -> None:
             assert len(cloud.calls(operation)) == 1
 
 
-async def test_a_sleeper_sleeps_on_after_a_restart(cloud: AwsCloud) -> None:
-    """A group that is opened anew sees who sleeps, and can wake them."""
-    cloud.group("builders", desired=1)
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+async def test_suspended_instance_after_a_restart(cloud: AwsCloud) -> None:
+    """After opening the group again, suspended instances are listed and can be resumed."""
+    async with running_group(cloud, 1) as (group, [id]):
         await group.suspend([id])
         await until(cloud, group, id, State.SUSPENDED)
     async with open_group(cloud) as group:
@@ -77,11 +71,9 @@ async def test_a_sleeper_sleeps_on_after_a_restart(cloud: AwsCloud) -> None:
         await until(cloud, group, id, State.RUNNING)
 
 
-async def test_half_asleep_after_a_restart(cloud: AwsCloud) -> None:
-    """An instance in standby that runs is left alone, until it is asked for in either way."""
-    cloud.group("builders", desired=2)
-    async with open_group(cloud) as group:
-        first, second = states(await group.update())
+async def test_half_suspended_instance_after_a_restart(cloud: AwsCloud) -> None:
+    """A running instance in standby is unknown until it is suspended or resumed."""
+    async with running_group(cloud, 2) as (group, [first, second]):
         cloud.fail("StopInstances", Throttled(), times=None)
         for id in (first, second):
             await group.suspend([id])
@@ -97,11 +89,9 @@ async def test_half_asleep_after_a_restart(cloud: AwsCloud) -> None:
         await until(cloud, group, second, State.RUNNING)
 
 
-async def test_a_lost_answer_is_made_good(cloud: AwsCloud) -> None:
-    """When the answer to a step is lost, asking again goes on from where it came to."""
-    cloud.group("builders", desired=1)
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+async def test_lost_answers(cloud: AwsCloud) -> None:
+    """After a lost answer, a repeated request continues from the state that was reached."""
+    async with running_group(cloud, 1) as (group, [id]):
         cloud.fail("EnterStandby", LostReply())
         with pytest.raises(ProviderError):
             await group.suspend([id])
@@ -113,11 +103,9 @@ async def test_a_lost_answer_is_made_good(cloud: AwsCloud) -> None:
         assert cloud.desired("builders") == 1
 
 
-async def test_what_cannot_be_stopped_serves_again(cloud: AwsCloud) -> None:
-    """Where stopping is not allowed, the instance leaves standby again and is not lost."""
-    cloud.group("builders", desired=1)
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+async def test_instance_that_cannot_be_stopped_returns_to_service(cloud: AwsCloud) -> None:
+    """If stopping is not allowed, the instance leaves standby again."""
+    async with running_group(cloud, 1) as (group, [id]):
         cloud.fail("StopInstances", AccessDenied(), times=None)
         await group.suspend([id])
         await until(cloud, group, id, State.SUSPENDING)
@@ -128,75 +116,63 @@ async def test_what_cannot_be_stopped_serves_again(cloud: AwsCloud) -> None:
         assert len(cloud.calls("EnterStandby")) == 1
 
 
-async def test_not_allowed_to_sleep(cloud: AwsCloud) -> None:
-    """A first step that is refused is an error, and nothing has changed."""
-    cloud.group("builders", desired=1)
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+async def test_refused_first_step(cloud: AwsCloud) -> None:
+    """A refused first step is an error, and changes nothing."""
+    async with running_group(cloud, 1) as (group, [id]):
         cloud.fail("EnterStandby", AccessDenied())
         with pytest.raises(PermissionDenied):
             await group.suspend([id])
         assert states(await group.update()) == {id: State.RUNNING}
 
 
-async def test_others_are_listed_when_ec2_is_ill(
+async def test_others_are_listed_when_ec2_fails(
     cloud: AwsCloud, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When EC2 does not say what a sleeper does, it is unknown, and the others are as they are."""
-    cloud.group("builders", desired=2)
-    async with open_group(cloud) as group:
-        id, other = sorted(states(await group.update()))
+    """If EC2 fails, an instance in standby is unknown, and the others are listed as usual."""
+    async with running_group(cloud, 2) as (group, [id, other]):
         await group.suspend([id])
         await until(cloud, group, id, State.SUSPENDED)
         cloud.fail("DescribeInstances", AccessDenied())
         assert states(await group.update()) == {id: State.UNKNOWN, other: State.RUNNING}
-        assert "is not known" in caplog.text
+        assert "is unknown" in caplog.text
         assert states(await group.update())[id] is State.SUSPENDED
 
 
-async def test_limits_hold_for_sleepers(cloud: AwsCloud) -> None:
-    """Nobody falls asleep below `MinSize`, and nobody wakes up above `MaxSize`."""
-    cloud.group("builders", desired=2, minimum=1, maximum=2)
-    async with open_group(cloud) as group:
-        ids = sorted(states(await group.update()))
+async def test_limits_of_the_group(cloud: AwsCloud) -> None:
+    """Instances are not suspended below `MinSize` and not resumed above `MaxSize`."""
+    async with running_group(cloud, 2, minimum=1, maximum=2) as (group, ids):
         accepted = await group.suspend(ids)
         assert accepted.count == 1
         assert isinstance(accepted.error, QuotaExceeded)
         assert "--region eu-central-1" in str(accepted.error)
         assert "--min-size NUMBER" in str(accepted.error)
-        [asleep] = accepted.ids
-        await until(cloud, group, asleep, State.SUSPENDED)
+        [suspended] = accepted.ids
+        await until(cloud, group, suspended, State.SUSPENDED)
         await group.increase(1, "one")
-        accepted = await group.resume([asleep])
+        accepted = await group.resume([suspended])
         assert (accepted.count, type(accepted.error)) == (0, QuotaExceeded)
         assert "--max-size NUMBER" in str(accepted.error)
 
 
-async def test_who_is_not_there_does_not_sleep(cloud: AwsCloud) -> None:
-    """An unknown instance is not accepted, beside one that is; and nobody is nobody."""
-    cloud.group("builders", desired=1)
-    async with open_group(cloud) as group:
-        [id] = states(await group.update())
+async def test_unknown_instance(cloud: AwsCloud) -> None:
+    """An unknown instance is not accepted, and an empty request does nothing."""
+    async with running_group(cloud, 1) as (group, [id]):
         accepted = await group.suspend([id, "i-00000000000000000"])
         assert accepted.ids == (id,)
         assert "i-00000000000000000" in str(accepted.error)
         assert await group.resume([]) == Accepted(0)
 
 
-async def test_many_fall_asleep_with_few_requests(cloud: AwsCloud) -> None:
-    """AWS takes nineteen at a time, and the plugin asks no more often than needed."""
-    cloud.group("builders", desired=25, maximum=25)
-    async with open_group(cloud) as group:
-        ids = list(states(await group.update()))
+async def test_many_instances_take_few_requests(cloud: AwsCloud) -> None:
+    """Instances enter standby in batches of nineteen, the maximum of AWS."""
+    async with running_group(cloud, 25, maximum=25) as (group, ids):
         assert (await group.suspend(ids)).count == 25
         assert len(cloud.calls("EnterStandby")) == 2
 
 
-async def test_who_wakes_up_is_not_overlooked_by_who_grows(cloud: AwsCloud) -> None:
-    """Nobody leaves standby while a capacity is set, which would make AWS end one too many."""
-    cloud.group("builders", desired=2, protected=False)
-    async with open_group(cloud) as group:
-        ids = sorted(states(await group.update()))
+async def test_resume_during_an_increase(cloud: AwsCloud) -> None:
+    """Instances do not leave standby while the desired capacity is being set."""
+    async with running_group(cloud, 2, protected=False) as (group, ids):
         await group.suspend(ids)
         for id in ids:
             await until(cloud, group, id, State.SUSPENDED)
@@ -207,7 +183,7 @@ async def test_who_wakes_up_is_not_overlooked_by_who_grows(cloud: AwsCloud) -> N
                 tasks.start_soon(group.increase, 1, "one")
                 await cloud.reached("SetDesiredCapacity")
                 tasks.start_soon(group.update)
-                # The listing and the sleepers' machines, after which they would leave standby.
+                # After this request, the listing would let the instances leave standby.
                 await cloud.reached("DescribeInstances", len(cloud.calls("DescribeInstances")) + 1)
                 with anyio.move_on_after(0.3):
                     await cloud.reached("ExitStandby", answered=True)
@@ -217,8 +193,8 @@ async def test_who_wakes_up_is_not_overlooked_by_who_grows(cloud: AwsCloud) -> N
         assert set(cloud.members("builders").values()) == {"InService"}
 
 
-class SpotStays(Fault):
-    """EC2 refuses to stop instances among which is one of a spot request."""
+class SpotCannotStop(Fault):
+    """EC2 refuses to stop instances if one of them is a spot instance."""
 
     @override
     def error(self, service: str, operation: str) -> AwsError:
@@ -230,18 +206,18 @@ class SpotStays(Fault):
         )
 
 
-async def test_who_cannot_be_stopped_keeps_no_other_awake(cloud: AwsCloud) -> None:
-    """Of several that are to sleep, the one that EC2 does not stop serves again; others sleep."""
-    cloud.group("builders", desired=3)
-    async with open_group(cloud) as group:
-        ids = sorted(states(await group.update()))
+async def test_instance_that_cannot_be_stopped_in_a_batch(cloud: AwsCloud) -> None:
+    """The instance that cannot be stopped returns to service; the others are suspended."""
+    async with running_group(cloud, 3) as (group, ids):
         assert (await group.suspend(ids)).count == 3
-        cloud.fail("StopInstances", SpotStays(), times=2)  # All together, and the first alone.
+        cloud.fail(
+            "StopInstances", SpotCannotStop(), times=2
+        )  # For the batch, and for the first instance alone.
         for _ in range(10):
             await group.update()
             cloud.settle()
         found = states(await group.update())
-        [awake] = [id for id, state in found.items() if state is State.RUNNING]
-        assert {found[id] for id in ids if id != awake} == {State.SUSPENDED}
+        [running] = [id for id, state in found.items() if state is State.RUNNING]
+        assert {found[id] for id in ids if id != running} == {State.SUSPENDED}
         with pytest.raises(ProviderError, match="one-time Spot Instance request"):
-            await group.suspend([awake])
+            await group.suspend([running])
