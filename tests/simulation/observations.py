@@ -37,7 +37,7 @@ class Violation(Exception):
 
 @dataclass
 class Observations:
-    """What was observed in one life of the manager; a new life starts with none.
+    """All that was observed in one life of the manager; a new life starts with none.
 
     A slot is given as group, id and number.
 
