@@ -127,7 +127,7 @@ def test_file_that_names_no_plugin_is_wrong(
         assert f"runners[0].autoscaler.{reason}" in completed.stderr
     completed = plugins.run("list", "-c", tmp_path / "none.toml")
     assert completed.returncode == 2
-    assert "there is no such file" in completed.stderr
+    assert "none.toml: the file does not exist" in completed.stderr
 
 
 def test_each_reference_is_assessed_once() -> None:
