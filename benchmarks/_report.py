@@ -1,4 +1,4 @@
-"""How every benchmark tells its figures: a table for people, and JSON for programs."""
+"""The output of every benchmark: a table, and a line of JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ DISTRIBUTIONS = ("anyio", "asyncssh", "click", "fleeting", "msgspec", "taskscale
 
 
 def report(name: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Print the rows of a benchmark, and where and when they were measured.
+    """Print the rows of a benchmark with the machine, the versions and the date.
 
     Args:
-        name: of the benchmark, as in `python -m benchmarks.NAME`.
-        rows: each with the same keys, which become the columns; a unit is part of
-            the key.
+        name: the name of the benchmark, as in `python -m benchmarks.NAME`.
+        rows: the rows, all with the same keys; the keys are the columns and include units.
     """
     surroundings = {"machine": machine(), "versions": versions(), "date": today()}
     print(f"{name}, {surroundings['date']}, {surroundings['machine']}\n")
@@ -32,7 +31,7 @@ def report(name: str, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return the rows as a table in Markdown, numbers to the right."""
+    """Return the rows as a table in Markdown, with numbers aligned to the right."""
     columns = list(rows[0])
     cells = [columns, *([_text(row[column]) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -58,7 +57,7 @@ def _text(value: object) -> str:
 
 
 def machine() -> str:
-    """Return what the machine is, in one line."""
+    """Return the processor and the system in one line."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -68,7 +67,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of what the figures depend on."""
+    """Return the versions of Python and of the distributions that affect the figures."""
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in DISTRIBUTIONS},

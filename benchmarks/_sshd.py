@@ -1,8 +1,8 @@
-"""A real OpenSSH server for a benchmark: its own port, keys and configuration.
+"""A real OpenSSH server for a benchmark, with its own port, keys and configuration.
 
-It serves a user who is made for the occasion: with an empty home and dash as
-the shell, because a login shell that reads a slow start-up file would be all
-that is measured. For that it needs root. Everything is removed afterwards.
+It serves a new user with an empty home directory and dash as the shell, because a slow start-up
+file of a login shell would dominate the figures. Creating the user requires root. Server and user
+are removed afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-# Limits that no contender reaches: the server's caution is not what is measured.
+# The limits of the server are so high that no contender reaches them.
 SERVER_CONFIG = """
 Port {port}
 ListenAddress 127.0.0.1
@@ -40,7 +40,7 @@ MaxStartups 1000
 Subsystem sftp internal-sftp
 """
 
-# The same for every OpenSSH client here; the shared connection is opened by the first.
+# All OpenSSH clients use this configuration; the first one opens the shared connection.
 CLIENT_CONFIG = """
 Host bench
     HostName 127.0.0.1
@@ -59,14 +59,14 @@ Host bench
 
 @dataclass(frozen=True, slots=True)
 class SshServer:
-    """A server that runs.
+    """A running server.
 
     Attributes:
-        port: on 127.0.0.1.
-        user: who may log in.
-        private_key: with which, in OpenSSH format.
-        host_key: the server's public key, in OpenSSH format.
-        client_config: for `ssh -F`; names the server `bench`.
+        port: the port on 127.0.0.1.
+        user: the user that may log in.
+        private_key: the private key of the user, in OpenSSH format.
+        host_key: the public key of the server, in OpenSSH format.
+        client_config: the file for `ssh -F`, in which the server is named `bench`.
     """
 
     port: int
@@ -76,14 +76,14 @@ class SshServer:
     client_config: Path
 
     def close_master(self) -> None:
-        """End the connection that OpenSSH's clients share, if there is one."""
+        """Close the shared connection of the OpenSSH clients, if there is one."""
         command = ["ssh", "-F", str(self.client_config), "-O", "exit", "bench"]
         subprocess.run(command, check=False, capture_output=True)
 
 
 @contextlib.contextmanager
 def ssh_server() -> Generator[SshServer]:
-    """Run a server for a new user, and remove both."""
+    """Run a server for a new user; remove both at the end."""
     with tempfile.TemporaryDirectory(prefix="bench-sshd-") as name, _user() as user:
         folder = Path(name)
         folder.chmod(0o755)  # The user must reach the authorized keys.
@@ -108,7 +108,7 @@ def ssh_server() -> Generator[SshServer]:
 def _user() -> Generator[str]:
     name = f"bench{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory() as nothing:
-        # The password `*` fits none, and unlike the default does not lock the account.
+        # No password matches `*`, but unlike the default it does not lock the account.
         options = ["--create-home", "--skel", nothing, "--shell", "/bin/dash", "--password", "*"]
         subprocess.run(["useradd", *options, name], check=True)
     try:
@@ -120,7 +120,7 @@ def _user() -> Generator[str]:
 @contextlib.contextmanager
 def _process(folder: Path, port: int) -> Generator[None]:
     sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "sshd"
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Where it locks itself in.
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd requires this folder.
     process = subprocess.Popen([sshd, "-D", "-e", "-f", str(folder / "sshd_config")])
     try:
         _await_port(process, port)
@@ -136,7 +136,7 @@ def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
         with contextlib.suppress(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port)).close()
             return
-        time.sleep(0.01)  # Nothing tells when a foreign process listens.
+        time.sleep(0.01)  # There is no event for a port that another process opens.
     raise RuntimeError("sshd did not start; see its message above")
 
 

@@ -1,9 +1,8 @@
-"""How long each command takes to start, against `python -c "import click"`.
+"""Measures the start of each command against `python -c "import click"`.
 
-Every command is a fresh process. The rounds are interleaved, so that a slow
-moment of the machine hits all alike, and the median of each is told. The
-budget is a ratio of 1.5 to `import click`. The last column names heavy
-libraries that the command imported although it had no need to.
+Each command runs in a new process. The rounds are interleaved, so that a slow moment of the
+machine affects all commands alike. The figures are medians. The budget is a ratio of 1.5 to
+`import click`. The last column names the heavy libraries that a command imports.
 
 Usage: python -m benchmarks.cli_start [ROUNDS]
 """
@@ -31,12 +30,12 @@ COMMANDS = {
     "taskscaler run --help": (PYTHON, str(SCRIPTS / "taskscaler"), "run", "--help"),
 }
 HEAVY = {"aiohttp", "anyio", "asyncio", "asyncssh", "msgspec", "pluggy", "rich"}
-# Without cached bytecode the compiler would be measured, and only for our modules.
+# Without cached bytecode, the time would include the compilation of our modules.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
 def run(command: tuple[str, ...], *options: str) -> tuple[float, str]:
-    """Run a command to its end; return the seconds that it took, and its complaints."""
+    """Run a command to its end; return its seconds and its standard error."""
     started = time.perf_counter()
     completed = subprocess.run(
         [command[0], *options, *command[1:]],
@@ -57,7 +56,7 @@ def heavy_imports(command: tuple[str, ...]) -> str:
 
 
 def main() -> None:
-    """Measure, and print the figures."""
+    """Measure and print."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     imported = {name: heavy_imports(command) for name, command in COMMANDS.items()}
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}

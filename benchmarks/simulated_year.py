@@ -1,12 +1,12 @@
-"""How fast a year is simulated: 5,000 jobs a day on one group, without faults.
+"""Measures the simulation of a year: 5,000 jobs a day on one group, without faults.
 
-The jobs come by day more than by night, and run for five minutes in the median. The
-core decides as in production, with its default intervals except that an idle group is
-listed every ten minutes.
+More jobs arrive by day than at night. Half of them run for more than five minutes. The core lists
+the group every ten minutes, and every ten seconds while it expects a change; its other intervals
+are the defaults.
 
     python -m benchmarks.simulated_year [--days N] [--jobs N] [--idle-count N]
 
-Idle slots that are kept cost a decision for each slot that is taken.
+With idle capacity, the core decides again for each slot that is taken.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from taskscaler.simulation import START, Delay, GroupModel, arrivals, simulate, 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--days", type=int, default=365)
-    parser.add_argument("--jobs", type=int, default=5000, help="a day")
-    parser.add_argument("--idle-count", type=int, default=0, help="slots kept idle")
+    parser.add_argument("--days", type=int, default=365, help="simulated days")
+    parser.add_argument("--jobs", type=int, default=5000, help="jobs per day")
+    parser.add_argument("--idle-count", type=int, default=0, help="idle slots to keep")
     options = parser.parse_args()
     length = timedelta(days=options.days)
     settings = Settings(

@@ -1,6 +1,6 @@
-"""Cosmic Ray as the mutator: its operators, applied to a text instead of a file.
+"""The operators of Cosmic Ray, applied to a text instead of a file.
 
-It carries no types, so this is the one place that knows it.
+Cosmic Ray has no types, so only this module imports it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ __all__ = ("cosmic_sources",)
 
 
 class Operator(Protocol):
-    """What is used of an operator of Cosmic Ray."""
+    """The part of an operator of Cosmic Ray that is used here."""
 
     def mutation_positions(self, node: object) -> Iterable[object]:
-        """Return something for each change that it can make to a node of the syntax tree."""
+        """Return one item for each change that the operator can make to a syntax node."""
         ...
 
 
-# The types of what has none.
+# Cosmic Ray's functions, with types.
 get_ast: Callable[[str], object] = import_module("cosmic_ray.ast").get_ast
 ast_nodes: Callable[[object], Iterable[object]] = import_module("cosmic_ray.ast").ast_nodes
 get_operator: Callable[[str], type[Operator]] = import_module("cosmic_ray.plugins").get_operator
 mutate_code: Callable[[str, Operator, int], str | None]
 mutate_code = import_module("cosmic_ray.mutating").mutate_code
 
-# Each comparison is turned round and moved by one, each other operator replaced once: the
-# rest of its 170 operators gives many more mutants, and hardly any that tells more.
+# Each comparison is reversed and moved by one, and each other operator is replaced once. The rest
+# of the 170 operators makes many more mutants and hardly reveals more mistakes.
 OPERATORS = (
     *(
         f"ReplaceComparisonOperator_{pair}"
@@ -55,7 +55,7 @@ OPERATORS = (
 
 
 def cosmic_sources(source: str) -> Iterator[str]:
-    """Yield the source with each change that one of the operators makes."""
+    """Yield the source once for each change that an operator can make."""
     nodes = list(ast_nodes(get_ast(source)))
     for name in OPERATORS:
         operator = get_operator(f"core/{name}")()

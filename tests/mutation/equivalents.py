@@ -1,7 +1,7 @@
-"""The mutants that no test can kill, each with the reason.
+"""The list of mutants that no test can kill, each with the reason.
 
-They are kept in `equivalents.toml`, by what they look like and not by line
-number, so that changes elsewhere in a file leave them valid.
+`equivalents.toml` identifies them by the changed lines and not by line numbers, so that an entry
+stays valid when other parts of the file change.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ("Equivalent", "as_toml", "read_equivalents")
 
 
 class Equivalent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A mutant that behaves like the original, or differs in what nobody may rely on.
+    """A mutant that behaves like the original, or differs only in an unspecified detail.
 
     Attributes:
-        file: its name.
+        file: the path of the file in the core.
         where: the qualified name of the function or class; empty for the module itself.
         before: the lines that are changed.
-        after: what they become; empty if they are taken out.
-        reason: why no test can tell it from the original.
+        after: the lines after the change; empty if they are removed.
+        reason: why no test can tell the mutant from the original.
     """
 
     file: str
@@ -36,8 +36,8 @@ class Equivalent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
     @property
-    def looks(self) -> tuple[str, str, str, str]:
-        """Return what a mutant is known by."""
+    def key(self) -> tuple[str, str, str, str]:
+        """Return the key that identifies the mutant."""
         return self.file, self.where, self.before, self.after
 
 
@@ -46,29 +46,29 @@ class _List(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_equivalents(path: Path) -> dict[tuple[str, str, str, str], Equivalent]:
-    """Return the list that a file holds, by what the mutants look like.
+    """Return the entries of a file by their keys.
 
     Raises:
-        ValueError: it cannot be read, or an entry has no reason or comes twice.
+        ValueError: the file is invalid, or an entry has no reason or is listed twice.
     """
     listed = msgspec.toml.decode(path.read_bytes(), type=_List).equivalent
     found: dict[tuple[str, str, str, str], Equivalent] = {}
     for one in listed:
         if not one.reason.strip():
-            raise ValueError(f"{path}: {one.looks} has no reason; say why no test can kill it")
-        if one.looks in found:
-            raise ValueError(f"{path}: {one.looks} is listed twice; delete one of them")
-        found[one.looks] = one
+            raise ValueError(f"{path}: {one.key} has no reason; say why no test can kill it")
+        if one.key in found:
+            raise ValueError(f"{path}: {one.key} is listed twice; delete one of them")
+        found[one.key] = one
     return found
 
 
 def as_toml(mutant: Mutant) -> str:
-    """Return the entry for a mutant, its reason left to be written."""
+    """Return the entry for a mutant, with an empty reason."""
     texts = ("file", "where", "before", "after")
     lines = [f"{text} = {_quoted(getattr(mutant, text))}" for text in texts]
     return "\n".join(("[[equivalent]]", *lines, 'reason = ""'))
 
 
 def _quoted(text: str) -> str:
-    # JSON's strings are TOML's.
+    # Each JSON string is also a TOML string.
     return msgspec.json.encode(text).decode()

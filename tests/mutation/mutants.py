@@ -1,8 +1,8 @@
-"""What is changed: every small change of a source file that could be a mistake.
+"""Makes mutants: every small change of a source file that could be a mistake.
 
-Most changes are Cosmic Ray's; to them come a few that it does not know and that
-matter in a state machine: a forgotten change of the state, `min` for `max`, and
-the like. A change that only touches an annotation, or that is no Python, is none.
+Most changes come from Cosmic Ray. A few more matter in a state machine: a forgotten change of the
+state, `min` instead of `max`, and similar ones. Changes of annotations alone and changes that are
+not valid Python are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Mutant", "mutants_of")
 
-# What is written between two operands instead of what stands there.
+# Replacements of operators and functions.
 SWAPPED: dict[type[ast.cmpop], str] = {ast.In: "not in", ast.NotIn: "in"}
 AUGMENTED: dict[type[ast.operator], str] = {ast.Add: "-=", ast.Sub: "+=", ast.BitOr: "&="}
 EXTREMES = {"min": "max", "max": "min"}
@@ -33,13 +33,12 @@ class Mutant:
     """One file with one change.
 
     Attributes:
-        file: its name.
-        where: the qualified name of the function or class that was changed; empty for
-            the module itself.
-        before: the lines that were changed.
-        after: what they are now.
-        nth: which of the mutants that look like this, from 0.
-        line: where the change is, from 1.
+        file: the path of the file in the core.
+        where: the qualified name of the changed function or class; empty for the module itself.
+        before: the changed lines.
+        after: the lines after the change.
+        nth: the number of the mutant among those with the same key, from 0.
+        line: the line of the change, from 1.
         source: the whole file with the change.
     """
 
@@ -52,18 +51,18 @@ class Mutant:
     source: str
 
     @property
-    def looks(self) -> tuple[str, str, str, str]:
-        """Return what it is known by, which survives changes elsewhere in the file."""
+    def key(self) -> tuple[str, str, str, str]:
+        """Return a key that does not depend on other parts of the file."""
         return self.file, self.where, self.before, self.after
 
     @property
     def name(self) -> str:
-        """Return a text that no other mutant has."""
-        return "\n".join((*self.looks, str(self.nth)))
+        """Return a unique text."""
+        return "\n".join((*self.key, str(self.nth)))
 
 
 def mutants_of(file: str, source: str) -> list[Mutant]:
-    """Return all mutants of a file, each once, in the order of their lines."""
+    """Return all different mutants of a file, in the order of their lines."""
     scopes = list(_scopes(ast.parse(source)))
     seen = {_essence(source)}
     changes: list[tuple[int, str, str, str]] = []
@@ -72,19 +71,19 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
         if essence is not None and essence not in seen:
             seen.add(essence)
             changes.append((*_difference(source, mutated), mutated))
-    looks: Counter[tuple[str, str, str]] = Counter()
+    counts: Counter[tuple[str, str, str]] = Counter()
     mutants: list[Mutant] = []
     for line, before, after, mutated in sorted(changes):
         inside = [(first, name) for first, last, name in scopes if first <= line <= last]
         where = max(inside)[1] if inside else ""
-        nth = looks[where, before, after]
-        looks[where, before, after] += 1
+        nth = counts[where, before, after]
+        counts[where, before, after] += 1
         mutants.append(Mutant(file, where, before, after, nth, line, mutated))
     return mutants
 
 
 def _own_sources(source: str) -> Iterator[str]:
-    """Yield the source with each change that Cosmic Ray does not make."""
+    """Yield the source once for each change that Cosmic Ray does not make."""
     starts = [0]
     for line in source.encode().splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -126,11 +125,11 @@ def _swapped(source: str, left: ast.expr, right: ast.expr, word: str) -> str:
 
 
 class _Bare(ast.NodeTransformer):
-    """Leaves away what is not executed."""
+    """Removes the parts of a syntax tree that are not executed."""
 
     @override
     def visit_arguments(self, node: ast.arguments) -> ast.AST:
-        # Cosmic Ray takes the lone star for an operator.
+        # Cosmic Ray takes a lone star for an operator.
         node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
         node.defaults = [*node.defaults, *filter(None, node.kw_defaults)]
         node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
@@ -161,7 +160,7 @@ class _Bare(ast.NodeTransformer):
 
 
 def _essence(source: str) -> str | None:
-    """Return what is executed of a source, as text; None if it is no Python."""
+    """Return the executed part of a source as text; None if it is not valid Python."""
     try:
         return ast.dump(_Bare().visit(ast.parse(source)))
     except SyntaxError:
@@ -181,7 +180,7 @@ def _scopes(tree: ast.AST, above: str = "") -> Iterator[tuple[int, int, str]]:
 
 
 def _difference(source: str, mutated: str) -> tuple[int, str, str]:
-    """Return where two sources differ, and the lines of both, without indentation."""
+    """Return the line where two sources differ, and the lines of both, without indentation."""
     old, new = source.splitlines(), mutated.splitlines()
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     changes = [change for change in matcher.get_opcodes() if change[0] != "equal"]
@@ -189,6 +188,6 @@ def _difference(source: str, mutated: str) -> tuple[int, str, str]:
     line = next((n for n in places if old[n].strip()), changes[0][1])
     before = "\n".join(old[n].strip() for n in places)
     after = "\n".join(line.strip() for *_, first, last in changes for line in new[first:last])
-    # What Cosmic Ray leaves behind where it puts a word in or takes one out.
+    # Cosmic Ray leaves extra spaces where it adds or removes a word.
     neat = re.sub(r"(?<=\S)  +", " ", re.sub(r"([(\[]) +", r"\1", after))
     return line + 1, before.strip(), neat.strip()

@@ -1,15 +1,18 @@
-"""The check itself: what is changed, what becomes of it, and what is explained."""
+"""The mutation check makes mutants, tries them, and compares survivors with its list."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.mutation import trials
 from tests.mutation.equivalents import as_toml, read_equivalents
 from tests.mutation.mutants import mutants_of
+from tests.mutation.trials import Snapshot, Verdict
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -42,22 +45,30 @@ def count(last):
 """
 
 TOY_TEST = """
-from taskscaler.core.toy import count
+from taskscaler.core.rules.toy import count
 
 def test_count():
     assert count(3) == 3
 """
 
-# In a process of its own, because the trials need one that has not loaded `taskscaler`.
+# One mutant for each verdict.
+TOY_VERDICTS = {
+    "while number <= last:": "killed",
+    "number -= 1": "timed out",
+    "unused = 6": "survived",
+}
+
+# It runs in its own process, because the trials need one that has not loaded `taskscaler`.
 PROGRAM = """
 import json, sys
 from pathlib import Path
 from tests.mutation.mutants import mutants_of
 from tests.mutation.trials import Snapshot, Stage, Trials
 
-folder = Path(sys.argv[1])
-snapshot = Snapshot(folder / "root", folder / "copy")
-mutants = mutants_of("toy.py", snapshot.sources()["toy.py"])
+folder, *changes = sys.argv[1:]
+snapshot = Snapshot(Path(folder, "root"), Path(folder, "copy"))
+((file, source),) = snapshot.sources().items()
+mutants = [mutant for mutant in mutants_of(file, source) if mutant.after in changes]
 snapshot.enter()
 stages = [Stage(("tests/core/test_toy.py",), examples=1, limit_seconds=2)] * 2
 verdicts = Trials(stages, jobs=2).run(mutants)
@@ -65,8 +76,21 @@ print(json.dumps({mutant.after: verdict for mutant, verdict in verdicts}))
 """
 
 
-def test_every_kind_of_mistake_is_made() -> None:
-    """Comparisons, constants, connectives, membership, extremes and statements are changed."""
+def make_toy_repository(root: Path) -> None:
+    """Create a repository with one module in the core and one test."""
+    core, tests = root / "taskscaler/src/taskscaler/core", root / "tests/core"
+    for folder in (root / "fleeting/src", core / "rules", tests, root / "tests/support"):
+        folder.mkdir(parents=True)
+    for package in (core.parent, core, core / "rules"):
+        (package / "__init__.py").touch()
+    (core / "rules/toy.py").write_text(TOY)
+    (tests / "test_toy.py").write_text(TOY_TEST)
+    (root / "fleeting/src/fleeting").symlink_to(ROOT / "fleeting/src/fleeting")
+    (root / "pyproject.toml").touch()
+
+
+def test_all_kinds_of_mistakes_are_made() -> None:
+    """Comparisons, constants, connectives, membership, min, max and statements are changed."""
     changes = {mutant.after for mutant in mutants_of("books.py", SOURCE)}
     assert changes >= {
         "return size is None and size <= min(limit, 99)",
@@ -81,53 +105,66 @@ def test_every_kind_of_mistake_is_made() -> None:
     }
 
 
-def test_what_is_not_executed_is_not_changed() -> None:
-    """Annotations, docstrings, the stars of parameters and what only checkers read stay."""
+def test_code_that_is_not_executed_is_not_changed() -> None:
+    """Annotations, docstrings, stars of parameters and code for type checkers are not changed."""
     mutants = mutants_of("books.py", SOURCE)
     assert {mutant.where for mutant in mutants} == {"fits", "Books.note"}
     assert not any("&" in mutant.after or "Return" in mutant.after for mutant in mutants)
     assert not any(", *, /" in mutant.after for mutant in mutants)
 
 
-def test_each_mutant_has_a_name_of_its_own() -> None:
-    """Two changes that look the same on the outside are told apart."""
+def test_names_of_mutants_are_unique() -> None:
+    """Two equal changes in different places have different names."""
     mutants = mutants_of("twice.py", "def f(a):\n    if a > 1:\n        g()\n    g()\n")
     assert len({mutant.name for mutant in mutants}) == len(mutants)
     assert [mutant.nth for mutant in mutants if mutant.after == "pass"] == [0, 1]
 
 
-def test_a_mutant_is_killed_survives_or_runs_out_of_time(tmp_path: Path) -> None:
-    """What the tests notice is killed, an endless loop is ended, and the rest survives."""
-    for name in ("fleeting/src", "taskscaler/src/taskscaler/core", "tests/core", "tests/support"):
-        (tmp_path / "root" / name).mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (0, Verdict.SURVIVED),
+        (1 << 8, Verdict.KILLED),
+        (signal.SIGSEGV, Verdict.KILLED),
+        (signal.SIGXCPU, Verdict.TIMED_OUT),
+        (signal.SIGKILL, Verdict.TIMED_OUT),
+    ],
+)
+def test_wait_status_is_the_verdict(status: int, verdict: Verdict) -> None:
+    """A child that fails or crashes kills the mutant; the signals of the limit mean a time-out."""
+    assert trials._verdict(status) is verdict
+
+
+@pytest.mark.long
+def test_mutant_is_killed_survives_or_times_out(tmp_path: Path) -> None:
+    """A failing test kills a mutant, the time limit ends an endless loop, other mutants survive."""
+    make_toy_repository(tmp_path / "root")
     (tmp_path / "copy").mkdir()
-    for package in ("taskscaler", "taskscaler/core"):
-        (tmp_path / "root/taskscaler/src" / package / "__init__.py").touch()
-    (tmp_path / "root/taskscaler/src/taskscaler/core/toy.py").write_text(TOY)
-    (tmp_path / "root/tests/core/test_toy.py").write_text(TOY_TEST)
-    (tmp_path / "root/fleeting/src/fleeting").symlink_to(ROOT / "fleeting/src/fleeting")
-    (tmp_path / "root/pyproject.toml").write_text("")
     completed = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
+        [sys.executable, "-c", PROGRAM, str(tmp_path), *TOY_VERDICTS],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert completed.returncode == 0, completed.stderr
-    verdicts = json.loads(completed.stdout)
-    assert verdicts["while number <= last:"] == "killed"
-    assert verdicts["number -= 1"] == "timed out"
-    assert verdicts["unused = 6"] == "survived"
+    assert json.loads(completed.stdout) == TOY_VERDICTS
 
 
-def test_every_equivalent_has_its_reason(tmp_path: Path) -> None:
-    """The kept list can be read, and an entry as it is proposed has to be completed first."""
-    read_equivalents(HERE / "equivalents.toml")
+def test_entry_without_reason_is_refused(tmp_path: Path) -> None:
+    """A proposed entry can be read only after its reason was written."""
     (mutant, *_) = mutants_of("books.py", SOURCE)
     proposed = tmp_path / "proposed.toml"
     proposed.write_text(as_toml(mutant))
     with pytest.raises(ValueError, match="has no reason"):
         read_equivalents(proposed)
     proposed.write_text(as_toml(mutant).replace('reason = ""', 'reason = "It is never read."'))
-    assert list(read_equivalents(proposed)) == [mutant.looks]
+    assert list(read_equivalents(proposed)) == [mutant.key]
+
+
+def test_listed_equivalents_are_in_the_core(tmp_path: Path) -> None:
+    """Each entry of the list names a file of the core that contains the changed lines."""
+    sources = Snapshot(ROOT, tmp_path / "copy").sources()
+    entries = read_equivalents(HERE / "equivalents.toml").values()
+    missing = [entry for entry in entries if entry.before not in sources.get(entry.file, "")]
+    assert missing == []

@@ -1,19 +1,16 @@
 """Tries mutants: runs the tests against each of them, several at once.
 
-This process has loaded pytest, Hypothesis and `fleeting`, but nothing of
-`taskscaler`. For each trial it forks; the child gets the mutated module from
-memory, everything else from a snapshot of the repository, and runs pytest. So a
-trial costs no start of an interpreter, no file is ever changed, and what is
-edited meanwhile does not matter. How the child ends is its verdict.
+This process has loaded pytest, Hypothesis and `fleeting`, but nothing of `taskscaler`. It forks a
+child for each trial. The child imports the mutated module from memory and everything else from a
+snapshot of the repository, and runs pytest. So a trial does not start an interpreter, no file is
+changed, and the repository may be edited meanwhile. The exit status of the child is the verdict.
 
-A child may use so many seconds of the processor, several times what the tests
-need, so that an endless loop ends it whatever else the machine is doing; and so
-much memory. Nothing in it waits for anything else.
+Memory and processor time of a child are limited. The time limit is several times what the tests
+need, so an endless loop ends also on a busy machine. The tests never wait.
 
-The quick tests come first, the quickest of them before all, and a trial ends at
-the first failure. Only who survives them is given to the state machine.
-Hypothesis is made to try the same examples each time, without shrinking them, so
-that a verdict does not change from run to run.
+The quick tests run first, in the order of their time, and a trial ends at the first failure. Only
+mutants that survive them are tried with the state machine. Hypothesis tries the same examples each
+time, without shrinking them, so that a verdict does not change from run to run.
 """
 
 from __future__ import annotations
@@ -50,15 +47,15 @@ SOURCES = ("fleeting/src", "taskscaler/src")
 TESTS = "tests/core"
 NEEDED = (*SOURCES, TESTS, "tests/support")
 STATE_MACHINE = "test_core_machine.py"
-# How many times the seconds that the unchanged code needs a mutant may use, and how many more.
-PATIENCE = 4
+# The time limit of a mutant: a multiple of the time for the unchanged code, and some seconds more.
+LIMIT_FACTOR = 4
 GRACE_SECONDS = 5
 MEMORY_BYTES = 4 << 30
 FAILED = 1
 
 
 class Verdict(StrEnum):
-    """What became of a mutant."""
+    """The outcome of the trials of a mutant."""
 
     KILLED = "killed"
     TIMED_OUT = "timed out"
@@ -67,12 +64,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Tests that are run together.
+    """Tests that run together.
 
     Attributes:
-        files: of tests, in the order in which they are run.
-        examples: how many Hypothesis tries where a test does not say it.
-        limit_seconds: of the processor's time.
+        files: the files of the tests, in the order in which they run.
+        examples: the number of examples for a property test without a number of its own.
+        limit_seconds: the limit of the processor time.
     """
 
     files: tuple[str, ...]
@@ -81,11 +78,11 @@ class Stage:
 
 
 class Snapshot:
-    """A copy of what the trials need, so that nobody's editing disturbs them.
+    """A copy of the files that the trials need, so that edits do not disturb them.
 
     Args:
-        root: of the repository.
-        folder: an empty one.
+        root: the root of the repository.
+        folder: an empty folder for the copy.
     """
 
     def __init__(self, root: Path, folder: Path) -> None:
@@ -97,25 +94,29 @@ class Snapshot:
         shutil.copy(root / "pyproject.toml", folder)
 
     def sources(self) -> dict[str, str]:
-        """Return the files that can be mutated, by name."""
+        """Return the files of the core by their paths, such as `model/demand.py`."""
         core = self.folder / SOURCES[1] / PACKAGE.replace(".", "/")
-        return {path.name: path.read_text() for path in sorted(core.glob("*.py"))}
+        return {
+            path.relative_to(core).as_posix(): path.read_text()
+            for path in sorted(core.rglob("*.py"))
+            if path.name != "__init__.py"
+        }
 
     def tests(self) -> tuple[list[str], list[str]]:
-        """Return the files of quick tests, and those of slow ones."""
+        """Return the files of the quick tests, and those of the slow ones."""
         names = sorted(f"{TESTS}/{path.name}" for path in (self.folder / TESTS).glob("test_*.py"))
         slow = [name for name in names if name.endswith(STATE_MACHINE)]
         return [name for name in names if name not in slow], slow
 
     def digest(self) -> str:
-        """Return what a verdict depends on, in a few letters."""
+        """Return a short digest of all files, on which the verdicts depend."""
         digest = sha256()
         for path in sorted(self.folder.rglob("*.py")):
             digest.update(str(path.relative_to(self.folder)).encode() + path.read_bytes())
         return digest.hexdigest()[:16]
 
     def enter(self) -> None:
-        """Make this process import from here, and load what all trials have in common."""
+        """Make this process import from the copy, and load what all trials share."""
         os.chdir(self.folder)
         sys.path[:0] = [str(self.folder / source) for source in SOURCES]
         for name in ("pytest", "hypothesis.stateful", "fleeting.errors", "fleeting.types"):
@@ -123,12 +124,12 @@ class Snapshot:
 
 
 class Plan:
-    """Which tests a mutant has to survive, in stages.
+    """The stages of tests for each mutant.
 
     Args:
-        snapshot: what is tested.
-        examples: how many the quick tests try.
-        machine_examples: how many the state machine tries.
+        snapshot: the files.
+        examples: the number of examples in the quick tests.
+        machine_examples: the number of examples in the test of the state machine.
     """
 
     def __init__(self, snapshot: Snapshot, examples: int, machine_examples: int) -> None:
@@ -137,7 +138,7 @@ class Plan:
         self._machine_examples = machine_examples
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the stages; the unchanged code is run to see how long each may take.
+        """Return the stages, with time limits from a run with the unchanged code.
 
         Raises:
             RuntimeError: the tests fail with the unchanged code.
@@ -147,18 +148,18 @@ class Plan:
         ordered = tuple(sorted(quick, key=seconds.__getitem__))
         stages = Stage(ordered, self._examples), Stage(tuple(slow), self._machine_examples)
         return tuple(
-            Stage(one.files, one.examples, GRACE_SECONDS + round(PATIENCE * _measure(one)))
+            Stage(one.files, one.examples, GRACE_SECONDS + round(LIMIT_FACTOR * _measure(one)))
             for one in stages
             if one.files
         )
 
 
 class Trials:
-    """Tries mutants in children, several at once.
+    """Tries mutants in child processes.
 
     Args:
         stages: the tests.
-        jobs: how many children at once.
+        jobs: the number of children at once.
     """
 
     def __init__(self, stages: Sequence[Stage], jobs: int) -> None:
@@ -166,7 +167,7 @@ class Trials:
         self._jobs = jobs
 
     def run(self, mutants: Iterable[Mutant]) -> Iterator[tuple[Mutant, Verdict]]:
-        """Yield each mutant with its verdict, the first to be known first."""
+        """Yield each mutant with its verdict, as soon as it is known."""
         waiting = deque((mutant, 0) for mutant in mutants)
         running: dict[int, tuple[Mutant, int]] = {}
         try:
@@ -189,14 +190,14 @@ class Trials:
 
 def _verdict(status: int) -> Verdict:
     if os.WIFSIGNALED(status):
-        # The kernel sends SIGKILL where SIGXCPU was not enough.
+        # The kernel sends SIGKILL if a process goes on after SIGXCPU.
         timed_out = os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
         return Verdict.TIMED_OUT if timed_out else Verdict.KILLED
     return Verdict.KILLED if os.WEXITSTATUS(status) else Verdict.SURVIVED
 
 
 def _measure(stage: Stage) -> float:
-    """Return how many seconds of the processor the tests need with the unchanged code."""
+    """Return the seconds of processor time that the tests need with the unchanged code."""
     output = Path("unchanged.log")
     _, status, usage = os.wait4(_start(stage, None, output), 0)
     if status:
@@ -212,18 +213,18 @@ def _start(stage: Stage, mutant: Mutant | None, output: Path = Path(os.devnull))
     status = FAILED
     try:
         status = _run(stage, mutant, output)
-    except BaseException:  # noqa: BLE001 - whatever it is, the parent must not go on twice
+    except BaseException:  # noqa: BLE001 - no error may continue the parent's code here
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        # Nothing of the parent's clean-up is the child's.
+        # The parent's clean-up must not run in the child.
         os._exit(status)
 
 
 def _run(stage: Stage, mutant: Mutant | None, output: Path) -> int:
-    """Be the child: run the tests, and return zero if all of them pass."""
-    # Late, so that this module can be imported without it.
+    """Run the tests in the child; return zero if all of them pass."""
+    # Imported late, so that this module can be imported without them.
     import pytest
     from hypothesis import HealthCheck, Phase, settings
 
@@ -245,13 +246,24 @@ def _run(stage: Stage, mutant: Mutant | None, output: Path) -> int:
         suppress_health_check=list(HealthCheck),
     )
     settings.load_profile("mutation")
-    # No rewriting of assertions: nobody reads what they say, and Hypothesis is loaded already.
-    options = ["-x", "-q", "--tb=short", "--assert=plain", "-p", "no:cacheprovider"]
+    # Assertions are not rewritten, because their messages are not read. The mutant is in this
+    # process, so the tests must run here (`-n 0`). Long proofs are tried as well (`-m ""`).
+    options = [
+        "-x",
+        "-q",
+        "--tb=short",
+        "--assert=plain",
+        "-p",
+        "no:cacheprovider",
+        "-n0",
+        "-m",
+        "",
+    ]
     return pytest.main([*options, *stage.files])
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the mutated module before anybody else finds the real one."""
+    """Finds the mutated module before another finder finds the original."""
 
     def __init__(self, mutant: Mutant) -> None:
         self._mutant = mutant
@@ -260,13 +272,13 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != f"{PACKAGE}.{self._mutant.file.removesuffix('.py')}":
+        if fullname != f"{PACKAGE}.{self._mutant.file.removesuffix('.py').replace('/', '.')}":
             return None
         return importlib.util.spec_from_loader(fullname, _Loader(self._mutant))
 
 
 class _Loader(importlib.abc.SourceLoader):
-    """Loads a mutated module from memory, and leaves no bytecode behind."""
+    """Loads a mutated module from memory, without writing bytecode."""
 
     def __init__(self, mutant: Mutant) -> None:
         self._mutant = mutant

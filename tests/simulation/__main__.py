@@ -1,10 +1,10 @@
-"""Plays simulated worlds with faults for so many hours, and looks for a broken invariant.
+"""Plays simulated worlds with faults, and checks that the invariants hold.
 
     python -m tests.simulation --hours 10000 --seed 1
 
-Each world has its own seed and lasts two days; all that it is like is drawn from that
-seed. A failure is made small and printed with the events before it, and the exit
-status is 1. The same arguments play the same worlds.
+Each world lasts two days and is drawn from its own seed. At the first failure, the program prints
+the smallest world that it finds with the same failure, and the events before it; the exit status
+is 1. The same arguments play the same worlds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from .plans import draw
-from .report import tell
+from .report import describe
 from .runs import Failure, Figures, play
 from .shrink import shrink
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 WORLD_HOURS = 48.0
-# Worlds that one process plays before it says how far it is.
+# The number of worlds that one process plays between two reports of progress.
 BATCH = 25
 
 
 def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return what the caller wants."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--hours", type=float, default=1000.0, help="with faults, in total")
-    parser.add_argument("--seed", default="1", help="what the seeds of the worlds begin with")
-    parser.add_argument("--from-seed", type=int, default=0, metavar="A", help="the first world")
-    parser.add_argument("--to-seed", type=int, metavar="B", help="the last, instead of --hours")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--hours", type=float, default=1000.0, help="hours with faults, in total")
+    parser.add_argument("--seed", default="1", help="how the seeds of all worlds begin")
+    parser.add_argument("--from-seed", type=int, default=0, metavar="A", help="first world")
+    parser.add_argument("--to-seed", type=int, metavar="B", help="last world, instead of --hours")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("-v", "--verbose", action="store_true", help="print more of the history")
     return parser.parse_args(arguments)
 
 
 def play_some(seeds: Sequence[str]) -> Figures | Failure:
-    """Play worlds one after the other, up to the first failure."""
+    """Play worlds one after the other, until the first failure."""
     total = Figures()
     for seed in seeds:
         outcome = play(draw(seed, WORLD_HOURS))
@@ -55,7 +55,7 @@ def play_some(seeds: Sequence[str]) -> Figures | Failure:
 
 
 def outcomes(batches: Sequence[Sequence[str]], workers: int) -> Iterator[Figures | Failure]:
-    """Yield what came of each batch, in their order."""
+    """Yield the outcome of each batch, in order."""
     if workers == 1:
         yield from map(play_some, batches)
         return
@@ -67,7 +67,7 @@ def outcomes(batches: Sequence[Sequence[str]], workers: int) -> Iterator[Figures
 
 
 def summary(figures: Figures, seconds: float) -> dict[str, float]:
-    """Return the figures of all worlds, and how fast they were played."""
+    """Return the figures of all worlds, with the speed."""
     hours = figures.fault_hours or 1.0
     return {
         **asdict(figures),
@@ -91,11 +91,13 @@ def main() -> int:
         if isinstance(outcome, Failure):
             small = shrink(outcome, play)
             last_events = 400 if options.verbose else 60
-            print(f"\n{tell(small, seed=outcome.plan.seed, last=last_events)}")
+            print(f"\n{describe(small, seed=outcome.plan.seed, last=last_events)}")
             return 1
         total += outcome
         seconds = time.perf_counter() - started
-        line = f"{total.fault_hours:,.0f} fault-hours in {seconds:,.0f}s, {total.worlds} worlds"
+        line = (
+            f"{total.fault_hours:,.0f} hours with faults, {total.worlds} worlds, {seconds:,.0f} s"
+        )
         print(f"\r{line}", end="", file=sys.stderr, flush=True)
     figures = summary(total, time.perf_counter() - started)
     print(file=sys.stderr)

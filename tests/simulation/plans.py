@@ -1,4 +1,4 @@
-"""What one simulated world is like, drawn from its seed."""
+"""The plan of a simulated world, drawn from its seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Plan", "draw", "tasks")
 
-# How often each fault happens in a world that has it: probabilities, then rates per hour.
+# The range of each fault in a world that has it: a probability, or a rate per hour.
 FREQUENCIES = {
     **dict.fromkeys(Faults.kinds(), (0.02, 0.3)),
     "crash": (0.0005, 0.01),
@@ -28,10 +28,10 @@ FREQUENCIES = {
     **dict.fromkeys(("add", "outage", "jump"), (0.01, 0.2)),
 }
 INSTANT = Delay(0.0)
-# How many of the worlds are quiet ones.
+# The share of quiet worlds.
 QUIET = 0.75
-# Listings that lie look like instances that are gone, where one listing is enough for that.
-LIES = ("stale", "incomplete")
+# With `missed_updates` of 1, an instance that one such listing omits counts as gone.
+WRONG_LISTINGS = ("stale", "incomplete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +39,21 @@ class Plan:
     """One world.
 
     Attributes:
-        seed: where chance comes from while it runs.
-        hours: how long faults are on.
-        settings: at the beginning.
-        groups: what the clouds are like.
-        faults: what goes wrong.
-        per_hour: how many tasks come.
-        runs: how long they run.
-        reserving: which part of them makes a reservation first.
-        impatient: which part of them does not wait for long.
-        pausing: which part of them is suspended half-way.
-        changes: other settings, each with the hour from which they are in force.
-        commit: how long it takes to store something.
-        monotonic_seconds: the time at the beginning: clocks run late in time, too.
-        shutdown: whether the scaler is closed in the end, and removes what it has.
+        seed: the seed of all random numbers of the run.
+        hours: the hours with faults.
+        settings: the settings at the beginning.
+        groups: the models of the groups.
+        faults: the faults that happen.
+        per_hour: the average number of tasks per hour.
+        runs: how long each task runs.
+        reserving: the share of the tasks that make a reservation first.
+        impatient: the share of the tasks that do not wait for long.
+        pausing: the share of the tasks that are suspended half-way.
+        changes: later settings, each with the hour from which they are in force.
+        commit: how long storing records takes.
+        monotonic_seconds: the monotonic time at the beginning. Large values test the precision
+            of times on a machine that has run for years.
+        shutdown: whether the scaler is shut down at the end and removes its instances.
     """
 
     seed: str
@@ -72,20 +73,21 @@ class Plan:
 
 
 def draw(seed: str, hours: float, *, quiet: bool | None = None) -> Plan:
-    """Return the world of a seed.
+    """Return the plan for a seed.
 
     Args:
-        seed: names it.
-        hours: for how long faults are on.
-        quiet: whether it is a quiet one; None leaves that to chance.
+        seed: any text; the same seed gives the same plan.
+        hours: the hours with faults.
+        quiet: whether the world is quiet: it has few tasks and long intervals. None draws this
+            from the seed, too.
     """
     chance = Random(f"{seed}/plan")
     settings = draw_settings(chance)
-    # Most worlds are quiet ones, in which what goes wrong has time to show what comes of it.
-    calm = chance.random() < QUIET
-    quiet = calm if quiet is None else quiet
+    # Most worlds are quiet, so that each fault has time to show its consequences.
+    is_quiet = chance.random() < QUIET
+    quiet = is_quiet if quiet is None else quiet
     if quiet:
-        settings = draw_patience(chance, settings)
+        settings = draw_long_intervals(chance, settings)
     return Plan(
         seed=seed,
         hours=hours,
@@ -105,7 +107,7 @@ def draw(seed: str, hours: float, *, quiet: bool | None = None) -> Plan:
 
 
 def draw_settings(chance: Random) -> Settings:
-    """Return settings as an operator could have them."""
+    """Return settings that an operator could choose."""
     return Settings(
         capacity_per_instance=chance.choice((1, 1, 2, 5)),
         max_instances=chance.choice((0, 1, 2, 4, 10)),
@@ -134,8 +136,8 @@ def draw_settings(chance: Random) -> Settings:
     )
 
 
-def draw_patience(chance: Random, settings: Settings) -> Settings:
-    """Return the same settings with longer pauses between looks."""
+def draw_long_intervals(chance: Random, settings: Settings) -> Settings:
+    """Return the settings with longer intervals."""
     return replace(
         settings,
         update_interval=timedelta(hours=chance.choice((2, 4, 8))),
@@ -148,7 +150,7 @@ def draw_patience(chance: Random, settings: Settings) -> Settings:
 
 
 def draw_policy(chance: Random) -> Policy:
-    """Return how much to keep idle."""
+    """Return a policy."""
     return Policy(
         idle_count=chance.choice((0, 0, 0, 1, 3)),
         idle_time=timedelta(minutes=chance.choice((0, 5, 20, 60))),
@@ -158,7 +160,7 @@ def draw_policy(chance: Random) -> Policy:
 
 
 def draw_groups(chance: Random, count: int) -> tuple[GroupModel, ...]:
-    """Return what the clouds are like."""
+    """Return the models of the groups."""
     return tuple(
         GroupModel(
             GroupInfo(
@@ -170,7 +172,7 @@ def draw_groups(chance: Random, count: int) -> tuple[GroupModel, ...]:
             preparation=Delay(chance.choice((0.5, 20.0)), 0.5),
             deletion=Delay(chance.choice((0.0, 30.0, 200.0)), 0.3),
             reply=Delay(chance.choice((0.05, 2.0)), 0.5),
-            # The last one always has room, so that every task can be served in the end.
+            # The last group has no limit, so that every task can be served in the end.
             room=chance.choice((None, 1, 2)) if number < count - 1 else None,
             names=chance.random() < 0.5,
         )
@@ -179,7 +181,7 @@ def draw_groups(chance: Random, count: int) -> tuple[GroupModel, ...]:
 
 
 def draw_faults(chance: Random, settings: Settings) -> Faults:
-    """Return what goes wrong: some of all that can, each more or less often."""
+    """Return some of the faults, each with a random frequency."""
     share = chance.choice((0.1, 0.3, 1.0))
     chosen = {
         name: chance.uniform(*FREQUENCIES[name])
@@ -187,14 +189,14 @@ def draw_faults(chance: Random, settings: Settings) -> Faults:
         if chance.random() < share
     }
     if settings.missed_updates == 1:
-        chosen = {name: value for name, value in chosen.items() if name not in LIES}
+        chosen = {name: value for name, value in chosen.items() if name not in WRONG_LISTINGS}
     return Faults(**chosen)
 
 
 def draw_changes(
     chance: Random, settings: Settings, hours: float
 ) -> tuple[tuple[float, Settings], ...]:
-    """Return what the operator changes meanwhile."""
+    """Return the settings that the operator changes to, by hour."""
     changes: list[tuple[float, Settings]] = []
     for _ in range(chance.choice((0, 0, 1, 3))):
         changed = replace(
@@ -208,7 +210,7 @@ def draw_changes(
 
 
 def tasks(plan: Plan, start: datetime) -> Iterator[Arrival]:
-    """Yield the tasks of a world."""
+    """Yield the tasks of a world, in the order of their arrival."""
     chance = Random(f"{plan.seed}/habits")
     length = timedelta(hours=plan.hours)
     name = f"{plan.seed}/arrivals"

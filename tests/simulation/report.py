@@ -1,4 +1,4 @@
-"""Tells a failure to people: the seed, the world, and what happened before."""
+"""Describes a failure: its seed, its world, and the events before it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from taskscaler.core import Decision, Settings
 if TYPE_CHECKING:
     from .runs import Failure
 
-__all__ = ("tell",)
+__all__ = ("describe",)
 
 
-def tell(failure: Failure, *, seed: str, last: int = 60) -> str:
+def describe(failure: Failure, *, seed: str, last: int = 60) -> str:
     """Return a failure as text.
 
     Args:
-        failure: made small already.
-        seed: of the world as it was drawn.
+        failure: the failure, already in its smallest world.
+        seed: the seed of the world in which it was found.
         last: how many of the newest events to show.
     """
     plan = failure.plan
@@ -34,7 +34,7 @@ def tell(failure: Failure, *, seed: str, last: int = 60) -> str:
     lines = [
         f"seed {seed}: {failure.invariant} does not hold after {failure.hours:.3f} hours:",
         f"  {failure.what}",
-        "the smallest world found in which that is so:",
+        "the smallest world found in which this happens:",
         f"  hours={plan.hours:.3f} per_hour={plan.per_hour:g} runs={plan.runs}",
         f"  reserving={plan.reserving} impatient={plan.impatient} pausing={plan.pausing}",
         f"  commit={plan.commit} monotonic_seconds={plan.monotonic_seconds:g}",
@@ -52,7 +52,7 @@ def tell(failure: Failure, *, seed: str, last: int = 60) -> str:
 
 
 def brief(value: Any) -> str:
-    """Return a value as text, without what only fills the line."""
+    """Return a value as short text, without names of fields."""
     match value:
         case Listing():
             pending = f" +{value.pending} pending" if value.pending else ""

@@ -1,4 +1,4 @@
-"""Runs one world: hours with faults, then a quiet time in which everything must come right."""
+"""Runs one world: hours with faults, then a time without, in which it must recover."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from taskscaler import IllegalEvent
 from taskscaler.core import Policy, UnknownInstances, events
 from taskscaler.simulation import START, Faults, World
 
-from .books import Books
-from .life import Broken
+from .checker import InvariantChecker
+from .observations import Violation
 from .plans import Plan, tasks
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ("Failure", "Figures", "play")
 
 HOUR = timedelta(hours=1)
-# How long after the last fault everybody must have been served: where there is one slot
-# for two tasks an hour, days of work are waiting.
-PATIENCE_HOURS = 336
-# For how long nothing may change when nothing is to be changed.
-QUIET_HOURS = 4
+# The most hours until all tasks are served after the last fault: with one slot for two tasks an
+# hour, days of work are waiting.
+SERVED_WITHIN_HOURS = 336
+# The hours without any scaling at constant load.
+STABLE_HOURS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Failure:
     """An invariant that did not hold.
 
     Attributes:
-        plan: the world in which that was.
-        invariant: which one.
-        what: what was seen instead.
-        hours: when.
-        history: what the core was told and answered before that, the last of it last.
+        plan: the plan of the world.
+        invariant: the name of the invariant, or of the exception that the core raised.
+        what: what was observed instead.
+        hours: the time since the beginning.
+        history: the newest events with their effects, in order.
     """
 
     plan: Plan
@@ -50,18 +50,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How much one run, or several, have played.
+    """The size of one run, or of several together.
 
     Attributes:
-        worlds: how many.
-        fault_hours: hours in which faults were on.
-        quiet_hours: hours in which they were not.
-        steps: things that happened.
-        events: those of them that the core was told.
-        fault_events: those of these that were in the hours with faults.
-        lives: how many times a manager was started.
-        tasks: how many came.
-        instances: how many were created.
+        worlds: the number of worlds.
+        fault_hours: the simulated hours with faults.
+        quiet_hours: the simulated hours without faults.
+        steps: the number of actions on the clock.
+        events: the number of events that were applied to the core.
+        fault_events: the number of these in the hours with faults.
+        lives: the number of starts of the manager.
+        tasks: the number of tasks that arrived.
+        instances: the number of instances that were created.
     """
 
     worlds: int = 0
@@ -80,8 +80,8 @@ class Figures:
 
 def play(plan: Plan) -> Figures | Failure:
     """Run a world to its end, or to the first invariant that does not hold."""
-    books = Books(plan.settings)
-    world = books.world = World(
+    checker = InvariantChecker(plan.settings)
+    world = checker.world = World(
         plan.settings,
         plan.groups,
         tasks(plan, START),
@@ -89,23 +89,23 @@ def play(plan: Plan) -> Figures | Failure:
         faults=plan.faults,
         commit=plan.commit,
         monotonic_seconds=plan.monotonic_seconds,
-        observers=[books],
+        observers=[checker],
     )
     try:
         for hour, settings in plan.changes:
             world.clock.after(hour * 3600, change, world, settings)
         world.run(timedelta(hours=plan.hours))
         fault_events = world.manager.events
-        calm_down(world, books)
+        expect_recovery(world, checker)
         if plan.shutdown:
-            close(world)
+            expect_shutdown(world)
         else:
-            rest(world, books)
-    except (Broken, IllegalEvent, ArithmeticError, LookupError, ValueError) as error:
-        name = error.invariant if isinstance(error, Broken) else type(error).__name__
-        what = error.what if isinstance(error, Broken) else str(error)
+            expect_rest(world, checker)
+    except (Violation, IllegalEvent, ArithmeticError, LookupError, ValueError) as error:
+        name = error.invariant if isinstance(error, Violation) else type(error).__name__
+        what = error.what if isinstance(error, Violation) else str(error)
         hours = (world.clock.seconds - plan.monotonic_seconds) / 3600
-        return Failure(plan, name, what, hours, tuple(books.history))
+        return Failure(plan, name, what, hours, tuple(checker.history))
     outcome = world.result()
     return Figures(
         1,
@@ -121,44 +121,44 @@ def play(plan: Plan) -> Figures | Failure:
 
 
 def change(world: World, settings: Settings) -> None:
-    """Put other settings in force; if the manager is away, from its next life on."""
+    """Change the settings; if the manager is down, its next life begins with them."""
     world.manager.settings = settings
     world.manager.post(events.SettingsChanged(settings))
 
 
-def calm_down(world: World, books: Books) -> None:
-    """No more faults: every task that came is served within bounded time."""
+def expect_recovery(world: World, checker: InvariantChecker) -> None:
+    """Switch the faults off, and check that every task is served within bounded time."""
     world.set_faults(Faults())
-    world.run(HOUR)  # Whoever is away comes back.
-    # Somebody has cleaned up what we were told to ignore, so that there is room for us.
-    settings = replace(books.settings, unknown_instances=UnknownInstances.REMOVE)
+    world.run(HOUR)  # A group or a manager that is down comes back.
+    # Unknown instances that are ignored could take all the room that tasks wait for.
+    settings = replace(checker.settings, unknown_instances=UnknownInstances.REMOVE)
     change(world, settings)
-    for _ in range(PATIENCE_HOURS):
+    for _ in range(SERVED_WITHIN_HOURS):
         if not world.tasks.active:
             return
         world.run(HOUR)
     waiting = ", ".join(f"{one.key}: {one.phase.value}" for one in world.tasks.active.values())
-    raise Broken("served", f"after {PATIENCE_HOURS} hours without a fault: {waiting}")
+    raise Violation("served", f"after {SERVED_WITHIN_HOURS} hours without a fault: {waiting}")
 
 
-def rest(world: World, books: Books) -> None:
-    """Nobody wants anything: the fleet comes to its target and stays there, then to nothing."""
-    settings = replace(books.settings, schedule=(), max_instance_age=timedelta(0))
+def expect_rest(world: World, checker: InvariantChecker) -> None:
+    """Check that a fleet without tasks reaches its idle capacity, and later zero, and stays."""
+    settings = replace(checker.settings, schedule=(), max_instance_age=timedelta(0))
     change(world, settings)
     settle(world, settings)
     expect_idle(world, settings)
-    expect_no_scaling(world, books, "I6")
+    expect_no_scaling(world, checker, "I6")
     settings = replace(settings, policy=Policy(idle_time=settings.policy.idle_time))
     change(world, settings)
     settle(world, settings)
     left = [cloud.size for cloud in world.clouds.values()]
     if any(left):
-        raise Broken("I5", f"nobody wants anything, and there are {left} instances")
-    expect_no_scaling(world, books, "I5")
+        raise Violation("I5", f"{left} instances are left without tasks or idle capacity")
+    expect_no_scaling(world, checker, "I5")
 
 
 def settle(world: World, settings: Settings) -> None:
-    """Let as much time pass as it takes to come to rest."""
+    """Let time pass until all removals, creations and retries are over."""
     world.run(
         settings.policy.idle_time
         + 2 * settings.creation_timeout
@@ -170,7 +170,7 @@ def settle(world: World, settings: Settings) -> None:
 
 
 def expect_idle(world: World, settings: Settings) -> None:
-    """Check that there is as much idle capacity as the policy wants and the limits allow."""
+    """Check that there is the idle capacity of the policy, as far as the limits allow."""
     slots = settings.capacity_per_instance
     uses = settings.max_use_count or slots
     most = [cloud.model.info.max_size or 1000 for cloud in world.clouds.values()]
@@ -180,23 +180,23 @@ def expect_idle(world: World, settings: Settings) -> None:
     wanted = min(-(-settings.policy.idle_count // min(slots, uses)), limit)
     there = sum(cloud.size for cloud in world.clouds.values())
     if there < wanted:
-        raise Broken("idle", f"{there} instances are there, {wanted} are wanted")
+        raise Violation("idle", f"expected at least {wanted} instances, got {there}")
 
 
-def expect_no_scaling(world: World, books: Books, invariant: str) -> None:
-    """Check that nothing comes or goes while nothing changes."""
-    before = books.scalings
-    world.run(timedelta(hours=QUIET_HOURS))
-    if books.scalings != before:
-        raise Broken(invariant, f"{books.scalings - before} changes while nobody wanted any")
+def expect_no_scaling(world: World, checker: InvariantChecker, invariant: str) -> None:
+    """Check that no instance is requested or removed while the demand is constant."""
+    before = checker.scalings
+    world.run(timedelta(hours=STABLE_HOURS))
+    if checker.scalings != before:
+        raise Violation(invariant, f"{checker.scalings - before} changes at constant demand")
 
 
-def close(world: World) -> None:
-    """The scaler is closed, and removes what it has."""
-    # What is not ours is to be removed, too, since a moment ago; somebody has to see it first.
+def expect_shutdown(world: World) -> None:
+    """Shut the scaler down, and check that it removes all instances."""
+    # Unknown instances are removed as well, but only after a listing has shown them.
     world.run(2 * world.manager.settings.update_interval + HOUR)
     world.manager.post(events.ShutdownAsked(remove=True))
     world.run(timedelta(hours=3))
     left = [cloud.size for cloud in world.clouds.values()]
     if any(left):
-        raise Broken("closed", f"the scaler is closed, and there are {left} instances")
+        raise Violation("closed", f"{left} instances are left after the shutdown")

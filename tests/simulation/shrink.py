@@ -1,8 +1,7 @@
-"""Makes a failure small: the simplest world that was found in which the same invariant breaks.
+"""Shrinks a failure: finds a simpler world in which the same invariant does not hold.
 
-Each step leaves something out and runs the world again; what still fails the
-same way is kept. The number of runs is bounded, so the result is small and need
-not be the smallest.
+Each step leaves something out and runs the world again. A simpler world is kept if the same
+invariant fails there. The number of runs is bounded, so the result may not be the smallest.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ("shrink",)
 
-# How many times a world is run again.
+# The most worlds that are run.
 RUNS = 100
 
 
@@ -33,9 +32,9 @@ def shrink(
     """Return the same failure in a simpler world.
 
     Args:
-        failure: what is to be made small.
-        play: runs a world.
-        runs: how many times at most.
+        failure: the failure to shrink.
+        play: the function that runs a world.
+        runs: the most worlds to run.
     """
     progress = True
     while progress:
@@ -52,7 +51,7 @@ def shrink(
 
 
 def simpler(failure: Failure) -> Iterator[Plan]:
-    """Yield worlds in which something is left out, the boldest cuts first."""
+    """Yield worlds in which something is left out, the largest cuts first."""
     plan = failure.plan
     if failure.hours + 0.1 < plan.hours:
         yield replace(plan, hours=failure.hours + 0.01)
@@ -74,7 +73,7 @@ def simpler(failure: Failure) -> Iterator[Plan]:
 
 
 def simpler_habits(plan: Plan) -> Iterator[Plan]:
-    """Yield worlds in which tasks and operator do less."""
+    """Yield worlds in which the tasks and the operator do less."""
     for at in range(len(plan.changes)):
         yield replace(plan, changes=plan.changes[:at] + plan.changes[at + 1 :])
     for change in (

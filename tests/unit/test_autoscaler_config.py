@@ -1,4 +1,4 @@
-"""The autoscaler table: GitLab's keys, ours, and what becomes of them."""
+"""The table `[runners.autoscaler]`: GitLab's keys, our extensions, and the resulting settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from taskscaler.core import (
     UnknownInstances,
 )
 
-# Every key that is honoured, each with another value than its default.
+# Every key that is used, each with a value that is not its default.
 WHOLE_TABLE: dict[str, Any] = {
     "capacity_per_instance": 2,
     "max_instances": 3,
@@ -97,13 +97,13 @@ class _Whole(msgspec.Struct):
     a: AutoscalerConfig
 
 
-def test_empty_table_means_the_defaults() -> None:
-    """What is not written has the same default as in the library."""
+def test_empty_table_gives_the_defaults() -> None:
+    """Missing keys have the same defaults as in the library."""
     assert AutoscalerConfig().settings() == Settings()
 
 
 def test_every_key_reaches_the_scaler() -> None:
-    """A table with every key becomes settings in which every value is another than by default."""
+    """A table with every key gives settings in which no value is the default."""
     assert problems(WHOLE_TABLE) == []
     settings = read(WHOLE_TABLE).settings({"aws/eu": 27})
     day = Policy(5, timedelta(minutes=20), 1.5, 6, preemptive_mode=False)
@@ -152,8 +152,8 @@ def test_every_key_reaches_the_scaler() -> None:
     assert names == []
 
 
-def test_zero_is_how_gitlab_writes_nothing() -> None:
-    """Where GitLab takes zero for its default, so does this, and complains about none of it."""
+def test_zero_means_the_default_as_in_gitlab() -> None:
+    """Zero means the default for the keys for which GitLab says so, without a problem."""
     table = {
         "max_instances": 0,
         "instance_acquire_timeout": "0s",
@@ -174,20 +174,20 @@ def test_zero_is_how_gitlab_writes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("limit", "rate"), [(0, 100.0), (-1, math.inf), (3, 3.0)])
-def test_the_limit_of_the_throttle(limit: int, rate: float) -> None:
-    """Zero is the default, -1 no limit at all, any other number means itself."""
+def test_limit_of_the_throttle(limit: int, rate: float) -> None:
+    """Zero is the default, -1 means no limit, other numbers are the limit."""
     assert read({"scale_throttle": {"limit": limit}}).settings().throttle_limit == rate
 
 
-def test_between_policies_instances_are_kept_for_a_while() -> None:
-    """If there are policies and none holds, what is idle stays for 5 minutes."""
+def test_idle_time_without_a_policy_in_force_is_five_minutes() -> None:
+    """While none of the policies is in force, idle instances stay for 5 minutes."""
     settings = read({"policy": [{"periods": ["* 8 * * *"], "idle_count": 3}]}).settings()
     assert settings.policy == Policy(idle_time=timedelta(minutes=5))
     assert [entry.policy.idle_count for entry in settings.schedule] == [3]
 
 
-def test_a_policy_that_always_holds_is_the_default() -> None:
-    """What stands before such a policy can never hold; what stands behind it may."""
+def test_policy_that_is_always_in_force_is_the_default() -> None:
+    """Policies before it are never in force; policies after it may be."""
     table = {
         "policy": [
             {"periods": ["* 8 * * *"], "idle_count": 1},
@@ -202,7 +202,7 @@ def test_a_policy_that_always_holds_is_the_default() -> None:
 
 
 def test_groups_inherit_key_by_key() -> None:
-    """A group has what it does not say itself from the autoscaler, if it has the same plugin."""
+    """A group inherits missing keys from the autoscaler if it has the same plugin."""
     config = read(
         {
             "plugin": "aws",
@@ -236,8 +236,8 @@ def test_groups_inherit_key_by_key() -> None:
     ]
 
 
-def test_the_plain_case_is_one_group() -> None:
-    """Without a list of groups, the autoscaler's own plugin is the only group."""
+def test_autoscaler_without_groups_is_one_group() -> None:
+    """Without a list of groups, the plugin of the autoscaler is the only group."""
     config = read({"plugin": "aws", "plugin_config": {"name": "a"}})
     (group,) = config.groups()
     assert (group.plugin, group.plugin_config) == ("aws", {"name": "a"})
@@ -371,15 +371,15 @@ def test_surprising_settings_are_warnings(table: dict[str, Any], expected: str) 
         ),
     ],
 )
-def test_groups_differ(groups: list[dict[str, Any]], expected: str) -> None:
-    """A group that is named twice, or two of one name, are refused."""
+def test_equal_groups_and_names_are_refused(groups: list[dict[str, Any]], expected: str) -> None:
+    """Two groups with the same configuration or the same name are refused."""
     (problem,) = conflicts_of(read({"plugin": "aws", "extensions": {"group": groups}}), "a")
     assert str(problem).startswith(expected)
     assert problem.severity is Severity.ERROR
 
 
 def test_secrets_are_not_shown() -> None:
-    """What a plugin is configured with does not get into a log by accident."""
+    """A repr does not contain settings of the plugin or passwords."""
     group = {"plugin_config": {"token": "s3cret"}, "connector_config": {"password": "s3cret"}}
     config = read({**group, "extensions": {"group": [group]}})
     shown = repr(config) + repr(config.extensions) + repr(config.groups())
@@ -387,7 +387,7 @@ def test_secrets_are_not_shown() -> None:
     assert "AutoscalerConfig" in shown
 
 
-def test_paths_are_read() -> None:
-    """The folder of the stores and the file of the key are paths."""
+def test_paths_are_decoded() -> None:
+    """The folder of the state and the file of the key are paths."""
     config = read({"state_storage": {"dir": "/x"}, "extensions": {"state_key_file": "/y"}})
     assert (config.state_storage.dir, config.extensions.state_key_file) == (Path("/x"), Path("/y"))

@@ -32,7 +32,7 @@ def _problems(data: dict[str, object]) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_file_is_read(tmp_path: Path) -> None:
+def test_toml_file_is_read(tmp_path: Path) -> None:
     """A TOML file becomes a dictionary."""
     path = tmp_path / "a.toml"
     path.write_text('plugin = "aws"\n[plugin_config]\nname = "gruppe-ä"\n', encoding="utf-8")
@@ -48,7 +48,7 @@ def test_file_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, problem: str) -> None:
-    """What is wrong with a file is one sentence with its name, the place and what to do."""
+    """The message is one sentence with the file, the place, the mistake and the fix."""
     path = tmp_path / "a.toml"
     if content is not None:
         path.write_bytes(content)
@@ -59,14 +59,14 @@ def test_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, problem
     assert "\n" not in sentence
 
 
-def test_folder_is_no_file(tmp_path: Path) -> None:
+def test_folder_cannot_be_read(tmp_path: Path) -> None:
     """A folder in place of a file is reported like a file that cannot be read."""
     with pytest.raises(ConfigError, match=r"cannot be read \(is a directory\); check"):
         read_toml(tmp_path)
 
 
-def test_decoding() -> None:
-    """Durations and paths are read from strings, at any depth."""
+def test_durations_and_paths_are_decoded() -> None:
+    """Durations and paths are decoded from strings, at any depth."""
     connector = {"keepalive": "30s", "key_path": "~/key", "username": "me"}
     data = {
         "needed": "yes",
@@ -84,8 +84,8 @@ def test_decoding() -> None:
     assert (settings.username, settings.key_path) == ("me", Path("~/key"))
 
 
-def test_all_unknown_keys_are_named() -> None:
-    """Every unknown key is shown, with its path and the nearest key that there is."""
+def test_unknown_keys_are_reported() -> None:
+    """Each unknown key is reported with its path and the most similar known key."""
     data: dict[str, object] = {
         "wiat": "1m",
         "parts": [{"size": 1}, {"sise": 2}],
@@ -102,8 +102,8 @@ def test_all_unknown_keys_are_named() -> None:
     }
 
 
-def test_unknown_keys_of_others_are_left_alone() -> None:
-    """A table that is not only ours may have keys that we do not know."""
+def test_shared_table_may_have_unknown_keys() -> None:
+    """A table that other programs read, too, may have keys that fleeting does not know."""
     group = {"plugin": "aws", "capacity_per_instance": 2}
     assert decode({"needed": "", "group": group}, _Whole, where="a.toml").group.plugin == "aws"
 
@@ -127,13 +127,13 @@ def test_unknown_keys_of_others_are_left_alone() -> None:
         ({"root": 7}, "a.toml: root: expected a path in quotes, got the integer 7"),
     ],
 )
-def test_wrong_value(data: dict[str, object], problem: str) -> None:
-    """A value of the wrong kind is one sentence with file, path, what is the matter and the fix."""
+def test_wrong_value_is_reported(data: dict[str, object], problem: str) -> None:
+    """The message has the file, the path, the expected type and the value."""
     assert _problems(data) == (problem,)
 
 
-def test_everything_wrong_is_told_at_once() -> None:
-    """Unknown keys, wrong values and missing keys come out together, in the order of the file."""
+def test_all_problems_are_reported_together() -> None:
+    """Unknown keys, wrong values and missing keys are reported in the order of the file."""
     data: dict[str, object] = {
         "wiat": 1,
         "wait": "soon",
@@ -158,8 +158,8 @@ def test_everything_wrong_is_told_at_once() -> None:
     ]
 
 
-def test_what_is_right_is_kept() -> None:
-    """What could be read is there, too, and what is behind a mistake keeps its place."""
+def test_valid_values_are_kept() -> None:
+    """Valid values are decoded despite mistakes, and items after a mistake keep their index."""
     data: dict[str, object] = {
         "needed": "yes",
         "wait": "soon",
@@ -177,8 +177,8 @@ class _Jobs(msgspec.Struct):
     jobs: list[_Whole] = []
 
 
-def test_tables_by_name_and_fixed_tuples_are_examined() -> None:
-    """Each entry of a table is looked at; an entry that cannot be stood in for is left out."""
+def test_entries_of_dicts_and_tuples_are_examined() -> None:
+    """Each entry is examined; an entry without a default is left out if it is invalid."""
     data = {
         "named": {"a b": {"size": "x"}, "c": {"size": 1}},
         "pairs": [1, 2],
@@ -203,8 +203,8 @@ class _Range(msgspec.Struct):
             raise ValueError("low is above high; swap them")
 
 
-def test_a_check_over_several_keys_is_told_with_the_rest() -> None:
-    """What a struct itself refuses is one more problem."""
+def test_check_of_several_keys_is_reported_with_the_rest() -> None:
+    """An error from the check of a whole struct is one more problem."""
     found, problems = examine({"low": 2, "high": 1, "other": "x"}, _Range)
     assert found is None
     assert [str(problem) for problem in problems] == [
@@ -234,8 +234,8 @@ class _Choice(msgspec.Struct, forbid_unknown_fields=True):
         ({"a" * 200: 1}, f'"{"a" * 100}": unknown key; known keys: colour, parts'),
     ],
 )
-def test_the_fix_fits_the_key(data: dict[str, object], problem: str) -> None:
-    """The words that there are, how a list of tables is written, where a key belongs."""
+def test_fix_depends_on_the_mistake(data: dict[str, object], problem: str) -> None:
+    """The message names the choices, the syntax of a list of tables, or the right table."""
     assert [str(found) for found in examine(data, _Choice)[1]] == [problem]
 
 
@@ -243,27 +243,27 @@ def test_the_fix_fits_the_key(data: dict[str, object], problem: str) -> None:
     ("word", "meant"),
     [("IdleCount", "idle_count"), ("idle-count", "idle_count"), ("idlecuont", "idle_count")],
 )
-def test_the_nearest_word(word: str, meant: str) -> None:
-    """Words of other notations and slips are recognized."""
+def test_nearest_word_is_found(word: str, meant: str) -> None:
+    """Words in another notation and with typing errors are recognized."""
     assert nearest(word, ["idle_time", "idle_count", "max_use_count"]) == meant
     assert nearest("zzz", ["idle_time"]) is None
 
 
-def test_missing_key() -> None:
-    """A key that must be there is named."""
+def test_missing_key_is_reported() -> None:
+    """The message names the missing key."""
     with pytest.raises(ConfigError, match=r"^a.toml: the key 'needed' is missing; add it$"):
         decode({}, _Whole, where="a.toml")
 
 
-def test_no_secret_is_shown() -> None:
-    """Neither a message nor a repr shows a password or a setting of the plugin."""
+def test_secrets_are_not_shown() -> None:
+    """No message or repr contains a password or a setting of the plugin."""
     secret = {"password": ["hunter2"]}
     (problem,) = _problems({"group": {"connector_config": secret}})
     assert problem.startswith("a.toml: group.connector_config.password: expected a string")
     config = GroupConfig(
         plugin="aws",
         plugin_config={"token": "hunter2"},
-        connector_config=ConnectorConfig(username="me", password="hunter2"),  # noqa: S106 - it must not be seen
+        connector_config=ConnectorConfig(username="me", password="hunter2"),  # noqa: S106 - it must not be shown
     )
     with pytest.raises(ConfigError) as caught:
         parse_assignments(["a=1", "password:hunter2"], where="--plugin-config")
@@ -273,8 +273,8 @@ def test_no_secret_is_shown() -> None:
     assert "'aws'" in repr(config)
 
 
-def test_assignments() -> None:
-    """Values are TOML where they are TOML and text otherwise; a dot leads into a table."""
+def test_assignments_are_parsed() -> None:
+    """A value is TOML if it is valid TOML, otherwise text; a dot separates tables."""
     pairs = ["a=3", "b=true", 'c="3"', "d=x=y", "e.f=[1, 2]", "e.g=", "h=1\nz = 2"]
     assert parse_assignments(pairs, where="-o") == {
         "a": 3,
@@ -287,15 +287,15 @@ def test_assignments() -> None:
 
 
 @pytest.mark.parametrize("pairs", [["a=1", "a.b=2"], ["a.b=2", "a=1"], ["a.b=1", "a.b.c=2"]])
-def test_value_and_table_at_once(pairs: list[str]) -> None:
-    """A key cannot be a value and a table, in whichever order they come."""
+def test_key_with_a_value_and_keys_below_is_refused(pairs: list[str]) -> None:
+    """A key cannot be a value and a table, in either order."""
     with pytest.raises(ConfigError, match="has both a value and keys below it; remove one of them"):
         parse_assignments(pairs, where="-o")
 
 
 @pytest.mark.parametrize("pair", ["", "a", "=1"])
-def test_no_assignment(pair: str) -> None:
-    """A word that assigns nothing is refused, with an example."""
+def test_invalid_assignment_is_refused(pair: str) -> None:
+    """The message shows an example of an assignment."""
     with pytest.raises(ConfigError, match=r"^-o: argument 1 is not KEY=VALUE; write for example"):
         parse_assignments([pair], where="-o")
 
@@ -309,16 +309,16 @@ def test_no_assignment(pair: str) -> None:
         ("[" + " . ".join(['"a b"', "'c'"] * 50_000) + "]", "nested too deeply"),
     ],
 )
-def test_what_python_cannot_read_is_wrong_input(tmp_path: Path, text: str, expected: str) -> None:
-    """TOML beyond the limits of Python's reader is a problem with the file's name in front."""
+def test_limits_of_the_toml_parser_are_reported(tmp_path: Path, text: str, expected: str) -> None:
+    """TOML beyond the limits of Python's parser is a problem of the file."""
     path = tmp_path / "a.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=expected):
         read_toml(path)
 
 
-def test_text_with_many_dots_is_no_deep_key(tmp_path: Path) -> None:
-    """What looks like a long chain of keys inside of a value does not count until it is one."""
+def test_text_with_many_dots_is_valid(tmp_path: Path) -> None:
+    """Many dots in a value are not a deeply nested key."""
     path = tmp_path / "a.toml"
     text = ".".join(["a"] * 99) + ' = "' + "a. " * 90 + '.........."'
     path.write_text(text)
@@ -326,7 +326,7 @@ def test_text_with_many_dots_is_no_deep_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key_path", ["", "a\0b"])
-def test_what_cannot_be_a_path_is_refused(key_path: str) -> None:
-    """An empty path would be the current folder, and one with NUL no system call takes."""
+def test_invalid_path_is_refused(key_path: str) -> None:
+    """An empty path would be the current folder, and no system call accepts NUL."""
     with pytest.raises(ConfigError, match=r"key_path: expected a path such as"):
         decode({"key_path": key_path}, ConnectorConfig, where="a.toml")

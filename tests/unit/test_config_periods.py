@@ -1,4 +1,4 @@
-"""Periods and zones: what is read of them, and what is refused."""
+"""Periods and time zones are compiled or refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2032, 1, 1), timezones=st.
 
 
 def holds(period: Period, moment: datetime) -> bool:
-    """Return whether a moment is inside, by asking the bits as their docstring says."""
+    """Return whether a moment is in a period, by its bits as documented."""
     day = bool(period.days >> moment.day & 1)
     weekday = bool(period.weekdays >> moment.weekday() & 1)
     return (
@@ -64,16 +64,16 @@ EXPRESSIONS = st.tuples(
 
 
 @given(EXPRESSIONS, MOMENTS)
-def test_a_period_is_inside_where_cron_would_fire(expression: str, moment: datetime) -> None:
-    """A compiled period holds in just those minutes in which cron would start something."""
+def test_period_matches_when_cron_would_run(expression: str, moment: datetime) -> None:
+    """A period is in force in exactly the minutes in which cron would run a job."""
     minute = moment.replace(second=0, microsecond=0)
     fires = next(CronSim(expression, minute - timedelta(minutes=1))) == minute
     assert holds(compile_period(expression), moment) is fires
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_read_or_refused_with_a_sentence(text: str) -> None:
-    """Whatever is written, the answer is a period or one sentence for who wrote it."""
+def test_any_text_is_compiled_or_refused(text: str) -> None:
+    """Any text gives a period or a message with a fix."""
     try:
         period = compile_period(text)
     except ValueError as error:
@@ -102,8 +102,8 @@ def test_any_text_is_read_or_refused_with_a_sentence(text: str) -> None:
         ("* * 29 2 *", ["2028-02-29 12:00"], ["2027-02-28 12:00"]),
     ],
 )
-def test_what_an_expression_means(expression: str, inside: list[str], outside: list[str]) -> None:
-    """Ranges, lists, steps and names, Sunday by its three names, and cron's rule for two days."""
+def test_expression_matches_moments(expression: str, inside: list[str], outside: list[str]) -> None:
+    """Ranges, lists, steps, names, three names of Sunday, and cron's rule for two days work."""
     period = compile_period(expression)
     assert period.expression == expression
     assert [moment for moment in inside if not holds(period, datetime.fromisoformat(moment))] == []
@@ -139,17 +139,17 @@ def test_what_an_expression_means(expression: str, inside: list[str], outside: l
         ("0 0 31 2,4 */2", "is never in force"),
     ],
 )
-def test_what_is_refused(expression: str, complaint: str) -> None:
-    """Each sentence names the field that is wrong, and what to write there."""
+def test_invalid_expression_is_refused(expression: str, complaint: str) -> None:
+    """The message names the wrong field and the valid values."""
     with pytest.raises(ValueError, match="write") as caught:
         compile_period(expression)
     assert complaint in str(caught.value)
 
 
-def test_a_day_that_is_missing_may_be_made_up_for_by_a_day_of_the_week() -> None:
-    """Where either day is enough, a period holds although no such month has such a day."""
+def test_missing_day_of_the_month_is_valid_with_a_day_of_the_week() -> None:
+    """If one of two days is enough, the other one need not exist in the month."""
     period = compile_period("0 0 31 2 1")
-    assert holds(period, datetime(2026, 2, 2))  # noqa: DTZ001 - the bits know no zone
+    assert holds(period, datetime(2026, 2, 2))  # noqa: DTZ001 - the bits do not depend on a zone
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_a_day_that_is_missing_may_be_made_up_for_by_a_day_of_the_week() -> None
         ("* 2 * * *", "2026-07-01", 1),
     ],
 )
-def test_a_period_means_the_clock_on_the_wall(period: str, start: str, hours: int) -> None:
-    """An hour that daylight saving leaves out does not come; one that comes twice holds twice."""
+def test_period_follows_daylight_saving(period: str, start: str, hours: int) -> None:
+    """A skipped hour is never in force; a repeated hour is in force twice."""
     policy = {"periods": [period], "timezone": "Europe/Berlin", "idle_count": 1}
     settings = decode({"policy": [policy]}, AutoscalerConfig, where="test").settings()
     midnight = datetime.fromisoformat(start).replace(tzinfo=find_zone("Europe/Berlin"))
@@ -172,8 +172,8 @@ def test_a_period_means_the_clock_on_the_wall(period: str, start: str, hours: in
     assert held == 60 * hours
 
 
-def test_zones_are_those_of_the_iana() -> None:
-    """A zone is found by its name, with the changes of its clocks."""
+def test_zone_is_found_by_its_iana_name() -> None:
+    """The zone has its daylight saving time."""
     zone = find_zone("Europe/Berlin")
     assert zone == ZoneInfo("Europe/Berlin")
     assert datetime(2026, 7, 1, tzinfo=zone).utcoffset() == timedelta(hours=2)
@@ -193,24 +193,24 @@ def test_zones_are_those_of_the_iana() -> None:
         ("Europe", "the time zone 'Europe' does not exist"),
     ],
 )
-def test_an_unknown_zone_is_refused_with_the_nearest(name: str, hint: str) -> None:
-    """A slip is answered with the name that was meant; a path is no zone."""
+def test_unknown_zone_is_refused_with_the_nearest(name: str, hint: str) -> None:
+    """The message for a typing error has the nearest name; a path is not a zone."""
     with pytest.raises(ValueError, match=r"the time zone .* does not exist") as caught:
         find_zone(name)
     assert hint in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["", "Local"])
-def test_no_zone_is_that_of_this_computer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not written is resolved to the zone that this computer has."""
+def test_missing_zone_is_that_of_this_computer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a name, the zone of this computer is used."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     monkeypatch.setattr("tzlocal.unix._cache_tz", None)
     zone = find_zone(name)
     assert datetime(2026, 7, 1, tzinfo=zone).utcoffset() == timedelta(hours=9)
 
 
-def test_a_zone_that_cannot_be_found_out_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If this computer's zone has no name, the operator is told to write one."""
+def test_unknown_zone_of_this_computer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the zone of this computer has no name, the message asks for one."""
     monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0")
     monkeypatch.setattr("tzlocal.unix._cache_tz", None)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""A whole `config.toml`: what is read, what is ignored, and all that can be wrong at once."""
+"""A whole `config.toml`: used keys, ignored keys, errors and warnings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fleeting.types import Severity
 from taskscaler.config import RunnerConfig, RunnerFile, examine_config, read_config
 from taskscaler.config.autoscaler import AutoscalerConfig, ExtensionsConfig
 
-# A runner that nothing is to be said about.
+# A runner without errors and warnings.
 RUNNER = """
 concurrent = 20
 [[runners]]
@@ -29,7 +29,7 @@ name = "builders"
 """
 
 
-# One mistake of every kind.
+# Mistakes of all kinds.
 WRONG = """
 concurrent = "many"
 chek_interval = 3
@@ -79,7 +79,7 @@ def problems(folder: Path, text: str) -> tuple[list[str], list[str]]:
 
 
 def runner(name: str, **tables: str) -> str:
-    """Return a runner with an identity and a group of its own, and TOML below its autoscaler."""
+    """Return a runner with its own identity and group, and tables below its autoscaler."""
     text = f"""
         [[runners]]
         name = "{name}"
@@ -97,8 +97,8 @@ def runner(name: str, **tables: str) -> str:
     return text
 
 
-def test_a_file_of_gitlab_runner_is_read(tmp_path: Path) -> None:
-    """What concerns scaling is read, what does not is listed, and no secret is held."""
+def test_file_of_gitlab_runner_is_read(tmp_path: Path) -> None:
+    """Keys for scaling are read, other keys are listed, and secrets are not kept."""
     text = """
         concurrent = 20
         check_interval = 3
@@ -149,8 +149,8 @@ def test_a_file_of_gitlab_runner_is_read(tmp_path: Path) -> None:
     assert "glrt-secret" not in repr(file)
 
 
-def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
-    """Unknown keys, wrong types, ranges and what cannot work come out of one reading."""
+def test_all_problems_are_reported_together(tmp_path: Path) -> None:
+    """Unknown keys, wrong types, ranges and conflicts are reported at once."""
     errors, warnings = problems(tmp_path, WRONG)
     above, of = "runners[0].autoscaler", "(runner 'builders')"
     expected = """
@@ -182,8 +182,8 @@ runners[1].autoscaler: expected a table, got the string "aws"
     assert caught.value.problems == tuple(f"{tmp_path / 'config.toml'}: {text}" for text in errors)
 
 
-def test_many_mistakes_are_cut_short(tmp_path: Path) -> None:
-    """A thousand mistakes do not scroll the first ones away."""
+def test_number_of_reported_errors_is_limited(tmp_path: Path) -> None:
+    """An exception has the first 20 errors and the number of the others."""
     text = RUNNER + "[[runners.autoscaler.policy]]\nidle_count = -1\n" * 1000
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
@@ -239,15 +239,15 @@ def test_many_mistakes_are_cut_short(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_will_probably_hurt_is_a_warning(tmp_path: Path, text: str, expected: str) -> None:
-    """A file with a warning can be used, and the warning names file and path."""
+def test_surprising_settings_are_warnings(tmp_path: Path, text: str, expected: str) -> None:
+    """A file with a warning is valid, and the warning has the file and the path."""
     (warning,) = read(tmp_path, text).warnings
     assert warning.startswith(f"{tmp_path / 'config.toml'}: ")
     assert expected in warning
 
 
-def test_a_file_without_fault_gets_no_word(tmp_path: Path) -> None:
-    """Neither warning nor ignored key where there is none."""
+def test_clean_file_has_no_warnings(tmp_path: Path) -> None:
+    """A file without problems has no warnings and no ignored keys."""
     file = read(tmp_path, RUNNER)
     assert (file.warnings, file.ignored) == ((), ())
 
@@ -290,16 +290,16 @@ def test_a_file_without_fault_gets_no_word(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_could_never_work_is_an_error(tmp_path: Path, text: str, expected: str) -> None:
-    """The combination is refused, with its path and the fix."""
+def test_impossible_combinations_are_errors(tmp_path: Path, text: str, expected: str) -> None:
+    """The message has the path and the fix."""
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     (problem,) = caught.value.problems
     assert expected in problem
 
 
-def test_a_runner_is_chosen_by_its_name(tmp_path: Path) -> None:
-    """Of several autoscalers one is named, and a wrong name is answered with the right ones."""
+def test_runner_is_chosen_by_name(tmp_path: Path) -> None:
+    """With several autoscalers a name is required, and a wrong name lists the valid ones."""
     third = runner("c").replace('name = "c"', 'name = "b"', 1)
     file = read(tmp_path, f'{runner("a")}[[runners]]\nname = "none"\n{runner("b")}{third}')
     assert file.runner("a").name == "a"
@@ -332,10 +332,10 @@ def test_a_runner_is_chosen_by_its_name(tmp_path: Path) -> None:
         ("https://example.com:99999", 7, None, None),
     ],
 )
-def test_a_store_is_named_by_what_stays(
+def test_identity_is_stable(
     url: str, number: int | None, explicit: str | None, identity: str | None
 ) -> None:
-    """The identity is the explicit one, else of URL and id; never of name, token or password."""
+    """The identity is explicit or made from URL and id, never from name, token or password."""
     extensions = ExtensionsConfig(id=explicit)
     found = RunnerConfig(
         name="changes", url=url, id=number, autoscaler=AutoscalerConfig(extensions=extensions)
@@ -347,8 +347,8 @@ SERVERS = st.tuples(st.text("abA/%-:.1", max_size=200), st.integers(1, 10**18))
 
 
 @given(SERVERS, SERVERS)
-def test_identities_are_file_names_and_differ(one: tuple[str, int], other: tuple[str, int]) -> None:
-    """A name has no separator in it and is short, and two servers or runners have two names."""
+def test_identities_are_unique_file_names(one: tuple[str, int], other: tuple[str, int]) -> None:
+    """An identity is a short name without separators, and is unique for server and runner."""
     names = [
         RunnerConfig(url=f"https://example.com/{path}", id=number).identity() or ""
         for path, number in (one, other)
@@ -370,8 +370,8 @@ def test_identities_are_file_names_and_differ(one: tuple[str, int], other: tuple
         ('dir = "/var/state"', "/var/state/mine.v1.sqlite"),
     ],
 )
-def test_where_the_state_is_kept(tmp_path: Path, storage: str, path: str | None) -> None:
-    """By default beside the file; a relative folder is one beside the file; or nowhere."""
+def test_path_of_the_state(tmp_path: Path, storage: str, path: str | None) -> None:
+    """The default folder and a relative folder are next to the file; state can be disabled."""
     text = runner("a", state_storage=storage).replace('id = "a"', 'id = "mine.v1"')
     found = read(tmp_path, text).runner("a").state_path(Path("etc/config.toml"))
     assert found == (None if path is None else Path(path))
@@ -381,15 +381,15 @@ def test_where_the_state_is_kept(tmp_path: Path, storage: str, path: str | None)
     ("key", "path"),
     [("", None), ('state_key_file = "key"', "etc/key"), ('state_key_file = "/key"', "/key")],
 )
-def test_where_the_key_is(tmp_path: Path, key: str, path: str | None) -> None:
-    """The key of the store is a file beside the one that names it, or none."""
+def test_path_of_the_key(tmp_path: Path, key: str, path: str | None) -> None:
+    """A relative path of the key is relative to the folder of the configuration."""
     text = runner("a").replace('id = "a"', f'id = "a"\n{key}')
     found = read(tmp_path, text).runner("a").state_key_path(Path("etc/config.toml"))
     assert found == (None if path is None else Path(path))
 
 
-def test_without_a_name_for_it_no_state_is_kept() -> None:
-    """A runner without an identity has no state file; one without an autoscaler needs none."""
+def test_runner_without_an_identity_has_no_state() -> None:
+    """A runner without an identity or without an autoscaler has no state file."""
     assert RunnerConfig(autoscaler=AutoscalerConfig()).state_path(Path("c.toml")) is None
     assert RunnerConfig(url="https://x", id=1).state_path(Path("c.toml")) is None
 
@@ -412,14 +412,14 @@ def test_without_a_name_for_it_no_state_is_kept() -> None:
         "[[runners]]\nname = []\nid = 'x'\nurl = {}\nlimit = []\n[runners.autoscaler]\n",
     ],
 )
-def test_a_file_of_the_wrong_shape_is_refused(tmp_path: Path, text: str) -> None:
-    """Whatever stands where a table is expected, the answer is a sentence and no crash."""
+def test_file_with_wrong_structure_is_refused(tmp_path: Path, text: str) -> None:
+    """Wrong types instead of tables give a message and not a crash."""
     with pytest.raises(ConfigError, match="expected"):
         read(tmp_path, text)
 
 
-def test_hostile_files_are_answered(tmp_path: Path) -> None:
-    """Ten thousand unknown keys, slips elsewhere and strange names end in sentences, too."""
+def test_hostile_files_give_messages(tmp_path: Path) -> None:
+    """Ten thousand unknown keys and strange names give messages, too."""
     keys = "".join(f"key{number} = 1\n" for number in range(10_000))
     errors, warnings = problems(
         tmp_path, keys + RUNNER.replace("concurrent = 20", "") + f"{keys}'a\\n.b' = 1\n"

@@ -1,4 +1,4 @@
-"""The JSON Schema of `config.toml`: it says what the reader accepts."""
+"""The JSON Schema of `config.toml` accepts the same files as the reader."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def properties() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("struct", STRUCTS)
-def test_every_key_is_in_it_and_no_other(struct: type[msgspec.Struct]) -> None:
-    """Each table has the keys of its struct, and is closed where unknown keys are errors."""
+def test_schema_has_exactly_the_keys_of_the_structs(struct: type[msgspec.Struct]) -> None:
+    """Each table has the keys of its struct, and refuses other keys if they are errors."""
     definition = DEFINITIONS[struct.__name__]
     assert list(definition["properties"]) == list(struct.__struct_encode_fields__)
     closed = struct.__struct_config__.forbid_unknown_fields
     assert definition.get("additionalProperties", True) is not closed
 
 
-def test_it_is_json_and_describes_every_key() -> None:
-    """It survives the way through JSON, has a word about each key, and knows no null."""
+def test_schema_is_json_and_describes_every_key() -> None:
+    """The schema is valid JSON, describes each key, and has no null."""
     assert json.loads(json.dumps(SCHEMA)) == SCHEMA
     assert [path for path, value in properties() if not value.get("description")] == []
     assert '"null"' not in json.dumps(SCHEMA)
 
 
 def test_defaults_and_ranges_are_those_of_the_reader() -> None:
-    """Defaults are what would be written in the file, and the least is what is not refused."""
+    """Defaults are as in a file, and limits are those that the reader checks."""
     found = dict(properties())
     assert found["ExtensionsConfig.creation_timeout"]["default"] == "10m"
     assert found["ExtensionsConfig.placement"]["default"] == "pack"
@@ -75,8 +75,8 @@ TEXTS = st.lists(PARTS, max_size=4).map("".join) | st.text("0123456789.hmsu-+ ",
 
 
 @given(TEXTS)
-def test_a_duration_is_one_here_and_there(text: str) -> None:
-    """The pattern takes what is read as a duration and nothing else."""
+def test_pattern_matches_exactly_the_durations(text: str) -> None:
+    """The pattern matches a text if and only if the reader accepts it as a duration."""
     try:
         Duration.parse(text)
     except ValueError:

@@ -53,7 +53,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_groups_of_all_runners_are_read(path: Path) -> None:
-    """Each group has its own settings, those it inherits, and a name for people."""
+    """Each group has its own and inherited settings, and a readable name."""
     one, first, second = configured_groups(path)
     assert (one.label, one.entry.plugin, one.maximum) == ("one", "aws:1", 7)
     assert one.entry.plugin_config == {"name": "builders"}
@@ -67,23 +67,23 @@ def test_groups_of_all_runners_are_read(path: Path) -> None:
     assert second.entry.connector.username == "root"
 
 
-def test_a_wrong_key_is_told_with_its_place(path: Path) -> None:
-    """What is read here and is wrong is an error that names file and key."""
+def test_wrong_value_is_reported_with_its_place(path: Path) -> None:
+    """The message names the file and the key."""
     path.write_text(TEXT.replace('username = "ci"', "username = 3"))
     with pytest.raises(ConfigError, match=r"toml: runners\[0\].*connector_config\.username"):
         configured_groups(path)
 
 
-def test_a_group_is_chosen_by_its_name(path: Path) -> None:
-    """A runner with one group is named by itself, one with several together with the group."""
+def test_group_is_chosen_by_name(path: Path) -> None:
+    """The only group of a runner has the runner's name; other names add that of the group."""
     groups = configured_groups(path)
     assert choose_group(path, groups, "one") is groups[0]
     assert choose_group(path, groups, "two/2") is groups[2]
     assert choose_group(path, groups[:1], None) is groups[0]
 
 
-def test_a_choice_that_means_no_group_shows_those_there_are(path: Path) -> None:
-    """No name where there are several groups, a wrong name, or no group is one sentence each."""
+def test_invalid_choice_lists_the_groups(path: Path) -> None:
+    """A missing, wrong or ambiguous name and a file without groups each have a message."""
     groups = configured_groups(path)
     with pytest.raises(ConfigError, match="3 groups; choose one: 'one', 'two/first', 'two/2'"):
         choose_group(path, groups, None)
@@ -95,8 +95,8 @@ def test_a_choice_that_means_no_group_shows_those_there_are(path: Path) -> None:
         choose_group(path, [groups[0], groups[0]], "one")
 
 
-def test_references_are_names(path: Path) -> None:
-    """Each plugin is named once; a group without one, or with a path, is told with its place."""
+def test_plugin_references_are_read(path: Path) -> None:
+    """Each plugin is listed once; a missing or invalid reference is reported with its place."""
     path.write_text(TEXT)
     assert [str(one) for one in plugin_references(configured_groups(path))] == [
         "aws:1",

@@ -12,15 +12,15 @@ UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "\
 
 
 @given(st.timedeltas())
-def test_what_is_written_is_read_again(value: timedelta) -> None:
-    """Any length of time, to the microsecond, survives being written and read."""
+def test_formatted_duration_is_parsed_again(value: timedelta) -> None:
+    """Any length of time, to the microsecond, can be formatted and parsed again."""
     duration = Duration(value.days, value.seconds, value.microseconds)
     assert Duration.parse(str(duration)) == value
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(sorted(UNITS))), min_size=1))
 def test_parts_add_up(parts: list[tuple[int, str]]) -> None:
-    """A duration is the sum of its parts, in whatever order they stand."""
+    """A duration is the sum of its parts, in any order."""
     text = "".join(f"{number}{unit}" for number, unit in parts)
     total = sum((timedelta(seconds=UNITS[unit]) * number for number, unit in parts), timedelta())
     assert Duration.parse(text) == total
@@ -28,8 +28,8 @@ def test_parts_add_up(parts: list[tuple[int, str]]) -> None:
 
 
 @given(st.text())
-def test_any_other_text_is_refused_in_words(text: str) -> None:
-    """Whatever is written, it is either read or refused with a `ValueError` that quotes it."""
+def test_any_other_text_is_refused(text: str) -> None:
+    """Any text is parsed or refused with a `ValueError` that quotes it."""
     try:
         Duration.parse(text)
     except ValueError as error:
@@ -57,7 +57,7 @@ def test_any_other_text_is_refused_in_words(text: str) -> None:
     ],
 )
 def test_notation_is_that_of_go(text: str, seconds: float) -> None:
-    """Fractions, signs and every unit of Go's notation are read."""
+    """Fractions, signs and all units of Go's notation are accepted."""
     assert Duration.parse(text) == timedelta(seconds=seconds)
 
 
@@ -87,6 +87,6 @@ def test_too_long() -> None:
         (timedelta(microseconds=1), "0.000001s"),
     ],
 )
-def test_how_it_is_written(value: timedelta, text: str) -> None:
-    """A duration is written in hours, minutes and seconds, without parts that are zero."""
+def test_duration_is_formatted(value: timedelta, text: str) -> None:
+    """The text has hours, minutes and seconds, without parts that are zero."""
     assert str(Duration(value.days, value.seconds, value.microseconds)) == text

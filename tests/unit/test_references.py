@@ -20,8 +20,8 @@ from fleeting.errors import ConfigError
         ("registry.example.org:5000/x/my.cloud", "my.cloud", "fleeting-plugin-my.cloud"),
     ],
 )
-def test_reference_is_read(text: str, name: str, requirement: str) -> None:
-    """Each form of GitLab's gives a name, and a requirement for a package installer."""
+def test_reference_is_parsed(text: str, name: str, requirement: str) -> None:
+    """All forms of GitLab Runner give a name and a requirement for a package installer."""
     reference = parse_reference(text)
     assert reference.name == name
     assert reference.requirement == requirement
@@ -29,8 +29,8 @@ def test_reference_is_read(text: str, name: str, requirement: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", ":1", "aws:", "a b", "-aws", "aws:1;x", "aws>=1", "a/"])
-def test_no_reference_is_refused(text: str) -> None:
-    """What names no plugin is refused, and the message shows how one looks."""
+def test_invalid_reference_is_refused(text: str) -> None:
+    """The message shows an example of a reference."""
     with pytest.raises(ConfigError, match="such as aws:1"):
         parse_reference(text)
 
@@ -48,12 +48,12 @@ def test_no_reference_is_refused(text: str) -> None:
 def test_constraint_accepts_versions(
     constraint: str, accepted: list[str], refused: list[str]
 ) -> None:
-    """A constraint is the beginning of a version, number by number, and no pre-release meets it."""
+    """A constraint compares the first numbers of a version and excludes pre-releases."""
     reference = PluginReference("aws", constraint)
     assert [version for version in accepted if not reference.accepts(version)] == []
     assert [version for version in refused if reference.accepts(version)] == []
 
 
-def test_spellings_of_a_distribution_are_one() -> None:
-    """A distribution's name is the same with other dashes and letters."""
+def test_name_of_a_distribution_is_normalized() -> None:
+    """Case and separators do not matter in the name of a distribution."""
     assert canonical("Fleeting_Plugin..AWS") == "fleeting-plugin-aws"

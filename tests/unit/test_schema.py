@@ -25,8 +25,8 @@ class Size(enum.Enum):
     LARGE = "large"
 
 
-class Own:
-    """A type that only a plugin knows."""
+class Custom:
+    """A type of a plugin."""
 
 
 class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +52,7 @@ class Example(Base, frozen=True, forbid_unknown_fields=True, kw_only=True, renam
     pairs: tuple[int, ...] | float | None = None
     tables: dict[str, Disk] = {}
     anything: Any = None
-    own: Own | None = None
+    custom: Custom | None = None
     again: Example | None = None
 
 
@@ -86,13 +86,13 @@ def test_keys_have_the_types_of_toml() -> None:
         Key(name="pairs", type="list of integer or number"),
         Key(name="tables", type="table of table", default={}),
         Key(name="anything", type="anything"),
-        Key(name="own", type="Own"),
+        Key(name="custom", type="Custom"),
         Key(name="again", type="table"),
     ]
 
 
-def test_schema_has_all_that_the_struct_says() -> None:
-    """The schema has limits, defaults, descriptions and names; unknown types stay open."""
+def test_schema_is_complete() -> None:
+    """The schema has limits, defaults, descriptions and names; unknown types accept anything."""
     schema = json_schema(Example)
     assert json.loads(json.dumps(schema)) == schema
     found = schema["$defs"]["Example"]
@@ -108,7 +108,7 @@ def test_schema_has_all_that_the_struct_says() -> None:
     assert properties["ID"]["type"] == "string"
     assert properties["size"]["default"] == "small"
     assert properties["wait"]["default"] == "1m30s"
-    assert properties["own"] == {"title": "Own"}
+    assert properties["custom"] == {"title": "Custom"}
     assert schema["$defs"]["Disk"]["properties"]["size"] == {
         "type": "integer",
         "exclusiveMinimum": 0,
@@ -120,7 +120,7 @@ def test_schema_has_all_that_the_struct_says() -> None:
 
 
 @pytest.mark.parametrize("shape", [LocalConfig, ConnectorConfig])
-def test_our_own_keys_are_all_described(shape: type[msgspec.Struct]) -> None:
+def test_built_in_keys_are_described(shape: type[msgspec.Struct]) -> None:
     """Each key of the structs in this distribution has a description."""
     assert [key.name for key in list_keys(shape) if not key.text] == []
 
@@ -135,7 +135,7 @@ def test_struct_without_descriptions() -> None:
     assert "description" not in json_schema(made)["$defs"]["Made"]
 
 
-class Needy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RequiredKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     size: Size
     region: Literal["north", "south"]
@@ -152,11 +152,11 @@ class Needy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     optional: int = 7
 
 
-def test_example_can_be_read() -> None:
-    """The example has what is required and no more, and is read without a complaint."""
-    table = example(Needy)
-    assert set(table) == {field for field in Needy.__struct_fields__ if field != "optional"}
-    read = decode(table, Needy, where="example")
+def test_example_is_valid() -> None:
+    """The example has exactly the required keys and can be decoded."""
+    table = example(RequiredKeys)
+    assert set(table) == {field for field in RequiredKeys.__struct_fields__ if field != "optional"}
+    read = decode(table, RequiredKeys, where="example")
     assert (read.count, read.above, read.wait, read.sizes) == (
         3,
         4,

@@ -1,4 +1,4 @@
-"""What the annotations of a struct say about its fields."""
+"""The types, descriptions and defaults of the fields of a struct, from their annotations."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def description(field: msgspec.structs.FieldInfo) -> str:
 
 def summary(shape: type) -> str:
     """Return the first line of a struct's own docstring; empty if it has none."""
-    # Not the docstring of `msgspec.Struct`, which every struct inherits.
+    # `__dict__`, because every struct inherits the docstring of `msgspec.Struct`.
     return inspect.cleandoc(shape.__dict__.get("__doc__") or "").partition("\n")[0]
 
 
 def default_value(field: msgspec.structs.FieldInfo) -> Any:
-    """Return the value without the key; None if the key is required."""
+    """Return the value of a missing key; None if the key is required."""
     if field.default_factory is not msgspec.NODEFAULT:
         return cast("Callable[[], Any]", field.default_factory)()
     return None if field.required else field.default
 
 
 def as_builtin(value: Any) -> Any:
-    """Return a value as a file has it; None for a table, whose own keys have defaults."""
+    """Return a value as in a file; None for a table, because its keys have the defaults."""
     if isinstance(value, msgspec.Struct) or value is msgspec.UNSET:
         return None
     return msgspec.to_builtins(value, str_keys=True, enc_hook=str)
@@ -63,19 +63,19 @@ def is_union(shape: Any) -> bool:
 
 
 def members(shape: Any) -> list[Any]:
-    """Return the types that a value can have, without annotations and without None."""
+    """Return the possible types of a value, without annotations and without None."""
     return [bare_type(one)[0] for one in alternatives(shape)]
 
 
 def alternatives(shape: Any) -> list[Any]:
-    """Return the types that a value can have, each with its annotations, without None."""
+    """Return the possible types of a value with their annotations, without None."""
     bare = bare_type(shape)[0]
     types = get_args(bare) if is_union(bare) else (bare,)
     return [one for one in types if one not in {NoneType, msgspec.UnsetType}]
 
 
 def bare_type(shape: Any) -> tuple[Any, list[msgspec.Meta]]:
-    """Return a type without its annotations, and these."""
+    """Return a type without its annotations, and the annotations."""
     if get_origin(shape) is not Annotated:
         return shape, []
     bare, *extras = get_args(shape)

@@ -1,4 +1,4 @@
-"""The keys of a configuration in terms of TOML, as `fleeting info` shows them."""
+"""The keys of a configuration with their types in TOML, as `fleeting info` shows them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _WORDS: Mapping[Any, str] = {
 }
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _LISTS = {list, tuple, set, frozenset}
-# Values to begin with where a key is required.
+# Example values of required keys.
 _EXAMPLES: Mapping[Any, Any] = {Duration: "1m", Path: "/path/to/file", bool: False, dict: {}}
 
 
@@ -53,7 +53,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
             table of a list.
         type: a type of TOML, such as `integer` or `list of string`.
         required: whether its table must have the key.
-        default: the value without the key, as a file has it; None if there is none.
+        default: the value if the key is missing, as in a file; None if there is none.
         text: the description; may be empty.
     """
 
@@ -80,7 +80,7 @@ def _keys(shape: type[msgspec.Struct], above: str, outer: tuple[type, ...]) -> I
             text=description(field),
         )
         below, marks = _table_below(field.type)
-        # A table that can contain its own kind has no end.
+        # A table that can contain itself is listed once.
         if below is not None and below not in {*outer, shape}:
             yield from _keys(below, f"{name}{marks}.", (*outer, shape))
 

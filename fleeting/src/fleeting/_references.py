@@ -1,12 +1,12 @@
-"""How a file and a command line name a plugin: `aws`, `aws:1`, GitLab's longer forms.
+"""References to plugins in files and on the command line: `aws`, `aws:1`, or GitLab's longer form.
 
-A reference is a name and perhaps a constraint on the version. GitLab's may have a registry
-and a repository in front of the name, and there the whole is the address of an image; here a
-plugin is a distribution of the Python package index, so what stands in front says nothing.
+A reference is a name with an optional version. In GitLab Runner it is the address of an image, so
+a registry and a repository may precede the name. Here a plugin is a Python distribution, so they
+are ignored.
 
 | reference | version |
 |---|---|
-| `aws`, `aws:latest` | any; the newest when it is installed |
+| `aws`, `aws:latest` | any; an installation takes the newest |
 | `aws:1` | 1.x.y |
 | `aws:1.5` | 1.5.x |
 | `aws:1.5.2` | exactly this one |
@@ -21,7 +21,7 @@ from fleeting.errors import ConfigError
 
 __all__ = ("PREFIX", "PluginReference", "canonical", "parse_reference")
 
-# A plugin's distribution is named for it.
+# The name of a plugin's distribution is this prefix and the name of the plugin.
 PREFIX = "fleeting-plugin-"
 LATEST = "latest"
 
@@ -35,11 +35,11 @@ _FULL = 3
 
 @dataclass(frozen=True, slots=True)
 class PluginReference:
-    """A plugin as somebody asks for it.
+    """A requested plugin.
 
     Attributes:
-        name: of the plugin, as its entry point has it.
-        constraint: the beginning of a version, or a whole one; empty if any will do.
+        name: the name of the plugin, which is also that of its entry point.
+        constraint: a version or the beginning of one; empty for any version.
     """
 
     name: str
@@ -47,19 +47,19 @@ class PluginReference:
 
     @property
     def requirement(self) -> str:
-        """Return the same for a package installer, such as `fleeting-plugin-aws==1.*`."""
+        """Return the requirement for a package installer, such as `fleeting-plugin-aws==1.*`."""
         if not self.constraint:
             return PREFIX + self.name
         is_open = _RELEASE.fullmatch(self.constraint) and self.constraint.count(".") < _FULL - 1
         return f"{PREFIX}{self.name}=={self.constraint}{'.*' if is_open else ''}"
 
     def accepts(self, version: str) -> bool:
-        """Return whether a version of the plugin is one that was asked for."""
+        """Return whether a version of the plugin meets the constraint."""
         if not self.constraint or version == self.constraint:
             return True
         if not _RELEASE.fullmatch(self.constraint):
             return False
-        # A pre-release of what was asked for comes before it, and so is none.
+        # A pre-release precedes its version, so it does not meet the constraint.
         release = re.match(r"(\d+(?:\.\d+)*)(?:\.post\d+|\+.*)?\Z", version)
         if release is None:
             return False
@@ -68,15 +68,15 @@ class PluginReference:
         return [int(part) for part in wanted] == [int(part) for part in found[: len(wanted)]]
 
     def __str__(self) -> str:
-        """Write it as a file would."""
+        """Return the reference as in a file."""
         return f"{self.name}:{self.constraint}" if self.constraint else self.name
 
 
 def parse_reference(text: str) -> PluginReference:
-    """Read a reference.
+    """Return the reference for a text.
 
     Raises:
-        ConfigError: the text is none.
+        ConfigError: the text is not a reference.
     """
     match = _REFERENCE.fullmatch(text.strip())
     if match is None:
@@ -90,5 +90,5 @@ def parse_reference(text: str) -> PluginReference:
 
 
 def canonical(distribution: str) -> str:
-    """Return the normalized name of a distribution, by which two spellings are one."""
+    """Return the normalized name of a distribution, which is the same for all its spellings."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

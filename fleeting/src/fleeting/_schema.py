@@ -1,7 +1,7 @@
 """The JSON Schema of a configuration, for editors that complete keys and show mistakes.
 
-The struct that the configuration is decoded into is the only source: its annotations give
-types, limits and descriptions (`msgspec.Meta`), its fields the defaults.
+The only source is the struct into which the configuration is decoded. Its annotations have the
+types, limits and descriptions (`msgspec.Meta`), and its fields the defaults.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def json_schema(shape: type[msgspec.Struct]) -> dict[str, Any]:
     Args:
         shape: the struct that the configuration is decoded into.
     """
-    # msgspec cannot write defaults of types such as Duration, so it gets a copy of each
-    # struct in which durations and paths are strings.
+    # msgspec cannot encode the default of a Duration or Path, so it gets a copy of each struct
+    # with strings instead.
     schema = msgspec.json.schema(_Copies().of(shape), schema_hook=_unknown_type)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return cast("dict[str, Any]", schema)
@@ -53,7 +53,7 @@ class _Copies:
     def of(self, shape: type[msgspec.Struct]) -> Any:
         if shape in self._known:
             return self._known[shape]
-        self._known[shape] = dict[str, Any]  # Stands for the struct within itself.
+        self._known[shape] = dict[str, Any]  # A struct within itself is any table.
         config = shape.__struct_config__
         infos = msgspec.structs.fields(shape)
         fields = [
@@ -100,14 +100,14 @@ class _Copies:
 
 def _extra(field: msgspec.structs.FieldInfo) -> msgspec.Meta:
     text = description(field)
-    # msgspec does not show the default of a field that has a factory.
+    # msgspec leaves out the default of a field with a factory.
     has_factory = field.default_factory is not msgspec.NODEFAULT
     extra = {"default": as_builtin(default_value(field))} if has_factory else None
     return msgspec.Meta(description=text or None, extra_json_schema=extra)
 
 
 def _unknown_type(shape: type) -> dict[str, Any]:
-    return {"title": shape.__name__}  # Only the plugin knows the values of its own type.
+    return {"title": shape.__name__}  # Only the plugin knows the values of its types.
 
 
 def _union(parts: tuple[Any, ...]) -> Any:

@@ -350,9 +350,9 @@ class AutoscalerConfig(
     scale_throttle: Annotated[
         ScaleThrottleConfig, Meta(description="How fast instances may be created.")
     ] = ScaleThrottleConfig()
-    state_storage: Annotated[StateStorageConfig, Meta(description="What survives a restart.")] = (
-        StateStorageConfig()
-    )
+    state_storage: Annotated[
+        StateStorageConfig, Meta(description="How state survives a restart.")
+    ] = StateStorageConfig()
     vm_isolation: Annotated[
         VmIsolationConfig, Meta(description="Accepted as long as it is not enabled.")
     ] = VmIsolationConfig()

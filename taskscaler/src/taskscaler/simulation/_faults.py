@@ -2,7 +2,7 @@
 
 A probability applies to each occasion, a rate to each hour and group. Each kind of occasion
 has its own random numbers, so switching off one fault disturbs the others as little as
-possible. This lets a failing history be reduced to a small one.
+possible. So a failing history can be reduced to a small one.
 """
 
 from __future__ import annotations
