@@ -1,4 +1,4 @@
-"""The real command, as a process of its own, on the real local provider."""
+"""Fixtures of the command-line tests, which use the real local provider."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def taskscaler(tmp_path: Path) -> Iterator[Command]:
+def taskscaler(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Yield the command."""
-    command = Command(tmp_path)
+    command = Command(tmp_path, capfd)
     yield command
     command.close()
 
 
 @pytest.fixture
 def fifo(tmp_path: Path) -> Path:
-    """Return a pipe with a name: a job that reads it runs until the test writes to it."""
+    """Return a named pipe: a job that reads it runs until the test writes to it."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
     return path
@@ -33,7 +33,7 @@ def fifo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Farm]:
-    """Yield a group of instances on this computer that outlive the commands."""
+    """Yield a group of local instances that outlive the commands."""
     monkeypatch.setenv("FLEETING_LOCK_DIR", str(tmp_path / "locks"))
     farm = Farm(tmp_path)
     yield farm

@@ -1,7 +1,7 @@
-"""Which files travel between here and an instance, and that none lands where it must not.
+"""Which local files a job uploads, and where its downloads may be written.
 
-Names that come from an instance are a stranger's: whatever it answers,
-nothing is written outside the folder that the user named.
+File names that an instance reports are not trusted: whatever it reports, nothing
+is written outside the directory that the user named.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("find_uploads", "landing_place", "outermost", "readable", "unsafe")
+__all__ = ("check_pattern", "check_readable", "download_target", "find_uploads", "outermost")
 
 
-def unsafe(pattern: str) -> str | None:
-    """Say what is wrong with a pattern that could lead out of its folder, or None."""
+def check_pattern(pattern: str) -> str | None:
+    """Return what is wrong with a pattern that is not inside its directory, or None."""
     if not pattern.strip():
-        return "an empty path means nothing; remove it"
+        return "a path must not be empty; remove it"
     path = PurePosixPath(pattern)
     if path.is_absolute() or ".." in path.parts or "\0" in pattern:
-        return f"{pattern!r} leads out of its folder; write a path below it, without '..'"
+        return f"{pattern!r} leads out of its directory; use a relative path without '..'"
     return None
 
 
-def readable(path: Path) -> str | None:
-    """Say why a file cannot be read, or None if it can."""
+def check_readable(path: Path) -> str | None:
+    """Return why a local file cannot be read, or None if it can."""
     if path.is_dir():
-        return f"{path} is a folder; name a file"
+        return f"{path} is a directory; name a file"
     if not path.exists():
         return f"{path}: there is no such file; check the path"
     if not path.is_file():
-        # Reading it might never end, and nothing could interrupt that.
-        return f"{path} is a pipe or a device; name an ordinary file"
+        # A read from a pipe or a device may block forever and cannot be cancelled.
+        return f"{path} is not a regular file; name a regular file"
     if not os.access(path, os.R_OK):
-        return f"{path}: it cannot be read; check its permissions"
+        return f"{path} is not readable; check its permissions"
     return None
 
 
 def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Expand what a job wants to upload.
+    """Find the files and directories that match the patterns of `upload`.
 
     Returns:
-        The paths, relative to the folder, of which none lies in another; and a
-        sentence for each pattern that yields nothing and each file that cannot be read.
+        The paths relative to the folder, without those inside another one of them; and a
+        sentence for each pattern that matches nothing and each file that cannot be read.
     """
     found: set[str] = set()
     problems: list[str] = []
@@ -55,7 +55,7 @@ def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...]
         matches = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 -- pathlib's `**` yields folders only before 3.13
         for match in map(os.path.normpath, matches):
             path = folder / match
-            if not path.is_dir() and (problem := readable(path)):
+            if not path.is_dir() and (problem := check_readable(path)):
                 problems.append(problem)
             else:
                 found.add(match)
@@ -67,7 +67,7 @@ def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...]
 
 
 def outermost(paths: set[str]) -> tuple[str, ...]:
-    """Leave out each path that lies in another one, which is copied as a whole."""
+    """Return the paths without those inside another one, which is copied completely."""
     kept: list[str] = []
     for path in sorted(paths, key=lambda path: (path.count("/"), path)):
         parents = {str(parent) for parent in PurePosixPath(path).parents if path != "."}
@@ -76,21 +76,21 @@ def outermost(paths: set[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def landing_place(destination: Path, relative: str) -> Path | None:
-    """Return where a file of an instance belongs, or None if that is not below `destination`.
+def download_target(destination: Path, relative: str) -> Path | None:
+    """Return where to write a downloaded file, or None if that is outside `destination`.
 
     Args:
-        destination: the folder that the user named.
-        relative: the file's path in the working directory, as the instance tells it.
+        destination: the local directory that the user named.
+        relative: the path in the working directory that the instance reported.
     """
     path = PurePosixPath(posixpath.normpath(relative))
     if path.is_absolute() or ".." in path.parts or "\\" in relative or "\0" in relative:
         return None
     place = destination / path
-    # A link that an earlier download left behind must not lead the next one astray.
+    # An earlier download may have created a symbolic link that points outside.
     try:
         inside = place.parent.resolve().is_relative_to(destination.resolve())
-    except RuntimeError:  # The link leads to itself.
+    except RuntimeError:  # The link points to itself.
         return None
     if not inside or place.is_symlink():
         return None
