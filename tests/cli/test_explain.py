@@ -67,10 +67,10 @@ def test_unknown_key_is_exit_code_1(taskscaler: Command, state: Path) -> None:
     ("words", "expected"),
     [
         ([], "use --state FILE or --config FILE"),
-        (["--state", "missing.sqlite"], "missing.sqlite: there is no such file"),
+        (["--state", "missing.sqlite"], "missing.sqlite: the file does not exist"),
         (["--state", "."], ". is not a regular file"),
         (["--state", "text"], "text"),
-        (["--config", "missing.toml"], "missing.toml: there is no such file"),
+        (["--config", "missing.toml"], "missing.toml: the file does not exist"),
     ],
 )
 def test_wrong_option_is_one_sentence(taskscaler: Command, words: list[str], expected: str) -> None:

@@ -153,7 +153,7 @@ def test_invalid_file_changes_nothing(taskscaler: Command, config: Path) -> None
     read_until(process, b"command: started")
     config.write_text("[[runners]\n")
     read_until(process, b"the previous settings stay in effect")
-    read_until(process, b"this is not TOML")
+    read_until(process, b"is not valid TOML")
     (taskscaler.folder / "gate").touch()
     assert process.wait() == 0
 
@@ -162,8 +162,8 @@ def test_invalid_file_changes_nothing(taskscaler: Command, config: Path) -> None
     ("words", "expected"),
     [
         (["--config", "config.toml", "jobs.toml"], "remove this table, or leave --config out"),
-        (["--config", "missing.toml", "--", "true"], "missing.toml: there is no such file"),
-        (["--config", "config.toml", "--runner", "x", "--", "true"], "are: 'builders'"),
+        (["--config", "missing.toml", "--", "true"], "missing.toml: the file does not exist"),
+        (["--config", "config.toml", "--runner", "x", "--", "true"], "the file has: 'builders'"),
         (["--runner", "builders", "--", "true"], "add --config FILE"),
     ],
 )
@@ -185,7 +185,7 @@ def test_runner_without_identity_is_refused(taskscaler: Command) -> None:
     done = taskscaler.run_jobs("--config", config, "--", "true")
     assert done.returncode == 2
     assert "set `id` in [runners.autoscaler.extensions]" in done.stderr
-    assert "asks for --state" in taskscaler.run("config", "check", config).stderr
+    assert "would need --state" in taskscaler.run("config", "check", config).stderr
     state = taskscaler.folder / "state.sqlite"
     done = taskscaler.run_jobs("--config", config, "--state", state, "--", "true")
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(autouse=True)
+def _lock_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the locks of the fake group apart from those of other tests."""
+    monkeypatch.setenv("FLEETING_LOCK_DIR", str(tmp_path / "locks"))
+
+
 def plan_of(folder: Path, provider: FakeProvider) -> Plan:
     """Return a plan of two jobs on an instance that never boots, with a timeout of 0.5 s."""
     return Plan(

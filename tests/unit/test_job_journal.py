@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-SOON = timedelta(milliseconds=1)
-
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -88,13 +86,20 @@ async def _play(command: Command) -> int:
     return 3 if word == "fail" else 0
 
 
-async def _run(runner: JobRunner, journal: Journal, store: MemoryStore | None = None) -> None:
+def _scaler(store: MemoryStore | None = None, capacity: int = 1) -> Taskscaler:
     connector = FakeConnector(_play)
-    group = FakeInstanceGroup(connector=connector)
     settings = Settings(
-        max_instances=1, update_interval_when_expecting=SOON, delete_instances_on_shutdown=True
+        capacity_per_instance=capacity,
+        max_instances=1,
+        update_interval_when_expecting=timedelta(milliseconds=1),
+        delete_instances_on_shutdown=True,
     )
-    async with Taskscaler([group], settings, store=store, connect=connector.connect) as scaler:
+    group = FakeInstanceGroup(connector=connector)
+    return Taskscaler([group], settings, store=store, connect=connector.connect)
+
+
+async def _run(runner: JobRunner, journal: Journal, store: MemoryStore | None = None) -> None:
+    async with _scaler(store) as scaler:
         await runner.resume(journal)
         await runner.run(scaler, workers=1, acquire_timeout=None)
 
@@ -251,11 +256,8 @@ async def test_success_without_a_record_is_not_reported(book: Book, tmp_path: Pa
 
 
 async def _run_on_full_store(runner: JobRunner, store: FullStore, workers: int) -> None:
-    connector = FakeConnector(_play)
-    group = FakeInstanceGroup(connector=connector)
-    settings = Settings(max_instances=1, update_interval_when_expecting=SOON)
     with pytest.raises(StoreError, match=r"^the disk is full$"):
-        async with Taskscaler([group], settings, store=store, connect=connector.connect) as scaler:
+        async with _scaler(store) as scaler:
             await runner.resume(Journal(scaler.commit, ()))
             await runner.run(scaler, workers=workers, acquire_timeout=None)
 
@@ -292,15 +294,7 @@ async def test_workers_follow_the_limit(book: Book, tmp_path: Path) -> None:
 
     gate = anyio.Event()
     runner = Counted().runner(_runs(tmp_path, *"abcdef"))
-    connector = FakeConnector(_play)
-    settings = Settings(
-        capacity_per_instance=3,
-        max_instances=1,
-        update_interval_when_expecting=SOON,
-        delete_instances_on_shutdown=True,
-    )
-    group = FakeInstanceGroup(connector=connector)
-    async with Taskscaler([group], settings, connect=connector.connect) as scaler:
+    async with _scaler(capacity=3) as scaler:
         with anyio.fail_after(60):
             await runner.run(scaler, workers=1, acquire_timeout=None)
     assert most == 3

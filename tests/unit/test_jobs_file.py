@@ -70,7 +70,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         (job(name='"a b"'), "jobs[0].name: 'a b' is not a valid job name"),
         (job(name='".."'), "jobs[0].name: '..' is not a valid job name"),
         (job(script="[]"), "jobs[0].script: must not be empty"),
-        (job(script='"true"'), "jobs[0].script: expected a list, got a string"),
+        (job(script='"true"'), 'jobs[0].script: expected a list, got the string "true"'),
         (job(name=f'"{"n" * 201}"'), "jobs[0].name: must have at most 200 characters, got 201"),
         (job(env='{ A = "\\u0000" }'), "jobs[0].env: the value of 'A' must not contain a NUL"),
         (job(count="1_000_001"), "must have at most 1000000 runs in total, got 1000001"),
@@ -79,25 +79,25 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         ("[jobs]\n", "jobs: expected a list, got a table"),
         (
             "[autoscaler]\ncapacity_per_instance = 1_000_001\n" + job(),
-            "autoscaler.capacity_per_instance: 1000001 is more than 1000000",
+            "autoscaler.capacity_per_instance: must be at most 1000000, got 1000001",
         ),
         (job(script='["a\\u0000b"]'), "jobs[0].script: must not contain a NUL"),
-        (job(timeout='"soon"'), "jobs[0].timeout: 'soon' is no duration"),
-        (job(timeout='"-1s"'), 'jobs[0].timeout: must be greater than 0, got "-1s"'),
+        (job(timeout='"soon"'), "jobs[0].timeout: 'soon' is no"),
+        (job(timeout='"-1s"'), 'jobs[0].timeout: must be more than 0s, got "-1s"'),
         (job(count="0"), "jobs[0].count: must be at least 1, got 0"),
         (job(retries="-1"), "jobs[0].retries: must be at least 0, got -1"),
         (job(env='{ "A-B" = "1" }'), "jobs[0].env: 'A-B' is not a valid variable name"),
         (job(upload='["../x"]'), "jobs[0].upload: '../x' leads out of its directory"),
-        (job(upload='["x"]'), "jobs[0].upload: there is no 'x' in"),
+        (job(upload='["x"]'), "jobs[0].upload: 'x' does not exist in"),
         (job(download='["/x"]'), "jobs[0].download: '/x' leads out of its directory"),
         (job(download='[{ from = "x" }]'), "jobs[0].download[0]: the key 'to' is missing; add it"),
         (job(stdin='"x"'), "jobs[0].stdin:"),
         (job() + job(), "jobs: 2 jobs are named 'a'"),
         ("[autoscaler]\nmax_instance = 1\n" + job(), "did you mean 'max_instances'?"),
-        ("[autoscaler]\nmax_instances = -1\n" + job(), "autoscaler.max_instances: -1 is not 0"),
+        ("[autoscaler]\nmax_instances = -1\n" + job(), "max_instances: must be at least 0, got -1"),
         (
             "[autoscaler.scale_throttle]\nlimit = -2\n" + job(),
-            "autoscaler.scale_throttle.limit: -2 is not -1 or more",
+            "autoscaler.scale_throttle.limit: must be at least -1, got -2",
         ),
         (
             "[autoscaler.vm_isolation]\nenabled = true\n" + job(),
@@ -128,7 +128,7 @@ def test_many_problems_are_cut_short(tmp_path: Path) -> None:
     """Of a thousand problems, the first twenty are reported."""
     found = problems(tmp_path, "".join(job(name=f'"a {n}"') for n in range(1000)))
     assert len(found) == 21
-    assert found[-1] == "and 980 more like these"
+    assert found[-1] == "and 980 more errors"
 
 
 def test_ten_thousand_jobs_are_read(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def _positive(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     duration = _duration(ctx, param, value)
     if value is not None and not duration:
         raise click.BadParameter(
-            f"must be greater than 0, got {value!r}; for example 10m", ctx, param
+            f"must be more than 0s, got {value!r}; write for example 10m", ctx, param
         )
     return duration
 

@@ -47,7 +47,7 @@ def find_state_file(state: Path | None, config: Path | None, runner: str | None)
             )
     if state is None or not state.exists():
         raise ConfigError(
-            f"{state}: there is no such file; check the path (a scaler creates it when it starts)"
+            f"{state}: the file does not exist; check the path (a scaler creates it when it starts)"
         )
     if not state.is_file():
         raise ConfigError(f"{state} is not a regular file; name the state file")

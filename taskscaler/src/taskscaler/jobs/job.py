@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -47,7 +47,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         name: unique in its file.
         script: lines of one shell script, which stops at the first line that fails.
         env: environment variables, added to those of the instance.
-        timeout: how long uploads and script may take together; None is no limit.
+        timeout: how long uploads and script may take together; None is unlimited.
         count: how often to run it.
         retries: how many more attempts a run gets after a failure of the infrastructure.
         upload: local paths and globs, copied into the working directory.
@@ -59,8 +59,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     script: list[str]
     env: dict[str, str] = {}
     timeout: Duration | None = None
-    count: int = 1
-    retries: int = 0
+    count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    retries: Annotated[int, msgspec.Meta(ge=0)] = 0
     upload: list[str] = []
     download: list[str | Download] = []
     stdin: str | None = None
@@ -130,11 +130,7 @@ def check_job(job: Job) -> Iterator[str]:
                 "and do not start with a digit"
             )
     if job.timeout is not None and job.timeout <= Duration(0):
-        yield f'timeout: must be greater than 0, got "{job.timeout}"; for example: timeout = "10m"'
-    if job.count < 1:
-        yield f"count: must be at least 1, got {job.count}; to skip a job, remove it"
-    if job.retries < 0:
-        yield f"retries: must be at least 0, got {job.retries}; 0 means no retry"
+        yield f'timeout: must be more than 0s, got "{job.timeout}"; write for example "10m"'
     yield from _check_paths(job)
 
 

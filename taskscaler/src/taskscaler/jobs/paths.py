@@ -33,7 +33,7 @@ def check_readable(path: Path) -> str | None:
     if path.is_dir():
         return f"{path} is a directory; name a file"
     if not path.exists():
-        return f"{path}: there is no such file; check the path"
+        return f"{path}: the file does not exist; check the path"
     if not path.is_file():
         # A read from a pipe or a device may block forever and cannot be cancelled.
         return f"{path} is not a regular file; name a regular file"
@@ -62,7 +62,7 @@ def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...]
         if not matches and glob.has_magic(pattern):
             problems.append(f"{pattern!r} matches nothing in {folder.resolve()}; check the pattern")
         elif not matches:
-            problems.append(f"there is no {pattern!r} in {folder.resolve()}; check the path")
+            problems.append(f"{pattern!r} does not exist in {folder.resolve()}; check the path")
     return outermost(found), problems
 
 
