@@ -26,9 +26,12 @@ from typing import TYPE_CHECKING
 import anyio
 from benchmarks._report import report
 from benchmarks._sshd import ssh_server
-from benchmarks.run_throughput import Nobody, end, scaler_of
+from benchmarks.run_throughput import SilentObserver, end, scaler_of
 
-from taskscaler.jobs import Job, JobRunner, JobState, OutputMode, expand, output_factory
+from taskscaler.jobs.job import Job, expand
+from taskscaler.jobs.output import OutputMode, output_factory
+from taskscaler.jobs.result import JobState
+from taskscaler.jobs.runner import JobRunner
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -55,8 +58,8 @@ async def task(scaler: taskscaler.Taskscaler) -> None:
 async def job(scaler: taskscaler.Taskscaler) -> None:
     """Run it as a job."""
     runs = expand([Job(name="true", script=["true"])], Path(), where="benchmark")
-    output = output_factory(OutputMode.NONE, Nobody(), several=False)
-    runner = JobRunner(runs, output, Nobody())
+    output = output_factory(OutputMode.NONE, SilentObserver(), several=False)
+    runner = JobRunner(runs, output, SilentObserver())
     await runner.run(scaler, workers=1, acquire_timeout=None)
     if any(result.state is not JobState.SUCCESS for result in runner.results):
         raise RuntimeError(f"not every job succeeded: {runner.counts}")

@@ -1,16 +1,16 @@
-"""How many small jobs per second, on our own servers and on a real one.
+"""How many small jobs per second, on the local provider and on a real SSH server.
 
 Part one: `taskscaler run` with 1,000 jobs of `true` on the `local` provider, 2
-instances with 8 slots each, as a user would start it; from the start of the
-process to its end, growing and shrinking included.
+instances with 8 slots each, as a user would start it. The time is from the start
+of the process to its end, including the start and removal of the instances.
 
 Part two: the same jobs over one real OpenSSH server (see `benchmarks/_sshd.py`),
-16 at a time, for all contenders in one run: `xargs -P16 ssh`, GNU `parallel -S
-16/host`, and the scaler with that server as its group and the SSH connector.
-Ours runs twice: as the library, where a task is one command, and as the job
-runner, which also makes and removes a working directory for each job. Both of
-the others share one connection (ControlMaster), as ours does, and for all of
-them connecting is part of the time. Needs root, sshd, xargs and parallel.
+16 at a time, with each of: `xargs -P16 ssh`, GNU `parallel -S 16/host`, and the
+scaler with this server as its group and the SSH connector. The scaler is measured
+twice: as the library, where a task is one command, and as the job runner, which
+also creates and removes a working directory for each job. All of them share one
+connection (ControlMaster), and the time includes connecting. Needs root, sshd,
+xargs and parallel.
 
 Usage: python -m benchmarks.run_throughput [JOBS]
 """
@@ -35,22 +35,25 @@ from benchmarks._sshd import ssh_server
 
 import taskscaler
 from fleeting.types import ConnectInfo
-from taskscaler.jobs import Job, JobRunner, JobState, OutputMode, expand, output_factory
+from taskscaler.jobs.job import Job, expand
+from taskscaler.jobs.output import OutputMode, output_factory
+from taskscaler.jobs.result import JobState
+from taskscaler.jobs.runner import JobRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks._sshd import SshServer
 
-    from taskscaler.jobs import JobResult
     from taskscaler.jobs.output import Stream
+    from taskscaler.jobs.result import JobResult
 
 SLOTS = 16
 ROUNDS = 3
 
 
 def local_provider(jobs: int) -> float:
-    """Run the jobs as a user does; return the seconds from start to end."""
+    """Run the jobs with the command; return the seconds from its start to its end."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "jobs.toml"
         file.write_text(f'[[jobs]]\nname = "true"\nscript = ["true"]\ncount = {jobs}\n')
@@ -84,21 +87,21 @@ def job_runner(server: SshServer, jobs: int) -> float:
 
 
 async def run_jobs(server: SshServer, jobs: int) -> None:
-    """Let the job runner give each job a slot, a working directory and its script."""
+    """Run each job with the job runner: a slot, a working directory and its script."""
     runs = expand([Job(name="true", script=["true"], count=jobs)], Path(), where="benchmark")
-    output = output_factory(OutputMode.NONE, Nobody(), several=True)
-    runner = JobRunner(runs, output, Nobody())
+    output = output_factory(OutputMode.NONE, SilentObserver(), several=True)
+    runner = JobRunner(runs, output, SilentObserver())
     async with scaler_of(server) as scaler:
         await runner.run(scaler, workers=SLOTS, acquire_timeout=None)
     if any(result.state is not JobState.SUCCESS for result in runner.results):
         raise RuntimeError(f"not every job succeeded: {runner.counts}")
 
 
-class Nobody:
-    """Hears of everything that happens to the jobs, and does not care."""
+class SilentObserver:
+    """Observes the jobs and receives their output, and does nothing with either."""
 
     async def write(self, stream: Stream, data: bytes, /) -> None:
-        """Drop it."""
+        """Drop the output."""
 
     async def started(self, result: JobResult, /) -> None:
         """Do nothing."""
@@ -128,7 +131,7 @@ def scaler_of(server: SshServer) -> taskscaler.Taskscaler:
         capacity_per_instance=SLOTS,
         max_instances=1,
         delete_instances_on_shutdown=True,
-        # As `taskscaler run` has it: the hosts are there at once, and somebody waits.
+        # The default of `taskscaler run`: the host is ready at once.
         update_interval_when_expecting=timedelta(milliseconds=200),
     )
     return taskscaler.Taskscaler([FixedHosts([host])], settings)
@@ -146,7 +149,7 @@ def parallel(server: SshServer, jobs: int) -> float:
 
 def over_ssh(server: SshServer, jobs: int, command: str) -> float:
     """Open the shared connection and let the command read the jobs; return the seconds."""
-    # The connection outlives the pipeline, so it must not keep our output open.
+    # The connection outlives the pipeline and must not keep our output open.
     line = f"{ssh(server)} -fN bench 2>/dev/null && seq {jobs} | {command}"
     return timed(lambda: quietly(["/bin/dash", "-ec", line]), after=server.close_master)
 
@@ -157,7 +160,7 @@ def ssh(server: SshServer) -> str:
 
 
 def timed(work: Callable[[], object], after: Callable[[], None] = lambda: None) -> float:
-    """Return the seconds that something takes; what comes after it does not count."""
+    """Return the seconds that the work takes, without those of `after`."""
     started = time.perf_counter()
     try:
         work()
@@ -167,7 +170,7 @@ def timed(work: Callable[[], object], after: Callable[[], None] = lambda: None) 
 
 
 def quietly(command: list[str]) -> None:
-    """Run a command that must succeed; show its complaints only if it does not."""
+    """Run a command that must succeed; show its error output only if it fails."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     completed = subprocess.run(
         command, check=False, env=environment, stdin=subprocess.DEVNULL, capture_output=True
@@ -177,7 +180,7 @@ def quietly(command: list[str]) -> None:
 
 
 def one_server(jobs: int) -> list[dict[str, object]]:
-    """Let the three contenders run in turns; return their rows."""
+    """Run the contenders in turn; return their rows."""
     contenders = {
         "taskscaler, library": library,
         "taskscaler, job runner": job_runner,
@@ -203,13 +206,13 @@ def one_server(jobs: int) -> list[dict[str, object]]:
 
 
 def end(number: int, _frame: object) -> None:
-    """End as an exception does, with all clean-up."""
+    """Exit through an exception, so that everything is cleaned up."""
     sys.exit(128 + number)
 
 
 def main() -> None:
-    """Measure, and print the figures: of each contender the best of three rounds."""
-    # So that what was set up is removed, too, when somebody ends this.
+    """Measure, and print the best of three rounds of each contender."""
+    # Clean up also when the benchmark is terminated.
     signal.signal(signal.SIGTERM, end)
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     best = max(jobs / local_provider(jobs) for _ in range(ROUNDS))
@@ -226,7 +229,10 @@ def main() -> None:
     if os.geteuid() == 0 and not missing:
         rows += one_server(jobs)
     else:
-        print(f"not against other tools: that needs root and {missing or 'sshd'}", file=sys.stderr)
+        print(
+            f"skipped the comparison with other tools: it needs root and {missing or 'sshd'}",
+            file=sys.stderr,
+        )
     report("run_throughput", rows)
 
 

@@ -1,4 +1,4 @@
-"""`taskscaler config`: what it prints, where, and its exit code."""
+"""`taskscaler config`: its output and its exit code."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cli_command import Command
 from taskscaler.config import read_config
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from cli_command import Command
     from taskscaler.core import Policy, Settings
 
 GOOD = """
@@ -60,16 +58,15 @@ HURTS = GOOD.replace("concurrent = 20", "concurrent = 10")
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """Give a folder with the files, and the command in it."""
-    command = Command(tmp_path)
+def command(taskscaler: Command) -> Command:
+    """Return the command in a directory with the files."""
     for name, text in (("good", GOOD), ("bad", BAD), ("hurts", HURTS)):
-        (tmp_path / f"{name}.toml").write_text(text)
-    return command
+        (taskscaler.folder / f"{name}.toml").write_text(text)
+    return taskscaler
 
 
 def meaning(settings: Settings) -> Settings:
-    """Return settings in which nothing is left to be derived from something else."""
+    """Return settings with all derived values set explicitly."""
 
     def explicit(policy: Policy) -> Policy:
         return replace(policy, preemptive_mode=policy.preemptive)
@@ -82,8 +79,8 @@ def meaning(settings: Settings) -> Settings:
     )
 
 
-def test_a_good_file_is_called_good(command: Command) -> None:
-    """Exit code 0, nothing on standard error, and what is ignored is said."""
+def test_valid_file(command: Command) -> None:
+    """The exit code is 0, standard error is empty, and ignored keys are listed."""
     done = command.run("config", "check", "good.toml")
     assert (done.returncode, done.stderr) == (0, "")
     above = "runners[0].autoscaler.extensions.group"
@@ -95,8 +92,8 @@ def test_a_good_file_is_called_good(command: Command) -> None:
     ]
 
 
-def test_a_warning_goes_to_standard_error(command: Command) -> None:
-    """What will probably hurt is said, and the exit code is 0 all the same."""
+def test_warning_goes_to_standard_error(command: Command) -> None:
+    """A warning does not change the exit code 0."""
     done = command.run("config", "check", "hurts.toml")
     assert done.returncode == 0
     assert done.stderr.startswith("warning: hurts.toml: concurrent: 10 jobs at once are fewer than")
@@ -104,7 +101,7 @@ def test_a_warning_goes_to_standard_error(command: Command) -> None:
 
 
 def test_all_errors_are_printed(command: Command) -> None:
-    """Each error is a line with file, path and fix, and the exit code is 2."""
+    """Each error is a line with file, path and fix; the exit code is 2."""
     done = command.run("config", "check", "bad.toml")
     assert (done.returncode, done.stdout) == (2, "")
     above, of = "error: bad.toml: runners[0].autoscaler", "(runner 'builders')"
@@ -114,8 +111,8 @@ def test_all_errors_are_printed(command: Command) -> None:
     ]
 
 
-def test_a_check_for_programs(command: Command) -> None:
-    """`--json` has the same as data, also for a file that is not there."""
+def test_check_as_json(command: Command) -> None:
+    """`--json` prints the same as data, also for a missing file."""
     done = command.run("config", "check", "--json", "bad.toml")
     found = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (2, "")
@@ -134,8 +131,8 @@ def test_a_check_for_programs(command: Command) -> None:
     ]
 
 
-def test_the_settings_of_an_installed_plugin_are_checked(command: Command) -> None:
-    """What the plugin itself would refuse is told with the rest."""
+def test_settings_of_an_installed_plugin_are_checked(command: Command) -> None:
+    """Errors in the settings of a plugin are reported with the others."""
     text = HURTS.replace('"acme"', '"local"').replace('name = "s3cret too"', "max_size = 3")
     (command.folder / "local.toml").write_text(text.replace('name = "s3cret"\n', "max_sise = 2\n"))
     done = command.run("config", "check", "local.toml")
@@ -149,8 +146,8 @@ def test_the_settings_of_an_installed_plugin_are_checked(command: Command) -> No
     ]
 
 
-def test_another_version_of_a_plugin_is_an_error(command: Command) -> None:
-    """That a plugin is installed in a version which the file does not mean stops a run, too."""
+def test_wrong_version_of_a_plugin_is_an_error(command: Command) -> None:
+    """If another version of a plugin is installed than the file requires, that is an error."""
     text = '[[runners]]\nname = "a"\n[runners.autoscaler]\nplugin = "local:99"\nmax_instances = 1\n'
     (command.folder / "other.toml").write_text(text)
     done = command.run("config", "check", "other.toml")
@@ -159,12 +156,12 @@ def test_another_version_of_a_plugin_is_an_error(command: Command) -> None:
     assert "but 'local:99' was requested; run `fleeting install --upgrade local:99`" in done.stderr
 
 
-def test_what_is_shown_is_what_was_read(command: Command) -> None:
-    """What `show` prints is TOML, and as a file it means the same settings."""
+def test_shown_settings_are_those_of_the_file(command: Command) -> None:
+    """`show` prints TOML that has the same settings when it is read again."""
     done = command.run("config", "show", "good.toml")
     assert (done.returncode, done.stderr) == (0, "")
     again = command.folder / "again.toml"
-    # The secrets are not there; that each is one of its own is.
+    # Secrets are masked; write a different value for each.
     numbers = itertools.count()
     again.write_text(re.sub(r"\(set\)", lambda _: f"secret {next(numbers)}", done.stdout))
     good = command.folder / "good.toml"
@@ -179,8 +176,8 @@ def test_what_is_shown_is_what_was_read(command: Command) -> None:
     ]
 
 
-def test_each_value_says_where_it_came_from(command: Command) -> None:
-    """The source of a value is the file, our default, or GitLab's where that is the same."""
+def test_each_value_has_its_source(command: Command) -> None:
+    """The source of a value is the file, our default, or GitLab's default if that is the same."""
     lines = command.run("config", "show", "good.toml").stdout.splitlines()
     sources = {
         line.partition(" = ")[0]: [part.strip() for part in line.partition(" = ")[2].split("#")]
@@ -199,7 +196,7 @@ def test_each_value_says_where_it_came_from(command: Command) -> None:
 
 @pytest.mark.parametrize("words", [[], ["--json"]])
 def test_no_secret_is_shown(command: Command, words: list[str]) -> None:
-    """Token, password and the settings of a plugin are not printed, only that they are set."""
+    """Token, password and the settings of a plugin are printed as `(set)`."""
     done = command.run("config", "show", *words, "good.toml")
     assert done.returncode == 0
     assert "s3cret" not in done.stdout + done.stderr
@@ -207,7 +204,7 @@ def test_no_secret_is_shown(command: Command, words: list[str]) -> None:
 
 
 def test_one_runner_is_shown(command: Command) -> None:
-    """`--runner` takes the name of one, and a wrong name is answered with the right ones."""
+    """`--runner` selects a runner; for a wrong name the valid names are listed."""
     other = GOOD.replace('"builders"', '"testers"').replace("id = 42", "id = 43")
     other = other.replace("concurrent = 20", "").replace("s3cret", "other")
     (command.folder / "two.toml").write_text(GOOD + other)
@@ -225,14 +222,14 @@ def test_one_runner_is_shown(command: Command) -> None:
     assert "no runner with an autoscaler is named 'x'; the file has: 'builders'" in done.stderr
 
 
-def test_what_cannot_be_used_is_not_shown(command: Command) -> None:
-    """`show` of a wrong file prints the errors, and its exit code is 2."""
+def test_invalid_file_is_not_shown(command: Command) -> None:
+    """`show` of an invalid file prints the errors; the exit code is 2."""
     done = command.run("config", "show", "bad.toml")
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 2
 
 
-def test_the_schema_is_printed(command: Command) -> None:
+def test_schema_is_printed(command: Command) -> None:
     """`schema` prints one JSON object."""
     done = command.run("config", "schema")
     assert done.returncode == 0

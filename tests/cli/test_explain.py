@@ -1,75 +1,83 @@
-"""`taskscaler explain`: what a state file says of a scaler and its tasks."""
+"""`taskscaler explain`: the report of a state file."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from cli_command import PROGRAM
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cli_command import Command
 
 
-@pytest.fixture
-def state(taskscaler: Command) -> str:
-    """Return the name of a state file after a run of two jobs, one after the other."""
-    words = ("--state", "s.sqlite", "--max-instances", "1", "--count", "2", "--", "true")
-    assert taskscaler.run_jobs(*words).returncode == 0
-    return "s.sqlite"
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the state file of a run of two jobs, one after the other."""
+    state = tmp_path_factory.mktemp("state") / "s.sqlite"
+    words = ("--state", state, "--max-instances", "1", "--count", "2", "--", "true")
+    subprocess.run([PROGRAM, "run", *words], capture_output=True, check=True)
+    return state
 
 
-def test_state_of_a_scaler_that_ended(taskscaler: Command, state: str) -> None:
-    """It is said how things stood, when that was, and what was decided with which inputs."""
+def test_stopped_scaler(taskscaler: Command, state: Path) -> None:
+    """The report has the last state and its time, and the decisions with their inputs."""
     done = taskscaler.run("explain", "--state", state)
     assert done.returncode == 0
-    assert "a scaler that is not running now, as it was" in done.stdout
+    assert "the scaler is not running; its state" in done.stdout
     assert "no task waits" in done.stdout
     assert "tasks wait for slots" in done.stdout
     assert "max_instances=1" in done.stdout
 
 
-def test_what_became_of_a_job(taskscaler: Command, state: str) -> None:
-    """By the name of its job, a task is found: when it asked, where it ran, how it ended."""
+def test_task_of_a_job(taskscaler: Command, state: Path) -> None:
+    """A task is found by the name of its job: its request, its slot and its end."""
     done = taskscaler.run("explain", "command#2", "--state", state, "--decisions", "0")
     assert done.returncode == 0
     assert "command#2/1/" in done.stdout
-    assert "got a slot on local" in done.stdout
+    assert "got one on local" in done.stdout
     assert "was released" in done.stdout
     assert "newest decisions" not in done.stdout
 
 
-def test_json(taskscaler: Command, state: str) -> None:
-    """A program gets all of it as one object."""
+def test_json(taskscaler: Command, state: Path) -> None:
+    """`--json` prints everything as one object."""
     done = taskscaler.run("explain", "command#1", "--state", state, "--json", "--decisions", "1")
-    told = json.loads(done.stdout)
-    assert told["running"] is False
-    assert [fact["outcome"] for fact in told["known"]] == ["released"]
-    assert len(told["decisions"]) == 1
-    assert told["standing"]["demand"]["max_instances"] == 1
-    assert told["age_seconds"] >= 0
+    report = json.loads(done.stdout)
+    assert report["running"] is False
+    assert [fact["outcome"] for fact in report["known"]] == ["released"]
+    assert len(report["decisions"]) == 1
+    assert report["standing"]["demand"]["max_instances"] == 1
+    assert report["age_seconds"] >= 0
 
 
-def test_unknown_key_is_exit_code_1(taskscaler: Command, state: str) -> None:
-    """A key that nobody has heard of is an error of its own."""
-    done = taskscaler.run("explain", "nobody", "--state", state)
+def test_unknown_key_is_exit_code_1(taskscaler: Command, state: Path) -> None:
+    """An unknown key has an exit code of its own."""
+    done = taskscaler.run("explain", "missing", "--state", state)
     assert done.returncode == 1
-    assert "nothing is known of 'nobody'" in done.stderr
+    assert "no task or job 'missing'" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "give --state FILE, or --config FILE"),
-        (["--state", "missing.sqlite"], "missing.sqlite: there is no such file"),
-        (["--state", "."], ". is no file; name the file"),
+        ([], "use --state FILE or --config FILE"),
+        (["--state", "missing.sqlite"], "missing.sqlite: the file does not exist"),
+        (["--state", "."], ". is not a regular file"),
         (["--state", "text"], "text"),
-        (["--config", "missing.toml"], "missing.toml: there is no such file"),
+        (["--config", "missing.toml"], "missing.toml: the file does not exist"),
     ],
 )
-def test_wrong_words_are_one_sentence(taskscaler: Command, words: list[str], expected: str) -> None:
-    """What is not there, or is no state, is exit code 2."""
-    (taskscaler.folder / "text").write_text("this is no database, and long enough to say so" * 99)
+def test_wrong_option_is_one_sentence(taskscaler: Command, words: list[str], expected: str) -> None:
+    """A file that is missing or not a state file is exit code 2."""
+    (taskscaler.folder / "text").write_text(
+        "not a database, and long enough to be seen as such" * 99
+    )
     done = taskscaler.run("explain", *words)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

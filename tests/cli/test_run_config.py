@@ -1,4 +1,4 @@
-"""`taskscaler run --config`: the operator's file, its state, its groups, and its changes."""
+"""`taskscaler run --config`: the config.toml, its state, its groups, and its changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ID = 'id = "builders"'
 
 @pytest.fixture
 def config(taskscaler: Command) -> Path:
-    """Return the path of an operator's file that removes its instances."""
+    """Return a config.toml that removes its instances at the end."""
     return write_config(taskscaler)
 
 
@@ -46,7 +46,7 @@ def write_config(
     delete: str = "true",
     extensions: str = ID,
 ) -> Path:
-    """Write the operator's file."""
+    """Write a config.toml."""
     path = taskscaler.folder / "config.toml"
     root = taskscaler.folder / "root"
     path.write_text(
@@ -56,34 +56,37 @@ def write_config(
 
 
 def until_gate(taskscaler: Command, before: str = "") -> tuple[str, ...]:
-    """Return the words of a job that runs until there is a file named `gate`."""
+    """Return the command of a job that runs until a file named `gate` exists."""
     gate = taskscaler.folder / "gate"
     return ("sh", "-c", f"{before}until [ -e {gate} ]; do sleep 0.05; done")
 
 
 def read_until(process: subprocess.Popen[bytes], text: bytes) -> None:
-    """Read standard error until a line has some text in it."""
+    """Read standard error until a line contains the text."""
     assert process.stderr is not None
     assert any(text in line for line in process.stderr), f"{text!r} never came"
 
 
-def test_jobs_run_where_the_file_says(taskscaler: Command, config: Path) -> None:
-    """The only runner is meant without a name, and its state lies where the file says."""
+def test_jobs_run_on_the_only_runner(taskscaler: Command, config: Path) -> None:
+    """Without `--runner` the only runner is used; the state is at its place in the file."""
     done = taskscaler.run_jobs("--config", config, "--", "true")
     assert done.returncode == 0, done.stderr
     assert (taskscaler.folder / ".taskscaler/builders.sqlite").exists()
     assert taskscaler.states() == {"command": "success"}
 
 
-def test_instances_stay_for_the_next_run(taskscaler: Command) -> None:
-    """Unless the file says otherwise they stay; the next run finds them, and may remove them."""
+def test_instances_are_kept_for_the_next_run(taskscaler: Command) -> None:
+    """By default instances are kept; the next run reuses them and may remove them."""
     config = write_config(taskscaler, delete="false", extensions=ID)
     text = config.read_text()
     keep = '\n[[runners.autoscaler.policy]]\nidle_time = "10m"\n'
     config.write_text(text + keep)
     done = taskscaler.run_jobs("--config", config, "--", "true")
     assert done.returncode == 0, done.stderr
-    assert "1 instance stays, as the file says; the next run finds them" in done.stderr
+    assert (
+        "1 instance was kept (delete_instances_on_shutdown = false); the next run finds"
+        in done.stderr
+    )
     (first,) = json.loads(taskscaler.report.read_text())["jobs"]
     config.write_text(text.replace("shutdown = false", "shutdown = true") + keep)
     assert taskscaler.run_jobs("--config", config, "--", "true").returncode == 0
@@ -93,7 +96,7 @@ def test_instances_stay_for_the_next_run(taskscaler: Command) -> None:
 
 
 def test_several_groups_are_used_in_order(taskscaler: Command) -> None:
-    """When the first group is full, the next one takes over."""
+    """When the first group is full, the next one is used."""
     folder = taskscaler.folder
     entry = (
         '[[runners.autoscaler.extensions.group]]\nname = "{name}"\nmax_instances = 1\n'
@@ -107,7 +110,7 @@ def test_several_groups_are_used_in_order(taskscaler: Command) -> None:
     done = taskscaler.run_jobs("--config", config, "--count", "2", "--", "sh", "-c", script)
     assert done.returncode == 0, done.stderr
     one, two = f"local{folder}/one", f"local{folder}/two"
-    assert f"groups of instances, the preferred first: one is {one}, two is {two}\n" in done.stderr
+    assert f"instance groups, in order of preference: one is {one}, two is {two}\n" in done.stderr
     report = taskscaler.reported()
     for kind in ("jobs", "instances"):
         used = {(found["group"], found["group_name"]) for found in report[kind]}
@@ -125,32 +128,32 @@ def test_group_that_cannot_be_opened_is_named(taskscaler: Command) -> None:
     config = write_config(taskscaler, extensions=f"{ID}\n{groups}")
     done = taskscaler.run_jobs("--config", config, "--", "true")
     assert done.returncode == 2
-    assert "group 'two' (plugin local) cannot be opened: " in done.stderr
+    assert "cannot open group 'two' (plugin local): " in done.stderr
     assert taskscaler.states() == {"command": "canceled"}
 
 
-def test_changed_file_takes_effect_at_once(taskscaler: Command, config: Path) -> None:
-    """More instances are used by the jobs that wait; what cannot change is said, and stays."""
+def test_changed_file_is_reloaded(taskscaler: Command, config: Path) -> None:
+    """Waiting jobs use more instances; settings that cannot change are reported and kept."""
     write_config(taskscaler, most=1)
     words = ("--config", str(config), "--count", "2", "--", *until_gate(taskscaler))
     process = taskscaler.start(*words)
     read_until(process, b"command#1: started")
     write_config(taskscaler, most=2, capacity=3)
-    read_until(process, b"was read again: max_instances 1 -> 2")
-    read_until(process, b"stays as it was: capacity_per_instance")
+    read_until(process, b"was reloaded: max_instances 1 -> 2")
+    read_until(process, b"to apply the new value of: capacity_per_instance")
     read_until(process, b"command#2: started")
     (taskscaler.folder / "gate").touch()
     assert process.wait() == 0
     assert set(taskscaler.states().values()) == {"success"}
 
 
-def test_broken_file_changes_nothing(taskscaler: Command, config: Path) -> None:
-    """What is wrong with a changed file is told, and the jobs go on."""
+def test_invalid_file_changes_nothing(taskscaler: Command, config: Path) -> None:
+    """The errors of a changed file are reported, and the jobs go on."""
     process = taskscaler.start("--config", config, "--", *until_gate(taskscaler))
     read_until(process, b"command: started")
     config.write_text("[[runners]\n")
-    read_until(process, b"the old settings stay in force")
-    read_until(process, b"this is not TOML")
+    read_until(process, b"the previous settings stay in effect")
+    read_until(process, b"is not valid TOML")
     (taskscaler.folder / "gate").touch()
     assert process.wait() == 0
 
@@ -159,14 +162,16 @@ def test_broken_file_changes_nothing(taskscaler: Command, config: Path) -> None:
     ("words", "expected"),
     [
         (["--config", "config.toml", "jobs.toml"], "remove this table, or leave --config out"),
-        (["--config", "missing.toml", "--", "true"], "missing.toml: there is no such file"),
-        (["--config", "config.toml", "--runner", "x", "--", "true"], "are: 'builders'"),
+        (["--config", "missing.toml", "--", "true"], "missing.toml: the file does not exist"),
+        (["--config", "config.toml", "--runner", "x", "--", "true"], "the file has: 'builders'"),
         (["--runner", "builders", "--", "true"], "add --config FILE"),
     ],
 )
 @pytest.mark.usefixtures("config")
-def test_wrong_words_about_the_file(taskscaler: Command, words: list[str], expected: str) -> None:
-    """Whatever does not fit together is one sentence, and nothing is started."""
+def test_conflict_of_options_is_one_sentence(
+    taskscaler: Command, words: list[str], expected: str
+) -> None:
+    """Options that conflict are reported in one sentence, and nothing is started."""
     taskscaler.file('[autoscaler]\n[[jobs]]\nname = "a"\nscript = ["true"]\n')
     done = taskscaler.run_jobs(*words)
     assert done.returncode == 2
@@ -174,13 +179,13 @@ def test_wrong_words_about_the_file(taskscaler: Command, words: list[str], expec
     assert expected in done.stderr
 
 
-def test_runner_without_identity_has_no_state(taskscaler: Command) -> None:
-    """What names the state is asked for, and may be given on the command line."""
+def test_runner_without_identity_is_refused(taskscaler: Command) -> None:
+    """A runner without `id` needs `--state`."""
     config = write_config(taskscaler, extensions="")
     done = taskscaler.run_jobs("--config", config, "--", "true")
     assert done.returncode == 2
-    assert 'write id = "a name that never changes"' in done.stderr
-    assert "asks for --state" in taskscaler.run("config", "check", config).stderr
+    assert "set `id` in [runners.autoscaler.extensions]" in done.stderr
+    assert "would need --state" in taskscaler.run("config", "check", config).stderr
     state = taskscaler.folder / "state.sqlite"
     done = taskscaler.run_jobs("--config", config, "--state", state, "--", "true")
     assert done.returncode == 0, done.stderr
@@ -188,34 +193,34 @@ def test_runner_without_identity_has_no_state(taskscaler: Command) -> None:
 
 
 def test_second_run_on_one_state_is_refused(taskscaler: Command) -> None:
-    """The one that came first is named, and goes on undisturbed; so it is while it is explained."""
+    """The error names the first run, which goes on; `explain` does not disturb it either."""
     words = ("--state", "s.sqlite", "--", *until_gate(taskscaler))
     process = taskscaler.start(*words)
     read_until(process, b"command: started")
     done = taskscaler.run("run", *words)
     assert done.returncode == 3
     assert f"process {process.pid}" in done.stderr
-    told = taskscaler.run("explain", "--state", "s.sqlite")
-    assert told.returncode == 0
-    assert "a scaler that is running" in told.stdout
+    explained = taskscaler.run("explain", "--state", "s.sqlite")
+    assert explained.returncode == 0
+    assert "the scaler is running" in explained.stdout
     (taskscaler.folder / "gate").touch()
     assert process.wait() == 0
     assert taskscaler.states() == {"command": "success"}
 
 
-def test_third_interrupt_leaves_at_once(taskscaler: Command) -> None:
-    """Who does not even wait for the removal is told what is left, and finds it later."""
+def test_third_interrupt_exits_immediately(taskscaler: Command) -> None:
+    """The message names the instances that are left, and the next run removes them."""
     words = ["--plugin-config", f"root={taskscaler.folder}/root"]
     words += ["--plugin-config", "persistent=true", "--state", "s.sqlite"]
-    # It does not end by being asked to, which takes the runner some seconds.
+    # The job ignores TERM, so that the cancellation takes some seconds.
     process = taskscaler.start(*words, "--", *until_gate(taskscaler, "trap '' TERM; "))
     read_until(process, b"command: started")
     process.send_signal(signal.SIGINT)
-    read_until(process, b"no more jobs are started")
+    read_until(process, b"no more jobs will start")
     process.send_signal(signal.SIGINT)
-    read_until(process, b"the jobs are cancelled")
+    read_until(process, b"cancelling jobs")
     process.send_signal(signal.SIGINT)
-    read_until(process, b"instances are left that may cost money: local")
+    read_until(process, b"were not removed and may cost money: local")
     assert process.wait() == 130
     summary = json.loads(taskscaler.report.read_text())["summary"]
     assert (summary["canceled"], summary["exit_code"]) == (1, 130)

@@ -1,4 +1,4 @@
-"""`taskscaler run`, from end to end: jobs, files, output and failures of the script."""
+"""`taskscaler run` from end to end: jobs, files, output and failed scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
 def test_example_succeeds(taskscaler: Command, example: Path) -> None:
-    """Every example in the repository runs to a good end."""
+    """Every example in the repository succeeds."""
     folder = taskscaler.folder / "examples"
     folder.mkdir()
     for path in EXAMPLES.iterdir():
@@ -29,37 +29,39 @@ def test_example_succeeds(taskscaler: Command, example: Path) -> None:
     assert set(taskscaler.states().values()) == {"success"}
 
 
-def test_command_passes_its_output_through(taskscaler: Command) -> None:
-    """One job alone writes as if it ran here: both outputs, bytes that are no text, no prefix."""
-    done = taskscaler.run_jobs("--", "sh", "-c", "printf 'out \\377'; printf 'err\\n' >&2")
+def test_output_of_a_command_is_unchanged(taskscaler: Command) -> None:
+    """The output of a single job has no prefix and may contain bytes that are not UTF-8."""
+    done = taskscaler.run_process(
+        "run", "--", "sh", "-c", "printf 'out \\377'; printf 'err\\n' >&2"
+    )
     assert done.returncode == 0
     assert done.stdout == "out \\xff"
     assert "err\n" in done.stderr
 
 
-def test_output_of_several_jobs_has_their_names_in_front(taskscaler: Command) -> None:
-    """Lines are never mixed, and a last line without an end gets one."""
+def test_output_of_several_jobs_has_prefixes(taskscaler: Command) -> None:
+    """Lines are never mixed, and an incomplete last line is completed."""
     done = taskscaler.run_jobs("--count", "3", "--", "printf", "a\\nb")
     lines = sorted(done.stdout.splitlines())
     assert lines == sorted(f"command#{n} | {text}" for n in (1, 2, 3) for text in "ab")
 
 
-def test_grouped_output_comes_in_one_piece(taskscaler: Command) -> None:
-    """With `--output group` the output of each job stands together under its name."""
+def test_grouped_output_is_in_one_piece(taskscaler: Command) -> None:
+    """With `--output group` the output of each job is in one piece, under its name."""
     done = taskscaler.run_jobs("--count", "3", "--output", "group", "--", "printf", "a\\nb\\n")
     pieces = sorted(done.stdout.split("==> ")[1:])
     assert pieces == [f"command#{n} <==\na\nb\n" for n in (1, 2, 3)]
 
 
 def test_no_output(taskscaler: Command) -> None:
-    """With `--output none` the jobs' output is dropped, and the progress stays."""
+    """With `--output none` the output of jobs is dropped, but not the messages."""
     done = taskscaler.run_jobs("--count", "2", "--output", "none", "--", "echo", "a")
     assert done.stdout == ""
     assert "2 jobs: 2 success" in done.stderr
 
 
 def test_failed_script_is_exit_code_1(taskscaler: Command) -> None:
-    """Exit code, signal, timeout and a missing program are told apart, and the rest goes on."""
+    """Exit code, signal, timeout and a missing program are distinguished; other jobs go on."""
     path = taskscaler.file("""
         [autoscaler]
         capacity_per_instance = 4
@@ -103,7 +105,7 @@ def test_failed_script_is_exit_code_1(taskscaler: Command) -> None:
 
 
 def test_fail_fast_cancels_the_others(taskscaler: Command, fifo: Path) -> None:
-    """With `--fail-fast` the first failure ends what runs, and starts nothing more."""
+    """With `--fail-fast` the first failure cancels running jobs and starts no more."""
     path = taskscaler.file(f"""
         [autoscaler]
         capacity_per_instance = 2
@@ -125,8 +127,8 @@ def test_fail_fast_cancels_the_others(taskscaler: Command, fifo: Path) -> None:
     assert taskscaler.states() == {"endless": "canceled", "bad": "failed", "later": "canceled"}
 
 
-def test_files_travel_both_ways(taskscaler: Command) -> None:
-    """Uploads keep their paths, standard input is the file, downloads land below the job's name."""
+def test_uploads_and_downloads(taskscaler: Command) -> None:
+    """Uploads keep their paths; downloads are in a directory with the name of the job."""
     folder = taskscaler.folder
     (folder / "src/lib").mkdir(parents=True)
     (folder / "src/lib/code.txt").write_text("code")
@@ -150,17 +152,17 @@ def test_files_travel_both_ways(taskscaler: Command) -> None:
     assert (folder / "build/dist/b").read_bytes() == (folder / "input.txt").read_bytes()
     assert (folder / "out/dist/b").read_bytes() == (folder / "input.txt").read_bytes()
     assert (folder / "failing/log").read_text() == "partial\n"
-    assert "warning: download 'nothing/*': nothing matches it" in done.stderr
+    assert "warning: download 'nothing/*': no files match" in done.stderr
 
 
-def test_nothing_of_a_job_is_left_for_the_next(taskscaler: Command) -> None:
-    """Two jobs on one slot find the same empty home, without each other's directories."""
+def test_job_leaves_nothing_for_the_next_one(taskscaler: Command) -> None:
+    """Two jobs on one slot find the same empty home directory."""
     script = "ls -A; ls -A ~ | grep -c taskscaler"
     done = taskscaler.run_jobs("--count", "2", "--max-instances", "1", "--", "sh", "-c", script)
     assert sorted(done.stdout.splitlines()) == ["command#1 | 1", "command#2 | 1"]
 
 
-def test_instances_are_replaced_after_their_last_use(taskscaler: Command) -> None:
+def test_instance_is_replaced_after_its_last_use(taskscaler: Command) -> None:
     """With `--max-use-count 1` no two jobs share an instance."""
     done = taskscaler.run_jobs(
         "--count", "3", "--max-instances", "2", "--max-use-count", "1", "--", "true"
@@ -171,8 +173,9 @@ def test_instances_are_replaced_after_their_last_use(taskscaler: Command) -> Non
     assert [instance["tasks_run"] for instance in report["instances"]] == [1, 1, 1]
 
 
+@pytest.mark.long
 def test_thousand_jobs(taskscaler: Command) -> None:
-    """A thousand jobs on sixteen slots all succeed, on two instances."""
+    """A thousand jobs on sixteen slots of two instances all succeed."""
     done = taskscaler.run_jobs(
         "--count", "1000", "--capacity-per-instance", "8", "--max-instances", "2", "--", "true"
     )
@@ -183,14 +186,15 @@ def test_thousand_jobs(taskscaler: Command) -> None:
     assert len(report["instances"]) == 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak of a process")
 def test_large_output_takes_little_memory(taskscaler: Command) -> None:
-    """Two hundred megabytes pass through unchanged, and never lie in memory together."""
+    """Two hundred megabytes of output arrive unchanged and are not kept in memory."""
     size = 200_000_000
     process = taskscaler.start("--", "sh", "-c", f"head -c {size} /dev/zero")
     assert process.stdout is not None
     digest, total, peak = hashlib.sha256(), 0, 0
-    # What the system says of a child that has ended has the peak of this process in it.
+    # The usage of an ended child process would include the peak of this process.
     status = Path(f"/proc/{process.pid}/status")
     while data := process.stdout.read(1 << 20):
         total += len(data)
@@ -203,8 +207,8 @@ def test_large_output_takes_little_memory(taskscaler: Command) -> None:
     assert 0 < peak < 200_000  # kibibytes; the interpreter and its libraries take 60,000
 
 
-def test_reader_that_goes_away_ends_the_run(taskscaler: Command) -> None:
-    """After `| head` nobody is left to work for: no hang, no traceback, no instance."""
+def test_closed_output_ends_the_run(taskscaler: Command) -> None:
+    """When `| head` closes the output, the run ends without a traceback and without instances."""
     process = taskscaler.start("--", "yes")
     head = subprocess.run(
         ["/usr/bin/env", "head", "-n", "1"], stdin=process.stdout, capture_output=True, check=True

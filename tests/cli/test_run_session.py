@@ -1,4 +1,4 @@
-"""A run in this very process, on a group in memory."""
+"""A run in this process, on a fake group."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from fleeting.testing import FakeConfig, FakeProvider
-from fleeting.types import ConnectorSettings
+from fleeting.types import ConnectorSettings, GroupInfo
 from taskscaler import Settings, StoreError
+from taskscaler.cli.opening import worker_limit
 from taskscaler.cli.plan import GroupPlan, Plan
 from taskscaler.cli.session import run_session
 from taskscaler.core import InstanceRecord, Rule
-from taskscaler.jobs import Job, OutputMode, expand
+from taskscaler.jobs.job import Job, expand
+from taskscaler.jobs.output import OutputMode
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+
+@pytest.fixture(autouse=True)
+def _lock_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the locks of the fake group apart from those of other tests."""
+    monkeypatch.setenv("FLEETING_LOCK_DIR", str(tmp_path / "locks"))
 
 
 def plan_of(folder: Path, provider: FakeProvider) -> Plan:
-    """Return the plan of a run of two jobs on one instance that never boots, for half a second."""
+    """Return a plan of two jobs on an instance that never boots, with a timeout of 0.5 s."""
     return Plan(
         runs=expand([Job(name="job", script=["true"], count=2)], folder, where="test"),
         groups=(
@@ -46,23 +54,23 @@ def plan_of(folder: Path, provider: FakeProvider) -> Plan:
     )
 
 
-def test_a_run_that_waits_says_why(
+def test_waiting_run_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """While nothing runs, lines with numbers tell what the jobs are waiting for."""
-    monkeypatch.setattr("taskscaler.cli.session._WHY_SECONDS", 0.05)
+    """While no job runs, messages with numbers say what the jobs wait for."""
+    monkeypatch.setattr("taskscaler.cli.session._EXPLAIN_SECONDS", 0.05)
     provider = FakeProvider()
     assert run_session(plan_of(tmp_path, provider)) == 3
-    told = capfd.readouterr().err
-    assert "still waiting: 1 task waits for a slot" in told
-    assert "1 of at most 1 instances (1 creating)" in told
+    messages = capfd.readouterr().err
+    assert "still waiting: 1 task waits for a slot" in messages
+    assert "1 of at most 1 instances (1 creating)" in messages
     assert provider.groups[0].size == 0
 
 
-def test_what_is_left_when_the_store_fails_is_named(
+def test_instances_left_after_a_store_failure_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing may be removed any more, so the error says what somebody has to look after."""
+    """Without a store no instance is removed, so the error names those that are left."""
     commit = MemoryStore.commit
 
     async def full(store: MemoryStore, *records: Any) -> None:
@@ -73,15 +81,18 @@ def test_what_is_left_when_the_store_fails_is_named(
     monkeypatch.setattr(MemoryStore, "commit", full)
     provider = FakeProvider()
     assert run_session(plan_of(tmp_path, provider)) == 3
-    told = capfd.readouterr().err
-    assert "error: the disk is full; instances are left that may cost money: fake/group/" in told
+    messages = capfd.readouterr().err
+    assert (
+        "error: the disk is full; these instances were not removed and may cost money: fake/"
+        in messages
+    )
     assert provider.groups[0].size == 1
 
 
-def test_only_instances_that_stay_are_said_to_stay(
+def test_only_kept_instances_are_counted_as_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """One that was used up is going, whatever the file says of the others."""
+    """An instance that is used up is removed, even if the file keeps instances."""
     began = datetime(2026, 3, 1, tzinfo=UTC)
     store = MemoryStore()
     for record in (
@@ -93,4 +104,31 @@ def test_only_instances_that_stay_are_said_to_stay(
     plan = plan_of(tmp_path, FakeProvider())
     settings = replace(plan.settings, delete_instances_on_shutdown=False)
     assert run_session(replace(plan, runs=[], settings=settings)) == 0
-    assert "1 instance stays, as the file says" in capfd.readouterr().err
+    assert "1 instance was kept (delete_instances_on_shutdown = false)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes", "max_jobs", "expected"),
+    [
+        ((2, 0, 0), (None, None), 0, 8),
+        ((0, 1, 2), (None, None), 0, 12),
+        ((0, 1, 0), (None, 5), 0, 24),
+        ((0, 1, 0), (None, None), 0, 100),
+        ((0, 1, 0), (None, None), 7, 7),
+    ],
+)
+def test_worker_limit(
+    tmp_path: Path,
+    limits: tuple[int, int, int],
+    sizes: tuple[int | None, int | None],
+    max_jobs: int,
+    expected: int,
+) -> None:
+    """There are as many workers as slots, at most `max_jobs`; without a limit one for each run."""
+    total, *group_limits = limits
+    plan = plan_of(tmp_path, FakeProvider())
+    settings = replace(plan.settings, max_instances=total, capacity_per_instance=4)
+    groups = tuple(replace(plan.groups[0], max_instances=limit) for limit in group_limits)
+    plan = replace(plan, runs=plan.runs * 50, settings=settings, groups=groups, max_jobs=max_jobs)
+    infos = [GroupInfo(id=f"group-{size}", max_size=size) for size in sizes]
+    assert worker_limit(plan, infos) == expected

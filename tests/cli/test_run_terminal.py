@@ -1,4 +1,4 @@
-"""`taskscaler run` on a terminal: the live status, the table, and a Ctrl-C that is typed."""
+"""`taskscaler run` on a terminal: the status line, the table, and a typed Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cli_command import PROGRAM
 from own_terminal import Terminal
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def open_terminal(command: Command, *words: str, columns: int = 80) -> Terminal:
     """Start `taskscaler run` with a report on a terminal."""
     words = ("run", "--report", str(command.report), *words)
-    terminal = Terminal(command.program, words, command.folder, columns=columns)
+    terminal = Terminal(PROGRAM, words, command.folder, columns=columns)
     terminal.let_go()
     return terminal
 
@@ -34,7 +35,7 @@ def terminal(taskscaler: Command, fifo: Path) -> Iterator[Terminal]:
 
 
 def test_status_and_table(taskscaler: Command, terminal: Terminal, fifo: Path) -> None:
-    """While jobs run, a line shows how many; at the end a table has all of them."""
+    """While jobs run, a line shows their number; at the end a table shows all of them."""
     terminal.read_until("jobs: 1 waiting, 1 running, 0 done")
     fifo.write_text("one\n")
     terminal.read_until("jobs: 0 waiting, 1 running, 1 done")
@@ -50,18 +51,18 @@ def test_status_and_table(taskscaler: Command, terminal: Terminal, fifo: Path) -
 def test_typed_interrupt_lets_the_job_finish(
     taskscaler: Command, terminal: Terminal, fifo: Path
 ) -> None:
-    """A Ctrl-C reaches every process of the terminal, and still the running job ends well."""
+    """A Ctrl-C reaches every process of the terminal, but the running job finishes."""
     terminal.read_until("command#1 | up")
     terminal.type("\x03")
-    terminal.read_until("no more jobs are started")
+    terminal.read_until("no more jobs will start")
     fifo.write_text("go on\n")
     terminal.read_all()
     assert terminal.process.wait() == 130
     assert taskscaler.states() == {"command#1": "success", "command#2": "canceled"}
 
 
-def test_narrow_terminal_shows_what_matters_most(taskscaler: Command, fifo: Path) -> None:
-    """On 44 columns, the status tells of the jobs, and the table has whole words."""
+def test_narrow_terminal_shows_the_most_important(taskscaler: Command, fifo: Path) -> None:
+    """On 44 columns, the status line shows the jobs, and the table has whole words."""
     words = ("--count", "2", "--max-instances", "1", "--", "sh", "-c", f"cat {fifo}; exit 3")
     terminal = open_terminal(taskscaler, *words, columns=44)
     try:

@@ -1,4 +1,4 @@
-"""The command starts fast: what it does not need for its help is not imported."""
+"""The command starts fast: modules that its help does not need are not imported."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ HEAVY = ("aiohttp", "anyio", "asyncio", "asyncssh", "msgspec", "pluggy", "rich")
 
 
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["run", "--help"]])
-def test_help_imports_click_alone(words: list[str]) -> None:
-    """Neither help nor version import a library that takes its time."""
+def test_help_imports_only_click(words: list[str]) -> None:
+    """Help and version import no library that is slow to import."""
     code = (
         "import sys\n"
         f"sys.argv = ['taskscaler', *{words!r}]\n"
@@ -29,8 +29,8 @@ def test_help_imports_click_alone(words: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "imported: []"
 
 
-def test_version_is_the_distributions() -> None:
-    """`--version` says the version of the package."""
+def test_version_of_the_distribution() -> None:
+    """`--version` prints the version of the distribution."""
     code = "from taskscaler.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True

@@ -1,11 +1,11 @@
-"""Kills `taskscaler run` at random moments, starts it again, and looks at what becomes of the jobs.
+"""Kills `taskscaler run` at random moments, restarts it, and checks what happened to the jobs.
 
     python -m tests.crash --times 200 --seed 7
 
-The manager alone is killed, by SIGKILL; its instances are persistent ones of the
-local provider, and live on. Seed and number say when it is killed, and what the
-jobs are like; how fast the computer is, they do not. To be run from the root of
-the repository.
+Only the manager is killed, by SIGKILL; its instances are persistent ones of the
+local provider and survive. The seed determines when the manager is killed and which
+jobs it runs, but not how far it gets until then. Run this from the root of the
+repository.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tests.crash.rounds import Campaign
 
 
 def main() -> int:
-    """Run one campaign, and say in the end what it has shown."""
+    """Run one campaign and print its summary."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
-    parser.add_argument("--times", type=int, default=200, help="how often to kill")
-    parser.add_argument("--seed", type=int, default=1, help="of everything that is random")
+    parser.add_argument("--times", type=int, default=200, help="how often to kill the manager")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices")
     words = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="taskscaler-crash-"))
     campaign = Campaign(folder, seed=words.seed, times=words.times, say=_say)
@@ -32,7 +32,7 @@ def main() -> int:
         campaign.run()
     except Broken as error:
         _say(f"seed {words.seed}, round {campaign.round}: {error}")
-        _say(f"everything is still in {folder}; again: {parser.prog} {' '.join(sys.argv[1:])}")
+        _say(f"the files are kept in {folder}; to repeat: {parser.prog} {' '.join(sys.argv[1:])}")
         return 1
     shutil.rmtree(folder)
     _say(f"seed {words.seed}: {campaign.summary()}")

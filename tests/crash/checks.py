@@ -1,4 +1,4 @@
-"""What must hold after the manager was killed, however often and whenever."""
+"""The conditions that must hold after any number of kills of the manager."""
 
 from __future__ import annotations
 
@@ -16,72 +16,72 @@ if TYPE_CHECKING:
     from tests.crash.rounds import Call
     from tests.crash.world import JobSet
 
-LOST = "it was lost: "
-# How long the processes of instances may take to be gone after they were removed.
+LOST = "lost: "
+# How long the processes of removed instances may take to end.
 DEADLINE_SECONDS = 30.0
 
 
 class Broken(Exception):
-    """Something that must hold does not."""
+    """A condition does not hold."""
 
 
-def demand(what: object, text: str) -> None:
-    """Complain unless something is true.
+def demand(condition: object, text: str) -> None:
+    """Check a condition.
 
     Raises:
-        Broken: it is not.
+        Broken: the condition is false.
     """
-    if not what:
+    if not condition:
         raise Broken(text)
 
 
 def check_announced(
     jobs: JobSet, announced: dict[str, tuple[str, int]], ends: Sequence[tuple[str, str, str]]
 ) -> None:
-    """Check that what was announced as ended did not run again, and is not announced again.
+    """Check that jobs that were reported as ended did not run again and are not reported again.
 
     Args:
         jobs: the set.
-        announced: of each job that was announced as ended by now, the state and how often
-            its script had been started then; what is announced now is added.
-        ends: name, state and reason of each end that was announced by the last call.
+        announced: for each job that was reported as ended, its state and the number of starts
+            of its script at that time; the ends of the last call are added.
+        ends: name, state and reason of each end that the last call reported.
 
     Raises:
-        Broken: one of them did, or is.
+        Broken: a job ran again or was reported again.
     """
     starts = jobs.starts()
     for name, (state, times) in announced.items():
         demand(starts[name] == times, f"{name} ended ({state}), and was started again")
     for name, state, _ in ends:
-        demand(name not in announced, f"{name} is announced as ended twice")
+        demand(name not in announced, f"{name} is reported as ended twice")
         announced[name] = (state, starts[name])
 
 
 def check_set(
     jobs: JobSet, code: int | None, announced: dict[str, tuple[str, int]], calls: Sequence[Call]
 ) -> Counter[str]:
-    """Check a set of jobs that came to its end, and return how many jobs are in each state.
+    """Check a completed set of jobs, and return how many jobs are in each state.
 
     Args:
         jobs: the set.
-        code: the exit code of the last call; None if it was killed after all was said.
+        code: the exit code of the last call; None if it was killed after its summary.
         announced: from `check_announced`.
-        calls: all calls that worked on it.
+        calls: all calls that ran jobs of the set.
 
     Raises:
-        Broken: a job is missing, ran too often, or is not what it is said to be.
+        Broken: a job is missing, ran too often, or has a wrong state.
     """
     said = " | ".join(calls[-1].lines[-5:])
     demand(code in (None, 0, 1, 3), f"the last call ended with {code}: {said}")
     reported = {job["name"]: job for job in json.loads(jobs.report.read_text())["jobs"]}
-    demand(reported.keys() == jobs.jobs.keys(), "the report has not every job once")
+    demand(reported.keys() == jobs.jobs.keys(), "the report does not have every job once")
     starts, ends = jobs.starts(), Counter(name for name, _ in jobs.traces("end"))
     for name, job in reported.items():
         _check_job(jobs, name, job, starts[name], ends[name])
         if name in announced:
             demand(
                 announced[name][0] == job["state"],
-                f"{name} was announced as {announced[name][0]} and is reported as {job['state']}",
+                f"{name} was reported as {announced[name][0]}, but the report has {job['state']}",
             )
     uses = Counter(home for _, home in jobs.traces("start"))
     for home, count in uses.items():
@@ -100,17 +100,17 @@ def _check_job(jobs: JobSet, name: str, job: dict[str, Any], starts: int, ends: 
         demand(str(job["reason"]).startswith(LOST), f"{facts}: {job['reason']}")
         demand(attempts == wanted.retries + 1, f"{facts}, and was not tried again")
         return
-    demand(ends >= 1, f"{facts}, though its script has not come to its end")
+    demand(ends >= 1, f"{facts}, although its script has not ended")
     demand(state == ("failed" if wanted.status else "success"), f"{facts}, exit {wanted.status}")
     brought = jobs.folder / name / "out"
     demand(brought.is_file() and brought.read_text() == f"{name}\n", f"{facts}, without its file")
 
 
 def check_leaks(folder: Path) -> None:
-    """Check that nothing is left but the state and what belongs to it.
+    """Check that only the state file and its companions are left.
 
     Raises:
-        Broken: a process or a file is left.
+        Broken: a process or another file is left.
     """
     root = folder / "root"
     until = time.monotonic() + DEADLINE_SECONDS
@@ -119,7 +119,7 @@ def check_leaks(folder: Path) -> None:
         time.sleep(0.05)
     instances = root / "instances"
     homes = sorted(path.name for path in instances.iterdir()) if instances.exists() else []
-    demand(not homes, f"the folders of instances are left: {homes}")
+    demand(not homes, f"directories of instances are left: {homes}")
     names = {path.name for path in folder.iterdir() if not path.name.startswith("set")}
     strange = {name for name in names if name != "root" and not name.startswith("state.sqlite")}
     demand(not strange, f"files are left: {sorted(strange)}")

@@ -1,9 +1,9 @@
-"""Starts the command, kills it at some moment, and starts it again.
+"""Starts the command, kills it at a random moment, and starts it again.
 
-A round is one call of the command. Its moment is drawn before it starts: so long
-after its start, or right after it has said something. If the call comes to its
-end before that, the set of jobs is done, and is checked; the next round begins
-with another set, on the same state and the same instances.
+A round is one call of the command. The moment of the kill is chosen before the
+start: some time after the start, or after a certain message. If the call ends
+before that, the set of jobs is complete and is checked; the next round starts
+another set, with the same state file and the same instances.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.crash.world import JOBS, JobSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Nothing that goes well takes so long, on the slowest computer.
+# Longer than any successful call takes, on the slowest computer.
 DEADLINE_SECONDS = 120.0
 STARTED = re.compile(r"^(\S+): started on ")
 ENDED = re.compile(r"^(\S+): (success|failed|system_failure)\b(.*)")
@@ -35,7 +35,7 @@ MOMENTS = ("start-up", "opening", "job start", "job end", "shutdown")
 
 
 class Call:
-    """One call of the command, and what it says."""
+    """One call of the command, and its messages."""
 
     def __init__(self, words: list[str]) -> None:
         program = Path(sys.executable).with_name("taskscaler")
@@ -60,7 +60,7 @@ class Call:
         self._queue.put(None)
 
     def listen(self, until: Callable[[Call], bool]) -> bool:
-        """Take in what the call says until something holds; False if it ended before."""
+        """Read messages until a condition holds; return False if the call ended before."""
         while not until(self):
             left = self.began + DEADLINE_SECONDS - time.monotonic()
             try:
@@ -69,7 +69,7 @@ class Call:
                 self.kill()
                 raise Broken("the command hangs: " + " | ".join(self.lines[-5:])) from None
             if line is None:
-                self._queue.put(None)  # For whoever listens again.
+                self._queue.put(None)  # For the next call of this function.
                 return False
             self._take(line)
         return True
@@ -87,19 +87,19 @@ class Call:
             self.counts["summed up"] += 1
 
     def kill(self) -> None:
-        """Kill the manager, and it alone; then take in the rest of what it said."""
+        """Kill only the manager; then read the rest of its messages."""
         self.process.kill()
         self.process.wait()
         self.drain()
 
     def drain(self) -> None:
-        """Take in all that is still unread."""
+        """Read all messages that are still unread."""
         self._reader.join()
         while (line := self._queue.get()) is not None:
             self._take(line)
 
     def ends(self) -> list[tuple[str, str, str]]:
-        """Return name, state and reason of each end that was announced."""
+        """Return name, state and reason of each end that was reported."""
         found = [match for line in self.lines if (match := ENDED.match(line))]
         return [(match[1], match[2], match[3]) for match in found]
 
@@ -108,13 +108,13 @@ class Campaign:
     """Many rounds on one state file and one root of instances.
 
     Attributes:
-        round: the number of the one that goes on.
+        round: the number of the current round.
     """
 
     def __init__(self, folder: Path, *, seed: int, times: int, say: Callable[[str], None]) -> None:
         self.round = 0
         self._folder = folder
-        self._random = Random(seed)  # noqa: S311 -- to be drawn again by whoever knows the seed
+        self._random = Random(seed)  # noqa: S311 -- the seed repeats a campaign
         self._times = times
         self._say = say
         self._moments: Counter[str] = Counter()
@@ -122,27 +122,27 @@ class Campaign:
         self._states: Counter[str] = Counter()
 
     def run(self) -> None:
-        """Kill as often as wanted, finish what is left, and check everything.
+        """Kill the command `times` times, complete the last set of jobs, and check everything.
 
         Raises:
-            Broken: something that must hold does not.
+            Broken: a condition does not hold.
         """
         while self._moments.total() < self._times:
             self._sets += 1
-            self._work_off(JobSet(self._folder, self._random, self._sets))
+            self._complete(JobSet(self._folder, self._random, self._sets))
         check_leaks(self._folder)
 
     def summary(self) -> str:
-        """Return what was done, in one sentence."""
+        """Return a summary in one sentence."""
         moments = ", ".join(f"{self._moments[moment]} {moment}" for moment in MOMENTS)
         states = ", ".join(f"{count} {state}" for state, count in sorted(self._states.items()))
         return (
-            f"killed {self._moments.total()} times ({moments}); {self._sets} sets of jobs came to "
-            f"their end: {states}; nothing ran twice, was lost unreported, or leaked"
+            f"killed {self._moments.total()} times ({moments}); {self._sets} sets of jobs were "
+            f"completed: {states}; nothing ran twice, was lost unreported, or leaked"
         )
 
-    def _work_off(self, jobs: JobSet) -> None:
-        """Carry one set of jobs to its end, over as many kills as are left."""
+    def _complete(self, jobs: JobSet) -> None:
+        """Run one set of jobs to completion, with as many kills as are left."""
         calls: list[Call] = []
         announced: dict[str, tuple[str, int]] = {}
         while True:
@@ -154,14 +154,14 @@ class Campaign:
                 call.listen(lambda _: False)
                 call.process.wait()
             check_announced(jobs, announced, call.ends())
-            # Once it is summed up, the journal may be cleared, and another call begins anew.
+            # After its summary the journal may be cleared; another call would start again.
             if not killed or call.counts["summed up"]:
                 break
         code = None if killed else call.process.returncode
         self._states += check_set(jobs, code, announced, calls)
 
     def _kill(self, call: Call) -> bool:
-        """Kill a call at a moment that is drawn; False if it ended by itself before."""
+        """Kill a call at a random moment; return False if it ended before."""
         moment = self._random.choice(MOMENTS)
         pause = self._random.uniform(0, 1)
         count = self._random.randint(1, 6)
@@ -178,7 +178,7 @@ class Campaign:
                 over = call.listen(lambda one: one.counts["over"] >= JOBS)
                 reached, seconds = over, 0.6
         if reached:
-            # A moment in the life of another process is waited for by the clock alone.
+            # Only the clock tells how far another process has come.
             time.sleep(seconds if moment in ("start-up", "opening") else seconds * pause)
             reached = call.process.poll() is None
         if reached:

@@ -1,4 +1,4 @@
-"""The world of the crash tests: jobs that leave a trace, and instances that outlive a manager."""
+"""The jobs and instances of the crash tests: jobs write a log, instances outlive the manager."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAX_USE_COUNT = 4
 JOBS = 16
 
-# As a file of jobs has it, and as a `config.toml` has it.
+# Used in a jobs file and in a `config.toml`.
 AUTOSCALER = """
 [{table}]
 plugin = "local"
@@ -60,8 +60,8 @@ class Crashed:
 
     Attributes:
         name: the job's.
-        retries: what it may be tried again.
-        status: what its script exits with.
+        retries: of the job.
+        status: the exit status of its script.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Crashed:
 
 
 class JobSet:
-    """A set of jobs with a folder of its own, that some calls of the command work off together."""
+    """A set of jobs with its own directory, completed by one or more calls of the command."""
 
     def __init__(self, folder: Path, random: Random, number: int) -> None:
         self.folder = folder / f"set{number}"
@@ -86,7 +86,7 @@ class JobSet:
             )
             for index in range(JOBS)
         }
-        # The table of one way, and a file of its own in the other.
+        # None configures the autoscaler in the jobs file, otherwise in a config.toml.
         self.keep = random.choice((None, "true", "false"))
         table = AUTOSCALER.format(
             table="autoscaler" if self.keep is None else "runners.autoscaler",
@@ -110,12 +110,12 @@ class JobSet:
         (self.folder / "jobs.toml").write_text(table + "".join(jobs))
 
     def words(self) -> list[str]:
-        """Return the words of the command but for the state."""
+        """Return the options of the command, without those for the state."""
         config = [] if self.keep is None else ["--config", str(self.folder / "config.toml")]
         return [*config, "--report", str(self.report), str(self.folder / "jobs.toml")]
 
     def traces(self, kind: str) -> list[tuple[str, str]]:
-        """Return name and home for each start, or each end, of a script."""
+        """Return the job's name and the instance's home for each start, or end, of a script."""
         lines = [line.split() for line in self.log.read_text().splitlines()]
         return [(name, home) for found, name, home in lines if found == kind]
 
@@ -125,7 +125,7 @@ class JobSet:
 
 
 def processes(text: Path) -> list[int]:
-    """Return the processes in whose command line or environment a path occurs."""
+    """Return the processes that have a path in their command line or environment."""
     wanted = os.fsencode(text)
     found: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):

@@ -1,4 +1,4 @@
-"""A command on a terminal of its own, as its foreground process."""
+"""Runs a command on a terminal of its own, as the foreground process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-# Becomes a program whose terminal is its standard input.
+# Makes standard input the controlling terminal, and becomes the program.
 OWN_TERMINAL = """
 import fcntl, os, sys, termios
 os.setsid()
@@ -23,11 +23,11 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Terminal:
-    """A terminal, and the command that runs on it.
+    """A terminal and the command that runs on it.
 
     Attributes:
         process: the command.
-        text: all that was shown.
+        text: everything that was shown.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Terminal:
         self.text = ""
 
     def read_until(self, text: str) -> str:
-        """Read what is shown until there is some text in it that was not there before."""
+        """Read the output until new output contains the text, and return the new output."""
         shown = ""
         while text not in shown:
             data = self._read()
@@ -63,14 +63,14 @@ class Terminal:
         return shown
 
     def read_all(self) -> str:
-        """Read what is shown until the command has ended."""
+        """Read the output until the command has ended, and return all of it."""
         self.let_go()
         while self._read():
             pass
         return self.text
 
     def let_go(self) -> None:
-        """Leave the command's side to the command alone, so that its end is one of the terminal."""
+        """Close our copy of the command's side, so that the terminal closes with the command."""
         if self._is_open:
             self._is_open = False
             os.close(self._theirs)
@@ -80,15 +80,15 @@ class Terminal:
         os.write(self._side, text.encode())
 
     def resize(self, columns: int, rows: int) -> None:
-        """Give the window another size, of which the command hears."""
+        """Change the size of the window, which sends the command a signal."""
         termios.tcsetwinsize(self._side, (rows, columns))
 
     def is_restored(self) -> bool:
-        """Return whether the terminal behaves as it did before the command."""
+        """Return whether the terminal has the modes that it had before the command."""
         return termios.tcgetattr(self._theirs) == self.modes
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the terminal and end the command."""
         self.let_go()
         os.close(self._side)
         self.process.kill()
@@ -98,6 +98,6 @@ class Terminal:
         try:
             data = os.read(self._side, 65536).decode(errors="replace")
         except OSError:
-            return ""  # No process has the terminal open any more.
+            return ""  # The command has closed the terminal.
         self.text += data
         return data

@@ -1,4 +1,4 @@
-"""The journal of jobs: what a later call of the command finds, and what it makes of it."""
+"""The journal of jobs, and how a later call of the command uses it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,11 @@ from typing_extensions import override
 from fleeting.testing import FakeConnector, FakeInstanceGroup
 from taskscaler import ScalerClosed, Settings, StoreError, Taskscaler
 from taskscaler.core import JobRecord
-from taskscaler.jobs import (
-    Job,
-    JobResult,
-    JobRun,
-    JobRunner,
-    JobState,
-    Journal,
-    OutputMode,
-    Stream,
-    clear_journal,
-    expand,
-    output_factory,
-)
+from taskscaler.jobs.job import Job, JobRun, expand
+from taskscaler.jobs.journal import Journal, clear_journal
+from taskscaler.jobs.output import OutputMode, Stream, output_factory
+from taskscaler.jobs.result import JobResult, JobState
+from taskscaler.jobs.runner import JobRunner
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -36,8 +28,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-SOON = timedelta(milliseconds=1)
-
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -46,11 +36,11 @@ def anyio_backend() -> str:
 
 
 class Book:
-    """A store of jobs alone, and everything that is told, each with what was written by then."""
+    """A store of job records, and an observer that notes the recorded state at each report."""
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, str, str], Record] = {}
-        self.told: list[tuple[str, str, str | None]] = []
+        self.reports: list[tuple[str, str, str | None]] = []
 
     async def commit(
         self, put: Sequence[Record], drop: Sequence[tuple[str, str, str]] = ()
@@ -64,25 +54,25 @@ class Book:
         return Journal(self.commit, list(self.records.values()))
 
     def state(self, name: str) -> str | None:
-        """Return what is written of a run."""
+        """Return the recorded state of a run."""
         record = self.records.get(("job", "", name))
         return record.state if isinstance(record, JobRecord) else None
 
     async def write(self, stream: Stream, data: bytes) -> None:
-        """Take output, which nobody wants to see."""
+        """Drop the output."""
 
     async def started(self, result: JobResult) -> None:
-        self.told.append(("started", result.name, self.state(result.name)))
+        self.reports.append(("started", result.name, self.state(result.name)))
 
     async def retried(self, result: JobResult, reason: str) -> None:
         assert reason
-        self.told.append(("retried", result.name, self.state(result.name)))
+        self.reports.append(("retried", result.name, self.state(result.name)))
 
     async def finished(self, result: JobResult) -> None:
-        self.told.append((result.state.value, result.name, self.state(result.name)))
+        self.reports.append((result.state.value, result.name, self.state(result.name)))
 
     async def resumed(self, results: Sequence[JobResult]) -> None:
-        self.told += [("resumed", result.name, self.state(result.name)) for result in results]
+        self.reports += [("resumed", result.name, self.state(result.name)) for result in results]
 
     def runner(self, runs: Sequence[JobRun], *, keep_going: bool = True) -> JobRunner:
         output = output_factory(OutputMode.NONE, self, several=True)
@@ -96,13 +86,20 @@ async def _play(command: Command) -> int:
     return 3 if word == "fail" else 0
 
 
-async def _run(runner: JobRunner, journal: Journal, store: MemoryStore | None = None) -> None:
+def _scaler(store: MemoryStore | None = None, capacity: int = 1) -> Taskscaler:
     connector = FakeConnector(_play)
-    group = FakeInstanceGroup(connector=connector)
     settings = Settings(
-        max_instances=1, update_interval_when_expecting=SOON, delete_instances_on_shutdown=True
+        capacity_per_instance=capacity,
+        max_instances=1,
+        update_interval_when_expecting=timedelta(milliseconds=1),
+        delete_instances_on_shutdown=True,
     )
-    async with Taskscaler([group], settings, store=store, connect=connector.connect) as scaler:
+    group = FakeInstanceGroup(connector=connector)
+    return Taskscaler([group], settings, store=store, connect=connector.connect)
+
+
+async def _run(runner: JobRunner, journal: Journal, store: MemoryStore | None = None) -> None:
+    async with _scaler(store) as scaler:
         await runner.resume(journal)
         await runner.run(scaler, workers=1, acquire_timeout=None)
 
@@ -114,25 +111,25 @@ def _runs(folder: Path, *names: str, word: str = "true", retries: int = 0) -> li
 
 @pytest.fixture
 def book() -> Book:
-    """Return an empty one."""
+    """Return an empty book."""
     return Book()
 
 
-async def test_everything_is_written_before_it_is_told(book: Book, tmp_path: Path) -> None:
-    """A run is `running` in the journal when it starts, and ended when that is announced."""
+async def test_states_are_recorded_before_they_are_reported(book: Book, tmp_path: Path) -> None:
+    """A run is recorded as `running` when it starts, and as ended when its end is reported."""
     await _run(book.runner(_runs(tmp_path, "a")), book.journal())
-    assert book.told == [("started", "a", "running"), ("success", "a", "success")]
+    assert book.reports == [("started", "a", "running"), ("success", "a", "success")]
 
 
-async def test_what_ended_is_not_run_again(book: Book, tmp_path: Path) -> None:
-    """A later call tells of it with all that was recorded, and runs the others alone."""
+async def test_ended_run_is_not_run_again(book: Book, tmp_path: Path) -> None:
+    """A later call reports it with everything that was recorded, and runs only the others."""
     first = book.runner(_runs(tmp_path, "a", word="fail"))
     await _run(first, book.journal())
-    del book.told[:]
+    del book.reports[:]
     runs = [*_runs(tmp_path, "a", word="fail"), *_runs(tmp_path, "b")]
     second = book.runner(runs)
     await _run(second, book.journal())
-    assert book.told == [
+    assert book.reports == [
         ("resumed", "a", "failed"),
         ("started", "b", "running"),
         ("success", "b", "success"),
@@ -145,32 +142,32 @@ async def test_what_ended_is_not_run_again(book: Book, tmp_path: Path) -> None:
 
 
 async def _leave_running(book: Book, runs: Sequence[JobRun]) -> None:
-    """Write what a killed manager leaves behind."""
+    """Write the record that a killed manager leaves."""
     result = JobResult("a", JobState.RUNNING, attempts=1, group="g", instance="i-1")
     await book.journal().write([(runs[0], result)])
 
 
-async def test_what_was_running_is_lost_once(book: Book, tmp_path: Path) -> None:
-    """It is a system failure with a reason, and a third call only repeats that."""
+async def test_running_run_is_lost_once(book: Book, tmp_path: Path) -> None:
+    """It is a system failure with a reason; a third call only reports that again."""
     runs = _runs(tmp_path, "a")
     await _leave_running(book, runs)
     runner = book.runner(runs)
     await _run(runner, book.journal())
     (result,) = runner.results
-    assert book.told == [("system_failure", "a", "system_failure")]
-    assert "it was lost" in (result.reason or "")
+    assert book.reports == [("system_failure", "a", "system_failure")]
+    assert "lost: taskscaler stopped unexpectedly" in (result.reason or "")
     assert result.finished_at is None
     await _run(book.runner(runs), book.journal())
-    assert book.told[1:] == [("resumed", "a", "system_failure")]
+    assert book.reports[1:] == [("resumed", "a", "system_failure")]
 
 
 async def test_lost_run_with_retries_is_run_again(book: Book, tmp_path: Path) -> None:
-    """Its lost attempt counts, and is told of."""
+    """The lost attempt is counted and reported."""
     runs = _runs(tmp_path, "a", retries=1)
     await _leave_running(book, runs)
     runner = book.runner(runs)
     await _run(runner, book.journal())
-    assert book.told == [
+    assert book.reports == [
         ("retried", "a", "waiting"),
         ("started", "a", "running"),
         ("success", "a", "success"),
@@ -178,8 +175,8 @@ async def test_lost_run_with_retries_is_run_again(book: Book, tmp_path: Path) ->
     assert runner.results[0].attempts == 2
 
 
-async def test_changed_job_is_another_one(book: Book, tmp_path: Path) -> None:
-    """What a job of the same name did counts no more; what it was doing is told as a warning."""
+async def test_changed_job_is_a_different_job(book: Book, tmp_path: Path) -> None:
+    """Results of an old job with the same name are dropped; a running one is a warning."""
     await _run(book.runner(_runs(tmp_path, "b")), book.journal())
     await _leave_running(book, _runs(tmp_path, "a"))
     changed = _runs(tmp_path, "a", "b", word="fail")
@@ -190,7 +187,7 @@ async def test_changed_job_is_another_one(book: Book, tmp_path: Path) -> None:
 
 
 async def test_canceled_run_is_forgotten(book: Book, tmp_path: Path) -> None:
-    """Who was cut off on purpose is run by the next call, as if it had never begun."""
+    """A run that was cancelled on purpose is run by the next call as if it were new."""
     runs = _runs(tmp_path, "a")
     runner = book.runner(runs)
     seen = book.started
@@ -200,12 +197,12 @@ async def test_canceled_run_is_forgotten(book: Book, tmp_path: Path) -> None:
         runner.cancel(JobState.CANCELED, "enough")
         await anyio.lowlevel.checkpoint()
 
-    book.started = started  # type: ignore[method-assign] # it is told in the middle of an attempt
+    book.started = started  # type: ignore[method-assign] # it is called in the middle of an attempt
     await _run(runner, book.journal())
-    assert book.told == [("started", "a", "running"), ("canceled", "a", None)]
+    assert book.reports == [("started", "a", "running"), ("canceled", "a", None)]
 
 
-async def test_fail_fast_holds_over_a_restart(book: Book, tmp_path: Path) -> None:
+async def test_fail_fast_applies_after_a_restart(book: Book, tmp_path: Path) -> None:
     """If a job failed in the earlier call, the others are canceled by the later one."""
     await _run(book.runner(_runs(tmp_path, "a", word="fail")), book.journal())
     runs = [*_runs(tmp_path, "a", word="fail"), *_runs(tmp_path, "b")]
@@ -215,7 +212,7 @@ async def test_fail_fast_holds_over_a_restart(book: Book, tmp_path: Path) -> Non
 
 
 async def test_journal_that_cannot_be_written_ends_the_run(book: Book, tmp_path: Path) -> None:
-    """No script is started that is not written down, and the error is told as it is."""
+    """No script is started without a record, and the error is raised unchanged."""
 
     async def broken(put: Sequence[Record], drop: Sequence[tuple[str, str, str]] = ()) -> None:
         await anyio.lowlevel.checkpoint()
@@ -224,11 +221,11 @@ async def test_journal_that_cannot_be_written_ends_the_run(book: Book, tmp_path:
 
     with pytest.raises(StoreError, match="cannot write 1 records"):
         await _run(book.runner(_runs(tmp_path, "a", "b")), Journal(broken, ()))
-    assert book.told == []
+    assert book.reports == []
 
 
 class FullStore(MemoryStore):
-    """A store without room for jobs in one of their states."""
+    """A store that is full when a job reaches a certain state."""
 
     def __init__(self, state: JobState) -> None:
         super().__init__()
@@ -243,33 +240,30 @@ class FullStore(MemoryStore):
         await super().commit(epoch, put, drop)
 
 
-async def test_store_that_fails_is_told_alone_and_as_it_is(book: Book, tmp_path: Path) -> None:
-    """What the jobs make of it follows from it, and nobody is said to have cancelled them."""
+async def test_failed_store_is_reported_once_and_unchanged(book: Book, tmp_path: Path) -> None:
+    """The jobs fail because of the store; none is reported as cancelled."""
     runner = book.runner(_runs(tmp_path, "a", "b"))
     await _run_on_full_store(runner, FullStore(JobState.RUNNING), workers=2)
-    assert book.told == [("system_failure", "b", None)]
+    assert book.reports == [("system_failure", "b", None)]
 
 
-async def test_success_that_is_not_written_down_is_none(book: Book, tmp_path: Path) -> None:
-    """The next call takes it for lost, so this one must not report another thing."""
+async def test_success_without_a_record_is_not_reported(book: Book, tmp_path: Path) -> None:
+    """The next call will see it as lost, so this call must not report a success."""
     runner = book.runner(_runs(tmp_path, "a"))
     await _run_on_full_store(runner, FullStore(JobState.SUCCESS), workers=1)
     await runner.abandon(JobState.SYSTEM_FAILURE, "the disk is full")
-    assert book.told == [("started", "a", None), ("system_failure", "a", None)]
+    assert book.reports == [("started", "a", None), ("system_failure", "a", None)]
 
 
 async def _run_on_full_store(runner: JobRunner, store: FullStore, workers: int) -> None:
-    connector = FakeConnector(_play)
-    group = FakeInstanceGroup(connector=connector)
-    settings = Settings(max_instances=1, update_interval_when_expecting=SOON)
     with pytest.raises(StoreError, match=r"^the disk is full$"):
-        async with Taskscaler([group], settings, store=store, connect=connector.connect) as scaler:
+        async with _scaler(store) as scaler:
             await runner.resume(Journal(scaler.commit, ()))
             await runner.run(scaler, workers=workers, acquire_timeout=None)
 
 
-async def test_journal_is_cleared_of_its_own_set(tmp_path: Path) -> None:
-    """What other sets of jobs have left in the same store stays there."""
+async def test_journal_is_cleared_of_one_set_only(tmp_path: Path) -> None:
+    """The records of other sets of jobs in the same store are kept."""
     store = MemoryStore()
     loaded = await store.load()
     records = [JobRecord(name, "x", "success", 1) for name in ("a", "b", "other")]
@@ -278,8 +272,8 @@ async def test_journal_is_cleared_of_its_own_set(tmp_path: Path) -> None:
     assert list(store.records) == [("job", "", "other")]
 
 
-async def test_workers_follow_their_limit(book: Book, tmp_path: Path) -> None:
-    """More slots in the middle of a run are used by more runs at once."""
+async def test_workers_follow_the_limit(book: Book, tmp_path: Path) -> None:
+    """If the number of slots grows during a run, more jobs run at the same time."""
     most = running = 0
 
     class Counted(Book):
@@ -300,16 +294,8 @@ async def test_workers_follow_their_limit(book: Book, tmp_path: Path) -> None:
 
     gate = anyio.Event()
     runner = Counted().runner(_runs(tmp_path, *"abcdef"))
-    connector = FakeConnector(_play)
-    settings = Settings(
-        capacity_per_instance=3,
-        max_instances=1,
-        update_interval_when_expecting=SOON,
-        delete_instances_on_shutdown=True,
-    )
-    group = FakeInstanceGroup(connector=connector)
-    async with Taskscaler([group], settings, connect=connector.connect) as scaler:
+    async with _scaler(capacity=3) as scaler:
         with anyio.fail_after(60):
             await runner.run(scaler, workers=1, acquire_timeout=None)
     assert most == 3
-    assert book.told == []
+    assert book.reports == []

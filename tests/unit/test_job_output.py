@@ -1,4 +1,4 @@
-"""What becomes of the output of jobs: prefixes, groups, and bounded memory."""
+"""The output of jobs: prefixes, groups, and bounded memory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def anyio_backend() -> str:
 
 
 class Recorder:
-    """A writer that remembers."""
+    """A writer that records what is written."""
 
     def __init__(self) -> None:
         self.written: list[tuple[Stream, bytes]] = []
 
     async def write(self, stream: Stream, data: bytes) -> None:
-        """Remember."""
+        """Record."""
         self.written.append((stream, data))
 
     def text(self, stream: Stream) -> bytes:
@@ -33,16 +33,16 @@ class Recorder:
         return b"".join(data for written, data in self.written if written is stream)
 
 
-async def test_one_job_alone_is_passed_through() -> None:
-    """Without others nothing is added, and nothing waits for the end of a line."""
+async def test_output_of_a_single_job_is_unchanged() -> None:
+    """Without other jobs there is no prefix, and output is not buffered until the end of a line."""
     writer = Recorder()
     output = output_factory(OutputMode.PREFIX, writer, several=False)("a")
     await output.stdout(b"par\xfftial")
     assert writer.written == [(Stream.STDOUT, b"par\xfftial")]
 
 
-async def test_lines_get_the_name_in_front() -> None:
-    """A line is written when it is whole, each stream for itself, and the last one at the end."""
+async def test_lines_are_prefixed_with_the_name() -> None:
+    """A line is written when it is complete, per stream, and the last one at the end."""
     writer = Recorder()
     output = output_factory(OutputMode.PREFIX, writer, several=True)("a#1")
     await output.stdout(b"on")
@@ -57,8 +57,8 @@ async def test_lines_get_the_name_in_front() -> None:
     assert writer.text(Stream.STDOUT).endswith(b"a#1 | two\na#1 | three\n")
 
 
-async def test_line_without_end_is_broken() -> None:
-    """A job that never ends its line does not fill the memory; no byte is lost."""
+async def test_long_line_is_broken() -> None:
+    """A line that never ends does not fill the memory; no byte is lost."""
     writer = Recorder()
     output = output_factory(OutputMode.PREFIX, writer, several=True)("a")
     for _ in range(10):
@@ -69,7 +69,7 @@ async def test_line_without_end_is_broken() -> None:
 
 
 async def test_group_is_written_at_the_end_in_order() -> None:
-    """Both streams keep their common order, also when the group has grown onto the disk."""
+    """Both streams keep their common order, also when the group is stored on disk."""
     writer = Recorder()
     output = output_factory(OutputMode.GROUP, writer, several=True)("a")
     large = b"y" * SPOOL_BYTES
@@ -86,15 +86,15 @@ async def test_group_is_written_at_the_end_in_order() -> None:
     ]
 
 
-async def test_silent_group_writes_nothing() -> None:
-    """A job without output gets no title."""
+async def test_empty_group_writes_nothing() -> None:
+    """A job without output has no title."""
     writer = Recorder()
     await output_factory(OutputMode.GROUP, writer, several=True)("a").close()
     assert writer.written == []
 
 
 async def test_dropped_output() -> None:
-    """With none, nothing is written."""
+    """With `--output none`, nothing is written."""
     writer = Recorder()
     output = output_factory(OutputMode.NONE, writer, several=True)("a")
     await output.stdout(b"x")
@@ -102,8 +102,8 @@ async def test_dropped_output() -> None:
     assert writer.written == []
 
 
-async def test_group_on_a_full_disk_shows_what_it_took() -> None:
-    """When the disk is full the job fails with a reason, and what was kept is still shown."""
+async def test_group_on_a_full_disk_shows_what_it_stored() -> None:
+    """When the disk is full the job fails with a reason; output stored before is still shown."""
     writer = Recorder()
     output = output_factory(OutputMode.GROUP, writer, several=True)("a")
     await output.stdout(b"kept\n")
@@ -111,7 +111,7 @@ async def test_group_on_a_full_disk_shows_what_it_took() -> None:
     # A write beyond the limit fails as one on a full disk does; Python ignores the signal.
     resource.setrlimit(resource.RLIMIT_FSIZE, (SPOOL_BYTES // 2, hard))
     try:
-        with pytest.raises(OutputFailed, match="could not be kept"):
+        with pytest.raises(OutputFailed, match="cannot store the output"):
             await output.stdout(b"x" * SPOOL_BYTES)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,4 +1,4 @@
-"""The report, the exit code, and how an end is put into words."""
+"""The report, the exit code, and the description of an exit status."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleeting.errors import ConfigError
-from taskscaler.cli.session import exit_code
-from taskscaler.jobs import (
-    JobResult,
-    JobState,
-    Report,
-    check_writable,
-    describe_exit,
-    write_report,
-)
+from taskscaler.jobs.report import RunReport, check_report_path, exit_code, write_report
+from taskscaler.jobs.result import JobResult, JobState, describe_exit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,13 +19,13 @@ if TYPE_CHECKING:
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def test_report_replaces_the_older_one(tmp_path: Path) -> None:
-    """The whole object is there under its name, and no other file is."""
+def test_report_replaces_an_older_one(tmp_path: Path) -> None:
+    """The complete object is in the file, and no temporary file is left."""
     path = tmp_path / "report.json"
     path.write_text("old")
     result = JobResult("a", queued_at=NOON)
     result.finish(JobState.CANCELED, "interrupted")
-    write_report(path, Report([result], [], NOON, NOON, exit_code=130))
+    write_report(path, RunReport([result], [], NOON, NOON, exit_code=130))
     report = json.loads(path.read_text())
     assert set(report) == {"jobs", "instances", "summary"}
     assert report["jobs"][0]["wait_seconds"] is None
@@ -40,12 +33,12 @@ def test_report_replaces_the_older_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_report_that_cannot_be_written_is_noticed_before(tmp_path: Path) -> None:
-    """A folder that is missing, or a folder in the file's place, is the user's to mend."""
+def test_unwritable_report_path_is_an_error(tmp_path: Path) -> None:
+    """A missing directory, or a directory in the place of the file, is reported before the run."""
     for path in (tmp_path, tmp_path / "missing" / "report.json"):
         with pytest.raises(ConfigError, match="--report"):
-            check_writable(path)
-    check_writable(tmp_path / "report.json")
+            check_report_path(path)
+    check_report_path(tmp_path / "report.json")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -53,14 +46,14 @@ def test_report_that_cannot_be_written_is_noticed_before(tmp_path: Path) -> None
     ("status", "signal", "expected"),
     [
         (3, None, "exit code 3"),
-        (137, None, "exit code 137, as of a command ended by signal KILL"),
+        (137, None, "exit code 137 (128 + signal KILL)"),
         (255, None, "exit code 255"),
-        (None, "TERM", "ended by signal TERM"),
+        (None, "TERM", "terminated by signal TERM"),
         (None, None, "ended for an unknown reason"),
     ],
 )
-def test_end_of_a_script_in_words(status: int | None, signal: str | None, expected: str) -> None:
-    """A signal is named, also when the script's shell has hidden it in its exit code."""
+def test_description_of_an_exit(status: int | None, signal: str | None, expected: str) -> None:
+    """A signal is named, also when the shell has turned it into an exit code."""
     assert describe_exit(status, signal) == expected
 
 
@@ -77,14 +70,14 @@ def test_end_of_a_script_in_words(status: int | None, signal: str | None, expect
         ("system_failure", True, True, True, 130),
     ],
 )
-def test_exit_code_that_wins(
+def test_precedence_of_exit_codes(
     states: str,
     interrupted: bool,  # noqa: FBT001 -- as above
     wrong: bool,  # noqa: FBT001 -- as above
     infrastructure: bool,  # noqa: FBT001 -- as above
     expected: int,
 ) -> None:
-    """Where several hold, it is 130, then 2, then 3, then 1."""
+    """If several apply, it is 130, then 2, then 3, then 1."""
     found = exit_code(
         [JobState(state) for state in states.split()],
         interrupted=interrupted,
@@ -95,18 +88,18 @@ def test_exit_code_that_wins(
 
 
 def test_report_replaces_no_device(tmp_path: Path) -> None:
-    """A pipe or a device in the file's place is refused, and stays what it is."""
+    """A pipe or a device in the place of the file is refused and not replaced."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(ConfigError, match="pipe or a device"):
-        check_writable(pipe)
+        check_report_path(pipe)
     assert pipe.is_fifo()
 
 
-def test_report_through_a_link_leaves_the_link(tmp_path: Path) -> None:
-    """What a link leads to is written, and the link stays one."""
+def test_report_through_a_link_keeps_the_link(tmp_path: Path) -> None:
+    """The target of a symbolic link is written, and the link is kept."""
     link = tmp_path / "link.json"
     link.symlink_to(tmp_path / "report.json")
-    write_report(link, Report([], [], NOON, NOON, exit_code=0))
+    write_report(link, RunReport([], [], NOON, NOON, exit_code=0))
     assert link.is_symlink()
     assert json.loads((tmp_path / "report.json").read_text())["summary"]["total"] == 0

@@ -1,4 +1,4 @@
-"""Running jobs on a scaler whose instances are in memory: retries, patience, clean-up."""
+"""Running jobs on a scaler with fake instances: retries, timeouts, clean-up."""
 
 from __future__ import annotations
 
@@ -14,17 +14,11 @@ import pytest
 from fleeting.testing import FakeConnection, FakeConnector, FakeInstanceGroup
 from fleeting.types import Duration
 from taskscaler import AcquireTimeout, Settings, Taskscaler
-from taskscaler.jobs import (
-    Job,
-    JobResult,
-    JobRunner,
-    JobState,
-    OutputMode,
-    Stream,
-    executor,
-    expand,
-)
-from taskscaler.jobs.output import output_factory
+from taskscaler.jobs import executor
+from taskscaler.jobs.job import Job, expand
+from taskscaler.jobs.output import OutputMode, Stream, output_factory
+from taskscaler.jobs.result import JobResult, JobState
+from taskscaler.jobs.runner import JobRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -43,7 +37,7 @@ def anyio_backend() -> str:
 
 
 class World:
-    """Instances that play scripts of one word, and everything that is told about the jobs."""
+    """Fake instances that execute scripts of one word, and the observer of the jobs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +52,7 @@ class World:
         self.removal_hangs = False
 
     async def play(self, command: Command) -> int:
-        """Do what the script says."""
+        """Execute the script."""
         if command.line.startswith("rm "):
             self.removals.append(command.line)
             if self.removal_hangs:
@@ -80,7 +74,7 @@ class World:
         return 1 if word == "fail" else 125 if word == "exit-125" else 0
 
     def runner(self, *words: str, keep_going: bool = True, **keys: Any) -> JobRunner:
-        """Return a runner of one job for each word, named like it."""
+        """Return a runner with one job for each word."""
         jobs = [Job(name=f"{n}-{word}", script=[word], **keys) for n, word in enumerate(words)]
         runs = expand(jobs, self.folder, where="test")
         output = output_factory(OutputMode.NONE, self, several=True)
@@ -88,7 +82,7 @@ class World:
 
     @asynccontextmanager
     async def scaler(self, capacity: int = 1, maximum: int = 1) -> AsyncGenerator[Taskscaler]:
-        """Open a scaler that looks at its group all the time."""
+        """Open a scaler that lists its group continuously."""
         settings = Settings(
             capacity_per_instance=capacity,
             max_instances=maximum,
@@ -99,22 +93,22 @@ class World:
             yield scaler
 
     async def write(self, stream: Stream, data: bytes) -> None:
-        """Take output, which nobody wants to see."""
+        """Drop the output."""
 
     async def started(self, result: JobResult) -> None:
-        """Hear that a run got a slot."""
+        """Check that a run got a slot."""
         assert result.state is JobState.RUNNING
 
     async def retried(self, result: JobResult, reason: str) -> None:
-        """Hear that an attempt was spoilt."""
+        """Record the retry."""
         self.retries.append((result.name, reason))
 
     async def finished(self, result: JobResult) -> None:
-        """Hear that a state is final."""
+        """Check that the state is final."""
         assert result.state.is_final
 
     async def resumed(self, results: Sequence[JobResult]) -> None:
-        """Hear of an earlier life, of which there is none."""
+        """Fail: there was no earlier call."""
         raise AssertionError(results)
 
 
@@ -130,7 +124,7 @@ def states(runner: JobRunner) -> list[str]:
 
 
 async def test_all_jobs_run_in_order_on_one_slot(world: World) -> None:
-    """A failed job does not keep the next from running, and every directory is removed."""
+    """A failed job does not stop the next one, and every directory is removed."""
     runner = world.runner("true", "fail", "exit-125")
     async with world.scaler() as scaler:
         await runner.run(scaler, workers=1, acquire_timeout=None)
@@ -141,7 +135,7 @@ async def test_all_jobs_run_in_order_on_one_slot(world: World) -> None:
 
 
 async def test_removals_are_shared(world: World) -> None:
-    """Jobs that end together have their directories removed by one command."""
+    """One command removes the directories of jobs that end together."""
     runner = world.runner(*["true"] * 64)
     async with world.scaler(capacity=16) as scaler:
         await runner.run(scaler, workers=16, acquire_timeout=None)
@@ -166,7 +160,7 @@ async def test_retry_runs_on_another_instance(world: World) -> None:
 
 
 async def test_without_retries_a_lost_instance_is_a_system_failure(world: World) -> None:
-    """A job that may not be repeated says that it was not its own fault."""
+    """A job without retries reports a failure of the infrastructure."""
     runner = world.runner("break-once")
     async with world.scaler() as scaler:
         await runner.run(scaler, workers=1, acquire_timeout=None)
@@ -174,8 +168,8 @@ async def test_without_retries_a_lost_instance_is_a_system_failure(world: World)
     assert "lost" in (runner.results[0].reason or "")
 
 
-async def test_instance_without_room_is_a_system_failure(world: World) -> None:
-    """What goes wrong before the script starts is not the script's exit code."""
+async def test_instance_with_a_full_disk_is_a_system_failure(world: World) -> None:
+    """A failure before the script starts is not the exit code of the script."""
     runner = world.runner("no-room")
     async with world.scaler() as scaler:
         await runner.run(scaler, workers=1, acquire_timeout=None)
@@ -184,20 +178,20 @@ async def test_instance_without_room_is_a_system_failure(world: World) -> None:
     assert runner.results[0].exit_code is None
 
 
-async def test_directory_that_stays_is_a_warning(world: World) -> None:
-    """A removal that fails is reported, and the job is still a success."""
+async def test_failed_removal_is_a_warning(world: World) -> None:
+    """A directory that cannot be removed is reported; the job still succeeds."""
     world.removal_status = 1
     runner = world.runner("true")
     async with world.scaler() as scaler:
         await runner.run(scaler, workers=1, acquire_timeout=None)
     assert states(runner) == ["success"]
-    assert runner.results[0].warnings == ["a working directory could not be removed: rm: no"]
+    assert runner.results[0].warnings == ["could not remove a working directory: rm: no"]
 
 
 async def test_removal_that_hangs_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever ends on that instance, then or later, is not held up for ever."""
+    """Jobs that end on that instance, then or later, are not blocked forever."""
     monkeypatch.setattr(executor, "SHARED_REMOVAL_SECONDS", 0.01)
     world.removal_hangs = True
     runner = world.runner("true", "true", "true")
@@ -205,14 +199,14 @@ async def test_removal_that_hangs_is_given_up(
         await runner.run(scaler, workers=2, acquire_timeout=None)
     assert states(runner) == ["success"] * 3
     warnings = {warning for result in runner.results for warning in result.warnings}
-    assert warnings == {"a working directory could not be removed within 0.01s"}
+    assert warnings == {"could not remove a working directory within 0.01s"}
 
 
 @pytest.mark.parametrize(("timeout", "limit"), [(None, "0.01s"), (Duration(seconds=1), "1s")])
 async def test_download_that_hangs_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch, timeout: Duration | None, limit: str
 ) -> None:
-    """With a timeout of the job or without one, the attempt is spoilt and the slot is free."""
+    """With or without a timeout of the job, the attempt fails and the slot is released."""
 
     async def hang(connection: FakeConnection, pattern: str) -> list[str]:
         del connection, pattern
@@ -226,14 +220,14 @@ async def test_download_that_hangs_is_given_up(
     async with world.scaler() as scaler:
         await runner.run(scaler, workers=1, acquire_timeout=None)
     assert states(runner) == ["system_failure"]
-    assert runner.results[0].reason == f"download 'dist/*': it took longer than {limit}"
+    assert runner.results[0].reason == f"download 'dist/*': took longer than {limit}"
     assert len(world.removals) == 1
 
 
-async def test_lying_instance_writes_nothing_outside(
+async def test_download_outside_its_directory_is_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A download whose name leads out of its folder is refused, whatever the instance says."""
+    """A path outside the directory is refused, whatever the instance reports."""
     runner = world.runner("true", download=["*"])
     async with world.scaler() as scaler:
         async with scaler.acquire("first") as acquisition:
@@ -246,7 +240,7 @@ async def test_lying_instance_writes_nothing_outside(
         monkeypatch.setattr(files, "glob", lie)
         await runner.run(scaler, workers=1, acquire_timeout=None)
     assert states(runner) == ["system_failure"]
-    assert "leads out of" in (runner.results[0].reason or "")
+    assert "which is outside" in (runner.results[0].reason or "")
     assert list(world.folder.iterdir()) == []
 
 
@@ -260,10 +254,10 @@ async def test_no_slot_in_time_is_a_system_failure(world: World) -> None:
     assert "no slot came free" in (runner.results[0].reason or "")
 
 
-async def test_patience_lasts_while_other_jobs_run(
+async def test_acquire_timeout_does_not_apply_while_other_jobs_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job that waits behind another one of ours does not fail for that."""
+    """A job that waits for another job of the same run does not fail."""
     runner = world.runner("gate", "true")
     timeouts = 0
     async with world.scaler() as scaler:
@@ -283,14 +277,14 @@ async def test_patience_lasts_while_other_jobs_run(
 
         monkeypatch.setattr(scaler, "acquire", counted)
         async with scaler.acquire("warm", timeout=None):
-            pass  # The instance is there now, so that the first job gets its slot at once.
+            pass  # The instance exists now, so that the first job gets its slot at once.
         await runner.run(scaler, workers=2, acquire_timeout=timedelta(milliseconds=20))
     assert states(runner) == ["success", "success"]
     assert timeouts >= 3
 
 
 async def test_stop_lets_running_jobs_finish(world: World) -> None:
-    """After `stop` what runs ends well, and what waits, at the scaler or here, is canceled."""
+    """After `stop` running jobs finish; jobs waiting in the queue or the scaler are canceled."""
     runner = world.runner("gate", "true", "true")
     async with world.scaler() as scaler, anyio.create_task_group() as group:
         async with scaler.acquire("warm"):
@@ -304,7 +298,7 @@ async def test_stop_lets_running_jobs_finish(world: World) -> None:
 
 
 async def test_cancel_ends_everything_and_removes_directories(world: World) -> None:
-    """After `cancel` each run has the state that was asked for, and nothing is left behind."""
+    """After `cancel` each run has the given state, and its directory is removed."""
     runner = world.runner("gate", "true")
     async with world.scaler() as scaler, anyio.create_task_group() as group:
         async with scaler.acquire("warm"):
@@ -320,7 +314,7 @@ async def test_cancel_ends_everything_and_removes_directories(world: World) -> N
 
 
 async def test_fail_fast(world: World) -> None:
-    """Without `keep_going` the first failure cancels all that has not ended."""
+    """Without `keep_going` the first failure cancels all other jobs."""
     runner = world.runner("gate", "fail", "true", keep_going=False)
     async with world.scaler(capacity=2) as scaler:
         await runner.run(scaler, workers=2, acquire_timeout=None)

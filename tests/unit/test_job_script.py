@@ -1,4 +1,4 @@
-"""How a script gets to an instance and starts there, in real shells."""
+"""Sending a script to an instance and starting it, in real shells."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DIRECTORY = directory_name("0123abcd", 1, "test#1")
 def start(
     shell: str, home: Path, payload: bytes, *, exists: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
-    """Do what an instance does with the command and its input."""
+    """Run the command with its input, as an instance does."""
     command = bootstrap(DIRECTORY, "marker", exists=exists)
     return subprocess.run(
         [shell, "-c", command], cwd=home, input=payload, capture_output=True, check=False
@@ -37,12 +37,12 @@ def start(
 
 @pytest.fixture(params=SHELLS)
 def shell(request: pytest.FixtureRequest) -> str:
-    """Run once in each shell that is installed here."""
+    """Return each shell that is installed on this computer."""
     return str(request.param)
 
 
 def test_script_and_environment_arrive_unchanged(shell: str, tmp_path: Path) -> None:
-    """Quotes, backslashes, percents, several lines and letters of any kind survive the way."""
+    """Quotes, backslashes, percent signs, newlines and non-ASCII letters arrive unchanged."""
     value = "a'b\"c\\n%s\n$HOME `x` é"
     lines = ["printf '%s|' \"$VALUE\" '\\t' \"it's\"", "printf '%%s\\n'"]
     done = start(shell, tmp_path, script_line(lines, {"VALUE": value}))
@@ -50,20 +50,20 @@ def test_script_and_environment_arrive_unchanged(shell: str, tmp_path: Path) -> 
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_rest_of_the_input_is_the_scripts_own(shell: str, tmp_path: Path) -> None:
-    """Reading the script takes not one byte of what follows its line."""
+def test_rest_of_the_input_belongs_to_the_script(shell: str, tmp_path: Path) -> None:
+    """Reading the script consumes no byte after its line."""
     done = start(shell, tmp_path, script_line(["cat"], {}) + b"one\n\xff\x00two")
     assert done.stdout == b"one\n\xff\x00two"
 
 
 def test_script_runs_in_a_fresh_working_directory(shell: str, tmp_path: Path) -> None:
-    """The working directory is empty, and what is ours lies beside it."""
+    """The working directory is empty; our own files are in its parent."""
     done = start(shell, tmp_path, script_line(["pwd -P", "ls -A"], {}))
     assert done.stdout.decode() == f"{tmp_path.resolve()}/{DIRECTORY}/work\n"
 
 
 def test_script_is_readable_by_its_owner_alone(shell: str, tmp_path: Path) -> None:
-    """Script and environment lie in a file of mode 0600 in a directory of mode 0700."""
+    """Script and environment are in a file of mode 0600 in a directory of mode 0700."""
     start(shell, tmp_path, script_line(["true"], {"SECRET": "s3cret"}))
     script = tmp_path / DIRECTORY / "script"
     assert "s3cret" in script.read_text()
@@ -72,25 +72,25 @@ def test_script_is_readable_by_its_owner_alone(shell: str, tmp_path: Path) -> No
 
 
 def test_umask_of_the_user_is_kept(shell: str, tmp_path: Path) -> None:
-    """What is private about our files does not make the job's files private."""
+    """The umask for our own files does not apply to the files of the job."""
     expected = subprocess.run([shell, "-c", "umask"], capture_output=True, check=True).stdout
     done = start(shell, tmp_path, script_line(["umask"], {}))
     assert int(done.stdout, 8) == int(expected, 8)
 
 
 def test_script_stops_at_the_first_failing_line(tmp_path: Path) -> None:
-    """What comes after a line that failed is not run, and its status is the script's."""
+    """Lines after a failed one are not run; its status is that of the script."""
     done = start("sh", tmp_path, script_line(["echo one", "(exit 7)", "echo two"], {}))
     assert (done.stdout, done.returncode) == (b"one\n", 7)
 
 
-def test_end_by_signal_is_seen_as_such(tmp_path: Path) -> None:
-    """No shell of ours stands between the script's end and who asks how it ended."""
+def test_signal_of_the_script_is_visible(tmp_path: Path) -> None:
+    """The shell of the script replaces ours, so the caller sees the signal."""
     assert start("sh", tmp_path, script_line(["kill -KILL $$"], {})).returncode == -9
 
 
-def test_broken_line_runs_nothing(shell: str, tmp_path: Path) -> None:
-    """A connection that ends in the middle of the line leaves half a script, which is not run."""
+def test_incomplete_line_runs_nothing(shell: str, tmp_path: Path) -> None:
+    """If the connection ends within the line, the partial script is not run."""
     whole = script_line(["touch ran", "echo two"], {})
     done = start(shell, tmp_path, whole[: whole.index(b"echo")])
     assert done.returncode == BOOTSTRAP_STATUS
@@ -98,8 +98,8 @@ def test_broken_line_runs_nothing(shell: str, tmp_path: Path) -> None:
     assert not (tmp_path / DIRECTORY / "work" / "ran").exists()
 
 
-def test_directory_that_exists_is_refused(shell: str, tmp_path: Path) -> None:
-    """A job never runs in what another one left behind."""
+def test_existing_directory_is_refused(shell: str, tmp_path: Path) -> None:
+    """A job never runs in the directory of another job."""
     (tmp_path / DIRECTORY).mkdir()
     done = start(shell, tmp_path, script_line(["true"], {}))
     assert done.returncode == BOOTSTRAP_STATUS
@@ -108,15 +108,15 @@ def test_directory_that_exists_is_refused(shell: str, tmp_path: Path) -> None:
 
 
 def test_prepared_directory_is_used(shell: str, tmp_path: Path) -> None:
-    """What was uploaded before is there when the script runs."""
+    """Files that were uploaded before are present when the script runs."""
     subprocess.run([shell, "-c", make_directory(DIRECTORY)], cwd=tmp_path, check=True)
     (tmp_path / DIRECTORY / "work" / "input").write_text("uploaded")
     done = start(shell, tmp_path, script_line(["cat input"], {}), exists=True)
     assert done.stdout == b"uploaded"
 
 
-def test_removal_takes_what_forbids_it(shell: str, tmp_path: Path) -> None:
-    """Directories that nobody may write to, as some tools leave them, are removed all the same."""
+def test_removal_includes_read_only_directories(shell: str, tmp_path: Path) -> None:
+    """Read-only directories, as some tools leave them, are removed as well."""
     names = ["one", "two"]
     for name in names:
         (tmp_path / name / "cache").mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_removal_takes_what_forbids_it(shell: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["test#1", "a b;rm -rf $HOME", "../../x", "é", "x" * 300])
 def test_directory_names_are_safe(name: str) -> None:
-    """Whatever a run is called, its directory is one plain word."""
+    """The directory of a run is one plain word, for any name of the run."""
     directory = directory_name("0123abcd", 7, name)
     assert directory.startswith(".taskscaler-0123abcd-7-")
     assert directory.replace(".", "").replace("-", "").replace("_", "").isalnum()

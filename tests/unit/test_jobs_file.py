@@ -1,4 +1,4 @@
-"""What can be wrong with a jobs file, and what is made of one that is right."""
+"""Reading a jobs file: the runs of a valid one, and the messages about an invalid one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleeting.errors import ConfigError
-from taskscaler.jobs import Download, read_jobs_file
+from taskscaler.jobs.job import Download
+from taskscaler.jobs.jobs_file import read_jobs_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from taskscaler.config import AutoscalerConfig
-    from taskscaler.jobs import JobRun
+    from taskscaler.jobs.job import JobRun
 
 
 def read(tmp_path: Path, text: str) -> tuple[AutoscalerConfig, list[JobRun]]:
@@ -25,7 +26,7 @@ def read(tmp_path: Path, text: str) -> tuple[AutoscalerConfig, list[JobRun]]:
 
 
 def problems(tmp_path: Path, text: str) -> list[str]:
-    """Return what is said about a file, without the file's name."""
+    """Return the problems of an invalid file, without the name of the file."""
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     where = f"{tmp_path / 'jobs.toml'}: "
@@ -40,7 +41,7 @@ def job(**keys: str) -> str:
 
 
 def test_every_key_arrives(tmp_path: Path) -> None:
-    """A file with every key of a job yields its runs, with what they want to upload."""
+    """A file with every key of a job yields its runs, with the files to upload."""
     (tmp_path / "in.txt").touch()
     keys = {
         "env": '{ CI = "1" }',
@@ -64,39 +65,39 @@ def test_every_key_arrives(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "there are no jobs"),
+        ("", "no jobs are defined"),
         (job(tiemout='"1m"'), "jobs[0].tiemout: unknown key; did you mean 'timeout'?"),
-        (job(name='"a b"'), "jobs[0].name: 'a b' is no name"),
-        (job(name='".."'), "jobs[0].name: '..' is no name"),
-        (job(script="[]"), "jobs[0].script: there is nothing to run"),
-        (job(script='"true"'), "jobs[0].script: expected a list, got a string"),
-        (job(name=f'"{"n" * 201}"'), "jobs[0].name: it has 201 characters; use at most 200"),
-        (job(env='{ A = "\\u0000" }'), "jobs[0].env: the value of 'A' has a NUL"),
-        (job(count="1_000_001"), "1000001 runs of jobs are more than the 1000000"),
-        (job(download='[{ from = "x", to = "\\u0000" }]'), "cannot be the name of a folder"),
+        (job(name='"a b"'), "jobs[0].name: 'a b' is not a valid job name"),
+        (job(name='".."'), "jobs[0].name: '..' is not a valid job name"),
+        (job(script="[]"), "jobs[0].script: must not be empty"),
+        (job(script='"true"'), 'jobs[0].script: expected a list, got the string "true"'),
+        (job(name=f'"{"n" * 201}"'), "jobs[0].name: must have at most 200 characters, got 201"),
+        (job(env='{ A = "\\u0000" }'), "jobs[0].env: the value of 'A' must not contain a NUL"),
+        (job(count="1_000_001"), "must have at most 1000000 runs in total, got 1000001"),
+        (job(download='[{ from = "x", to = "\\u0000" }]'), "'to' must not contain a NUL"),
         (job() + '[[jobs]]\nname = "b"\n', "jobs[1]: the key 'script' is missing; add it"),
         ("[jobs]\n", "jobs: expected a list, got a table"),
         (
             "[autoscaler]\ncapacity_per_instance = 1_000_001\n" + job(),
-            "autoscaler.capacity_per_instance: 1000001 is more than 1000000",
+            "autoscaler.capacity_per_instance: must be at most 1000000, got 1000001",
         ),
-        (job(script='["a\\u0000b"]'), "jobs[0].script: a NUL"),
+        (job(script='["a\\u0000b"]'), "jobs[0].script: must not contain a NUL"),
         (job(timeout='"soon"'), "jobs[0].timeout: 'soon' is not a duration"),
-        (job(timeout='"-1s"'), "jobs[0].timeout: '-1s' is too short"),
-        (job(count="0"), "jobs[0].count: 0 is not 1 or more"),
-        (job(retries="-1"), "jobs[0].retries: -1 is not 0 or more"),
-        (job(env='{ "A-B" = "1" }'), "jobs[0].env: 'A-B' is no name for a variable"),
-        (job(upload='["../x"]'), "jobs[0].upload: '../x' leads out of its folder"),
-        (job(upload='["x"]'), "jobs[0].upload: there is no 'x' in"),
-        (job(download='["/x"]'), "jobs[0].download: '/x' leads out of its folder"),
+        (job(timeout='"-1s"'), 'jobs[0].timeout: must be more than 0s, got "-1s"'),
+        (job(count="0"), "jobs[0].count: must be at least 1, got 0"),
+        (job(retries="-1"), "jobs[0].retries: must be at least 0, got -1"),
+        (job(env='{ "A-B" = "1" }'), "jobs[0].env: 'A-B' is not a valid variable name"),
+        (job(upload='["../x"]'), "jobs[0].upload: '../x' leads out of its directory"),
+        (job(upload='["x"]'), "jobs[0].upload: 'x' does not exist in"),
+        (job(download='["/x"]'), "jobs[0].download: '/x' leads out of its directory"),
         (job(download='[{ from = "x" }]'), "jobs[0].download[0]: the key 'to' is missing; add it"),
         (job(stdin='"x"'), "jobs[0].stdin:"),
         (job() + job(), "jobs: 2 jobs are named 'a'"),
         ("[autoscaler]\nmax_instance = 1\n" + job(), "did you mean 'max_instances'?"),
-        ("[autoscaler]\nmax_instances = -1\n" + job(), "autoscaler.max_instances: -1 is not 0"),
+        ("[autoscaler]\nmax_instances = -1\n" + job(), "max_instances: must be at least 0, got -1"),
         (
             "[autoscaler.scale_throttle]\nlimit = -2\n" + job(),
-            "autoscaler.scale_throttle.limit: -2 is not -1 or more",
+            "autoscaler.scale_throttle.limit: must be at least -1, got -2",
         ),
         (
             "[autoscaler.vm_isolation]\nenabled = true\n" + job(),
@@ -105,13 +106,13 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         ("[job]\n" + job(), "job: unknown key; did you mean 'jobs'?"),
     ],
 )
-def test_each_mistake_is_named_with_its_key(tmp_path: Path, text: str, expected: str) -> None:
-    """What is wrong is one sentence that says where it stands."""
+def test_each_problem_names_its_key(tmp_path: Path, text: str, expected: str) -> None:
+    """Each problem is one sentence with the path of the key."""
     assert any(expected in problem for problem in problems(tmp_path, text))
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    """Wrong values in several jobs come out together, each once."""
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    """Wrong values in several jobs are reported together, each once."""
     text = (
         job(name='"a"', count='"x"') + job(name='"b"', timeout='"x"') + job(name='"c"', tries="1")
     )
@@ -123,14 +124,14 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_many_mistakes_are_cut_short(tmp_path: Path) -> None:
-    """A thousand mistakes do not scroll the first ones away."""
+def test_many_problems_are_cut_short(tmp_path: Path) -> None:
+    """Of a thousand problems, the first twenty are reported."""
     found = problems(tmp_path, "".join(job(name=f'"a {n}"') for n in range(1000)))
     assert len(found) == 21
-    assert found[-1] == "and 980 more like these"
+    assert found[-1] == "and 980 more errors"
 
 
 def test_ten_thousand_jobs_are_read(tmp_path: Path) -> None:
-    """A large file is read whole and in order."""
+    """A large file is read completely and in order."""
     _, runs = read(tmp_path, "".join(job(name=f'"job-{n}"') for n in range(10_000)))
     assert [run.name for run in runs] == [f"job-{n}" for n in range(10_000)]

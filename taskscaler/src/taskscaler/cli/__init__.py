@@ -1,6 +1,6 @@
 """The `taskscaler` command.
 
-Starting up is a feature: what is imported here, and for `--help`, is click alone.
+The command must start fast: the modules imported here, and for `--help`, need only click.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ("main",)
 )
 @click.version_option(__version__, prog_name="taskscaler")
 def _command_group() -> None:
-    """Keep as many instances as the jobs need, and give each job a slot on one."""
+    """Start as many instances as the jobs need, and run each job in a slot on one of them."""
 
 
 _command_group.add_command(config)
@@ -34,5 +34,5 @@ _command_group.add_command(run)
 
 
 def main() -> None:
-    """Run the command and exit with its code; wrong usage is one sentence and code 2."""
+    """Run the command and exit with its code; wrong usage is one sentence and exit code 2."""
     sys.exit(run_program(_command_group, "taskscaler"))

@@ -1,4 +1,4 @@
-"""`taskscaler config`: check and show the operator's file, and describe it to an editor."""
+"""`taskscaler config`: check a config.toml, show its settings, print its JSON Schema."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _FILE = click.argument("file", type=click.Path(path_type=Path))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
-@click.group(short_help="Check and show a config.toml.")
+@click.group(short_help="Check or show a config.toml.")
 def config() -> None:
-    """Check and show a config.toml of GitLab Runner with [runners.autoscaler] tables.
+    """Check or show a config.toml of GitLab Runner that has [runners.autoscaler] tables.
 
     \b
     Examples:
@@ -32,13 +32,13 @@ def config() -> None:
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
 
 
-@config.command("check", short_help="Say all that is wrong with a file.")
+@config.command("check", short_help="Report all problems of a file.")
 @_FILE
 @_JSON
 def _check(file: Path, *, as_json: bool) -> int:
-    """Say all that is wrong with FILE, or will probably hurt; nothing is started.
+    """Report all errors and warnings of FILE; nothing is started.
 
-    Exit code: 0 it can be used, 2 it cannot. Warnings go to standard error.
+    Exit code: 0 valid, 2 invalid. Errors and warnings go to standard error.
     """
     from fleeting import Problem
     from fleeting.errors import ConfigError
@@ -53,9 +53,9 @@ def _check(file: Path, *, as_json: bool) -> int:
     except ConfigError as error:
         problems = [Problem("", text.removeprefix(f"{file}: ")) for text in error.problems]
     if as_json:
-        _print_json(_checked(file, read, problems) | {"unchecked": unchecked})
+        _print_json(_as_json(file, read, problems) | {"unchecked": unchecked})
     else:
-        _say(file, problems)
+        _print_problems(file, problems)
     if any(problem.severity is Severity.ERROR for problem in problems):
         return 2
     if read is not None and not as_json:
@@ -63,14 +63,14 @@ def _check(file: Path, *, as_json: bool) -> int:
     return 0
 
 
-@config.command("show", short_help="Print the settings that hold.")
+@config.command("show", short_help="Print the effective settings.")
 @_FILE
 @click.option("--runner", metavar="NAME", help="Show this runner only.  [default: all]")
 @_JSON
 def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
-    """Print the settings that hold, and where each came from; never a secret.
+    """Print the effective settings, and where each value comes from; secrets are masked.
 
-    Exit code: 0, or 2 if FILE cannot be used.
+    Exit code: 0, or 2 if FILE is invalid.
     """
     from dataclasses import asdict
 
@@ -86,8 +86,8 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
             chosen = [read.runner(runner)]
         tables = read_toml(file)["runners"]
     except ConfigError as error:
-        return _refuse(error)
-    # By what they are and not by what is in them: two runners may be equal.
+        return _print_errors(error)
+    # Compare by identity: two runners may have equal settings.
     written = {id(r): table for r, table in zip(read.runners, tables, strict=True)}
     values = [effective_values(r, written[id(r)], file) for r in chosen]
     if as_json:
@@ -99,7 +99,7 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
 
 @config.command("schema", short_help="Print a JSON Schema, for editors.")
 def _schema() -> int:
-    """Print the JSON Schema of the file, for editors."""
+    """Print the JSON Schema of config.toml, for editors."""
     from fleeting import json_schema
     from taskscaler.config import FileConfig
 
@@ -107,22 +107,22 @@ def _schema() -> int:
     return 0
 
 
-def _refuse(error: Any) -> int:
+def _print_errors(error: Any) -> int:
     for problem in error.problems:
         click.echo(f"error: {problem}", err=True)
     return 2
 
 
-def _say(file: Path, problems: list[Problem]) -> None:
+def _print_problems(file: Path, problems: list[Problem]) -> None:
     for problem in problems:
         click.echo(f"{problem.severity.value}: {file}: {problem}", err=True)
 
 
 def _check_plugins(read: RunnerFile, problems: list[Problem]) -> list[str]:
-    """Add what a plugin would refuse of its settings, as far as it is installed.
+    """Add the errors in the settings of each installed plugin to the problems.
 
     Returns:
-        The paths of settings that could not be checked.
+        The paths of settings that could not be checked, because their plugin is not installed.
     """
     from fleeting import Problem, Registry, examine
     from fleeting.errors import PluginError, PluginNotFound
@@ -132,7 +132,7 @@ def _check_plugins(read: RunnerFile, problems: list[Problem]) -> list[str]:
     wrong = {problem.path for problem in problems}
     for path, group in _groups(read):
         if not group.plugin or path in wrong:
-            continue  # That is a problem of its own.
+            continue  # It has been reported already.
         try:
             _, found = examine(group.plugin_config, registry.provider(group.plugin).config_type)
         except PluginNotFound:
@@ -145,7 +145,7 @@ def _check_plugins(read: RunnerFile, problems: list[Problem]) -> list[str]:
 
 
 def _groups(read: RunnerFile) -> Iterator[tuple[str, GroupConfigEntry]]:
-    """Yield each group, with the path of the settings of its plugin."""
+    """Yield each group with the path of its `plugin_config`."""
     for index, runner in enumerate(read.runners):
         if runner.autoscaler is not None:
             above = f"runners[{index}].autoscaler"
@@ -165,7 +165,7 @@ def _summarize(read: RunnerFile, unchecked: list[str]) -> None:
         click.echo(f"ignored (not used for scaling): {', '.join(read.ignored)}")
 
 
-def _checked(file: Path, read: RunnerFile | None, problems: list[Problem]) -> dict[str, Any]:
+def _as_json(file: Path, read: RunnerFile | None, problems: list[Problem]) -> dict[str, Any]:
     runners = read.runners if read is not None else ()
     return {
         "file": str(file),

@@ -1,10 +1,9 @@
-"""Writes what people read: the jobs' output, messages, and a live status line.
+"""Writes to standard output and error: the jobs' output, messages, a live status line.
 
-Everything goes through one lock, so that pieces never mix, and the status line
-is taken away before anything else is written. No write waits for its reader on
-the event loop: a pipe or terminal is written to only when it says that it has
-room, and then not more than what that room surely holds. Who writes waits
-instead, and with it the job whose output it is.
+All writes hold one lock, so that pieces never mix, and the status line is erased
+before anything else is written. No write blocks the event loop: a pipe or terminal
+is written to only when it is writable, and then with at most as many bytes as it is
+guaranteed to accept. Until then the writing task waits, and so does its job.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Console",)
 
-# How much a pipe holds at least when it says that it can be written to.
+# How many bytes a writable pipe accepts without blocking.
 _PIPE_BYTES = min(select.PIPE_BUF, 4096)
 _FILE_BYTES = 1024 * 1024
 _COLUMNS = 80
@@ -34,15 +33,15 @@ class Console:
     """Standard output and standard error of this process.
 
     Attributes:
-        is_terminal: whether somebody watches standard error live.
+        is_terminal: whether standard error is a terminal.
     """
 
     def __init__(self, on_closed: Callable[[OSError], None] | None = None) -> None:
-        """Prepare to write.
+        """Write to the standard streams of this process.
 
         Args:
-            on_closed: called once if standard output cannot be written any more, with the
-                reason: its reader has gone away, or its disk is full.
+            on_closed: called once with the error when standard output can no longer be
+                written: its reader has closed it, or its disk is full.
         """
         self.is_terminal = os.isatty(Stream.STDERR)
         self._on_closed = on_closed
@@ -50,20 +49,20 @@ class Console:
         self._pieces = {stream: _piece_size(stream) for stream in Stream}
         self._gone: set[Stream] = set()
         self._status = b""
-        # A status line is drawn only where it would not continue a line of output.
+        # A status line must not be appended to an incomplete line of output.
         self._at_line_start = True
         self._terminals = {stream for stream in Stream if os.isatty(stream)}
 
     @property
     def width(self) -> int:
-        """Return how many columns the terminal has; 80 if that cannot be known."""
+        """Return the number of columns of the terminal; 80 if it is unknown."""
         try:
             return os.get_terminal_size(Stream.STDERR).columns or _COLUMNS
         except OSError:
             return _COLUMNS
 
     async def write(self, stream: Stream, data: bytes) -> None:
-        """Write some bytes at once and together; see `Writer`."""
+        """Write the bytes in one piece; see `OutputWriter`."""
         async with self._lock:
             await self._clear_status()
             await self._write_all(stream, data)
@@ -71,7 +70,7 @@ class Console:
                 self._at_line_start = data.endswith(b"\n")
 
     async def say(self, text: str) -> None:
-        """Write a message of ours, a whole line, to standard error."""
+        """Write a message as a whole line to standard error."""
         async with self._lock:
             await self._clear_status()
             start = b"" if self._at_line_start else b"\n"
@@ -79,7 +78,7 @@ class Console:
             self._at_line_start = True
 
     async def show_status(self, text: str) -> None:
-        """Draw the status line again, if there is a terminal and room for it."""
+        """Draw the status line, if standard error is a terminal and at the start of a line."""
         line = _encoded(text[: max(1, self.width - 1)])
         if not self.is_terminal or line == self._status or not self._at_line_start:
             return
@@ -88,7 +87,7 @@ class Console:
             self._status = line
 
     async def clear_status(self) -> None:
-        """Take the status line away."""
+        """Erase the status line."""
         async with self._lock:
             await self._clear_status()
 
@@ -119,7 +118,7 @@ def _piece_size(stream: Stream) -> int:
     try:
         is_file = stat.S_ISREG(os.fstat(stream).st_mode)
     except OSError:
-        return _PIPE_BYTES  # It is closed, which the first write will tell.
+        return _PIPE_BYTES  # It is closed; the first write will fail.
     return _FILE_BYTES if is_file else _PIPE_BYTES
 
 

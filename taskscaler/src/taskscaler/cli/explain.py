@@ -1,4 +1,4 @@
-"""`taskscaler explain`: its options and help. What it does is imported when it is done."""
+"""`taskscaler explain`: its options and help; the imports are deferred until it runs."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ import click
 __all__ = ("explain",)
 
 
-@click.command(short_help="Say why tasks wait, from the state of a scaler.")
+@click.command(short_help="Show why tasks wait, from a state file.")
 @click.argument("key", required=False)
 @click.option(
     "--state",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="The state file of a scaler that runs or has run.",
+    help="The state file of a running or stopped scaler.",
 )
 @click.option(
     "--config",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A config.toml, whose runner names the state file.",
+    help="A config.toml; use the state file of its runner.",
 )
-@click.option("--runner", metavar="NAME", help="Which of its runners.  [default: the only one]")
+@click.option(
+    "--runner", metavar="NAME", help="The runner in the config.toml.  [default: the only one]"
+)
 @click.option(
     "--decisions",
     metavar="N",
     type=click.IntRange(min=0),
     default=10,
     show_default=True,
-    help="Show so many of the newest decisions.",
+    help="How many of the newest decisions to show.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def explain(
     key: str | None,
     *,
@@ -42,10 +44,10 @@ def explain(
     decisions: int,
     as_json: bool,
 ) -> int:
-    """Say how things stand, why tasks wait, and what was decided lately.
+    """Show the state of a scaler, why tasks wait, and the newest scaling decisions.
 
-    KEY is that of a task, or the name of a job; then what is known of it is said
-    too. The scaler may run meanwhile; it is not disturbed.
+    KEY is the key of a task or the name of a job, to show that one as well. The
+    scaler may be running; it is not affected.
 
     \b
     Examples:
@@ -54,15 +56,15 @@ def explain(
       taskscaler explain --config config.toml --runner builders --decisions 50
       taskscaler explain --state night.sqlite --json | jq .why
 
-    Exit code: 0, 1 if nothing is known of KEY, 2 the input was wrong.
+    Exit code: 0, 1 if KEY is unknown, 2 if the input was wrong.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
     from fleeting.errors import ConfigError
     from taskscaler._errors import StoreError
-    from taskscaler.cli.state_report import find_state, give_account
+    from taskscaler.cli.state_report import find_state_file, print_state_report
 
     try:
-        path = find_state(state, config, runner)
-        return give_account(path, key, decisions=decisions, as_json=as_json)
+        path = find_state_file(state, config, runner)
+        return print_state_report(path, key, decisions=decisions, as_json=as_json)
     except (ConfigError, StoreError) as error:
         for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
             click.echo(f"error: {problem}", err=True)

@@ -1,4 +1,4 @@
-"""Opens what a run stands on: the store of its state, and the groups of instances."""
+"""Opens the resources of a run: the state store and the instance groups."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
     from fleeting.abc import InstanceGroup
     from fleeting.types import GroupInfo
-    from taskscaler.cli.plan import Plan, State
+    from taskscaler.cli.plan import Plan, StateFile
     from taskscaler.storage import Store
 
-__all__ = ("open_groups", "open_store", "with_limits")
+__all__ = ("open_groups", "open_store", "with_limits", "worker_limit")
 
-# For whoever is refused by the lock of a group.
+# Shown to another process that is refused the lock of a group.
 PURPOSE = "taskscaler run"
 
 
 @asynccontextmanager
-async def open_store(state: State | None) -> AsyncGenerator[Store]:
-    """Return a context manager with the store of a run; None is one in memory.
+async def open_store(state: StateFile | None) -> AsyncGenerator[Store]:
+    """Open the store of a run; without a state file it is in memory.
 
     Raises:
-        StoreLocked: on entering, another scaler that is alive holds it.
-        StoreError: on entering, it cannot be read or made.
+        StoreLocked: another running scaler uses the state file.
+        StoreError: the file cannot be read or created.
     """
     if state is None:
         yield MemoryStore()
@@ -46,17 +46,17 @@ async def open_store(state: State | None) -> AsyncGenerator[Store]:
 
 
 async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
-    """Open all groups in order, drive them alone, and let a stack close them.
+    """Open all groups in order, lock them, and register their cleanup on the stack.
 
-    One that cannot be opened is an error even where there are others: what runs there
-    could be neither used nor counted against the limits, nor removed.
+    A group that cannot be opened is an error even if there are others: its instances could
+    not be used, counted against the limits, or removed.
 
     Raises:
-        GroupHeld: another process drives one of them.
-        FleetingError: one of them cannot be opened, naming it if there are several.
+        GroupHeld: another process drives one of the groups.
+        FleetingError: one of the groups cannot be opened; named if there are several.
     """
     groups: list[InstanceGroup] = []
-    # Below the groups in the stack, so that each lock is held until its group is closed.
+    # Entered before the groups, so that each lock is held until its group is closed.
     locks = stack.enter_context(ExitStack())
     for one in plan.groups:
         limits = (plan.settings.max_instances, one.max_instances)
@@ -67,14 +67,14 @@ async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
         try:
             group = await stack.enter_async_context(one.provider.open(one.plugin_config, settings))
             if group.info.id in {other.info.id for other in groups}:
-                raise ConfigError(f"{group.info.id} is in the list already; remove one of the two")
+                raise ConfigError(f"{group.info.id} is configured twice; remove one of them")
             locks.enter_context(driving(group.info.id, PURPOSE))
         except GroupHeld:
             raise
         except FleetingError as error:
             if len(plan.groups) == 1:
                 raise
-            where = f"group {one.name!r} (plugin {one.provider.name}) cannot be opened"
+            where = f"cannot open group {one.name!r} (plugin {one.provider.name})"
             if isinstance(error, ConfigError):
                 raise ConfigError(*(f"{where}: {text}" for text in error.problems)) from error
             raise TaskscalerError(f"{where}: {error}") from error
@@ -84,10 +84,23 @@ async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
 
 
 def with_limits(plan: Plan, groups: Sequence[GroupInfo]) -> Plan:
-    """Return a plan whose settings know the limits of the groups, by the ids that these have."""
+    """Return the plan with the limits of the groups in its settings, by group id."""
     limits = {
         group.id: one.max_instances
         for group, one in zip(groups, plan.groups, strict=True)
         if one.max_instances
     }
     return replace(plan, settings=replace(plan.settings, group_limits=limits))
+
+
+def worker_limit(plan: Plan, groups: Sequence[GroupInfo]) -> int:
+    """Return how many jobs can run at the same time: the lowest limit, or the number of runs."""
+    sizes = [
+        min((size for size in (group.max_size, one.max_instances) if size), default=0)
+        for group, one in zip(groups, plan.groups, strict=True)
+    ]
+    # Zero is unlimited; if one group is unlimited, all groups together are.
+    instance_limits = [plan.settings.max_instances, sum(sizes) if all(sizes) else 0]
+    instances = min((limit for limit in instance_limits if limit), default=0)
+    job_limits = [instances * plan.settings.capacity_per_instance, plan.max_jobs]
+    return min((limit for limit in job_limits if limit), default=len(plan.runs))

@@ -1,10 +1,9 @@
-"""From the words on the command line, and the files, to everything that a run needs.
+"""Turns the command line and the files into a plan of the run, and checks it completely.
 
-Whatever can be found wrong without starting anything is found here. There are
-two places where an operator says where jobs run: the table `[autoscaler]` of a
-file of jobs, for a run that comes and goes with its instances; and a
-`config.toml`, which `--config` names, for instances that outlive the run. Both
-become the same plan, and the command line wins over both.
+An operator configures where jobs run in one of two places: the table `[autoscaler]`
+of a jobs file, if the instances exist only for this run; or a `config.toml` given
+with `--config`, if they outlive it. Both become the same plan, and options of the
+command line override both.
 """
 
 from __future__ import annotations
@@ -20,7 +19,10 @@ from fleeting import Registry, decode, parse_assignments
 from fleeting.errors import ConfigError
 from fleeting.types import ConnectorSettings, Duration
 from taskscaler.config import AutoscalerConfig, read_config
-from taskscaler.jobs import Job, JobRun, OutputMode, check_writable, expand, read_jobs_file
+from taskscaler.jobs.job import Job, expand
+from taskscaler.jobs.jobs_file import read_jobs_file
+from taskscaler.jobs.output import OutputMode
+from taskscaler.jobs.report import check_report_path
 from taskscaler.jobs.script import command_line
 
 if TYPE_CHECKING:
@@ -29,30 +31,31 @@ if TYPE_CHECKING:
     from fleeting.abc import Provider
     from taskscaler.config import RunnerConfig, RunnerFile
     from taskscaler.core import Policy, Settings
+    from taskscaler.jobs.job import JobRun
 
 __all__ = (
     "GroupPlan",
     "Options",
     "Plan",
-    "State",
+    "StateFile",
     "make_plan",
-    "most_jobs",
+    "max_jobs",
     "plan_groups",
     "plan_settings",
-    "state_of",
+    "state_file",
 )
 
 DEFAULT_PLUGIN = "local"
-# A mistake in a file of jobs must not start a thousand instances.
+# A mistake in a jobs file must not start a thousand instances.
 DEFAULT_MAX_INSTANCES = 10
-# Somebody waits for a run, and its instances are often there at once.
+# A user is waiting, and local instances start quickly.
 DEFAULT_EXPECTING_INTERVAL = Duration(milliseconds=200)
 _COMMAND_NAME = "command"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options and arguments of `taskscaler run`; None is one that was not given."""
+    """The options and arguments of `taskscaler run`; None if not given."""
 
     command: tuple[str, ...] | None
     file: Path | None
@@ -75,14 +78,14 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPlan:
-    """A group to open.
+    """An instance group to open.
 
     Attributes:
         name: for messages.
-        provider: opens it.
-        plugin_config: what it is opened with.
-        connector: how to reach its instances, where the operator knows better.
-        max_instances: the most instances of this group; 0 is no limit of its own.
+        provider: opens the group.
+        plugin_config: the settings of the plugin.
+        connector: the operator's settings for connecting to its instances.
+        max_instances: the limit of this group; 0 is unlimited.
     """
 
     name: str
@@ -93,12 +96,12 @@ class GroupPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """Where to keep what must survive a restart.
+class StateFile:
+    """Where to keep the state that must survive a restart.
 
     Attributes:
         path: of the file.
-        key_file: of the key that seals its secrets; None is one kept beside it.
+        key_file: the file with the key that seals its secrets; None is one next to it.
     """
 
     path: Path
@@ -107,32 +110,32 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that a run needs, checked.
+    """A checked plan of a run.
 
     Attributes:
         runs: of the jobs, in order.
-        groups: to open, the preferred first.
-        settings: of the scaler, but for the limits of groups, which have an id only when
-            they are open.
-        acquire_timeout: how long nothing may come of waiting for a slot.
-        most_jobs: how many jobs may run at once, however many slots there are; 0 is no limit.
-        state: where to keep what must survive; None keeps it in memory.
-        runner: of the operator's file, as it was read last; None without one.
-        opened: the same as it was when groups and state were opened.
-        warnings: about that file, to be told.
-        options: as they were given, to read the operator's file again by; None reads nothing.
-        output: what becomes of the output of the jobs.
-        report: where the report goes; None if there shall be none.
-        keep_going: whether the jobs go on after one that did not succeed.
-        timeout: for the whole run; None if it may take for ever.
+        groups: to open, in order of preference.
+        settings: of the scaler, without the limits of groups: their ids are known only after
+            they are opened.
+        acquire_timeout: how long a job waits for a slot.
+        max_jobs: how many jobs may run at the same time; 0 is unlimited.
+        state: where to keep the state; None keeps it in memory.
+        runner: the runner in the config.toml, as it was read last; None without --config.
+        opened: the same runner as it was when groups and state were opened.
+        warnings: about the config.toml.
+        options: the options of the command, to reload the config.toml; None never reloads.
+        output: how to show the output of the jobs.
+        report: where to write the report; None writes none.
+        keep_going: whether to go on after a job that did not succeed.
+        timeout: for the whole run; None is unlimited.
     """
 
     runs: list[JobRun]
     groups: tuple[GroupPlan, ...]
     settings: Settings
     acquire_timeout: timedelta
-    most_jobs: int = 0
-    state: State | None = None
+    max_jobs: int = 0
+    state: StateFile | None = None
     runner: RunnerConfig | None = None
     opened: RunnerConfig | None = None
     warnings: tuple[str, ...] = ()
@@ -144,26 +147,26 @@ class Plan:
 
 
 def make_plan(options: Options) -> Plan:
-    """Read, merge and check everything that was given.
+    """Read, merge and check the options and files.
 
     Raises:
-        ConfigError: something given is wrong.
-        PluginError: a plugin is not there, or broken.
+        ConfigError: an option or a file is invalid.
+        PluginError: a plugin is not installed, or cannot be loaded.
     """
-    written, runs = _jobs(options)
+    from_jobs_file, runs = _jobs(options)
     runner, file = _runner(options)
-    config = written if runner is None or runner.autoscaler is None else runner.autoscaler
+    config = from_jobs_file if runner is None or runner.autoscaler is None else runner.autoscaler
     groups = plan_groups(config, options)
     settings = plan_settings(config, options)
     if options.report is not None:
-        check_writable(options.report)
+        check_report_path(options.report)
     return Plan(
         runs=runs,
         groups=groups,
         settings=settings,
         acquire_timeout=config.acquire_timeout,
-        most_jobs=0 if runner is None or file is None else most_jobs(file, runner),
-        state=state_of(options, runner),
+        max_jobs=0 if runner is None or file is None else max_jobs(file, runner),
+        state=state_file(options, runner),
         runner=runner,
         opened=runner,
         warnings=() if file is None else file.warnings,
@@ -176,23 +179,23 @@ def make_plan(options: Options) -> Plan:
 
 
 def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, ...]:
-    """Find the providers of all groups, and check what they are to be opened with.
+    """Find the providers of all groups, and check their settings.
 
     Raises:
-        ConfigError: something given is wrong.
-        PluginError: a plugin is not there, or broken.
+        ConfigError: a setting is invalid.
+        PluginError: a plugin is not installed, or cannot be loaded.
     """
     entries = config.groups()
     if len(entries) > 1 and (options.plugin or options.plugin_config):
         raise ConfigError(
-            f"{options.config or options.file}: it has {len(entries)} groups, and --plugin and "
-            "--plugin-config cannot say which they mean; change the file instead"
+            f"{options.config or options.file}: --plugin and --plugin-config are not possible with "
+            f"{len(entries)} groups; change the file instead"
         )
     registry = Registry()
     groups: list[GroupPlan] = []
     for entry in entries:
         plugin = options.plugin or entry.plugin or DEFAULT_PLUGIN
-        # The settings of one plugin mean nothing to another.
+        # Settings in the file belong to the plugin in the file.
         known = dict(entry.plugin_config) if plugin == (entry.plugin or plugin) else {}
         known |= parse_assignments(options.plugin_config, where="--plugin-config")
         provider = registry.provider(plugin)
@@ -210,7 +213,7 @@ def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, 
 
 
 def _where(options: Options, group: str | None) -> str:
-    """Name the place of a plugin's settings in messages."""
+    """Return where a plugin's settings are from, for messages."""
     if options.plugin_config:
         return "--plugin-config"
     table = "autoscaler" if options.config is None else "runners.autoscaler"
@@ -219,9 +222,9 @@ def _where(options: Options, group: str | None) -> str:
 
 
 def plan_settings(config: AutoscalerConfig, options: Options) -> Settings:
-    """Return the scaler's settings: the command line's over the file's."""
+    """Return the scaler's settings; options of the command line override the file."""
     if options.config is None:
-        config = _of_a_run(config)
+        config = _with_run_defaults(config)
     settings = config.settings()
     given = {
         name: value
@@ -236,12 +239,12 @@ def plan_settings(config: AutoscalerConfig, options: Options) -> Settings:
     )
 
 
-def _of_a_run(config: AutoscalerConfig) -> AutoscalerConfig:
-    """Put in what a run that comes and goes with its instances has as defaults."""
-    most, expecting = config.max_instances, config.update_interval_when_expecting
+def _with_run_defaults(config: AutoscalerConfig) -> AutoscalerConfig:
+    """Set the defaults of a run whose instances exist only for it."""
+    maximum, expecting = config.max_instances, config.update_interval_when_expecting
     return replace(
         config,
-        max_instances=DEFAULT_MAX_INSTANCES if most is None else most,
+        max_instances=DEFAULT_MAX_INSTANCES if maximum is None else maximum,
         update_interval_when_expecting=expecting or DEFAULT_EXPECTING_INTERVAL,
         delete_instances_on_shutdown=True,
     )
@@ -256,8 +259,8 @@ def _with_idle(policy: Policy, options: Options) -> Policy:
     return changed(policy, **given) if given else policy
 
 
-def most_jobs(file: RunnerFile, runner: RunnerConfig) -> int:
-    """Return how many jobs may run at once; 0 is no limit."""
+def max_jobs(file: RunnerFile, runner: RunnerConfig) -> int:
+    """Return how many jobs may run at the same time; 0 is unlimited."""
     return min((limit for limit in (file.concurrent, runner.limit) if limit), default=0)
 
 
@@ -265,34 +268,33 @@ def _runner(options: Options) -> tuple[RunnerConfig | None, RunnerFile | None]:
     if options.config is None:
         if options.runner is not None:
             raise ConfigError(
-                f"--runner {options.runner} names a runner of a file, but no file is given; "
-                "add --config FILE"
+                f"--runner {options.runner} selects a runner of a config.toml; add --config FILE"
             )
         return None, None
     file = read_config(options.config)
     return file.runner(options.runner), file
 
 
-def state_of(options: Options, runner: RunnerConfig | None) -> State | None:
-    """Return where to keep the state; None if it is not to be kept.
+def state_file(options: Options, runner: RunnerConfig | None) -> StateFile | None:
+    """Return where to keep the state; None keeps it in memory.
 
     Raises:
-        ConfigError: it is to be kept, and nothing names it.
+        ConfigError: the state must be kept, but the runner has no identity to name the file.
     """
     if runner is None or runner.autoscaler is None or options.config is None:
-        return None if options.state is None else State(path=options.state)
+        return None if options.state is None else StateFile(path=options.state)
     key_file = runner.autoscaler.extensions.state_key_file
     if key_file is not None:
         key_file = options.config.parent / key_file
     path = options.state or runner.state_path(options.config)
     if path is not None:
-        return State(path=path, key_file=key_file)
+        return StateFile(path=path, key_file=key_file)
     if runner.autoscaler.state_storage.enabled is False:
         return None
     raise ConfigError(
-        f"{options.config}: nothing names the state of this runner over a restart; write "
-        'id = "a name that never changes" into [runners.autoscaler.extensions], or give '
-        "--state, or, to keep none, write enabled = false into [runners.autoscaler.state_storage]"
+        f"{options.config}: this runner has no identity to store its state under; set `id` in "
+        "[runners.autoscaler.extensions], or use --state FILE; to keep no state, set "
+        "`enabled = false` in [runners.autoscaler.state_storage]"
     )
 
 
@@ -300,8 +302,8 @@ def _jobs(options: Options) -> tuple[AutoscalerConfig, list[JobRun]]:
     config, runs = _read_jobs(options)
     if config.delete_instances_on_shutdown is False:
         raise ConfigError(
-            f"{options.file}: autoscaler.delete_instances_on_shutdown: a run always removes its "
-            "instances at its end, unless a file that --config names says otherwise; remove the key"
+            f"{options.file}: autoscaler.delete_instances_on_shutdown: must not be false without "
+            "--config, because the run removes its instances at the end; remove the key"
         )
     return config, runs
 
@@ -309,18 +311,16 @@ def _jobs(options: Options) -> tuple[AutoscalerConfig, list[JobRun]]:
 def _read_jobs(options: Options) -> tuple[AutoscalerConfig, list[JobRun]]:
     if options.file is not None and options.command is not None:
         raise ConfigError(
-            f"both a file ({options.file}) and a command after -- are given; give one of them"
+            f"both a jobs file ({options.file}) and a command after -- are given; use only one"
         )
     if options.file is not None:
         if options.count is not None:
             raise ConfigError(
-                f"--count is for a command after --; write count = {options.count} into the jobs "
-                f"of {options.file}"
+                f"--count applies only to a command after --; set count = {options.count} for the "
+                f"jobs in {options.file} instead"
             )
         return read_jobs_file(options.file, autoscaler=options.config is None)
     if not options.command:
-        raise ConfigError(
-            "nothing to run is given; name a file of jobs, or write -- and a command after it"
-        )
+        raise ConfigError("nothing to run; give a jobs file, or -- and a command")
     job = Job(name=_COMMAND_NAME, script=[command_line(options.command)], count=options.count or 1)
     return AutoscalerConfig(), expand([job], Path(), where="--")

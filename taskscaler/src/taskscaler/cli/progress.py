@@ -1,4 +1,4 @@
-"""Tells a person how a run goes: lines, a live status, and a summary at the end."""
+"""Shows the progress of a run: messages, a live status line, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -8,73 +8,73 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from fleeting.types import Duration
-from taskscaler.jobs import JobState
+from taskscaler.jobs.result import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from taskscaler import Capacity
+    from taskscaler._summaries import Capacity
     from taskscaler.cli.console import Console
-    from taskscaler.jobs import JobResult, Report
+    from taskscaler.jobs.report import RunReport
+    from taskscaler.jobs.result import JobResult
 
 __all__ = ("Progress",)
 
-# A longer table helps nobody; the report has everything.
+# The report has all jobs; a longer table is not readable.
 _ROWS_SHOWN = 50
-# On a narrower terminal, the table has only what matters most.
+# A narrower terminal gets only the most important columns.
 _FULL_COLUMNS = 72
 _STYLES = {JobState.SUCCESS: "green", JobState.CANCELED: "yellow"}
 
 
 class Progress:
-    """The observer of the jobs, which writes to the console.
+    """Reports the progress of jobs on the console.
 
-    With a terminal, the status line shows what goes on, and only what went wrong
-    gets a line; without one, everything does.
+    On a terminal, the status line shows the progress, and only problems get a message.
+    Without a terminal, each start and end of a job gets a message.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
-        self._fates: set[tuple[JobState, str | None]] = set()
+        self._reported: set[tuple[JobState, str | None]] = set()
 
-    def has_said(self, state: JobState, reason: str) -> None:
-        """Say nothing more of runs with this fate: the user knows it already."""
-        self._fates.add((state, reason))
+    def skip(self, state: JobState, reason: str) -> None:
+        """Report no runs that end with this state and reason: the user knows it already."""
+        self._reported.add((state, reason))
 
     async def started(self, result: JobResult) -> None:
-        """Hear that a run got a slot."""
+        """Report that a run got a slot."""
         if not self._console.is_terminal:
             place = f"{result.instance} slot {result.slot}"
             await self._console.say(f"{result.name}: started on {place}")
 
     async def retried(self, result: JobResult, reason: str) -> None:
-        """Hear that an attempt was spoilt and that there will be another."""
+        """Report that an attempt failed and will be retried."""
         await self._console.say(
-            f"{result.name}: attempt {result.attempts} was spoilt and is repeated: {reason}"
+            f"{result.name}: attempt {result.attempts} failed and will be retried: {reason}"
         )
 
     async def finished(self, result: JobResult) -> None:
-        """Hear that the state of a run is final."""
+        """Report the end of a run."""
         if not result.attempts:
-            # Thousands may share one fate: it is told once, and the summary counts them.
-            fate = (result.state, result.reason)
-            if fate in self._fates:
+            # Thousands of runs may end for one reason: report it once; the summary counts them.
+            end = (result.state, result.reason)
+            if end in self._reported:
                 return
-            self._fates.add(fate)
+            self._reported.add(end)
         if result.state is not JobState.SUCCESS or not self._console.is_terminal:
-            await self._console.say(f"{result.name}: {_outcome(result)}")
+            await self._console.say(f"{result.name}: {_describe_end(result)}")
         for warning in result.warnings:
             await self._console.say(f"{result.name}: warning: {warning}")
 
     async def resumed(self, results: Sequence[JobResult]) -> None:
-        """Hear of the runs that ended in an earlier life."""
+        """Report the runs that ended in an earlier call."""
         states = Counter(result.state for result in results)
-        told = ", ".join(f"{states[state]} {state.value}" for state in JobState if states[state])
-        verb = "is" if len(results) == 1 else "are"
+        counts = ", ".join(f"{states[state]} {state.value}" for state in JobState if states[state])
         await self._console.say(
-            f"{_plural(len(results), 'job')} ended in an earlier call and {verb} not run again: "
-            f"{told}"
+            f"{_plural(len(results), 'job')} ended in an earlier call and will not run again: "
+            f"{counts}"
         )
 
     async def draw(self, capacity: Capacity, counts: Mapping[JobState, int]) -> None:
@@ -90,11 +90,11 @@ class Progress:
         )
         slots = f"slots: {capacity.slots_used}/{capacity.slots_total}"
         text = f"instances: {states or 'none'} | {slots} | {jobs}"
-        # Where not all has room, what matters most is kept.
+        # If the line is too long, show only the most important part.
         await self._console.show_status(text if len(text) < self._console.width else jobs)
 
-    async def summary(self, report: Report) -> None:
-        """Write what became of everything: a table on a terminal, and always one line."""
+    async def summary(self, report: RunReport) -> None:
+        """Write the totals in one line, after a table of the jobs if there is a terminal."""
         if self._console.is_terminal:
             table = _table(report.results, self._console.width)
             if table:
@@ -111,14 +111,14 @@ class Progress:
         )
 
 
-def _outcome(result: JobResult) -> str:
+def _describe_end(result: JobResult) -> str:
     seconds = result.run_seconds
     text = result.state.value + (f" in {_seconds(seconds)}" if seconds is not None else "")
     return f"{text}: {result.reason}" if result.reason else text
 
 
 def _table(results: Sequence[JobResult], width: int) -> str:
-    """Draw a table of the runs, those first that did not succeed if not all have room."""
+    """Return a table of the runs; of too many, only those that did not succeed."""
     from rich.console import Console as RichConsole
     from rich.table import Table
 

@@ -1,12 +1,12 @@
-"""Notices that the operator's file has changed, and finds out what that means for a run.
+"""Detects changes of config.toml and turns them into a new plan of the running command.
 
-The file is looked at once a second, and read when it looks the same twice in a
-row: an editor may be in the middle of writing it. That costs one `stat` and
-works on every file system, also over a network, where notifications do not.
+The file is checked once a second, and read when two checks in a row are equal,
+because an editor may be in the middle of writing it. This costs one `stat` and
+works on every file system, also on network file systems without notifications.
 
-Most settings take effect at once. A few are built into the slots, the groups or
-the state, and stay as they are until the command is started anew, which is said
-loudly. A file with mistakes changes nothing.
+Most settings take effect at once. A few are fixed in the slots, the groups or the
+state; they keep their values until the command is restarted, and a warning says so.
+An invalid file changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import anyio
 import anyio.to_thread
 
 from fleeting.types import Duration
-from taskscaler.cli.plan import most_jobs, plan_settings, state_of
+from taskscaler.cli.plan import max_jobs, plan_settings, state_file
 from taskscaler.config import read_config
 from taskscaler.core import Policy
 
@@ -32,25 +32,25 @@ if TYPE_CHECKING:
     from taskscaler.config import AutoscalerConfig, RunnerConfig
     from taskscaler.core import Settings
 
-__all__ = ("Reread", "file_changes", "reread")
+__all__ = ("ReloadedPlan", "file_changes", "reload_plan")
 
-_LOOK_SECONDS = 1.0
-# The core refuses to change these: slots and use counts are made of them.
+_CHECK_SECONDS = 1.0
+# The core refuses to change these: slots and use counts depend on them.
 _FIXED = ("capacity_per_instance", "max_use_count", "placement")
-# Their values may be long, or hold what nobody else should see.
+# Their values may be long or secret, so messages name only the key.
 _NOT_SHOWN = frozenset({"instance_ready_command", "schedule"})
-_WORDS = {"schedule": "the policies with periods"}
+_LABELS = {"schedule": "the policies with periods"}
 
 
 @dataclass(frozen=True, slots=True)
-class Reread:
-    """What a changed file means.
+class ReloadedPlan:
+    """The new plan after a change of the file.
 
     Attributes:
-        plan: the new one; what cannot change is as before.
-        changes: what takes effect, for people.
-        kept: what does not, for people.
-        warnings: about the file, that were not told before.
+        plan: the new plan; settings that cannot change have their old values.
+        changes: the changes that take effect, human-readable.
+        kept: the settings that keep their old values, human-readable.
+        warnings: new warnings about the file.
     """
 
     plan: Plan
@@ -60,42 +60,42 @@ class Reread:
 
 
 async def file_changes(path: Path) -> AsyncGenerator[None]:
-    """Yield at first, and then each time that a file was changed and is at rest again."""
-    yielded = before = await _look(path)
+    """Yield once at the start, then after each change that is complete."""
+    yielded = before = await _stat(path)
     yield
     while True:
-        await anyio.sleep(_LOOK_SECONDS)
-        now = await _look(path)
+        await anyio.sleep(_CHECK_SECONDS)
+        now = await _stat(path)
         if now == before != yielded:
             yielded = now
             yield
         before = now
 
 
-async def _look(path: Path) -> tuple[int, ...] | None:
+async def _stat(path: Path) -> tuple[int, ...] | None:
     try:
         facts = await anyio.Path(path).stat()
     except OSError:
-        return None  # Whoever reads it will say so.
+        return None  # Reading the file will report the error.
     return facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size
 
 
-async def reread(plan: Plan) -> Reread | None:
-    """Read the operator's file again; None if it says the same as before.
+async def reload_plan(plan: Plan) -> ReloadedPlan | None:
+    """Read config.toml again and return the new plan; None if nothing has changed.
 
     Raises:
-        ConfigError: it has mistakes; nothing is to be changed.
+        ConfigError: the file is invalid; keep the old plan.
     """
-    return await anyio.to_thread.run_sync(_reread, plan)
+    return await anyio.to_thread.run_sync(_reload_plan, plan)
 
 
-def _reread(plan: Plan) -> Reread | None:
+def _reload_plan(plan: Plan) -> ReloadedPlan | None:
     options, opened = plan.options, plan.opened
     if options is None or options.config is None or opened is None or opened.autoscaler is None:
         return None
     file = read_config(options.config)
     runner = file.runner(options.runner)
-    same = runner == plan.runner and most_jobs(file, runner) == plan.most_jobs
+    same = runner == plan.runner and max_jobs(file, runner) == plan.max_jobs
     if runner.autoscaler is None or same:
         return None
     settings = plan_settings(runner.autoscaler, options)
@@ -107,12 +107,12 @@ def _reread(plan: Plan) -> Reread | None:
         settings=replace(settings, **fixed),
         groups=_limited(plan.groups, runner.autoscaler),
         acquire_timeout=runner.autoscaler.acquire_timeout,
-        most_jobs=most_jobs(file, runner),
+        max_jobs=max_jobs(file, runner),
         runner=runner,
         warnings=file.warnings,
     )
     warnings = tuple(one for one in file.warnings if one not in plan.warnings)
-    return Reread(new, tuple(_changes(plan, new)), tuple(kept), warnings)
+    return ReloadedPlan(new, tuple(_changes(plan, new)), tuple(kept), warnings)
 
 
 def _kept(
@@ -122,7 +122,7 @@ def _kept(
     before: AutoscalerConfig,
     after: AutoscalerConfig,
 ) -> Iterator[str]:
-    """Find what belongs to the groups and the state, which are open."""
+    """Yield the changed settings of groups and state, which are open and keep their values."""
     entries, others = before.groups(), after.groups()
     if [one.name for one in entries] != [one.name for one in others]:
         yield "the list of groups"
@@ -135,12 +135,12 @@ def _kept(
                 yield f"plugin_config{of}"
             if one.connector != other.connector:
                 yield f"connector_config{of}"
-    if old.identity() != new.identity() or state_of(options, old) != state_of(options, new):
-        yield "the place of the state (id, state_storage)"
+    if old.identity() != new.identity() or state_file(options, old) != state_file(options, new):
+        yield "the location of the state (id, state_storage)"
 
 
 def _limited(groups: tuple[GroupPlan, ...], config: AutoscalerConfig) -> tuple[GroupPlan, ...]:
-    """Return the same groups with their new limits."""
+    """Return the groups with their new limits."""
     limits = {entry.name: entry.max_instances for entry in config.groups()}
     return tuple(
         replace(group, max_instances=limits.get(group.name, group.max_instances))
@@ -151,7 +151,7 @@ def _limited(groups: tuple[GroupPlan, ...], config: AutoscalerConfig) -> tuple[G
 def _changes(old: Plan, new: Plan) -> Iterator[str]:
     yield from _differences(old.settings, new.settings, "")
     yield from _difference("instance_acquire_timeout", old.acquire_timeout, new.acquire_timeout)
-    before_and_after = (plan.most_jobs or "no limit" for plan in (old, new))
+    before_and_after = (plan.max_jobs or "no limit" for plan in (old, new))
     yield from _difference("concurrent or limit", *before_and_after)
     for before, after in zip(old.groups, new.groups, strict=True):
         name = f"max_instances of group {before.name!r}"
@@ -165,7 +165,7 @@ def _differences(old: Settings | Policy, new: Settings | Policy, prefix: str) ->
         if isinstance(before, Policy) and isinstance(after, Policy):
             yield from _differences(before, after, f"{name}.")
         elif name in _NOT_SHOWN and before != after:
-            yield _WORDS.get(name, name)
+            yield _LABELS.get(name, name)
         else:
             yield from _difference(f"{prefix}{name}", before, after)
 

@@ -1,4 +1,4 @@
-"""`taskscaler run`: its options and help. What it does is imported when it is done."""
+"""`taskscaler run`: its options and help; the imports are deferred until it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COMMAND = "taskscaler.command"
 
 
 class _RunCommand(click.Command):
-    """A command of two forms: with a file, or with `--` and the words of a command."""
+    """A command with two forms: a jobs file, or `--` and a command with its arguments."""
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -38,7 +38,9 @@ class _RunCommand(click.Command):
 def _positive(ctx: click.Context, param: click.Parameter, value: str | None) -> Duration | None:
     duration = _duration(ctx, param, value)
     if value is not None and not duration:
-        raise click.BadParameter(f'{value!r} is too short: write for instance "10m"', ctx, param)
+        raise click.BadParameter(
+            f"must be more than 0s, got {value!r}; write for example 10m", ctx, param
+        )
     return duration
 
 
@@ -52,7 +54,9 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
     if duration < Duration(0):
-        raise click.BadParameter(f"{value!r} is less than nothing: drop the sign", ctx, param)
+        raise click.BadParameter(
+            f"must not be negative, got {value!r}; remove the sign", ctx, param
+        )
     return duration
 
 
@@ -60,8 +64,8 @@ def _one_file(ctx: click.Context, param: click.Parameter, value: tuple[Path, ...
     if len(value) > 1:
         words = " ".join(str(word) for word in value)
         raise click.BadParameter(
-            f"one file of jobs at a time; to run a command, write -- before it: "
-            f"{ctx.command_path} -- {words}",
+            f"expected one jobs file, got {len(value)} arguments; to run a command, put -- before "
+            f"it: {ctx.command_path} -- {words}",
             ctx,
             param,
         )
@@ -78,60 +82,69 @@ def _option(name: str, least: int, text: str, most: int | None = None) -> Callab
     "--config",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A config.toml that says where the jobs run; read again when it changes.",
+    help="Run the jobs where this config.toml says; it is reloaded when it changes.",
 )
-@click.option("--runner", metavar="NAME", help="Which of its runners.  [default: the only one]")
+@click.option(
+    "--runner", metavar="NAME", help="The runner in the config.toml.  [default: the only one]"
+)
 @click.option(
     "--state",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Keep there what must survive a crash; then the same command goes on.",
+    help="Keep the state here; after a crash, the same command continues.",
 )
-@click.option("--plugin", metavar="NAME", help="Where instances come from.  [default: local]")
+@click.option(
+    "--plugin", metavar="NAME", help="The plugin to get instances from.  [default: local]"
+)
 @click.option(
     "--plugin-config",
     metavar="KEY=VALUE",
     multiple=True,
-    help="A setting of the plugin; repeatable.",
+    help="A setting of the plugin; may be repeated.",
 )
 @_option("--capacity-per-instance", 1, "Slots on each instance.  [default: 1]", 1_000_000)
-@_option("--max-instances", 0, "At most so many instances; 0 is no limit.  [default: 10]")
+@_option("--max-instances", 0, "At most N instances; 0 is unlimited.  [default: 10]")
 @_option("--max-use-count", 0, "Replace an instance after N jobs; 0 is never.  [default: 0]")
-@_option("--idle-count", 0, "Free slots to keep ready.  [default: 0]")
+@_option("--idle-count", 0, "Keep N free slots ready.  [default: 0]")
 @click.option(
     "--idle-time",
     metavar="D",
     callback=_duration,
-    help="Keep an unused instance so long.",
+    help="Remove an instance when it was idle for so long.  [default: 0s]",
 )
 @click.option(
     "--count",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Run the COMMAND N times.  [default: 1]",
+    help="Run COMMAND N times.  [default: 1]",
 )
 @click.option(
     "--output",
     type=click.Choice(["prefix", "group", "none"]),
     default="prefix",
     show_default=True,
-    help="Show the jobs' output live with the job's name, in one piece when a job ends, or not.",
+    help="Show output live with the job's name, in one piece when the job ends, or not at all.",
 )
 @click.option(
     "--report",
     metavar="FILE.json",
     type=click.Path(path_type=Path),
-    help="Write what happened there.",
+    help="Write a report of all jobs and instances.",
 )
 @click.option(
     "--keep-going/--fail-fast",
     default=True,
     help="After a job that did not succeed, go on, or cancel the others.  [default: --keep-going]",
 )
-@click.option("--timeout", metavar="D", callback=_positive, help="For the whole run.")
+@click.option(
+    "--timeout",
+    metavar="D",
+    callback=_positive,
+    help="Cancel the run after D.  [default: none]",
+)
 @click.pass_context
 def run(ctx: click.Context, /, **options: Any) -> int:
-    """Run the jobs of FILE.toml, or one COMMAND, on instances that come and go with them.
+    """Run the jobs in FILE.toml, or one COMMAND, on instances that are started as needed.
 
     \b
     Examples:
@@ -142,10 +155,12 @@ def run(ctx: click.Context, /, **options: Any) -> int:
       taskscaler run --state night.sqlite jobs.toml
       taskscaler run --config config.toml --runner builders jobs.toml
 
-    Exit code: 0 all jobs succeeded, 1 some did not, 2 the input was wrong, 3 the
-    infrastructure failed, 130 interrupted. The first Ctrl-C starts no more jobs and
-    lets those finish that run, the second cancels them; both remove the instances.
-    One more does not wait for that.
+    Exit code: 0 all jobs succeeded, 1 a job did not succeed, 2 the input was wrong,
+    3 the infrastructure failed, 130 interrupted.
+
+    The first Ctrl-C lets running jobs finish and starts no more, the second cancels
+    them; then the instances are removed. A third Ctrl-C exits immediately.
+
     A duration D is written like 90s, 20m or 1h30m.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
     from fleeting.errors import ConfigError, PluginError

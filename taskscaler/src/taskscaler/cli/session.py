@@ -1,22 +1,22 @@
-"""One run of `taskscaler run`, from the opening of the groups to the exit code.
+"""One call of `taskscaler run`, from opening the groups to the exit code.
 
-Theory of operation. Some tasks run beside the jobs and end with them: one hears
-signals, one waits for the run's time to be up, one draws the status line, one
-says from time to time why nothing runs, one reads the operator's file again when
-it has changed, one drains the scaler once no more jobs are to be started. They do
-not touch the jobs themselves, but ask the runner to `stop` or `cancel`; before
-the groups are open there is nothing to finish, so they cancel the opening.
-Whatever happens, leaving the scaler removes the
-instances (or, if the operator says so, leaves them to the next run), then the
-report is written, then the exit code follows from the results.
+Background tasks run together with the jobs and end with them: they handle signals,
+enforce `--timeout`, draw the status line, explain from time to time why nothing
+runs, reload config.toml, and drain the scaler when no more jobs will start. They do
+not touch the jobs, but call `stop` or `cancel` of the runner. Before the groups are
+open there are no jobs, so they cancel the opening instead.
 
-A signal goes one step further each time: finish what runs, end it, and at last
-wait no longer for the instances to go. The last step leaves everything as it is
-and ends the process, because whatever still hangs then has had its chance.
+In every case, closing the scaler removes the instances (or keeps them for the next
+run, if configured so), then the report is written, and the exit code follows from
+the results.
 
-With a state file, the jobs are journaled in it. A run that came to its end
-clears its journal, but not before the report is written: a crash between the
-two only means that the next call reports the same once more.
+Each signal goes one step further: let running jobs finish, cancel them, and finally
+exit without waiting for the removal of instances. The last step ends the process at
+once, because a call that still hangs by then may never return.
+
+With a state file, the jobs are recorded in a journal. A completed run clears it, but
+only after the report is written: after a crash between the two, the next call reports
+the same results again.
 """
 
 from __future__ import annotations
@@ -36,44 +36,39 @@ from fleeting.types import Duration
 from taskscaler._errors import Fenced, ScalerClosed, StoreError, TaskscalerError
 from taskscaler._scaler import Taskscaler
 from taskscaler.cli.console import Console
-from taskscaler.cli.opening import open_groups, open_store, with_limits
+from taskscaler.cli.opening import open_groups, open_store, with_limits, worker_limit
 from taskscaler.cli.progress import Progress
-from taskscaler.cli.reload import file_changes, reread
-from taskscaler.jobs import (
-    JobRunner,
-    JobState,
-    Journal,
-    Report,
-    clear_journal,
-    output_factory,
-    write_report,
-)
+from taskscaler.cli.reload import file_changes, reload_plan
+from taskscaler.jobs.journal import Journal, clear_journal
+from taskscaler.jobs.output import output_factory
+from taskscaler.jobs.report import RunReport, exit_code, write_report
+from taskscaler.jobs.result import JobState
+from taskscaler.jobs.runner import JobRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from fleeting.types import GroupInfo
     from taskscaler._summaries import InstanceSummary
     from taskscaler.cli.plan import Plan
-    from taskscaler.cli.reload import Reread
+    from taskscaler.cli.reload import ReloadedPlan
     from taskscaler.storage import Store
 
-__all__ = ("exit_code", "run_session")
+__all__ = ("run_session",)
 
 _STATUS_SECONDS = 0.1
-# After this time without a running job the reason is told; then after twice that, and so on.
-_WHY_SECONDS = 15.0
-# How long the last words may take before the process ends without them.
-_LEAVE_SECONDS = 2.0
-# SIGHUP is unknown on Windows, where the command shall be able to say what it lacks.
+# When no job has run for this time, say why; then again after twice this time, and so on.
+_EXPLAIN_SECONDS = 15.0
+# How long the final messages and the report may take when the process exits immediately.
+_EXIT_SECONDS = 2.0
+# Windows has no SIGHUP, but the module must be importable there to report what is missing.
 _SIGNALS = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP"})
-# A pipe's reader has closed it; a terminal has been closed.
+# The reader has closed the pipe; the terminal is gone.
 _READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 def run_session(plan: Plan) -> int:
-    """Carry a plan out, and return the exit code of the command."""
+    """Run a plan, and return the exit code of the command."""
     return anyio.run(_run, plan)
 
 
@@ -81,21 +76,8 @@ async def _run(plan: Plan) -> int:
     return await _Session(plan).run()
 
 
-def exit_code(
-    states: Sequence[JobState], *, interrupted: bool, wrong_input: bool, infrastructure: bool
-) -> int:
-    """Return the exit code; where several hold, 130, then 2, 3, 1."""
-    if interrupted:
-        return 130
-    if wrong_input:
-        return 2
-    if infrastructure or JobState.SYSTEM_FAILURE in states:
-        return 3
-    return 0 if all(state is JobState.SUCCESS for state in states) else 1
-
-
 class _Session:
-    """What the tasks of one run share."""
+    """The state that the tasks of one call share."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -114,8 +96,8 @@ class _Session:
         self._opened = anyio.Event()
         self._draining = anyio.Event()
         self._interrupted = False
-        self._ending = False
-        self._over = False
+        self._cancelling = False
+        self._completed = False
         self._wrong_input = False
         self._error: str | None = None
 
@@ -124,18 +106,18 @@ class _Session:
             await self._console.say(f"warning: {warning}")
         async with AsyncExitStack() as stack:
             store = await self._open_store(stack)
-            async with anyio.create_task_group() as beside:
-                await beside.start(self._hear_signals)
-                beside.start_soon(self._watch_time)
-                beside.start_soon(self._draw_status)
-                beside.start_soon(self._say_why)
-                beside.start_soon(self._watch_file)
-                beside.start_soon(self._drain)
+            async with anyio.create_task_group() as background:
+                await background.start(self._handle_signals)
+                background.start_soon(self._enforce_timeout)
+                background.start_soon(self._draw_status)
+                background.start_soon(self._explain_waiting)
+                background.start_soon(self._reload_config)
+                background.start_soon(self._drain)
                 if store is not None:
                     await self._run_jobs(store)
-                beside.cancel_scope.cancel()
+                background.cancel_scope.cancel()
             code = await self._conclude()
-            if store is not None and self._over and self._plan.state is not None:
+            if store is not None and self._completed and self._plan.state is not None:
                 code = await self._clear_journal(store, code)
             return code
 
@@ -153,7 +135,7 @@ class _Session:
                 async with AsyncExitStack() as stack:
                     groups = await open_groups(stack, plan)
                     self._groups = [group.info for group in groups]
-                    await self._tell_groups()
+                    await self._show_groups()
                     self._plan = plan = with_limits(plan, self._groups)
                     connector = plan.groups[0].connector if len(groups) == 1 else None
                     scaler = Taskscaler(groups, plan.settings, store=store, connector=connector)
@@ -161,135 +143,128 @@ class _Session:
                     self._opened.set()
                     if plan.state is not None:
                         await self._runner.resume(Journal(scaler.commit, scaler.restored))
+                    # The plan may have been reloaded during `resume`.
                     await self._runner.run(
                         scaler,
-                        workers=self._workers(),
+                        workers=worker_limit(self._plan, self._groups),
                         acquire_timeout=self._plan.acquire_timeout,
                     )
-                    self._over = not self._interrupted
+                    self._completed = not self._interrupted
         except ConfigError as error:
             self._wrong_input, self._error = True, "; ".join(error.problems)
         except Fenced as error:
-            self._error = str(error)  # The instances are another scaler's now.
+            self._error = str(error)  # Another scaler owns the instances now.
         except StoreError as error:
-            self._error = f"{error}{self._and_left()}"
+            self._error = f"{error}{self._leftover_text()}"
         except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
 
-    async def _tell_groups(self) -> None:
-        """Say which ids the groups have that the operator knows by names."""
+    async def _show_groups(self) -> None:
+        """Show the ids of the groups, which the file knows by name."""
         if len(self._groups) > 1:
             known = ", ".join(f"{name} is {id}" for id, name in self._group_names().items())
-            await self._console.say(f"groups of instances, the preferred first: {known}")
+            await self._console.say(f"instance groups, in order of preference: {known}")
 
     def _group_names(self) -> dict[str, str]:
-        """Return the operator's names of the groups that are open, by their ids."""
+        """Return the names in the file of the open groups, by id."""
         pairs = zip(self._groups, self._plan.groups, strict=False)
         return {group.id: one.name for group, one in pairs}
 
-    def _workers(self) -> int:
-        """Return how many jobs can run at once, or how many runs there are."""
-        settings = self._plan.settings
-        sizes = [
-            min((size for size in (group.max_size, plan.max_instances or None) if size), default=0)
-            for group, plan in zip(self._groups, self._plan.groups, strict=True)
-        ]
-        limits = [settings.max_instances, sum(sizes) if all(sizes) else 0]
-        slots = min((limit for limit in limits if limit), default=0)
-        known = [slots * settings.capacity_per_instance, self._plan.most_jobs]
-        return min((limit for limit in known if limit), default=len(self._plan.runs))
+    # The background tasks.
 
-    # What runs beside the jobs.
-
-    async def _hear_signals(
+    async def _handle_signals(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         if sys.platform == "win32":
-            task_status.started()  # There are no receivers; Ctrl-C raises KeyboardInterrupt.
+            task_status.started()  # Signals cannot be received; Ctrl-C raises KeyboardInterrupt.
             return
         with anyio.open_signal_receiver(*_SIGNALS) as received:
             task_status.started()
-            # Each in a task of its own: to say something may take for ever, if nobody reads it,
-            # and must not keep the next one from being heard.
-            async with anyio.create_task_group() as heard:
+            # Each signal is handled in its own task: writing a message blocks while the output is
+            # not read, and must not delay the handling of the next signal.
+            async with anyio.create_task_group() as handlers:
                 async for number in received:
                     again, self._interrupted = self._interrupted, True
-                    heard.start_soon(self._interrupt, number, again)
+                    handlers.start_soon(self._interrupt, number, again)
 
     async def _interrupt(self, number: signal.Signals, again: bool) -> None:  # noqa: FBT001 - a task is started without keywords
         self._give_up_opening()
         running = self._runner.counts[JobState.RUNNING]
         reason = f"interrupted by {number.name}"
-        if self._ending:
-            # A terminal that goes away may say so more than once.
+        if self._cancelling:
+            # A terminal that goes away may send SIGHUP more than once.
             if number is not signal.SIGHUP:
-                await self._leave(number)
+                await self._exit_now(number)
         elif number is signal.SIGINT and not again and running:
             self._runner.stop(reason)
             self._draining.set()
             await self._console.say(
-                f"interrupted: no more jobs are started; waiting for {running} that run "
-                "(Ctrl-C again cancels them)"
+                f"interrupted: no more jobs will start; waiting for {running} running "
+                f"{'job' if running == 1 else 'jobs'} to finish (press Ctrl-C again to cancel)"
             )
         else:
-            self._ending = True
+            self._cancelling = True
             self._runner.cancel(JobState.CANCELED, reason)
-            what = "the jobs are cancelled and the instances" if running else "the instances"
-            does = "removed" if self._plan.settings.delete_instances_on_shutdown else "kept"
+            steps = ["cancelling jobs"] if running else []
+            steps += ["removing instances"] if self._removes_instances else ["keeping instances"]
             await self._console.say(
-                f"{reason}: {what} are {does}, please wait (Ctrl-C again does not)"
+                f"{reason}: {' and '.join(steps)} (press Ctrl-C again to exit immediately)"
             )
 
     async def _drain(self) -> None:
-        """Once no more jobs are started, let the scaler make nothing ready for them either."""
+        """When no more jobs will start, let the scaler create no more instances for them."""
         await self._draining.wait()
         if self._scaler is not None:
             with suppress(ScalerClosed):
                 await self._scaler.drain()
 
-    async def _leave(self, number: signal.Signals) -> None:
-        """Wait for nothing any more: tell what is left, write the report, and be gone."""
-        self._error = f"interrupted by {number.name} again, without waiting for the end"
-        self._error += self._and_left()
+    async def _exit_now(self, number: signal.Signals) -> None:
+        """Name the instances that are left, write the report, and end the process."""
+        self._error = f"interrupted again by {number.name}: exited before the cleanup was complete"
+        self._error += self._leftover_text()
         code = 130
-        with anyio.move_on_after(_LEAVE_SECONDS):
+        with anyio.move_on_after(_EXIT_SECONDS):
             code = await self._conclude()
-        # Some call hangs, and the interpreter would wait for its thread.
+        # A call may hang in a thread, and the interpreter would wait for it.
         os._exit(code)
 
-    def _left(self) -> list[InstanceSummary]:
+    @property
+    def _removes_instances(self) -> bool:
+        return self._plan.settings.delete_instances_on_shutdown
+
+    def _remaining(self) -> list[InstanceSummary]:
         instances = self._scaler.instances() if self._scaler is not None else ()
         return [one for one in instances if one.removed_at is None]
 
-    def _and_left(self) -> str:
-        left = [f"{one.group}/{one.id}" for one in self._left()]
-        return f"; instances are left that may cost money: {', '.join(left)}" if left else ""
+    def _leftover_text(self) -> str:
+        left = ", ".join(f"{one.group}/{one.id}" for one in self._remaining())
+        return f"; these instances were not removed and may cost money: {left}" if left else ""
 
     def _give_up_opening(self) -> None:
         if self._scaler is None:
             self._opening.cancel()
 
     def _output_closed(self, error: OSError) -> None:
-        """Nobody reads on, as after `| head`, or nothing more can be written: do not go on."""
-        reason = "the reader of the output has gone away"
+        """Cancel the jobs: `| head` has closed the output, or the disk is full."""
+        reason = "the reader of standard output closed it"
         if error.errno in _READER_GONE:
             self._interrupted = True
         else:
             why = (error.strerror or str(error)).lower()
-            reason = self._error = f"standard output cannot be written: {why}"
+            reason = self._error = f"cannot write to standard output: {why}"
         self._runner.cancel(JobState.CANCELED, reason)
 
-    async def _watch_time(self) -> None:
+    async def _enforce_timeout(self) -> None:
         if self._plan.timeout is None:
             return
         await anyio.sleep(self._plan.timeout.total_seconds())
-        reason = f"the run's time of {Duration(seconds=self._plan.timeout.total_seconds())} was up"
+        reason = f"--timeout of {Duration(seconds=self._plan.timeout.total_seconds())} expired"
         if self._scaler is None:
-            self._error = f"{reason} before the group of instances was open"
+            self._error = f"{reason} before the instance groups were open"
         self._give_up_opening()
-        waiting = (JobState.CANCELED, f"{reason} before it got a slot")
+        waiting = (JobState.CANCELED, f"{reason} before the job got a slot")
         if self._scaler is not None and not self._runner.counts[JobState.RUNNING]:
-            # Nothing runs, so it is not for the other jobs that these had to wait.
+            # No other job used the slots, so the infrastructure is the reason for the wait.
             waiting = (JobState.SYSTEM_FAILURE, f"{reason}: {self._scaler.explain()}")
         self._runner.cancel(JobState.TIMED_OUT, reason, waiting)
 
@@ -299,8 +274,8 @@ class _Session:
                 await self._progress.draw(self._scaler.capacity(), self._runner.counts)
             await anyio.sleep(_STATUS_SECONDS)
 
-    async def _say_why(self) -> None:
-        pause = _WHY_SECONDS
+    async def _explain_waiting(self) -> None:
+        pause = _EXPLAIN_SECONDS
         while True:
             await anyio.sleep(pause)
             counts = self._runner.counts
@@ -309,52 +284,52 @@ class _Session:
                 await self._console.say(f"still waiting: {self._scaler.explain()}")
                 pause *= 2
 
-    async def _watch_file(self) -> None:
+    async def _reload_config(self) -> None:
         if self._plan.options is None or self._plan.options.config is None:
             return
         path = self._plan.options.config
-        # What changes until then is found by the first look.
+        # The first check finds changes that were made before.
         await self._opened.wait()
         async for _ in file_changes(path):
             try:
-                found = await reread(self._plan)
+                found = await reload_plan(self._plan)
             except ConfigError as error:
                 await self._console.say(
-                    f"{path} was changed and is wrong; the old settings stay in force"
+                    f"{path} has changed but is invalid; the previous settings stay in effect"
                 )
                 for problem in error.problems:
                     await self._console.say(f"error: {problem}")
             else:
                 if found is not None:
-                    await self._take_over(path, found)
+                    await self._apply(path, found)
 
-    async def _take_over(self, path: Path, found: Reread) -> None:
-        """Put what a changed file says in force."""
+    async def _apply(self, path: Path, found: ReloadedPlan) -> None:
+        """Apply a changed config.toml."""
         self._plan = with_limits(found.plan, self._groups)
         if self._scaler is not None:
             try:
                 self._scaler.reconfigure(self._plan.settings)
             except ScalerClosed:
-                return  # It is too late for any setting.
+                return  # The scaler is closing; settings have no effect.
         self._runner.acquire_timeout = self._plan.acquire_timeout
-        self._runner.resize(self._workers())
-        what = "; ".join(found.changes) or "nothing changes for this run"
-        await self._console.say(f"{path} was read again: {what}")
+        self._runner.resize(worker_limit(self._plan, self._groups))
+        changes = "; ".join(found.changes) or "no setting of this run has changed"
+        await self._console.say(f"{path} was reloaded: {changes}")
         for warning in found.warnings:
             await self._console.say(f"warning: {warning}")
         if found.kept:
             await self._console.say(
-                f"warning: {path}: this takes effect only when the command is started anew, and "
-                f"stays as it was: {', '.join(found.kept)}"
+                f"warning: {path}: restart the command to apply the new value of: "
+                f"{', '.join(found.kept)}"
             )
 
-    # How it ends.
+    # The end of the run.
 
     async def _clear_journal(self, store: Store, code: int) -> int:
         try:
             await clear_journal(store, self._plan.runs)
         except TaskscalerError as error:
-            await self._console.say(f"error: the journal of the jobs is not cleared: {error}")
+            await self._console.say(f"error: cannot clear the job journal: {error}")
             return code or 3
         return code
 
@@ -364,9 +339,9 @@ class _Session:
             await self._console.say(f"error: {self._error}")
         state = JobState.CANCELED if self._interrupted or self._wrong_input else None
         state = state or JobState.SYSTEM_FAILURE
-        reason = self._error or "the run ended before it got a slot"
+        reason = self._error or "the run ended before the job got a slot"
         if self._error is not None:
-            self._progress.has_said(state, reason)
+            self._progress.skip(state, reason)
         await self._runner.abandon(state, reason)
         instances = self._scaler.instances() if self._scaler is not None else ()
         code = exit_code(
@@ -375,7 +350,7 @@ class _Session:
             wrong_input=self._wrong_input,
             infrastructure=self._error is not None,
         )
-        report = Report(
+        report = RunReport(
             results=self._runner.results,
             instances=instances,
             started_at=self._started_at,
@@ -387,20 +362,22 @@ class _Session:
         code = await self._write(report)
         if not self._wrong_input:
             await self._progress.summary(report)
-        await self._tell_kept()
+        await self._show_kept()
         return code
 
-    async def _tell_kept(self) -> None:
-        """Say what goes on without us, because the operator wants it so."""
-        left = [one for one in self._left() if one.removal_reason is None]
-        if not left or self._error is not None or self._plan.settings.delete_instances_on_shutdown:
+    async def _show_kept(self) -> None:
+        """Show how many instances are kept, as configured, for the next run."""
+        left = [one for one in self._remaining() if one.removal_reason is None]
+        if not left or self._error is not None or self._removes_instances:
             return
         state = self._plan.state
-        finds = f"finds them through {state.path}" if state else "does not know them: add --state"
-        stay = "1 instance stays" if len(left) == 1 else f"{len(left)} instances stay"
-        await self._console.say(f"{stay}, as the file says; the next run {finds}")
+        next_run = f"finds them in {state.path}" if state else "will not find them without --state"
+        kept = "1 instance was kept" if len(left) == 1 else f"{len(left)} instances were kept"
+        await self._console.say(
+            f"{kept} (delete_instances_on_shutdown = false); the next run {next_run}"
+        )
 
-    async def _write(self, report: Report) -> int:
+    async def _write(self, report: RunReport) -> int:
         path = self._plan.report
         if path is None:
             return report.exit_code
@@ -408,7 +385,7 @@ class _Session:
             write_report(path, report)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            await self._console.say(f"error: --report {path}: it cannot be written ({why})")
-            # What was true before the run is so no more: not the fault of the input.
+            await self._console.say(f"error: --report {path}: cannot write the report ({why})")
+            # The path was checked before the run, so this is not an error of the input.
             return report.exit_code if report.exit_code in (2, 130) else 3
         return report.exit_code

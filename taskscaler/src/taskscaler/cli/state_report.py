@@ -1,4 +1,4 @@
-"""Gives an account of a scaler from what its state file holds, also while it runs."""
+"""Reports the state of a scaler from its state file, also while the scaler runs."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ if TYPE_CHECKING:
     from taskscaler.core import Decision
     from taskscaler.storage import Picture, Remembered
 
-__all__ = ("find_state", "give_account")
+__all__ = ("find_state_file", "print_state_report")
 
-# A longer list is for --json.
+# Longer lists are only in the JSON.
 _TASKS_SHOWN = 20
 _COLUMNS = 250
 
 
-def find_state(state: Path | None, config: Path | None, runner: str | None) -> Path:
-    """Return the state file that is meant.
+def find_state_file(state: Path | None, config: Path | None, runner: str | None) -> Path:
+    """Return the state file that the options of the command name.
 
     Raises:
-        ConfigError: none is named, or the one that is named is not there.
+        ConfigError: the options name no state file, or the file does not exist.
     """
     if state is None and config is None:
-        raise ConfigError("no scaler is named; give --state FILE, or --config FILE")
+        raise ConfigError("no state file is given; use --state FILE or --config FILE")
     if config is not None and state is None:
         state = read_config(config).runner(runner).state_path(config)
         if state is None:
             raise ConfigError(
-                f"{config}: this runner keeps no state, or nothing names it; write id into "
-                "[runners.autoscaler.extensions], or give --state"
+                f"{config}: this runner keeps no state, or has no identity to store it under; set "
+                "`id` in [runners.autoscaler.extensions], or use --state FILE"
             )
     if state is None or not state.exists():
         raise ConfigError(
-            f"{state}: there is no such file; a scaler makes it when it starts, so check the path"
+            f"{state}: the file does not exist; check the path (a scaler creates it when it starts)"
         )
     if not state.is_file():
-        raise ConfigError(f"{state} is no file; name the file of the state")
+        raise ConfigError(f"{state} is not a regular file; name the state file")
     return state
 
 
 @dataclass(frozen=True, slots=True)
-class _Account:
-    """What a state file says, at one moment.
+class _StateReport:
+    """The contents of a state file at one moment.
 
     Attributes:
         path: of the file.
         now: when it was read.
-        running: whether a scaler holds it; None if that cannot be known from here.
-        remembered: history and picture.
-        jobs: that are journaled, by name.
+        running: whether a scaler uses it; None if unknown, for example on another host.
+        remembered: the history, and the last recorded state.
+        jobs: the records of the job journal, by name.
     """
 
     path: Path
@@ -77,81 +77,81 @@ class _Account:
         return self.remembered.picture
 
 
-def give_account(path: Path, key: str | None, *, decisions: int, as_json: bool) -> int:
-    """Print an account, and return the exit code.
+def print_state_report(path: Path, key: str | None, *, decisions: int, as_json: bool) -> int:
+    """Print the report of a state file, and return the exit code.
 
     Args:
         path: of the state file.
-        key: of a task, or the name of a job; None asks for no particular one.
-        decisions: how many of the newest to show.
-        as_json: whether a program reads it.
+        key: of a task, or the name of a job, to report as well.
+        decisions: how many of the newest decisions to print.
+        as_json: whether to print JSON.
 
     Raises:
         StoreError: the file cannot be read.
     """
-    account = _read(path)
-    known = list(_facts(account, key)) if key is not None else []
+    report = _read(path)
+    known = list(_facts(report, key)) if key is not None else []
     if as_json:
-        found = _as_json(account, known if key is not None else None, decisions)
+        found = _as_json(report, known if key is not None else None, decisions)
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
-        for line in _told(account, key, known):
+        for line in _text_lines(report, key, known):
             click.echo(line)
-        _print_decisions(account.remembered.decisions[-decisions:] if decisions else ())
+        _print_decisions(report.remembered.decisions[-decisions:] if decisions else ())
     if key is not None and not known:
-        click.echo(f"error: {path}: nothing is known of {key!r}; check the spelling", err=True)
+        click.echo(f"error: {path}: no task or job {key!r}; check the spelling", err=True)
         return 1
     return 0
 
 
-def _read(path: Path) -> _Account:
+def _read(path: Path) -> _StateReport:
     running = _is_held(path)
     remembered, records = recall(path), read_records(path)
     jobs = {one.name: one for one in records if isinstance(one, JobRecord)}
-    return _Account(path, datetime.now(UTC), running, remembered, jobs)
+    return _StateReport(path, datetime.now(UTC), running, remembered, jobs)
 
 
 def _is_held(path: Path) -> bool | None:
-    """Return whether the one that holds a state file is alive, without touching its lock."""
+    """Return whether the process that uses a state file is alive, without taking its lock."""
     holder = read_holder(path.resolve().with_name(f"{path.resolve().name}.lock"))
-    # Whoever goes in order leaves it empty.
+    # A process that ends cleanly leaves the lock file empty.
     return holder.is_alive if holder is not None else False
 
 
-# What is known of one key.
+# The facts about one key.
 
 
-def _facts(account: _Account, key: str) -> Iterator[dict[str, Any]]:
-    """Find everything that is known of a key, as plain values; the newest comes last."""
-    for entry in account.remembered.tasks:
-        if _means(key, entry.key):
+def _facts(report: _StateReport, key: str) -> Iterator[dict[str, Any]]:
+    """Yield all facts about a key as plain values, the newest last."""
+    for entry in report.remembered.tasks:
+        if _matches(key, entry.key):
             yield {"is": "ended", **msgspec.to_builtins(entry, builtin_types=(datetime,))}
-    picture = account.picture
+    picture = report.picture
     for place, (waiting, since) in enumerate(picture.waiting if picture else (), 1):
-        if _means(key, waiting):
+        if _matches(key, waiting):
             yield {"is": "waiting", "key": waiting, "since": since, "place": place}
     for held, group, instance in picture.held if picture else ():
-        if _means(key, held):
+        if _matches(key, held):
             yield {"is": "running", "key": held, "group": group, "instance": instance}
-    job = account.jobs.get(key)
+    job = report.jobs.get(key)
     if job is not None:
         yield {"is": "job", **msgspec.to_builtins(job, builtin_types=(datetime,))}
 
 
-def _means(asked: str, key: str) -> bool:
-    """Return whether a task is meant: by its key, or by the name of its job before a slash."""
+def _matches(asked: str, key: str) -> bool:
+    """Return whether a task is asked for: by its key, or by the name of its job before a slash."""
     return asked == key or key.startswith(f"{asked}/")
 
 
-def _sentence(account: _Account, fact: dict[str, Any]) -> str:
+def _sentence(report: _StateReport, fact: dict[str, Any]) -> str:
     match fact["is"]:
         case "waiting":
-            picture = account.picture
+            picture = report.picture
             count = len(picture.waiting) if picture is not None else 0
-            at = picture.at if picture is not None else account.now
+            at = picture.at if picture is not None else report.now
             return (
-                f"{fact['key']} waits since {_clock(fact['since'])} ({_length(at, fact['since'])}),"
-                f" as number {fact['place']} of {count}"
+                f"{fact['key']} has been waiting since {_clock(fact['since'])} "
+                f"({_length(at, fact['since'])}), number {fact['place']} of {count} in the queue"
             )
         case "running":
             return f"{fact['key']} holds a slot on {fact['group']}/{fact['instance']}"
@@ -172,43 +172,45 @@ def _job_sentence(fact: dict[str, Any]) -> str:
 def _ended_sentence(fact: dict[str, Any]) -> str:
     asked, granted, ended = fact["asked_at"], fact["granted_at"], fact["ended_at"]
     reason = f": {fact['reason']}" if fact["reason"] else ""
-    text = f"{fact['key']} asked at {_clock(asked)}"
+    text = f"{fact['key']} requested a slot at {_clock(asked)}"
     if granted is None:
-        return f"{text}, got no slot in {_length(ended, asked)}, and was {fact['outcome']}{reason}"
+        return f"{text}, got none in {_length(ended, asked)}, and was {fact['outcome']}{reason}"
     return (
-        f"{text}, got a slot on {fact['group']}/{fact['instance']} after "
+        f"{text}, got one on {fact['group']}/{fact['instance']} after "
         f"{_length(granted, asked)}, and was {fact['outcome']} {_length(ended, granted)} later"
         f"{reason}"
     )
 
 
-# What a person reads.
+# The report as text.
 
 
-def _told(account: _Account, key: str | None, known: Sequence[dict[str, Any]]) -> Iterator[str]:
-    picture = account.picture
-    runs = {True: "is running", False: "is not running now", None: "may be running elsewhere"}
-    scaler = f"a scaler that {runs[account.running]}"
+def _text_lines(
+    report: _StateReport, key: str | None, known: Sequence[dict[str, Any]]
+) -> Iterator[str]:
+    picture = report.picture
+    running = {True: "is running", False: "is not running", None: "may be running on another host"}
+    scaler = f"{report.path}: the scaler {running[report.running]}"
     if picture is None:
-        yield f"{account.path}: the state of {scaler}, which has not said yet how things stand"
+        yield f"{scaler}; it has not recorded its state yet"
     else:
-        ago = _length(account.now, picture.at)
-        yield f"{account.path}: the state of {scaler}, as it was {ago} ago ({_clock(picture.at)})"
+        ago = _length(report.now, picture.at)
+        yield f"{scaler}; its state {ago} ago ({_clock(picture.at)}):"
         yield explain(picture.standing)
     for fact in known:
-        yield _sentence(account, fact)
+        yield _sentence(report, fact)
     if key is None and picture is not None:
         yield from _lists(picture)
 
 
 def _lists(picture: Picture) -> Iterator[str]:
     if picture.waiting:
-        yield "waiting, the next one first:"
+        yield "waiting tasks, next first:"
     for waiting, since in picture.waiting[:_TASKS_SHOWN]:
         yield f"  {waiting} for {_length(picture.at, since)}"
     yield from _more(len(picture.waiting))
     if picture.held:
-        yield "holding a slot:"
+        yield "tasks with a slot:"
     for held, group, instance in picture.held[:_TASKS_SHOWN]:
         yield f"  {held} on {group}/{instance}"
     yield from _more(len(picture.held))
@@ -216,7 +218,7 @@ def _lists(picture: Picture) -> Iterator[str]:
 
 def _more(count: int) -> Iterator[str]:
     if count > _TASKS_SHOWN:
-        yield f"  and {count - _TASKS_SHOWN} more; --json has all of them"
+        yield f"  ... {count - _TASKS_SHOWN} more; use --json to list all"
 
 
 def _print_decisions(decisions: Sequence[Decision]) -> None:
@@ -226,7 +228,7 @@ def _print_decisions(decisions: Sequence[Decision]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    # In a file or a pipe nobody wants to have it folded to the width of a terminal.
+    # In a file or a pipe, do not fold the table to the width of a terminal.
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, width=_COLUMNS)
@@ -238,7 +240,7 @@ def _print_decisions(decisions: Sequence[Decision]) -> None:
             decided += f" of {one.wanted:+d}: {one.clamped_by}"
         rule = f"{one.rule.value}: {one.detail}" if one.detail else one.rule.value
         table.add_row(_clock(one.at), one.group, rule, decided, _inputs(one))
-    console.print("newest decisions, the oldest of them first; inputs that are not told are 0:")
+    console.print("newest decisions, oldest first; inputs that are 0 are not shown:")
     console.print(table)
 
 
@@ -247,19 +249,19 @@ def _inputs(decision: Decision) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items() if value)
 
 
-# What a program reads.
+# The report as JSON.
 
 
 def _as_json(
-    account: _Account, known: Sequence[dict[str, Any]] | None, decisions: int
+    report: _StateReport, known: Sequence[dict[str, Any]] | None, decisions: int
 ) -> dict[str, Any]:
-    picture = account.picture
-    newest = account.remembered.decisions[-decisions:] if decisions else ()
+    picture = report.picture
+    newest = report.remembered.decisions[-decisions:] if decisions else ()
     found: dict[str, Any] = {
-        "state": str(account.path),
-        "running": account.running,
+        "state": str(report.path),
+        "running": report.running,
         "at": picture.at if picture else None,
-        "age_seconds": (account.now - picture.at).total_seconds() if picture else None,
+        "age_seconds": (report.now - picture.at).total_seconds() if picture else None,
         "why": explain(picture.standing) if picture else None,
         "standing": picture.standing if picture else None,
         "waiting": [
@@ -282,4 +284,4 @@ def _clock(at: datetime) -> str:
 
 def _length(later: datetime, earlier: datetime) -> str:
     seconds = max(0.0, (later - earlier).total_seconds())
-    return str(Duration(seconds=round(seconds, 1 if seconds < 10 else 0)))  # noqa: PLR2004 -- as a person says it
+    return str(Duration(seconds=round(seconds, 1 if seconds < 10 else 0)))  # noqa: PLR2004 -- tenths of a second matter only for short times

@@ -1,39 +1,11 @@
-"""Jobs: tasks with a script. Reading them, running them, and telling what became of them."""
+"""Jobs: tasks with a script, and everything that runs them on a scaler's slots.
 
-from __future__ import annotations
+Each module is one subject, in the order in which a job meets them:
 
-from taskscaler.jobs.executor import Executor, JobStreams, Outcome
-from taskscaler.jobs.file import Download, Job, JobRun, JobsFile, check_job, expand, read_jobs_file
-from taskscaler.jobs.journal import Journal, clear_journal
-from taskscaler.jobs.output import JobOutput, OutputMode, Stream, Writer, output_factory
-from taskscaler.jobs.report import Report, check_writable, write_report
-from taskscaler.jobs.result import JobResult, JobState, describe_exit
-from taskscaler.jobs.runner import JobRunner, Observer
-
-__all__ = (
-    "Download",
-    "Executor",
-    "Job",
-    "JobOutput",
-    "JobResult",
-    "JobRun",
-    "JobRunner",
-    "JobState",
-    "JobStreams",
-    "JobsFile",
-    "Journal",
-    "Observer",
-    "Outcome",
-    "OutputMode",
-    "Report",
-    "Stream",
-    "Writer",
-    "check_job",
-    "check_writable",
-    "clear_journal",
-    "describe_exit",
-    "expand",
-    "output_factory",
-    "read_jobs_file",
-    "write_report",
-)
+- `job`: a job, its runs, and what can be wrong with it; `jobs_file` reads a file of them.
+- `paths`: which files are uploaded, and where downloaded files may be written.
+- `runner`: the queue, the workers, retries; starts an attempt for each slot.
+- `executor`: one attempt on one connection; `script` is the text that it sends.
+- `output`: where the output of a job goes.
+- `result`: the state of a run; `journal` keeps it over a restart; `report` writes it to a file.
+"""

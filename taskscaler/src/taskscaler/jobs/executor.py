@@ -1,9 +1,9 @@
 """Runs one attempt of one job on a connection to an instance.
 
-Per job there is one channel, and a few more if files travel; see `script` for
-what happens at the other end. The removal of the directories is shared: while
-one `rm` runs, the jobs that end meanwhile collect, and the next `rm` serves all
-of them. Nothing here knows of slots, retries or states.
+A job uses one channel, and a few more if files are copied; `script` describes
+the other end. The directories of jobs are removed in batches: while one `rm` runs,
+the jobs that end are collected, and the next `rm` removes all their directories.
+Slots, retries and job states are the subject of `runner`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fleeting.errors import ConnectionLost, TransferFailed
 from fleeting.types import Completed, Duration
 from taskscaler._errors import WorkspaceFailed
 from taskscaler.jobs import script
-from taskscaler.jobs.files import landing_place, outermost
+from taskscaler.jobs.paths import download_target, outermost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,52 +28,52 @@ if TYPE_CHECKING:
     from anyio import AsyncFile
 
     from fleeting.abc import Connection
-    from taskscaler.jobs.file import Download, JobRun
+    from taskscaler.jobs.job import Download, JobRun
 
-__all__ = ("Executor", "JobStreams", "Outcome")
+__all__ = ("Execution", "Executor", "JobStreams")
 
-# What is left of standard error to recognise a failed start by, and to quote.
+# How much of the end of standard error is kept, to quote if the script could not be started.
 _TAIL_BYTES = 2048
 _CHUNK_BYTES = 256 * 1024
-# How long the removal of a directory may take once everything else has been given up.
+# How long the removal of a directory may take after a cancellation.
 REMOVAL_SECONDS = 10.0
-# How long one `rm` may take otherwise; all who end on its instance wait for it meanwhile.
+# How long one `rm` may take otherwise; all jobs that end on its instance wait for it.
 SHARED_REMOVAL_SECONDS = 60.0
-# How long the files of one entry of `download` may take: as long as the job's timeout, but never
-# less than the first, for that says nothing of their size; without one, the second.
+# How long the files of one entry of `download` may take: the job's timeout, but at least the first
+# value, because a timeout of a script does not depend on file sizes; without a timeout, the second.
 LEAST_DOWNLOAD_SECONDS = 60.0
 DOWNLOAD_SECONDS = 3600.0
-# How long an ended job waits for others on its instance to end, so that one `rm` serves all.
+# How long an ended job waits for other jobs on its instance to end, to share one `rm`.
 COLLECT_SECONDS = 0.02
 
 
 class JobStreams(Protocol):
-    """Takes the output of one run; while it is busy, the script waits."""
+    """Receives the output of one attempt; the script waits until a call returns."""
 
     async def stdout(self, data: bytes, /) -> None:
-        """Take some standard output."""
+        """Receive a chunk of standard output."""
 
     async def stderr(self, data: bytes, /) -> None:
-        """Take some standard error."""
+        """Receive a chunk of standard error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended.
+class Execution:
+    """How one execution of a script ended.
 
     Attributes:
         completed: how the script ended.
-        warnings: what else went wrong.
-        lost_files: why what was to be downloaded is not all here; None if it is.
+        warnings: problems that do not change how it ended.
+        download_error: why not all files could be downloaded; None if all were.
     """
 
     completed: Completed
     warnings: tuple[str, ...] = ()
-    lost_files: str | None = None
+    download_error: str | None = None
 
 
 class Executor:
-    """Runs the jobs of one run of the command; knows which directories it made where."""
+    """Runs scripts on instances, for one call of the command."""
 
     def __init__(self) -> None:
         self._run_id = secrets.token_hex(4)
@@ -83,28 +83,28 @@ class Executor:
 
     async def execute(
         self, connection: Connection, instance: str, run: JobRun, streams: JobStreams
-    ) -> Outcome:
-        """Run one attempt in a fresh directory, and remove that again.
+    ) -> Execution:
+        """Run one attempt in a new directory, and remove the directory afterwards.
 
-        Cancelling ends the script and still removes the directory, within
+        A cancellation ends the script, and the directory is still removed, within
         `REMOVAL_SECONDS`.
 
         Args:
-            connection: to the instance; stays open.
-            instance: its id.
-            run: what to run.
-            streams: where its output goes.
+            connection: to the instance; it stays open.
+            instance: the id of the instance.
+            run: the run to execute.
+            streams: receives the output.
 
         Raises:
-            ConnectionLost: what became of the script is not known.
-            TransferFailed: an upload could not be copied.
-            WorkspaceFailed: the script was not started.
+            ConnectionLost: the connection broke; how far the script got is unknown.
+            TransferFailed: a file could not be uploaded.
+            WorkspaceFailed: the script could not be started.
         """
         directory = script.directory_name(self._run_id, next(self._numbers), run.name)
         removal = self._removals.setdefault(instance, _Removal())
         removal.jobs += 1
         try:
-            outcome = await self._attempt(connection, run, directory, streams)
+            execution = await self._execute(connection, run, directory, streams)
             problem = await removal.remove(connection, directory)
         except ConnectionLost:
             raise  # The instance is replaced, and its directories with it.
@@ -114,11 +114,11 @@ class Executor:
             raise
         finally:
             removal.jobs -= 1
-        return replace(outcome, warnings=(*outcome.warnings, problem)) if problem else outcome
+        return replace(execution, warnings=(*execution.warnings, problem)) if problem else execution
 
-    async def _attempt(
+    async def _execute(
         self, connection: Connection, run: JobRun, directory: str, streams: JobStreams
-    ) -> Outcome:
+    ) -> Execution:
         timeout = run.job.timeout
         completed = Completed(None, timed_out=True)
         with anyio.move_on_after(timeout.total_seconds() if timeout else None):
@@ -126,35 +126,33 @@ class Executor:
                 await _upload(connection, run, directory)
             completed = await self._run_script(connection, run, directory, streams)
         if not run.job.download:
-            return Outcome(completed)
-        warnings, lost = await _download(connection, run, script.working_directory(directory))
-        return Outcome(completed, tuple(warnings), lost)
+            return Execution(completed)
+        warnings, error = await _download(connection, run, script.working_directory(directory))
+        return Execution(completed, tuple(warnings), error)
 
     async def _run_script(
         self, connection: Connection, run: JobRun, directory: str, streams: JobStreams
     ) -> Completed:
         command = script.bootstrap(directory, self._marker, exists=bool(run.uploads))
         line = script.script_line(run.job.script, run.job.env)
-        errors = _Errors(streams, f"{self._marker}\n".encode())
+        stderr = _StandardError(streams, f"{self._marker}\n".encode())
         if run.job.stdin is None:
             completed = await connection.run(
-                command, stdin=line, stdout=streams.stdout, stderr=errors
+                command, stdin=line, stdout=streams.stdout, stderr=stderr
             )
         else:
             async with await _open(run.folder / run.job.stdin) as file:
                 completed = await connection.run(
-                    command, stdin=_chunks(line, file), stdout=streams.stdout, stderr=errors
+                    command, stdin=_chunks(line, file), stdout=streams.stdout, stderr=stderr
                 )
-        if errors.marked and completed.status == script.BOOTSTRAP_STATUS:
-            said = errors.tail.decode(errors="replace").strip().replace("\n", "; ")
-            raise WorkspaceFailed(
-                f"the script could not be started: {said or 'it is not said why'}"
-            )
+        if stderr.marked and completed.status == script.BOOTSTRAP_STATUS:
+            reason = stderr.tail.decode(errors="replace").strip().replace("\n", "; ")
+            raise WorkspaceFailed(f"could not start the script: {reason or 'no reason given'}")
         return completed
 
 
-class _Errors:
-    """Passes standard error on, and notices the word that says that no script was started."""
+class _StandardError:
+    """Passes standard error on, and detects the marker that no script was started."""
 
     def __init__(self, streams: JobStreams, marker: bytes) -> None:
         self._streams = streams
@@ -171,10 +169,10 @@ class _Errors:
 
 
 class _Removal:
-    """Removes the directories of one instance, many at a time.
+    """Removes the directories of one instance in batches.
 
-    Whoever holds the lock removes what has collected by then, for everybody; who
-    gets it later and finds its directory gone has nothing left to do.
+    The job that holds the lock removes all directories that were collected by then. A job
+    that gets the lock later, and whose directory is gone, has nothing to do.
     """
 
     def __init__(self) -> None:
@@ -184,7 +182,7 @@ class _Removal:
         self._all_wait = anyio.Event()
 
     async def remove(self, connection: Connection, directory: str) -> str | None:
-        """Return once the directory is gone, or a sentence saying why it is not."""
+        """Remove a directory; return None, or a sentence why it could not be removed."""
         self._waiting.add(directory)
         if len(self._waiting) >= self.jobs:
             self._all_wait.set()
@@ -204,14 +202,14 @@ class _Removal:
                 raise
         if completed is None:
             limit = Duration(seconds=SHARED_REMOVAL_SECONDS)
-            return f"a working directory could not be removed within {limit}"
+            return f"could not remove a working directory within {limit}"
         if completed.succeeded:
             return None
-        said = completed.stderr.decode(errors="replace").strip().replace("\n", "; ")
-        return f"a working directory could not be removed: {said}"
+        reason = completed.stderr.decode(errors="replace").strip().replace("\n", "; ")
+        return f"could not remove a working directory: {reason}"
 
     async def _collect(self) -> None:
-        """Wait a moment for others, unless there is nobody to wait for."""
+        """Wait a moment for other jobs to end, unless all have ended already."""
         if len(self._waiting) < self.jobs:
             self._all_wait = anyio.Event()
             with anyio.move_on_after(COLLECT_SECONDS):
@@ -219,12 +217,12 @@ class _Removal:
 
 
 async def _open(path: Path) -> AsyncFile[bytes]:
-    """Open a script's input, which was there when the run began."""
+    """Open the file of a script's standard input; it existed when the command started."""
     try:
         return await anyio.open_file(path, "rb")
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise WorkspaceFailed(f"stdin: {path} cannot be read any more ({why})") from None
+        raise WorkspaceFailed(f"stdin: {path} can no longer be read ({why})") from None
 
 
 async def _chunks(line: bytes, file: AsyncFile[bytes]) -> AsyncIterator[bytes]:
@@ -236,49 +234,52 @@ async def _chunks(line: bytes, file: AsyncFile[bytes]) -> AsyncIterator[bytes]:
 async def _upload(connection: Connection, run: JobRun, directory: str) -> None:
     made = await connection.run(script.make_directory(directory))
     if not made.succeeded:
-        said = made.stderr.decode(errors="replace").strip() or "it is not said why"
-        raise WorkspaceFailed(f"no working directory could be made: {said}")
+        reason = made.stderr.decode(errors="replace").strip() or "no reason given"
+        raise WorkspaceFailed(f"could not create a working directory: {reason}")
     work = script.working_directory(directory)
     for path in run.uploads:
         await connection.put(run.folder / path, work if path == "." else f"{work}/{path}")
 
 
 async def _download(connection: Connection, run: JobRun, work: str) -> tuple[list[str], str | None]:
-    """Bring back what there is; what there is not is a warning, what gets lost is not."""
+    """Download all files; return the warnings, and the first error or None.
+
+    A pattern that matches nothing is a warning; a file that cannot be copied is an error.
+    """
     warnings: list[str] = []
     timeout = run.job.timeout
     seconds = max(timeout.total_seconds(), LEAST_DOWNLOAD_SECONDS) if timeout else DOWNLOAD_SECONDS
     limit = Duration(seconds=seconds)
     for entry in run.job.download:
-        pattern, destination = _wanted(entry, run)
-        lost: str | None = f"it took longer than {limit}"
+        pattern, destination = _download_paths(entry, run)
+        error: str | None = f"took longer than {limit}"
         try:
             with anyio.move_on_after(limit.total_seconds()):
-                lost = await _bring(connection, work, pattern, destination, warnings)
-        except (TransferFailed, OSError) as error:
-            lost = str(error)
-        if lost is not None:
-            return warnings, f"download {pattern!r}: {lost}"
+                error = await _copy_back(connection, work, pattern, destination, warnings)
+        except (TransferFailed, OSError) as failure:
+            error = str(failure)
+        if error is not None:
+            return warnings, f"download {pattern!r}: {error}"
     return warnings, None
 
 
-async def _bring(
+async def _copy_back(
     connection: Connection, work: str, pattern: str, destination: Path, warnings: list[str]
 ) -> str | None:
-    """Copy all that matches, and return what a lying instance would do with it, if it would."""
+    """Copy all matches; return an error if the instance reports a path outside the destination."""
     paths = await connection.glob(f"{work}/{pattern}")
     names = {path.removeprefix(f"{work}/") for path in paths if path != work}
     if not names:
-        warnings.append(f"download {pattern!r}: nothing matches it")
+        warnings.append(f"download {pattern!r}: no files match")
     for name in outermost(names):
-        place = landing_place(destination, name)
-        if place is None:
-            return f"{name!r} leads out of {destination}"
-        await connection.get(f"{work}/{name}", place)
+        target = download_target(destination, name)
+        if target is None:
+            return f"the instance reported the path {name!r}, which is outside {destination}"
+        await connection.get(f"{work}/{name}", target)
     return None
 
 
-def _wanted(entry: str | Download, run: JobRun) -> tuple[str, Path]:
+def _download_paths(entry: str | Download, run: JobRun) -> tuple[str, Path]:
     if isinstance(entry, str):
         return entry, run.folder / run.name
     # The runs of one job must not overwrite each other's files.

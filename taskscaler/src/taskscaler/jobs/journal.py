@@ -1,14 +1,14 @@
-"""What is known of the runs of jobs, kept in the scaler's store over a restart.
+"""The journal of jobs: the state of each run, kept in the scaler's store over a restart.
 
-A run is written down as `running` before its script starts, and as ended before
-anybody is told. So whatever the journal says has ended has been done, and needs
-no second time; what it says is running was cut off together with its manager,
-and nobody knows how far it came. What it does not know was never begun.
+A run is recorded as `running` before its script starts, and as ended before the
+end is reported. So a run that is recorded as ended is complete and is not run
+again. A run that is recorded as running was lost together with its manager; how
+far it got is unknown. A run without a record was never started.
 
 The journal belongs to a set of jobs, not to one call of the command: the call
-that carries the set to its end clears it. A run is known by its name and by a
-digest of its job, so that a job which was changed is another one. Runs of other
-sets in the same store are left alone.
+that completes the set clears it. A run is identified by its name and a digest of
+its job, so a changed job is a different job. The records of other sets of jobs in
+the same store are not changed.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from taskscaler.core import Record
-    from taskscaler.jobs.file import Job, JobRun
+    from taskscaler.jobs.job import Job, JobRun
     from taskscaler.jobs.result import JobResult
     from taskscaler.storage import Store
 
 __all__ = ("Commit", "Journal", "clear_journal")
 
-# How long the end of a run may take to be written once everything else is given up.
+# How long a write may take when the run is being cancelled.
 WRITE_SECONDS = 10.0
 
 
 class Commit(Protocol):
-    """Makes records durable; the scaler's."""
+    """Writes records durably; implemented by the scaler."""
 
     async def __call__(
         self, put: Sequence[Record], drop: Sequence[tuple[str, str, str]] = ()
     ) -> None:
-        """Return when all of it is in the store."""
+        """Return when all changes are in the store."""
 
 
 class Journal:
@@ -51,7 +51,7 @@ class Journal:
 
     Args:
         commit: writes to the store.
-        restored: what the store held when this life began; what is not of a job is ignored.
+        restored: the records that the store held when it was opened; only those of jobs are used.
     """
 
     def __init__(self, commit: Commit, restored: Iterable[Record]) -> None:
@@ -60,12 +60,12 @@ class Journal:
         self._digests: dict[int, str] = {}
 
     def find(self, run: JobRun) -> JobRecord | None:
-        """Return what an earlier call knew of a run; None if it was not begun, or has changed."""
+        """Return the record of an earlier call; None if the run is new or its job has changed."""
         record = self._records.get(run.name)
         return record if record is not None and record.digest == self._digest(run) else None
 
     def changed(self, run: JobRun) -> bool:
-        """Return whether an earlier call left a run of this name running, with another job."""
+        """Return whether an earlier call was running a different job under this name."""
         record = self._records.get(run.name)
         return (
             record is not None
@@ -74,9 +74,10 @@ class Journal:
         )
 
     async def write(self, runs: Sequence[tuple[JobRun, JobResult]]) -> None:
-        """Write down how runs stand, all in one.
+        """Record the current state of these runs in one transaction.
 
-        It is not cut short by a cancellation, for a while: what has happened has happened.
+        A cancellation takes effect only after `WRITE_SECONDS`: a state that was reached must
+        be recorded.
 
         Raises:
             TaskscalerError: the store cannot be written.
@@ -85,7 +86,7 @@ class Journal:
             await self._write([self._record(run, result) for run, result in runs], ())
 
     async def forget(self, run: JobRun) -> None:
-        """Know nothing more of a run, so that the next call begins it anew; see `write`."""
+        """Delete the record of a run, so that the next call starts it again; see `write`."""
         await self._write((), [_key(run)])
 
     async def _write(self, put: Sequence[Record], drop: Sequence[tuple[str, str, str]]) -> None:
@@ -93,11 +94,11 @@ class Journal:
             with anyio.move_on_after(WRITE_SECONDS, shield=True) as scope:
                 await self._commit(put, drop)
         except ScalerClosed as error:
-            raise StoreError(f"the journal of the jobs could not be written: {error}") from error
+            raise StoreError(f"cannot write the job journal: {error}") from error
         if scope.cancelled_caught:
             raise StoreError(
-                f"the journal of the jobs could not be written within {WRITE_SECONDS:g}s; look at "
-                "the disk of the state file"
+                f"cannot write the job journal: no answer within {WRITE_SECONDS:g}s; check the "
+                "disk of the state file"
             )
 
     def _record(self, run: JobRun, result: JobResult) -> JobRecord:
@@ -118,7 +119,7 @@ class Journal:
         )
 
     def _digest(self, run: JobRun) -> str:
-        # A job may have a million runs; it lives as long as they do, so its id is its own.
+        # A job may have a million runs. They keep it alive, so its id is unique.
         key = id(run.job)
         if key not in self._digests:
             self._digests[key] = _digest(run.job, str(run.folder.resolve()))
@@ -126,11 +127,11 @@ class Journal:
 
 
 async def clear_journal(store: Store, runs: Iterable[JobRun]) -> None:
-    """Forget a set of jobs that came to its end, so that the next call begins it anew.
+    """Delete the records of a completed set of jobs, so that the next call starts it again.
 
     Args:
-        store: that of a scaler which is closed; nobody holds it now.
-        runs: those of the set.
+        store: of a scaler that is closed.
+        runs: all runs of the set.
 
     Raises:
         StoreError: the store cannot be written.
@@ -144,6 +145,6 @@ def _key(run: JobRun) -> tuple[str, str, str]:
 
 
 def _digest(job: Job, folder: str) -> str:
-    """Return what tells a job from one that does something else, and none of its secrets."""
+    """Return a hash of everything that a job does; it reveals none of the job's secrets."""
     text = msgspec.json.encode([folder, job], order="deterministic")
     return hashlib.sha256(text).hexdigest()

@@ -1,8 +1,8 @@
-"""What becomes of the output of the jobs: live with prefixes, grouped, raw, or nothing.
+"""The output of jobs: live with prefixes, grouped, unchanged, or dropped.
 
-Bytes stay bytes: what is not UTF-8 passes through unchanged. Memory is bounded
-whatever a job writes: a line longer than `LINE_BYTES` is broken, and a group
-that is larger than `SPOOL_BYTES` waits on disk for its end.
+Output is bytes and is never decoded. Memory is bounded: a line longer than
+`LINE_BYTES` is broken, and grouped output larger than `SPOOL_BYTES` is kept on
+disk until the job ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from taskscaler._errors import OutputFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ("JobOutput", "OutputMode", "Stream", "Writer", "output_factory")
+__all__ = ("JobOutput", "OutputMode", "OutputWriter", "Stream", "output_factory")
 
 LINE_BYTES = 64 * 1024
 SPOOL_BYTES = 1024 * 1024
@@ -29,52 +29,52 @@ _HEADER_BYTES = 5
 
 
 class Stream(enum.IntEnum):
-    """The two outputs of a program, by the numbers of their file descriptors."""
+    """The two output streams of a program; the values are their file descriptors."""
 
     STDOUT = 1
     STDERR = 2
 
 
 class OutputMode(enum.Enum):
-    """What `--output` can be."""
+    """The values of `--output`."""
 
     PREFIX = "prefix"
     GROUP = "group"
     NONE = "none"
 
 
-class Writer(Protocol):
-    """Where the output of all jobs ends up."""
+class OutputWriter(Protocol):
+    """Writes the output of all jobs to its final place."""
 
     async def write(self, stream: Stream, data: bytes, /) -> None:
-        """Write some bytes at once and together; while it is busy, the jobs wait."""
+        """Write the bytes in one piece; the job waits until this returns."""
 
 
 class JobOutput(ABC):
-    """Takes the output of one attempt of a job, to its end."""
+    """Receives the output of one attempt of a job."""
 
     async def stdout(self, data: bytes) -> None:
-        """Take some standard output."""
+        """Receive a chunk of standard output."""
         await self.write(Stream.STDOUT, data)
 
     async def stderr(self, data: bytes) -> None:
-        """Take some standard error."""
+        """Receive a chunk of standard error."""
         await self.write(Stream.STDERR, data)
 
     @abstractmethod
     async def write(self, stream: Stream, data: bytes) -> None:
-        """Take some output of either kind.
+        """Receive a chunk of either stream.
 
         Raises:
-            OutputFailed: it cannot be kept.
+            OutputFailed: the chunk cannot be stored.
         """
 
-    async def close(self) -> None:  # noqa: B027 -- most kinds keep nothing back
-        """Write what was kept back; there will be no more. Called once, even when cancelled."""
+    async def close(self) -> None:  # noqa: B027 -- most kinds have no buffer
+        """Write what is buffered. Called once after the last chunk, also after a cancellation."""
 
 
 class _Dropped(JobOutput):
-    """Drops everything."""
+    """Drops all output."""
 
     @override
     async def write(self, stream: Stream, data: bytes) -> None:
@@ -82,9 +82,9 @@ class _Dropped(JobOutput):
 
 
 class _Raw(JobOutput):
-    """Passes everything through as it comes; right when only one job runs."""
+    """Passes all output through unchanged; for a single run."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: OutputWriter) -> None:
         self._writer = writer
 
     @override
@@ -93,9 +93,9 @@ class _Raw(JobOutput):
 
 
 class _Prefixed(JobOutput):
-    """Passes whole lines on, each with the job's name in front."""
+    """Passes complete lines on, each prefixed with the name of the run."""
 
-    def __init__(self, writer: Writer, name: str) -> None:
+    def __init__(self, writer: OutputWriter, name: str) -> None:
         self._writer = writer
         self._prefix = f"{name} | ".encode()
         self._rests = {Stream.STDOUT: b"", Stream.STDERR: b""}
@@ -122,20 +122,19 @@ class _Prefixed(JobOutput):
 
 
 class _Spool:
-    """Records in memory, or when they are large on disk.
+    """A file of records, in memory until it is large and then on disk.
 
-    The file is not buffered, so that all records that were taken can be read even
-    when the disk is full.
+    The file is not buffered, so that all accepted records can be read even if the disk is full.
     """
 
     def __init__(self) -> None:
         self._file: io.BytesIO | io.FileIO = io.BytesIO()
 
     def append(self, record: bytes) -> None:
-        """Take all of a record, or nothing.
+        """Add a whole record, or nothing.
 
         Raises:
-            OutputFailed: there is no room for it.
+            OutputFailed: the disk is full.
         """
         end = self._file.tell()
         try:
@@ -147,12 +146,12 @@ class _Spool:
             self._file.seek(end)
             why = (error.strerror or str(error)).lower()
             raise OutputFailed(
-                f"its output could not be kept in {tempfile.gettempdir()} ({why}); make room "
-                "there, or show it in another way than --output group"
+                f"cannot store the output in {tempfile.gettempdir()} ({why}); free some space "
+                "there, or use another mode than --output group"
             ) from None
 
     def rewound(self) -> io.BytesIO | io.FileIO:
-        """Return the file, at its beginning; to be closed by the caller."""
+        """Return the file, positioned at its start; the caller closes it."""
         self._file.seek(0)
         return self._file
 
@@ -176,12 +175,12 @@ def _write_all(file: io.BytesIO | io.FileIO, data: bytes) -> None:
 
 
 class _Grouped(JobOutput):
-    """Keeps everything until the end and then writes it in one piece, in its order.
+    """Keeps all output until the job ends, then writes it in one piece and in order.
 
     The spool holds records: one byte for the stream, four for the length, the data.
     """
 
-    def __init__(self, writer: Writer, name: str) -> None:
+    def __init__(self, writer: OutputWriter, name: str) -> None:
         self._writer = writer
         self._title = f"==> {name} <==\n".encode()
         self._spool = _Spool()
@@ -204,14 +203,14 @@ class _Grouped(JobOutput):
 
 
 def output_factory(
-    mode: OutputMode, writer: Writer, *, several: bool
+    mode: OutputMode, writer: OutputWriter, *, several: bool
 ) -> Callable[[str], JobOutput]:
-    """Return what makes the output of an attempt, given the name of its run.
+    """Return a function that makes the output of an attempt from the name of its run.
 
     Args:
-        mode: what the user wants to see.
-        writer: where it ends up.
-        several: whether there are several runs; one alone needs no prefix.
+        mode: how to show the output.
+        writer: writes the output to its final place.
+        several: whether there are several runs; a single run has no prefix.
     """
     if mode is OutputMode.NONE:
         return lambda _name: _Dropped()

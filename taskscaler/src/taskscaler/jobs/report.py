@@ -1,4 +1,7 @@
-"""The report of a run: one JSON object with `jobs`, `instances` and `summary`."""
+"""The report of one call of `taskscaler run`, and its exit code.
+
+The report is one JSON object with `jobs`, `instances` and `summary`.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,41 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from taskscaler import InstanceSummary
+    from taskscaler._summaries import InstanceSummary
     from taskscaler.jobs.result import JobResult
 
-__all__ = ("Report", "check_writable", "write_report")
+__all__ = ("RunReport", "check_report_path", "exit_code", "write_report")
+
+
+def exit_code(
+    states: Sequence[JobState], *, interrupted: bool, wrong_input: bool, infrastructure: bool
+) -> int:
+    """Return the exit code of the command.
+
+    If several codes apply, the first of 130 (interrupted), 2 (wrong input), 3 (failure of the
+    infrastructure), 1 (a job did not succeed) is returned.
+    """
+    if interrupted:
+        return 130
+    if wrong_input:
+        return 2
+    if infrastructure or JobState.SYSTEM_FAILURE in states:
+        return 3
+    return 0 if all(state is JobState.SUCCESS for state in states) else 1
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Everything that a run leaves behind in numbers.
+class RunReport:
+    """The jobs, the instances and the totals of one call of the command.
 
     Attributes:
-        results: of all runs of jobs.
-        instances: every instance that there was.
-        started_at: when the run began.
-        finished_at: when it was over and the instances were removed.
+        results: of all runs, in order.
+        instances: every instance that the scaler knew.
+        started_at: when the command started.
+        finished_at: when the scaler was closed.
         exit_code: of the command.
-        error: why the run as a whole failed; None if it did not.
-        group_names: the operator's names of groups, by their ids.
+        error: why the command failed as a whole; None if it did not.
+        group_names: the names of the groups in the file, by id.
     """
 
     results: Sequence[JobResult]
@@ -47,7 +67,7 @@ class Report:
     group_names: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is written, as plain values."""
+        """Return the report as plain values, ready for JSON."""
         states = Counter(result.state for result in self.results)
         finals = [state for state in JobState if state.is_final]
         return {
@@ -101,11 +121,11 @@ def _instance(record: InstanceSummary, group_names: Mapping[str, str]) -> dict[s
     }
 
 
-def check_writable(path: Path) -> None:
-    """Find out, before anything is started, whether a report can be written there.
+def check_report_path(path: Path) -> None:
+    """Check before anything is started that the report can be written.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot be written.
     """
     try:
         reason = _not_replaceable(path)
@@ -113,31 +133,32 @@ def check_writable(path: Path) -> None:
         reason = (error.strerror or str(error)).lower()
     if reason is not None:
         raise ConfigError(
-            f"--report {path}: it cannot be written ({reason}); name a file in a folder of yours"
+            f"--report {path}: cannot write the report ({reason}); name a file in a directory "
+            "that you can write to"
         )
 
 
 def _not_replaceable(path: Path) -> str | None:
     if path.is_dir():
-        return "it is a folder"
+        return "it is a directory"
     if path.exists() and not path.is_file():
-        # Replaced by a file, `/dev/null` would be one for everybody.
+        # The report replaces the file; replacing `/dev/null` would break other programs.
         return "it is a pipe or a device"
     try:
         folder = path.resolve().parent
     except RuntimeError:
-        return "it is a link to itself"
+        return "it is a symbolic link to itself"
     with tempfile.TemporaryFile(dir=folder):
         return None
 
 
-def write_report(path: Path, report: Report) -> None:
-    """Write a report so that whoever looks sees the old file or the whole new one.
+def write_report(path: Path, report: RunReport) -> None:
+    """Write a report atomically: a reader sees the old file or the complete new one.
 
-    If the path is a link, what it leads to is replaced, and not the link.
+    If the path is a symbolic link, its target is replaced.
 
     Raises:
-        OSError: it cannot be written; an older report stays.
+        OSError: the report cannot be written; an older file is unchanged.
     """
     path = path.resolve()
     text = msgspec.json.format(msgspec.json.encode(report.as_dict()), indent=2)

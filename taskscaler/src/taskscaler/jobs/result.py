@@ -1,4 +1,4 @@
-"""What became of a job's run."""
+"""The state and the result of a run of a job."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from taskscaler.core import JobRecord
 
-__all__ = ("JobResult", "JobState", "describe_exit", "restored")
+__all__ = ("JobResult", "JobState", "describe_exit", "restore")
 
-# A shell whose command was ended by signal N exits with 128 + N itself.
+# A shell whose last command was terminated by signal N exits with status 128 + N.
 _SHELL_SIGNAL_BASE = 128
 
 
 class JobState(enum.Enum):
-    """How a run stands. `WAITING` and `RUNNING` are followed by one of the others.
+    """The state of a run: `WAITING` and `RUNNING`, then one of the final states.
 
-    `FAILED` is the script's own doing; `SYSTEM_FAILURE` is not: the
-    infrastructure failed, and another attempt may succeed.
+    `FAILED` means that the script failed. `SYSTEM_FAILURE` means that the infrastructure
+    failed; another attempt may succeed.
     """
 
     WAITING = "waiting"
@@ -34,30 +34,30 @@ class JobState(enum.Enum):
 
     @property
     def is_final(self) -> bool:
-        """Return whether nothing more becomes of it."""
+        """Return whether the state can no longer change."""
         return self not in (JobState.WAITING, JobState.RUNNING)
 
 
 @dataclass(slots=True)
 class JobResult:
-    """What is known of a run; filled in as it proceeds.
+    """The result of a run; filled in while the run proceeds.
 
     Attributes:
         name: of the run.
-        state: how it stands.
-        reason: why it stands so, for people; None if there is nothing to say.
-        exit_code: of the script; None if it did not end by itself.
-        signal: what ended the script, without `SIG`; None if nothing did.
-        attempts: how often it got a slot.
+        state: of the run.
+        reason: a human-readable reason for the state; None if there is none.
+        exit_code: of the script; None if the script did not exit.
+        signal: the signal that terminated the script, without `SIG`; None if none did.
+        attempts: how often the run got a slot.
         group: the id of the group of `instance`.
-        instance: where the last attempt ran.
-        slot: on that instance.
+        instance: the id of the instance of the last attempt.
+        slot: the number of the slot on that instance.
         queued_at: when it began to wait.
         started_at: when its last attempt got a slot.
         finished_at: when its state became final.
-        warnings: what went wrong without changing the state.
-        earlier: whether its last attempt was that of an earlier call of the command, so that
-            this one only tells of it.
+        warnings: problems that did not change the state.
+        earlier: whether the last attempt belongs to an earlier call of the command, and this
+            call only reports it.
     """
 
     name: str
@@ -77,9 +77,9 @@ class JobResult:
 
     @property
     def wait_seconds(self) -> float | None:
-        """Return how long it waited until its last attempt; None if it never got a slot.
+        """Return how long it waited for its last attempt.
 
-        That of an earlier call is not known.
+        None if it never got a slot, or if an earlier call ran it: then it is not known.
         """
         if self.started_at is None or self.earlier:
             return None
@@ -87,18 +87,18 @@ class JobResult:
 
     @property
     def run_seconds(self) -> float | None:
-        """Return how long its last attempt took; None if there was none, or it still runs."""
+        """Return how long its last attempt took; None if there was none, or it has not ended."""
         if self.started_at is None or self.finished_at is None:
             return None
         return (self.finished_at - self.started_at).total_seconds()
 
     def finish(self, state: JobState, reason: str | None = None) -> None:
-        """Make the state final, now."""
+        """Set a final state, and the current time as the time of the end."""
         self.state, self.reason, self.finished_at = state, reason, datetime.now(UTC)
 
 
-def restored(result: JobResult, record: JobRecord) -> None:
-    """Put into a result what an earlier call of the command wrote down."""
+def restore(result: JobResult, record: JobRecord) -> None:
+    """Fill a result from the record that an earlier call of the command wrote."""
     result.state = JobState(record.state)
     result.reason = record.reason or None
     result.exit_code, result.signal = record.status, record.signal
@@ -106,15 +106,18 @@ def restored(result: JobResult, record: JobRecord) -> None:
     result.group, result.instance = record.group or None, record.instance or None
     result.slot = record.slot
     if result.state is not JobState.WAITING:
-        # That of an attempt which was spoilt says nothing about the wait for the next.
+        # A waiting run will be attempted again, which sets both times.
         result.started_at, result.finished_at = record.started_at, record.finished_at
     result.warnings = list(record.warnings)
 
 
 def describe_exit(status: int | None, signal: str | None) -> str:
-    """Say in words how a script ended that did not succeed; every signal is named."""
+    """Return how a script that did not succeed ended, for an operator to read.
+
+    Signals are named, also if the shell has turned them into an exit status.
+    """
     if signal is not None:
-        return f"ended by signal {signal}"
+        return f"terminated by signal {signal}"
     if status is None:
         return "ended for an unknown reason"
     if status > _SHELL_SIGNAL_BASE:
@@ -123,5 +126,5 @@ def describe_exit(status: int | None, signal: str | None) -> str:
         except ValueError:
             pass
         else:
-            return f"exit code {status}, as of a command ended by signal {name}"
+            return f"exit code {status} (128 + signal {name})"
     return f"exit code {status}"

@@ -1,19 +1,19 @@
-"""How a script gets to an instance and starts there: text only, nothing happens here.
+"""The commands that carry a script to an instance and start it; text only, no I/O.
 
-A job's script and environment hold secrets, and the command lines of an
-instance are open to everybody on it. So the command line is the same for every
-job but for the name of a directory, and all else comes through standard input:
+A job's script and environment may contain secrets, and every user of an instance
+can read its command lines. So the command line contains only the name of a
+directory; script and environment are sent through standard input:
 
-1. the shell makes the job's private directory, with the working directory in it;
-2. it reads one line of its input with its builtin `read`, which never reads
-   past the end of the line, and writes what it says with its builtin `printf`
-   into a file that nobody else may read;
-3. it becomes (`exec`) the shell that runs that file in the working directory,
-   and the rest of the input is the script's own.
+1. The shell creates the job's private directory, with the working directory in it.
+2. It reads one line of its input with the builtin `read`, which never reads past
+   the end of the line, and writes the script with the builtin `printf` to a file
+   that only its owner can read.
+3. It replaces itself (`exec`) with the shell that runs this file in the working
+   directory. The rest of the input belongs to the script.
 
-A connection that breaks in the middle of the line leaves a `read` that fails,
-and nothing is run. What fails before 3 ends with `BOOTSTRAP_STATUS` and with a
-random word on standard error, so that no script can be mistaken for it.
+If the connection breaks within the line, `read` fails and nothing is run. A failure
+before step 3 exits with `BOOTSTRAP_STATUS` and writes a random marker to standard
+error, so that it cannot be confused with a failure of the script.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ _NAME_LENGTH = 60
 
 
 def directory_name(run_id: str, number: int, name: str) -> str:
-    """Return the name of a job's directory in the user's home, safe in any shell."""
+    """Return the name of a job's directory in the user's home; it needs no quoting in any shell."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:_NAME_LENGTH]
     return f".taskscaler-{run_id}-{number}-{safe}"
 
 
 def working_directory(directory: str) -> str:
-    """Return where the script runs: the directory itself holds what is ours."""
+    """Return the directory in which the script runs; its parent holds our own files."""
     return f"{directory}/work"
 
 
 def make_directory(directory: str) -> str:
-    """Return the command that makes a job's directories; it fails if they exist."""
+    """Return the command that creates a job's directories; it fails if they exist."""
     return f"umask 077; exec mkdir {directory} {working_directory(directory)}"
 
 
@@ -61,10 +61,10 @@ def bootstrap(directory: str, marker: str, *, exists: bool) -> str:
 
     Args:
         directory: from `directory_name`.
-        marker: what to write on standard error if it does not come to that.
-        exists: whether the directories are there already.
+        marker: written to standard error if the script cannot be started.
+        exists: whether the directories exist already.
     """
-    # One fork serves both: the umask is asked for where `mkdir` is then run.
+    # The same subshell prints the umask and then runs `mkdir`, which saves a fork.
     making = "umask" if exists else f"umask; {make_directory(directory)}"
     return (
         f"u=$({making}) && IFS= read -r s && umask 077 "
@@ -75,11 +75,11 @@ def bootstrap(directory: str, marker: str, *, exists: bool) -> str:
 
 
 def script_line(script: Sequence[str], env: Mapping[str, str]) -> bytes:
-    """Return script and environment as one line, for `printf %b` to unfold.
+    """Return script and environment as one line, which `printf %b` expands.
 
-    The variables are set in the first line of the file, together with the first
-    line of the script, so that the shell's messages name the lines as the user
-    counts them (unless a value has several lines).
+    The variables are set on the first line of the file, together with the first line
+    of the script. So the line numbers in the shell's messages are those of the script
+    (unless a value has several lines).
     """
     exports = "".join(f"export {name}={shlex.quote(value)}; " for name, value in env.items())
     text = exports + "\n".join(script) + "\n"
@@ -87,14 +87,14 @@ def script_line(script: Sequence[str], env: Mapping[str, str]) -> bytes:
 
 
 def command_line(words: Sequence[str]) -> str:
-    """Return words as one line of a script that runs exactly them."""
+    """Return the words of a command as one line of a script, quoted for the shell."""
     return shlex.join(words)
 
 
 def remove_directories(directories: Sequence[str]) -> str:
     """Return the command that removes the directories of ended jobs.
 
-    Some tools leave folders behind that forbid their owner to empty them.
+    Some tools leave directories that their owner may not write to; these need `chmod` first.
     """
     names = " ".join(directories)
     return (
