@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         parse_assignments,
         read_toml,
     )
+    from fleeting._deadlines import CancelledInside, DeadlineExceeded, call_within
     from fleeting._lock import driving, locked_file, read_holder
     from fleeting._program import run_program
     from fleeting._registry import Registry
@@ -33,13 +34,16 @@ if TYPE_CHECKING:
     from fleeting.types import ConnectInfo
 
 __all__ = (
+    "CancelledInside",
     "ConnectorConfig",
+    "DeadlineExceeded",
     "GroupConfig",
     "GroupConfigEntry",
     "GroupEntryConfig",
     "Problem",
     "Registry",
     "__version__",
+    "call_within",
     "connect",
     "decode",
     "driving",
@@ -67,6 +71,7 @@ _HOMES = {
         "parse_assignments",
         "read_toml",
     ),
+    "_deadlines": ("CancelledInside", "DeadlineExceeded", "call_within"),
     "_lock": ("driving", "locked_file", "read_holder"),
     "_program": ("run_program",),
     "_registry": ("Registry",),
@@ -92,7 +97,10 @@ async def connect(info: ConnectInfo) -> Connection:
 
 @functools.cache
 def _default_registry() -> Registry:
-    """Look for the installed plugins once, not for each connection."""
+    """Return the registry that all connections share, so that plugins are found once.
+
+    Not named `_registry`: importing the submodule of that name would replace the function.
+    """
     # Imported late so that asking for the version costs nothing.
     from fleeting._registry import Registry
 

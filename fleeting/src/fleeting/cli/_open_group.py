@@ -12,6 +12,7 @@ import anyio
 import click
 
 import fleeting
+from fleeting._deadlines import DeadlineExceeded, call_within
 from fleeting._run import first_error
 from fleeting._text import plain
 from fleeting.abc import InstanceGroup
@@ -126,14 +127,14 @@ async def bounded(call: Awaitable[T], seconds: float, failure: str, advice: str 
         ProviderError: it took too long, or failed in a way that no plugin may.
         FleetingError: it failed.
     """
-    with anyio.move_on_after(seconds):
-        try:
-            return await call
-        except FleetingError:
-            raise
-        except Exception as error:
-            raise bug(error, failure) from error
-    raise _late(failure, seconds, advice)
+    try:
+        return await call_within(seconds, lambda: call)
+    except FleetingError:
+        raise
+    except DeadlineExceeded:
+        raise _late(failure, seconds, advice) from None
+    except Exception as error:
+        raise bug(error, failure) from error
 
 
 def expect(given: object, expected: type) -> None:
