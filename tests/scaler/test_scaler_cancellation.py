@@ -24,7 +24,15 @@ def assert_untouched(scaler: Taskscaler) -> None:
     """Nothing waits, nothing is held, nothing is reserved (I15)."""
     capacity = scaler.capacity()
     assert (capacity.waiting, capacity.slots_used, capacity.reserved) == (0, 0, 0)
-    assert scaler._driver.claims == {}
+    assert list(scaler._runner.claims) == []
+
+
+def scope_of(scaler: Taskscaler, key: str) -> anyio.CancelScope:
+    """Return the scope that a loss of the task's instance cancels."""
+    claim = scaler._runner.claims.get(key)
+    assert claim is not None
+    assert claim.scope is not None
+    return claim.scope
 
 
 async def use(scaler: Taskscaler, key: str) -> None:
@@ -115,10 +123,8 @@ async def test_an_own_cancellation_stays_one_when_the_instance_is_lost_too() -> 
     async with Taskscaler([group], connect=group.connect) as scaler:
         with anyio.CancelScope() as scope:
             async with scaler.acquire("a") as acquisition:
-                claim = scaler._driver.claims["a"]
+                inner = scope_of(scaler, "a")
                 group.vanish(acquisition.instance)
-                inner = claim.scope
-                assert inner is not None
                 while not inner.cancel_called:
                     with anyio.CancelScope(shield=True):
                         await anyio.sleep(1)
@@ -138,8 +144,7 @@ async def test_a_native_cancellation_stays_one_when_the_instance_is_lost_too() -
         try:
             async with scaler.acquire("a") as acquisition:
                 group.vanish(acquisition.instance)
-                scope = scaler._driver.claims["a"].scope
-                assert scope is not None
+                scope = scope_of(scaler, "a")
                 while not scope.cancel_called:
                     with anyio.CancelScope(shield=True):
                         await anyio.sleep(1)

@@ -93,7 +93,7 @@ async def test_the_records_of_the_scaler_are_its_own() -> None:
     group = FakeInstanceGroup()
     record = ConnectRecord("fake/group", "i-1", None, ConnectInfo("i-1", "fake"))
     async with Taskscaler([group], connect=group.connect) as scaler:
-        with pytest.raises(IllegalEvent, match="by the scaler itself"):
+        with pytest.raises(IllegalEvent, match="the scaler itself keeps the records"):
             await scaler.commit([record])
 
 
@@ -119,7 +119,7 @@ async def test_a_cancelled_commit_harms_nobody() -> None:
         assert scope.cancelled_caught
         gate.open()
         await scaler.commit([JobRecord("other", "", "running", 1)])
-        assert scaler._driver._receipts == set()
+        assert scaler._runner._receipts == set()
 
 
 async def test_a_failing_store_fails_the_commits_that_wait_for_it() -> None:
@@ -129,7 +129,7 @@ async def test_a_failing_store_fails_the_commits_that_wait_for_it() -> None:
     ends: list[str] = []
 
     async def commit() -> None:
-        with pytest.raises(ScalerClosed, match="before the store had confirmed"):
+        with pytest.raises(ScalerClosed, match="before the store confirmed"):
             await scaler.commit([DONE])
         ends.append("told")
 

@@ -17,8 +17,8 @@ from fleeting.testing import Command, FakeConnection, FakeConnector, FakeInstanc
 from fleeting.types import ConnectorSettings
 from taskscaler import Policy, Settings, Taskscaler
 from taskscaler.core import effects, events
-from taskscaler.runtime import provider_calls as _calls
 from taskscaler.runtime.connections import Connections
+from taskscaler.runtime.instance_checks import check_health
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -53,9 +53,9 @@ async def check(
     group: FakeInstanceGroup, connections: Connections | None = None, *, cloud: bool = True
 ) -> events.Event:
     """Check the only instance of a group."""
-    connections = connections or Connections(group.connect, ConnectorSettings())
+    connections = connections or Connections(group.connect, {group.info.id: ConnectorSettings()})
     effect = effects.CheckHealth(group.info.id, "i-1", 10.0, cloud)
-    event = await _calls.check_health(group, connections, effect)
+    event = await check_health(group, connections, effect)
     await connections.aclose()
     return event
 
@@ -159,7 +159,7 @@ async def test_a_check_of_the_predecessor_says_nothing_of_the_successor() -> Non
         await anyio.sleep(30)
         assert group.calls_of("decrease") == []
         assert scaler.capacity().slots_total == 1
-        assert scaler._driver._doing == {}
+        assert scaler._runner._effect_tasks._checks == {}
 
 
 async def test_a_check_that_hangs_does_not_hold_up_a_shutdown() -> None:
@@ -181,7 +181,7 @@ async def test_a_check_makes_a_broken_connection_anew() -> None:
     """That the old one broke is no failure, whether it was known to be broken or not."""
     group = FakeInstanceGroup()
     group.add()
-    connections = Connections(group.connect, ConnectorSettings())
+    connections = Connections(group.connect, {group.info.id: ConnectorSettings()})
     await connections.get(group, "i-1", 10)
     group.connector.break_("i-1")
 
@@ -288,5 +288,5 @@ async def test_a_connection_without_commands_is_proof_by_being_open(broken: bool
             connection.break_()
         return connection
 
-    event = await check(group, Connections(connect, ConnectorSettings()))
+    event = await check(group, Connections(connect, {group.info.id: ConnectorSettings()}))
     assert isinstance(event, events.HealthFailed if broken else events.HealthPassed)

@@ -23,10 +23,9 @@ from taskscaler import (
     StoreError,
     Taskscaler,
 )
-from taskscaler._log import describe
 from taskscaler.core import Decision, Rule
-from taskscaler.runtime import claims as _claims
-from taskscaler.runtime import history as _history
+from taskscaler.runtime import explanations, history
+from taskscaler.runtime.history import log_line
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def test_a_line_of_the_log_can_be_read_by_programs() -> None:
     demand = Taskscaler([group], connect=group.connect)._state.demand()
     now = datetime(2026, 3, 1, tzinfo=UTC)
     decision = Decision(now, "a=b", Rule.IDLE, 0, 0, 'the "cloud"\nsays no', demand)
-    line = describe(decision)
+    line = log_line(decision)
     assert line.startswith('group="a=b" rule="idle for longer than the policy allows" wanted=0')
     assert 'clamped_by="the \\"cloud\\"\\nsays no"' in line
     assert line.endswith('detail=""')
@@ -205,7 +204,7 @@ async def test_the_picture_shows_who_waits_and_who_holds_what() -> None:
 
 async def test_a_picture_of_a_crowd_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has the first of them only; the numbers are still all of them."""
-    monkeypatch.setattr(_history, "KEYS", 3)
+    monkeypatch.setattr(history, "KEYS", 3)
     group, store, gate = FakeInstanceGroup(), MemoryStore(), Gate()
     group.script("increase", Reply(before=gate))
     async with (
@@ -257,9 +256,9 @@ async def test_a_store_that_hangs_with_a_note_stops_nobody() -> None:
         for key in "abc":
             async with scaler.acquire(key):
                 pass
-        assert anyio.current_time() - before < _history.NOTE_SECONDS
+        assert anyio.current_time() - before < history.WRITE_SECONDS
         before = anyio.current_time()
-    assert anyio.current_time() - before <= 2 * _history.NOTE_SECONDS
+    assert anyio.current_time() - before <= 2 * history.WRITE_SECONDS
 
 
 async def test_a_fenced_note_ends_the_scaler() -> None:
@@ -311,7 +310,7 @@ async def test_of_too_many_tasks_that_time_out_none_looks_for_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """To look through the queue for each of them would take the square of their number."""
-    monkeypatch.setattr(_claims, "SOUGHT", 1)
+    monkeypatch.setattr(explanations, "LONG_QUEUE", 1)
     group = FakeInstanceGroup(max_size=0)
     told: list[str] = []
 

@@ -246,7 +246,7 @@ async def test_a_slot_that_was_given_back_connects_no_more() -> None:
     async with Taskscaler([group], connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition:
             pass
-        with pytest.raises(IllegalEvent, match="'a' connects without holding a slot"):
+        with pytest.raises(IllegalEvent, match="'a' cannot connect: it does not hold its slot"):
             async with acquisition.connect():
                 pytest.fail("nobody may come here")
 
@@ -272,11 +272,11 @@ async def test_nothing_is_kept_of_an_instance_that_vanished() -> None:
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition, acquisition.connect():
             pass
-        assert len(scaler._connections._lines) == 1
+        assert len(scaler._connections._shared) == 1
         group.vanish("i-1")
         while scaler.instances()[0].removed_at is None:
             await anyio.sleep(1)
-        assert scaler._connections._lines == {}
+        assert scaler._connections._shared == {}
 
 
 async def test_who_is_connecting_when_the_instance_is_lost_gets_no_connection() -> None:

@@ -296,7 +296,7 @@ async def test_a_key_file_that_disappears_is_the_operators_fault() -> None:
     ):
         group.connector.break_(acquisition.instance)
         missing = ConnectorSettings(key_path=Path("/nowhere/id_ed25519"))
-        scaler._connections._settings = missing
+        scaler._connections._settings = {group.info.id: missing}
         with pytest.raises(ConfigError, match="id_ed25519"):
             async with acquisition.connect():
                 pytest.fail("nobody may come here")
@@ -310,7 +310,7 @@ async def test_a_key_file_that_is_no_text_is_told_without_showing_it(tmp_path: P
     file.write_bytes(b"\x30\x82\xff")
     connector = ConnectorSettings(key_path=file)
     async with Taskscaler([group], connect=group.connect, connector=connector) as scaler:
-        with pytest.raises(AcquireTimeout, match=r"key\.der, is no text; convert") as caught:
+        with pytest.raises(AcquireTimeout, match=r"key\.der, is not text; convert") as caught:
             async with scaler.acquire("a", timeout=timedelta(seconds=5)):
                 pytest.fail("nobody may come here")
     assert "0x" not in str(caught.value)

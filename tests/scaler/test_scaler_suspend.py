@@ -96,7 +96,7 @@ async def test_a_suspended_task_goes_on_in_its_slot() -> None:
         await until_state(group, State.SUSPENDED)
         assert group.connector.connections == []
         assert scaler.capacity().slots_used == 0
-        assert "is suspended, and keeps slot 0 of instance i-1" in scaler.explain("a")
+        assert "is suspended and keeps slot 0 of instance i-1" in scaler.explain("a")
         async with scaler.resume("a") as acquisition:
             assert (acquisition.instance, acquisition.slot) == ("i-1", 0)
             assert scaler.suspended() == ()
@@ -241,7 +241,7 @@ async def test_a_cancelled_resumption_leaves_the_task_suspended() -> None:
         await suspend(scaler, "a")
         await until_state(group, State.SUSPENDED)
         group.always("resume", Reply(error=ProviderError("not now")))
-        with pytest.raises(AcquireTimeout, match="is to go on in slot 0"):
+        with pytest.raises(AcquireTimeout, match="is waiting to resume in slot 0"):
             async with scaler.resume("a", timeout=timedelta(seconds=30)):
                 pytest.fail("nobody may come here")
         with anyio.move_on_after(30) as scope:
@@ -442,17 +442,17 @@ async def test_what_is_begun_after_a_resumption_is_not_ended_by_it(
     group = suspendable()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition:
-            driver, id = scaler._driver, acquisition.instance
+            runner, id = scaler._runner, acquisition.instance
             posted: list[type[events.Event]] = []
-            real = driver.post
+            real = runner.post
 
             def post(event: events.Event) -> list[effects.Effect]:
                 posted.append(type(event))
                 return real(event)
 
-            monkeypatch.setattr(driver, "post", post)
-            driver._outbox.append((effects.Resume(group.info.id, (id,), 9), None))
-            driver._outbox.append((effects.Prepare(group.info.id, id, "", 9), None))
-            driver._news.set()
+            monkeypatch.setattr(runner, "post", post)
+            runner._outbox.append((effects.Resume(group.info.id, (id,), 9), None))
+            runner._outbox.append((effects.Prepare(group.info.id, id, "", 9), None))
+            runner._outbox_filled.set()
             await anyio.sleep(10)
     assert {events.ResumeSettled, events.InstancePrepared} <= set(posted)

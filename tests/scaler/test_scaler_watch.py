@@ -140,5 +140,5 @@ async def test_a_watch_that_announces_nonsense_is_closed_by_whoever_began_it(
         await group.until(lambda: group.watches > 1)
     assert group.closers
     assert all(began == closed for began, closed in group.closers)
-    assert "it announced a value of type str, and no Notice" in caplog.text
+    assert "it announced a str instead of a Notice" in caplog.text
     assert "s3cret" not in caplog.text

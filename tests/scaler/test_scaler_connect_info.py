@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from fleeting.errors import AuthenticationFailed, OutcomeUnknown, Unreachable
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
-from fleeting.types import ConnectInfo, State
-from taskscaler import AcquireTimeout, Policy, Settings, Taskscaler
+from fleeting.types import ConnectInfo, ConnectorSettings, State
+from taskscaler import AcquireTimeout, IllegalEvent, Policy, Settings, Taskscaler
 from taskscaler.core import ConnectRecord, InstanceRecord
 from taskscaler.storage import MemoryStore
 
@@ -35,8 +35,14 @@ class Guarded(FakeInstanceGroup):
         infos: what each connection was made with.
     """
 
-    def __init__(self, lifetime: timedelta | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        lifetime: timedelta | None = None,
+        *,
+        id: str = "fake/group",
+        max_size: int | None = None,
+    ) -> None:
+        super().__init__(id=id, max_size=max_size)
         self.lifetime = lifetime
         self.infos: list[ConnectInfo] = []
 
@@ -209,7 +215,7 @@ async def test_connecting_has_a_deadline() -> None:
             group.lifetime = None
             group.script("connect", Reply(before=Gate()))
             before = anyio.current_time()
-            with pytest.raises(Unreachable, match="no word from the connector 'fake'"):
+            with pytest.raises(Unreachable, match="the connector 'fake' did not say why"):
                 async with acquisition.connect():
                     pytest.fail("nobody may come here")
             assert anyio.current_time() - before == pytest.approx(70)
@@ -257,3 +263,29 @@ async def test_an_answer_of_the_wrong_kind_is_not_repeated(
                 pytest.fail("nobody may come here")
         reasons = [one.removal_reason for one in scaler.instances()]
     assert "open sesame" not in f"{caught.value} {reasons} {caplog.text}"
+
+
+async def test_each_group_has_its_own_connector_settings() -> None:
+    """Settings can be given by the group's id; a group without any uses the provider's answer."""
+    first, second = Guarded(id="first", max_size=1), Guarded(id="second", max_size=1)
+    connected: list[tuple[str, timedelta | None]] = []
+
+    async def connect(info: ConnectInfo) -> FakeConnection:
+        connected.append((info.username, info.timeout))
+        group = first if info.username == "first-user" else second
+        return await group.connect(info)
+
+    settings = {"first": ConnectorSettings(username="first-user", timeout=timedelta(seconds=5))}
+    async with (
+        Taskscaler([first, second], connector=settings, connect=connect) as scaler,
+        scaler.acquire("a"),
+        scaler.acquire("b"),
+    ):
+        assert dict(connected) == {"first-user": timedelta(seconds=5), "": None}
+
+
+def test_connector_settings_of_an_unknown_group_are_refused() -> None:
+    """A wrong id in the connector settings is an error, not silently ignored."""
+    settings = {"fake/grup": ConnectorSettings(username="builder")}
+    with pytest.raises(IllegalEvent, match="for fake/grup, but the groups are fake/group"):
+        Taskscaler([FakeInstanceGroup()], connector=settings)
