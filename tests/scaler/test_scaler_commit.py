@@ -178,7 +178,7 @@ async def test_who_is_fenced_stops_at_once() -> None:
     async def wait() -> None:
         with pytest.raises(ScalerClosed, match="another one took over"):
             async with scaler.acquire("waiter"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         ends.append("refused")
 
     async def run() -> None:

@@ -217,13 +217,13 @@ async def test_connecting_has_a_deadline() -> None:
             before = anyio.current_time()
             with pytest.raises(Unreachable, match="the connector 'fake' did not say why"):
                 async with acquisition.connect():
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert anyio.current_time() - before == pytest.approx(70)
             group.script("connect_info", Reply(before=Gate()))
             before = anyio.current_time()
             with pytest.raises(OutcomeUnknown, match="was not answered within 60s"):
                 async with acquisition.connect():
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert anyio.current_time() - before == pytest.approx(60)
 
 
@@ -240,7 +240,7 @@ async def test_a_naive_expiry_is_a_bug_of_the_plugin() -> None:
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         with anyio.move_on_after(60):
             async with scaler.acquire("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         reasons = [str(one.removal_reason) for one in scaler.instances()]
         assert any("bug in the plugin" in reason for reason in reasons)
     assert all(one.state is not State.FAILED for one in group.listing.instances)
@@ -260,7 +260,7 @@ async def test_an_answer_of_the_wrong_kind_is_not_repeated(
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="returned a dict") as caught:
             async with scaler.acquire("a", timeout=timedelta(minutes=1)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         reasons = [one.removal_reason for one in scaler.instances()]
     assert "open sesame" not in f"{caught.value} {reasons} {caplog.text}"
 

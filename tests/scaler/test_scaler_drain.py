@@ -37,7 +37,7 @@ async def test_draining_an_idle_scaler_returns_at_once() -> None:
             scaler.reserve("late")
         with pytest.raises(ScalerClosed, match="drained"):
             async with scaler.acquire("late"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert group.calls_of("increase") == []
 
 
@@ -131,7 +131,7 @@ async def test_suspended_tasks_do_not_hold_up_a_drain() -> None:
         assert [one.key for one in scaler.suspended()] == ["a"]
         with pytest.raises(ScalerClosed, match="drained"):
             async with scaler.resume("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         assert [one.key for one in scaler.suspended()] == ["a"]
 
 

@@ -74,10 +74,10 @@ async def test_what_becomes_of_each_task_is_noted() -> None:
         async with scaler.acquire("good"):
             with pytest.raises(AcquireTimeout):
                 async with scaler.acquire("late", timeout=timedelta(seconds=5)):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             with anyio.move_on_after(5):
                 async with scaler.acquire("cancelled"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
         with pytest.raises(AcquisitionLost):
             async with scaler.acquire("lost") as acquisition:
                 group.set_state(acquisition.instance, State.FAILED, "its disk died")
@@ -85,7 +85,7 @@ async def test_what_becomes_of_each_task_is_noted() -> None:
         await scaler.drain()
         with pytest.raises(Exception, match="drained"):
             async with scaler.acquire("refused"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     told = await outcomes(store)
     assert told["good"] == ("released", "i-1", "")
     assert told["lost"] == ("lost", "i-1", "its disk died")
@@ -182,7 +182,7 @@ async def test_the_picture_shows_who_waits_and_who_holds_what() -> None:
             async def wait(key: str) -> None:
                 with anyio.move_on_after(60):
                     async with scaler.acquire(key):
-                        pytest.fail("nobody may come here")
+                        pytest.fail("the body must not run")
 
             for key in ("first", "second"):
                 tasks.start_soon(wait, key)
@@ -289,7 +289,7 @@ async def test_a_task_is_told_what_it_has() -> None:
                 async def wait(key: str) -> None:
                     with anyio.move_on_after(30):
                         async with scaler.acquire(key):
-                            pytest.fail("nobody may come here")
+                            pytest.fail("the body must not run")
 
                 tasks.start_soon(wait, "first")
                 await anyio.sleep(10)
@@ -317,7 +317,7 @@ async def test_of_too_many_tasks_that_time_out_none_looks_for_its_place(
     async def wait(key: str) -> None:
         with pytest.raises(AcquireTimeout) as caught:
             async with scaler.acquire(key, timeout=timedelta(minutes=1)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         told.append(str(caught.value))
 
     async with Taskscaler([group], connect=group.connect) as scaler:

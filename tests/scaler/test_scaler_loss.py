@@ -179,7 +179,7 @@ async def test_an_instance_that_cannot_be_reached_is_retired() -> None:
             group.script("connect", Reply(error=Unreachable("nobody listens")))
             with pytest.raises(Unreachable, match="nobody listens"):
                 async with first.connect():
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             async with scaler.acquire("b") as second:
                 assert second.instance != first.instance
 
@@ -248,7 +248,7 @@ async def test_a_slot_that_was_given_back_connects_no_more() -> None:
             pass
         with pytest.raises(IllegalEvent, match="'a' cannot connect: it does not hold its slot"):
             async with acquisition.connect():
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
 async def test_a_slot_that_was_lost_connects_no_more() -> None:
@@ -263,7 +263,7 @@ async def test_a_slot_that_was_lost_connects_no_more() -> None:
                 finally:
                     with anyio.CancelScope(shield=True), pytest.raises(AcquisitionLost):
                         async with acquisition.connect():
-                            pytest.fail("nobody may come here")
+                            pytest.fail("the body must not run")
 
 
 async def test_nothing_is_kept_of_an_instance_that_vanished() -> None:
@@ -288,7 +288,7 @@ async def test_who_is_connecting_when_the_instance_is_lost_gets_no_connection() 
         async def reach(acquisition: Acquisition) -> None:
             with anyio.CancelScope(shield=True), pytest.raises(InstanceGone, match="given up"):
                 async with acquisition.connect():
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
 
         with pytest.raises(AcquisitionLost):
             async with scaler.acquire("a") as acquisition, anyio.create_task_group() as tasks:

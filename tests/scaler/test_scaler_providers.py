@@ -179,7 +179,7 @@ async def test_a_cancellation_inside_a_plugin_is_survived() -> None:
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="cancelled inside the plugin"):
             async with scaler.acquire("a", timeout=timedelta(seconds=5)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         served = await serve(scaler, "b")
     # Outside of the block, because the cancellation must not have ended that either.
     assert served == [group.info.id]
@@ -268,7 +268,7 @@ async def test_what_the_operator_must_mend_is_told() -> None:
     async with Taskscaler([group], connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="the key was revoked"):
             async with scaler.acquire("a", timeout=timedelta(hours=1)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert len(group.calls_of("increase")) < 25
 
 

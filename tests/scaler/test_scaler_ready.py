@@ -78,7 +78,7 @@ async def test_waiting_explains_what_the_ready_command_said() -> None:
     async with Taskscaler([group], COMMAND, connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="the disk is not mounted"):
             async with scaler.acquire("a", timeout=timedelta(minutes=10)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
 async def test_failing_instances_are_created_ever_more_slowly() -> None:
@@ -284,7 +284,7 @@ async def test_a_key_file_that_cannot_be_read_is_told_as_that() -> None:
     async with Taskscaler([group], connector=connector, connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match=r"the key file for instance .* cannot be read"):
             async with scaler.acquire("a", timeout=timedelta(minutes=1)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
 async def test_a_key_file_that_disappears_is_the_operators_fault() -> None:
@@ -299,7 +299,7 @@ async def test_a_key_file_that_disappears_is_the_operators_fault() -> None:
         scaler._connections._settings = {group.info.id: missing}
         with pytest.raises(ConfigError, match="id_ed25519"):
             async with acquisition.connect():
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         assert scaler.capacity().instances["ready"] == 1
 
 
@@ -312,5 +312,5 @@ async def test_a_key_file_that_is_no_text_is_told_without_showing_it(tmp_path: P
     async with Taskscaler([group], connect=group.connect, connector=connector) as scaler:
         with pytest.raises(AcquireTimeout, match=r"key\.der, is not text; convert") as caught:
             async with scaler.acquire("a", timeout=timedelta(seconds=5)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert "0x" not in str(caught.value)

@@ -42,7 +42,7 @@ async def test_what_may_yet_appear_is_counted() -> None:
         async with Taskscaler([group], CLEAN, connect=group.connect) as scaler:
             with anyio.move_on_after(60):
                 async with scaler.acquire("a"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
 
 
 async def test_the_body_own_exception_comes_out_with_a_note() -> None:
@@ -120,7 +120,7 @@ async def test_a_cancellation_during_an_increase_leaks_nothing() -> None:
 
             tasks.start_soon(cancel)
             async with scaler.acquire("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert scope.cancelled_caught
     assert group.size == 0
     assert len(group.calls_of("increase")) == 1
@@ -280,4 +280,4 @@ async def test_a_claim_that_comes_too_late_is_refused() -> None:
         late = scaler.acquire("late", timeout=None)
     with pytest.raises(ScalerClosed, match="the scaler has ended"):
         async with late:
-            pytest.fail("nobody may come here")
+            pytest.fail("the body must not run")

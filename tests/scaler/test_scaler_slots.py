@@ -176,7 +176,7 @@ async def test_a_key_that_is_in_use_is_refused() -> None:
         async with scaler.acquire("a") as acquisition:
             with pytest.raises(IllegalEvent, match="'a'"):
                 async with scaler.acquire("a"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert scaler.capacity().slots_used == 1
             async with acquisition.connect() as connection:
                 assert connection.is_open
@@ -193,7 +193,7 @@ async def test_giving_up_tells_that_the_limit_is_reached() -> None:
     ):
         with pytest.raises(AcquireTimeout) as caught:
             async with scaler.acquire("b", timeout=timedelta(seconds=90)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         sentence = str(caught.value)
         assert "within 90s" in sentence
         assert "1 slots in use, 0 free" in sentence
@@ -209,7 +209,7 @@ async def test_giving_up_tells_what_the_provider_said() -> None:
     async with Taskscaler([group], connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="12 CPUs are all that you get"):
             async with scaler.acquire("a", timeout=timedelta(minutes=5)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
 async def test_giving_up_tells_that_instances_do_not_come() -> None:
@@ -218,7 +218,7 @@ async def test_giving_up_tells_that_instances_do_not_come() -> None:
     async with Taskscaler([group], connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match=r"1 coming; 1 instances \(1 creating\)"):
             async with scaler.acquire("a", timeout=timedelta(minutes=5)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
 async def test_settings_can_change_while_tasks_run() -> None:
@@ -264,7 +264,7 @@ async def test_a_closed_scaler_takes_no_task() -> None:
         scaler.reserve("a")
     with pytest.raises(ScalerClosed):
         async with scaler.acquire("a"):
-            pytest.fail("nobody may come here")
+            pytest.fail("the body must not run")
     with pytest.raises(IllegalEvent):
         await scaler.__aenter__()
     assert scaler.capacity().slots_total == 0

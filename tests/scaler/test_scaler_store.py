@@ -134,7 +134,7 @@ async def test_a_timeout_while_the_store_is_slow_gives_the_slot_back() -> None:
         store.gate = gate = Gate()
         with pytest.raises(AcquireTimeout, match="the store has not confirmed it yet"):
             async with scaler.acquire("a", timeout=timedelta(seconds=5)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         assert scaler.capacity().slots_used == 0
         gate.open()
         async with scaler.acquire("a"):
@@ -193,7 +193,7 @@ async def test_a_failing_store_ends_the_scaler(error: Exception) -> None:
                 reached.append("the body")
                 store.error = error
                 async with scaler.acquire("b"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             pytest.fail("the body was not cancelled")
     assert caught.value is error
     assert reached == ["the body"]
@@ -223,18 +223,18 @@ async def test_the_cause_of_a_store_error_is_kept() -> None:
     with pytest.raises(StoreError) as caught:
         async with Taskscaler([group], store=store, connect=group.connect) as scaler:
             async with scaler.acquire("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert isinstance(caught.value.__cause__, OSError)
 
 
 async def test_a_second_scaler_fences_the_first() -> None:
     """When another one opens the same store, the first stops acting at its next commit."""
     group, store = FakeInstanceGroup(), MemoryStore()
-    with pytest.raises(Fenced, match="another scaler took this store over"):
+    with pytest.raises(Fenced, match="another scaler took over this store"):
         async with Taskscaler([group], store=store, connect=group.connect) as scaler:
             await store.load()
             async with scaler.acquire("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert group.calls_of("increase") == []
 
 
@@ -282,7 +282,7 @@ async def test_an_operation_of_unknown_outcome_is_settled_by_the_listing() -> No
 
                 async def run() -> None:
                     async with scaler.acquire("a"):
-                        pytest.fail("nobody may come here")
+                        pytest.fail("the body must not run")
 
                 tasks.start_soon(run)
                 await group.until(lambda: group.size == 1)
@@ -333,7 +333,7 @@ async def test_what_is_given_back_while_the_store_is_slow_is_stored_before_the_e
             store.gate = gate
             with anyio.move_on_after(1):
                 async with scaler.acquire("b"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
         tasks.start_soon(open_gate)
     (record,) = records_of(store, InstanceRecord)
     assert isinstance(record, InstanceRecord)
@@ -350,4 +350,4 @@ async def test_a_cancellation_inside_the_store_is_told() -> None:
             Taskscaler([group], store=store, connect=group.connect) as scaler,
             scaler.acquire("a"),
         ):
-            pytest.fail("nobody may come here")
+            pytest.fail("the body must not run")

@@ -179,7 +179,7 @@ async def test_what_holds_no_slot_cannot_be_suspended_or_resumed() -> None:
             await scaler.suspend("unknown")
         with pytest.raises(IllegalEvent, match="is not suspended"):
             async with scaler.resume("unknown"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         with pytest.raises(IllegalEvent, match="is not suspended"):
             scaler.release("unknown")
 
@@ -213,7 +213,7 @@ async def test_suspending_while_the_slot_is_being_handed_out(
                 patched.setattr(Claim, "deliver", deliver_and_suspend)
                 with pytest.raises(AcquisitionSuspended):
                     async with scaler.acquire("a"):
-                        pytest.fail("nobody may come here")
+                        pytest.fail("the body must not run")
             assert [one.key for one in scaler.suspended()] == ["a"]
         async with scaler.resume("a") as acquisition:
             assert acquisition.slot == 1
@@ -243,10 +243,10 @@ async def test_a_cancelled_resumption_leaves_the_task_suspended() -> None:
         group.always("resume", Reply(error=ProviderError("not now")))
         with pytest.raises(AcquireTimeout, match="is waiting to resume in slot 0"):
             async with scaler.resume("a", timeout=timedelta(seconds=30)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         with anyio.move_on_after(30) as scope:
             async with scaler.resume("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         assert scope.cancelled_caught
         assert [one.key for one in scaler.suspended()] == ["a"]
         group.always("resume", Reply())
@@ -294,7 +294,7 @@ async def test_a_grant_that_nobody_waits_for_any_more_is_a_suspension_again() ->
             store.gate = gate = Gate()
             with pytest.raises(AcquireTimeout, match="has not confirmed it"):
                 async with scaler.resume("a", timeout=timedelta(seconds=5)):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert [one.key for one in scaler.suspended()] == ["a"]
             gate.open()
             store.gate = None
@@ -318,7 +318,7 @@ async def test_an_instance_that_vanishes_takes_its_suspended_task_with_it() -> N
             tasks.start_soon(vanish)
             with pytest.raises(AcquisitionLost, match="no longer listed") as caught:
                 async with scaler.resume("a"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert caught.value.instance == "i-1"
         assert scaler.suspended() == ()
 
@@ -338,10 +338,10 @@ async def test_who_resumes_what_was_lost_long_ago_is_told_why(how: str) -> None:
         cause = "no longer listed" if how == "it vanishes" else "not resumed within 1h"
         with pytest.raises(AcquisitionLost, match=cause):
             async with scaler.resume("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         with pytest.raises(IllegalEvent):
             async with scaler.resume("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
 async def test_a_task_whose_instance_is_lost_while_it_is_being_suspended() -> None:
@@ -403,7 +403,7 @@ async def test_who_resumes_during_the_shutdown_is_told_and_it_stays_suspended() 
     async def resume() -> None:
         with pytest.raises(ScalerClosed, match="shuts down"):
             async with scaler.resume("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
     async with anyio.create_task_group() as tasks:
         async with scaler:
@@ -423,14 +423,14 @@ async def test_a_suspended_key_belongs_to_its_task() -> None:
         await suspend(scaler, "a")
         with pytest.raises(IllegalEvent, match="asks twice"):
             async with scaler.acquire("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         async with scaler.resume("a"):
             with pytest.raises(IllegalEvent, match="not suspended"):
                 async with scaler.resume("a"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             with pytest.raises(IllegalEvent, match="asks twice"):
                 async with scaler.acquire("a"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert scaler.capacity().slots_used == 1
         assert scaler.capacity().slots_used == 0
 
