@@ -1,4 +1,4 @@
-"""How instances are reached: when a provider is asked, and which host keys must be shown."""
+"""Connect info: when the provider is asked, and which host keys an instance must show."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ async def reconnect(scaler: Taskscaler, group: Guarded) -> None:
         assert acquisition.instance == "i-1"
 
 
-async def test_a_provider_is_asked_once() -> None:
-    """Without an expiry, a new connection uses what is known, and the keys that were seen."""
+async def test_the_provider_is_asked_once() -> None:
+    """Without an expiry, a new connection uses the first answer and the host keys shown."""
     group = Guarded()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition, acquisition.connect():
@@ -90,8 +90,8 @@ async def test_a_provider_is_asked_once() -> None:
     assert [one.host_keys for one in group.infos] == [(), ("ssh-fake 1",), ("ssh-fake 1",)]
 
 
-async def test_expired_credentials_are_fetched_anew_and_their_host_keys_kept() -> None:
-    """Only when a connection is needed, and not in the last tenth of their time."""
+async def test_expired_credentials_are_replaced_and_host_keys_kept() -> None:
+    """They are used until the last tenth of their time, and replaced when they are needed."""
     group = Guarded(timedelta(seconds=100))
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition, acquisition.connect():
@@ -108,7 +108,7 @@ async def test_expired_credentials_are_fetched_anew_and_their_host_keys_kept() -
 
 
 @pytest.mark.parametrize("error", [AuthenticationFailed("no"), Unreachable("it moved")])
-async def test_a_connection_that_fails_makes_the_provider_be_asked_again(error: Exception) -> None:
+async def test_the_provider_is_asked_again_after_a_failed_connection(error: Exception) -> None:
     """Credentials and addresses may have changed."""
     group = Guarded()
     group.script("connect", Reply(error=error))  # type: ignore[arg-type] # both are FleetingErrors
@@ -120,8 +120,8 @@ async def test_a_connection_that_fails_makes_the_provider_be_asked_again(error: 
         assert group.secrets() == ["secret 1", "secret 2"]
 
 
-async def test_a_restart_uses_what_was_known() -> None:
-    """No provider is asked for a prepared instance, and it must show the same host key."""
+async def test_a_restart_uses_stored_connect_info() -> None:
+    """The provider is not asked for a prepared instance, which must show the same host key."""
     group, store = Guarded(), MemoryStore()
     async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
         async with scaler.acquire("a"):
@@ -139,8 +139,8 @@ async def test_a_restart_uses_what_was_known() -> None:
     assert group.secrets()[-1] == "secret 1"
 
 
-async def test_after_a_restart_expired_credentials_are_not_used_but_their_host_keys_are() -> None:
-    """What was stored for an instance whose credentials ran out says still who it is."""
+async def test_a_restart_uses_host_keys_but_not_expired_credentials() -> None:
+    """The host keys stay valid when the stored credentials have expired."""
     group, store = Guarded(), MemoryStore()
     async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
         async with scaler.acquire("a"):
@@ -157,8 +157,8 @@ async def test_after_a_restart_expired_credentials_are_not_used_but_their_host_k
     assert group.infos[-1].host_keys == ("ssh-fake 1",)
 
 
-async def test_what_belongs_to_no_instance_is_dropped() -> None:
-    """Records of instances that are gone, unknown, or another machine now, leave the store."""
+async def test_records_without_their_instance_are_dropped() -> None:
+    """Records of instances that are gone, unknown or recreated are deleted from the store."""
     group, store = Guarded(), MemoryStore()
     async with Taskscaler([group], Settings(), store=store, connect=group.connect) as scaler:
         async with scaler.acquire("a"):
@@ -169,7 +169,7 @@ async def test_what_belongs_to_no_instance_is_dropped() -> None:
     async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
         async with scaler.acquire("a"):
             pass
-    for id, incarnation in (("nobody", None), ("i-2", "another")):
+    for id, incarnation in (("unknown", None), ("i-2", "another")):
         info = ConnectInfo(id, "fake", host_keys=("ssh-fake wrong",))
         record = ConnectRecord("fake/group", id, incarnation, info)
         store.records[record.key] = record
@@ -183,7 +183,7 @@ async def test_what_belongs_to_no_instance_is_dropped() -> None:
 
 
 async def test_the_successor_of_an_instance_has_its_own_host_key() -> None:
-    """Recreated under the same id, it need not show its predecessor's, and its own is stored."""
+    """An instance recreated with the same id shows and stores its own host key."""
     group, store = Guarded(), MemoryStore()
     async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
         async with scaler.acquire("a"):
@@ -203,9 +203,9 @@ async def test_the_successor_of_an_instance_has_its_own_host_key() -> None:
 
 
 async def test_connecting_has_a_deadline() -> None:
-    """A provider that hangs, or a connector that ignores its time, costs a task no more than that.
+    """A task does not wait longer for a provider or a connector that hangs.
 
-    The first gets `operation_timeout`, the second the time that it was given and ten seconds.
+    The provider has `operation_timeout`, the connector its timeout and ten seconds more.
     """
     group = Guarded()
     settings = Settings(policy=LAZY, max_instances=1, probe_after=timedelta(days=1))
@@ -228,7 +228,7 @@ async def test_connecting_has_a_deadline() -> None:
 
 
 async def test_a_naive_expiry_is_a_bug_of_the_plugin() -> None:
-    """It is told as one, and the instance is not used with credentials of unknown age."""
+    """It is reported as one, and the credentials of unknown age are not used."""
     group = Guarded()
 
     async def connect_info(id: str) -> ConnectInfo:
@@ -246,10 +246,10 @@ async def test_a_naive_expiry_is_a_bug_of_the_plugin() -> None:
     assert all(one.state is not State.FAILED for one in group.listing.instances)
 
 
-async def test_an_answer_of_the_wrong_kind_is_not_repeated(
+async def test_an_answer_of_the_wrong_type_is_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What a plugin gives instead of a `ConnectInfo` may hold a password, and nobody sees it."""
+    """A wrong answer instead of a `ConnectInfo` may hold a password, so only its type is shown."""
     group = FakeInstanceGroup()
 
     async def connect_info(id: str) -> object:

@@ -1,4 +1,4 @@
-"""What a scaler reports about itself, as plain values."""
+"""The reports of a scaler about itself, as plain values."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ MARGIN_PART = 0.1
 
 @dataclass(slots=True)
 class _Cached:
-    """What is known of one instance.
+    """The connect info of one instance.
 
     Attributes:
         info: the provider's answer; None if the provider must be asked.

@@ -33,7 +33,7 @@ logger = logging.getLogger("taskscaler")
 # The pause between two attempts to reach an instance that may still be booting.
 RETRY_SECONDS = 1.0
 
-# What may pass while an instance boots: it does not listen yet, does not know its keys yet, or
+# These may pass while an instance boots: it does not listen yet, does not know its keys yet, or
 # restarts its server.
 MAY_PASS = (AuthenticationFailed, ConnectionLost, InstanceUnhealthy, Unreachable)
 
