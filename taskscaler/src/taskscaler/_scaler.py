@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ import anyio
 import fleeting
 from fleeting.types import ConnectorSettings
 from taskscaler import _summaries
-from taskscaler._acquisition import Acquisition
 from taskscaler._errors import (
     AcquisitionLost,
     DrainTimeout,
@@ -31,21 +30,22 @@ from taskscaler._errors import (
     ScalerClosed,
     StoreError,
 )
+from taskscaler._slots import Slots
 from taskscaler.core import ScalerState, Settings, effects, events, records
 from taskscaler.runtime.connections import Connections
 from taskscaler.runtime.driver import CoreRunner, only_error
 from taskscaler.runtime.explanations import explain_task
-from taskscaler.runtime.slots import Slots
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Self
 
     from fleeting.abc import Connection, InstanceGroup
     from fleeting.types import ConnectInfo
+    from taskscaler._acquisition import Acquisition
     from taskscaler._summaries import Capacity, InstanceSummary, SuspendedTask
     from taskscaler.core import Decision, Record
     from taskscaler.storage import Store
@@ -109,7 +109,7 @@ class Taskscaler:
         self._store = store or MemoryStore()
         self._connections = Connections(connect, _settings_by_group(connector, self._groups))
         self._runner = CoreRunner(self._state, self._groups, self._store, self._connections)
-        self._slots = Slots(self._runner, self._groups)
+        self._slots = Slots(self._runner, self._groups, self._connections)
         self._stack = AsyncExitStack()
         self._restored: tuple[Record, ...] = ()
         self._epoch = 0
@@ -228,7 +228,7 @@ class Taskscaler:
             IllegalEvent: on entering, the key is in use.
         """
         self._check_open()
-        return self._acquisition(key, timeout, resumed=False)
+        return self._slots.hold(key, timeout)
 
     async def suspend(self, key: str) -> None:
         """Suspend a task: cancel its body, but keep its slot and its instance.
@@ -270,7 +270,7 @@ class Taskscaler:
             IllegalEvent: on entering, no task with that key is suspended.
         """
         self._check_open()
-        return self._acquisition(key, timeout, resumed=True)
+        return self._slots.hold(key, timeout, resumed=True)
 
     def release(self, key: str) -> None:
         """Give up a suspended task for good, and its slot.
@@ -369,19 +369,6 @@ class Taskscaler:
         """
         self._check_open()
         self._runner.post(events.SettingsChanged(settings))
-
-    @asynccontextmanager
-    async def _acquisition(
-        self, key: str, timeout: timedelta | None, *, resumed: bool
-    ) -> AsyncGenerator[Acquisition]:
-        async with self._slots.hold(key, timeout, resumed=resumed) as (claim, grant):
-            yield Acquisition(
-                claim,
-                grant,
-                runner=self._runner,
-                group=self._groups[grant.group],
-                connections=self._connections,
-            )
 
     def _check_open(self) -> None:
         if not self._open:

@@ -1,7 +1,7 @@
 """Claims: one for each task that waits for a slot or holds one.
 
 A claim is plain state. The core runner delivers the core's answers to it, and the
-task that made it (`slots.py`) waits for them. Nothing here awaits.
+task that made it (`taskscaler._slots`) waits for them. Nothing here awaits.
 """
 
 from __future__ import annotations

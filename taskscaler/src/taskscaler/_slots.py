@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from fleeting.types import Capability
+from taskscaler._acquisition import Acquisition
 from taskscaler._errors import (
     AcquireTimeout,
     AcquisitionLost,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from fleeting.abc import InstanceGroup
     from taskscaler.core import Grant
+    from taskscaler.runtime.connections import Connections
     from taskscaler.runtime.driver import CoreRunner
 
 __all__ = ("Slots",)
@@ -45,26 +47,41 @@ class Slots:
     Args:
         runner: that of the core.
         groups: opened groups, by id.
+        connections: those to the instances.
     """
 
-    def __init__(self, runner: CoreRunner, groups: Mapping[str, InstanceGroup]) -> None:
+    def __init__(
+        self,
+        runner: CoreRunner,
+        groups: Mapping[str, InstanceGroup],
+        connections: Connections,
+    ) -> None:
         self._runner = runner
         self._groups = groups
+        self._connections = connections
 
     @asynccontextmanager
     async def hold(
         self, key: str, timeout: timedelta | None, *, resumed: bool = False
-    ) -> AsyncGenerator[tuple[Claim, Grant]]:
+    ) -> AsyncGenerator[Acquisition]:
         """Return a context manager in which a task holds its slot.
 
         See `Taskscaler.acquire` and, if it is resumed, `Taskscaler.resume`.
         """
+        # There may be tens of thousands of waiting tasks, and each further coroutine or generator
+        # between them and the claim costs more than a kilobyte.
         claim = Claim(key, resumed=resumed)
         grant = await self._wait(claim, timeout)
         scope = claim.scope = anyio.CancelScope()
         try:
             with scope:
-                yield claim, grant
+                yield Acquisition(
+                    claim,
+                    grant,
+                    runner=self._runner,
+                    group=self._groups[grant.group],
+                    connections=self._connections,
+                )
         except Exception as error:
             # If the body failed because its slot was lost, raise that error instead.
             end = self._end(claim)
@@ -104,8 +121,11 @@ class Slots:
         self._ask(claim)
         seconds = float("inf") if timeout is None else timeout.total_seconds()
         try:
-            with anyio.move_on_after(seconds):
-                await claim.answered.wait()
+            if timeout is None:
+                await claim.answered.wait()  # A cancel scope would cost memory, too.
+            else:
+                with anyio.move_on_after(seconds):
+                    await claim.answered.wait()
         except BaseException:
             self._withdraw(claim, "cancelled")
             raise
