@@ -128,9 +128,7 @@ async def test_an_instance_that_stays_unreachable_is_replaced() -> None:
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition:
             assert acquisition.instance == "i-2"
-        assert scaler.instances()[0].removal_reason == (
-            "it was not ready within 90s: no answer"
-        )
+        assert scaler.instances()[0].removal_reason == ("it was not ready within 90s: no answer")
 
 
 async def test_a_wrong_host_key_is_not_retried() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         GroupConfigEntry,
         GroupEntryConfig,
     )
+    from fleeting._deadlines import CancelledInside, DeadlineExceeded, call_within
     from fleeting._decoding import (
         Problem,
         decode,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
         parse_assignments,
         read_toml,
     )
-    from fleeting._deadlines import CancelledInside, DeadlineExceeded, call_within
     from fleeting._lock import driving, locked_file, read_holder
     from fleeting._program import run_program
     from fleeting._registry import Registry
