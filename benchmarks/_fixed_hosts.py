@@ -1,4 +1,4 @@
-"""A list of hosts as an instance group: growing takes one into use, shrinking puts it back."""
+"""A list of hosts as an instance group: an increase takes hosts, a decrease returns them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class FixedHosts(InstanceGroup):
-    """Hosts that run anyway.
+    """Hosts that always run.
 
     Args:
-        hosts: how to reach each; their ids are the instances'.
+        hosts: how to reach each; their ids are those of the instances.
     """
 
     def __init__(self, hosts: Sequence[ConnectInfo]) -> None:
         self.info = GroupInfo(id="fixed", max_size=len(hosts))
         self._hosts = {host.id: host for host in hosts}
-        # Each time that a host is taken into use counts as another instance of the same name.
+        # Each use of a host counts as another instance with the same id.
         self._used: dict[str, str] = {}
 
     @override

@@ -1,15 +1,15 @@
-"""What one job costs beside its own work, on an instance that is idle and connected.
+"""The overhead of one job on an instance that is idle and connected.
 
 A real OpenSSH server (see `benchmarks/_sshd.py`; needs root and sshd) is the only
-instance, and jobs of `true` run on it one after the other, with the connection
-that is there already. In each round, in turns, so that a slow moment hits all alike:
+instance. Jobs that run `true` follow one another on the existing connection. Each round
+has one of each, so that a slow moment affects all alike:
 
-* `command`: the bare command over the connection, what no one can do without;
-* `task`: the same through a slot: `acquire`, `connect`, `run`;
-* `job`: as the job runner does it, with a fresh working directory, the script as
-  a private file, and the clean-up.
+* `command`: only the command, over the connection;
+* `task`: the command in a slot: `acquire`, `connect`, `run`;
+* `job`: the command as a job, with a fresh working directory, the script as a
+  private file, and the clean-up.
 
-`overhead` is what is more than the bare command. The budget is 300 ms for a job.
+`overhead` is the time in addition to `command`. The budget is 300 ms for a job.
 
     python -m benchmarks.job_overhead [ROUNDS]
 """
@@ -43,20 +43,20 @@ if TYPE_CHECKING:
 
 
 async def command(connection: Connection) -> None:
-    """Run the bare command."""
+    """Run the command."""
     completed = await connection.run("true")
     if not completed.succeeded:
         raise RuntimeError(str(completed))
 
 
 async def task(scaler: taskscaler.Taskscaler) -> None:
-    """Run it through a slot."""
+    """Run the command in a slot."""
     async with scaler.acquire("task") as acquisition, acquisition.connect() as connection:
         await command(connection)
 
 
 async def job(scaler: taskscaler.Taskscaler) -> None:
-    """Run it as a job."""
+    """Run the command as a job."""
     runs = expand([Job(name="true", script=["true"])], Path(), where="benchmark")
     output = output_factory(OutputMode.NONE, SilentObserver(), several=False)
     runner = JobRunner(runs, output, SilentObserver())
@@ -75,7 +75,7 @@ async def measure(server: SshServer, rounds: int) -> dict[str, list[float]]:
         taken[name].append((time.perf_counter() - started) * 1000)
 
     async with scaler_of(server) as scaler:
-        await job(scaler)  # The instance is there, connected, and warm.
+        await job(scaler)  # Afterwards the instance exists, and is connected and warm.
         for _ in range(rounds):
             async with scaler.acquire("command") as slot, slot.connect() as connection:
                 await timed("command", command(connection))

@@ -1,19 +1,19 @@
-"""What a large fleet costs a whole scaler: 10,000 instances, 50,000 tasks that wait.
+"""The cost of a large fleet for a whole scaler: 10,000 instances, 50,000 waiting tasks.
 
-The shell with everything in it runs on asyncio and the real clock; only the cloud is
-`FakeInstanceGroup`, in the same process, so that its work counts as ours. Each
-task is a task of anyio inside of `scaler.acquire`. A ticking task notes how late it
-is woken: the lag of the event loop. The phases, each measured by itself:
+A complete scaler runs on asyncio and the real clock. Only the cloud is simulated, by
+`FakeInstanceGroup` in the same process, so its work is included. Each task is an anyio
+task inside `scaler.acquire`. A ticking task measures how late it is woken: the lag of
+the event loop. The phases, each measured separately:
 
-* `come`: 10,000 instances of one slot are created, all at once, and made ready;
-* `ask`: 60,000 tasks ask, as fast as they can, and 10,000 of them get a slot;
-* `hold`: 50,000 wait while 500 tasks a second end and as many come;
-* `free`, when all of those have gone: one task after the other gets a slot, then 32
-  at a time do so in turns;
-* `shut down`: all instances are removed, at once.
+* `come`: 10,000 instances with one slot are created at once, and prepared;
+* `ask`: 60,000 tasks ask for slots as fast as they can, and 10,000 of them get one;
+* `hold`: 50,000 tasks wait, while 500 tasks a second end and as many new ones ask;
+* `free`, after all tasks have ended: one task after the other gets a slot, then 32
+  tasks at a time;
+* `shut down`: all instances are removed at once.
 
-A slot's way to its task is `hand-out`: in `hold` from the release to the next one
-that waited, in `free` from asking for it while others are free.
+`hand-out` is the time until a task gets a slot: in `hold` since another task gave the slot
+back, in `free` since the task asked while slots were free.
 
     python -m benchmarks.scaler_load [--instances N] [--waiting N] [--seconds S] [--store sqlite]
 """
@@ -57,15 +57,15 @@ AT_ONCE = 100
 
 @dataclass
 class Phase:
-    """What was measured in one phase.
+    """The measurements of one phase.
 
     Attributes:
-        name: of the phase.
+        name: the phase's.
         seconds: how long it took.
-        lags: by how many seconds the ticking task was late.
-        hand_outs: how many seconds each slot was on its way.
-        tasks: how many have got a slot.
-        rss_mb: what the process has in memory at the end.
+        lags: how late the ticking task was each time, in seconds.
+        hand_outs: how long each hand-out took, in seconds.
+        tasks: how many tasks got a slot.
+        rss_mb: the memory of the process at the end.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Phase:
 
 
 def percentiles(seconds: list[float]) -> tuple[float, float, float]:
-    """Return the 50th and the 99th and the greatest, in milliseconds; zeros of nothing."""
+    """Return the 50th and 99th percentile and the maximum, in milliseconds; 0 without values."""
     if len(seconds) < 2:
         return 0.0, 0.0, 0.0
     cuts = quantiles(seconds, n=100, method="inclusive")
@@ -100,7 +100,7 @@ def percentiles(seconds: list[float]) -> tuple[float, float, float]:
 
 
 class Meter:
-    """Measures phases, one after the other; `tick` has to run all the time."""
+    """Measures phases, one after the other, while `tick` runs."""
 
     def __init__(self) -> None:
         self.phases: list[Phase] = []
@@ -109,7 +109,7 @@ class Meter:
 
     @asynccontextmanager
     async def phase(self, name: str) -> AsyncGenerator[Phase]:
-        """Measure what happens inside."""
+        """Measure the body."""
         await self._tick_once()
         self.now = one = Phase(name)
         self.phases.append(one)
@@ -117,12 +117,12 @@ class Meter:
         yield one
         one.seconds = time.perf_counter() - started
         one.rss_mb = rss_mb()
-        # The lag of what has just happened belongs to this phase, what follows to none.
+        # The lag that the body caused belongs to this phase, and later lag to none.
         await self._tick_once()
         self.now = Phase("")
 
     async def tick(self) -> None:
-        """Note how late the event loop wakes a task."""
+        """Measure how late the event loop wakes a task, for ever."""
         while True:
             due = time.perf_counter() + TICK_SECONDS
             await anyio.sleep(TICK_SECONDS)
@@ -138,12 +138,12 @@ class Load:
     """The tasks.
 
     Args:
-        scaler: it is asked for slots.
-        meter: told of each slot.
+        scaler: gives the slots.
+        meter: counts the slots.
 
     Attributes:
-        scope: what ends all those that `run` has under way.
-        ended: set when it has.
+        scope: cancel it to end `run` and all tasks.
+        ended: set when they have ended.
     """
 
     def __init__(self, scaler: taskscaler.Taskscaler, meter: Meter) -> None:
@@ -157,19 +157,19 @@ class Load:
         self._names = itertools.count()
 
     async def run(self) -> None:
-        """Let there be tasks, until the scope is cancelled."""
+        """Run the tasks until the scope is cancelled."""
         with self.scope:
             async with self._tasks:
                 await anyio.sleep_forever()
         self.ended.set()
 
     def start(self, count: int) -> None:
-        """Let tasks ask for slots, and hold what they get until they are told to end."""
+        """Start tasks that ask for slots, and hold them until `end`."""
         for _ in range(count):
             self._tasks.start_soon(self._hold)
 
     def end(self, count: int, chance: random.Random) -> int:
-        """Let tasks give their slots back, if there are so many; return how many there were."""
+        """End so many tasks, or all if there are fewer; return how many were ended."""
         count = min(count, len(self._running))
         for _ in range(count):
             place = chance.randrange(len(self._running))
@@ -179,7 +179,7 @@ class Load:
         return count
 
     async def take_turns(self, deadline: float) -> None:
-        """Take a free slot and give it back, again and again."""
+        """Take a free slot and give it back, repeatedly."""
         while time.perf_counter() < deadline:
             asked = time.perf_counter()
             async with self._scaler.acquire(f"task-{next(self._names)}"):
@@ -189,7 +189,7 @@ class Load:
     async def _hold(self) -> None:
         async with self._scaler.acquire(f"task-{next(self._names)}", timeout=None):
             self._meter.now.tasks += 1
-            # Slots are given on in the order in which they come back.
+            # Slots are granted again in the order in which they were given back.
             if self._released:
                 passed = time.perf_counter() - self._released.popleft()
                 self._meter.now.hand_outs.append(passed)
@@ -199,13 +199,13 @@ class Load:
 
 
 def rss_mb() -> float:
-    """Return what this process has in memory."""
+    """Return the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGESIZE") / 10**6
 
 
 async def measure(instances: int, waiting: int, seconds: float, store: Store) -> list[Phase]:
-    """Go through all phases."""
+    """Run all phases."""
     group = FakeInstanceGroup()
     settings = taskscaler.Settings(
         max_instances=instances,
@@ -236,7 +236,7 @@ async def measure(instances: int, waiting: int, seconds: float, store: Store) ->
             await _hold(load, seconds)
         load.scope.cancel()
         await load.ended.wait()
-        gc.collect()  # What so many cancelled tasks leave behind is not the scaler's.
+        gc.collect()  # Garbage of so many cancelled tasks must not count against the scaler.
         async with meter.phase("free, one by one"):
             await load.take_turns(time.perf_counter() + seconds)
         async with meter.phase(f"free, {IN_TURNS} at once"), anyio.create_task_group() as turns:
@@ -259,7 +259,7 @@ async def _hold(load: Load, seconds: float) -> None:
 
 
 async def run(asked: argparse.Namespace) -> list[Phase]:
-    """Open the store that was asked for, and measure."""
+    """Open the requested store, and measure."""
     if asked.store == "memory":
         return await measure(asked.instances, asked.waiting, asked.seconds, MemoryStore())
     with tempfile.TemporaryDirectory() as folder:

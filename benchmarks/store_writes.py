@@ -1,12 +1,11 @@
-"""How many commits and notes a second the store in a file does, and how long one takes.
+"""The number of commits and notes a second of the SQLite store, and how long one takes.
 
-Each commit replaces the record of one instance by another one, and waits for the disk.
-Alone, one task commits after the other; together, many wait at the same time, as they do
-when many jobs begin and end. A note adds an ended task to the history. Beside it stands a
-plain loop over `sqlite3` in one thread that writes one row to the same disk in each
-transaction, flushed and not: what one process can get from this disk without any of the
-rest. The ratio is that to the plain loop which is flushed likewise. All of them take turns,
-because a disk that others use, too, is ten times slower in one second than in the next.
+Each commit replaces the record of one instance and waits for the disk. `alone`, one commit
+follows the other; `together`, many wait at the same time, as when many jobs begin and end. A
+note adds an ended task to the history. The baseline is a loop over `sqlite3` in one thread
+that writes one row in each transaction, flushed or not, to the same disk. The ratio compares
+with the baseline that is flushed likewise. All of them take turns, because a disk that other
+processes use may be ten times slower in one second than in the next.
 
     python -m benchmarks.store_writes [--commits N] [--together N] [--directory DIR]
 """
@@ -34,18 +33,18 @@ ROUNDS = 10
 FLUSHED = "sqlite3 in a loop, flushed"
 LAZY = "sqlite3 in a loop, not flushed"
 NOTES = "notes, alone"
-# What is not flushed is compared with what is not, either.
+# Writes that are not flushed are compared with the loop that is not flushed.
 PLAIN = {LAZY: LAZY, NOTES: LAZY}
 
 
 def instance(number: int) -> InstanceRecord:
-    """Return a record like no earlier one."""
+    """Return a record that differs from all earlier ones."""
     id = f"i-{number % IDS}"
     return InstanceRecord("group", id, "x", WALL, number, (f"task-{number}",))
 
 
 def plain_table(path: Path, level: str) -> sqlite3.Connection:
-    """Return a new table with one level of flushing."""
+    """Return a database with a new table and one level of flushing."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {level}")
@@ -54,7 +53,7 @@ def plain_table(path: Path, level: str) -> sqlite3.Connection:
 
 
 def plain_loop(connection: sqlite3.Connection, count: int) -> tuple[list[float], float]:
-    """Write one row per transaction, with nothing around it."""
+    """Write one row per transaction."""
     body = "x" * 220  # as long as a record is
     upsert = "INSERT OR REPLACE INTO plain VALUES (?, ?)"
     taken: list[float] = []
@@ -80,7 +79,7 @@ async def alone(store: SqliteStore, epoch: int, count: int) -> tuple[list[float]
 async def together(
     store: SqliteStore, epoch: int, count: int, tasks: int
 ) -> tuple[list[float], float]:
-    """Commit from many tasks, each of which has the next one ready when one is done."""
+    """Commit from many tasks, each of which starts its next commit when one is done."""
     taken: list[float] = []
     left = iter(range(count))
 

@@ -1,4 +1,4 @@
-"""What every store must keep: the contract of `taskscaler.storage.Store`."""
+"""The contract of `taskscaler.storage.Store`, which every store must keep."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOW = datetime(2026, 7, 14, 12, 30, 15, 123456, tzinfo=UTC)
 
 @asynccontextmanager
 async def memory(_: Path) -> AsyncGenerator[Store]:
-    """Open a store that lives as long as the test."""
+    """Open a store in memory."""
     yield MemoryStore()
 
 
@@ -51,7 +51,7 @@ async def sqlite(directory: Path) -> AsyncGenerator[Store]:
         yield store
 
 
-# How each store is opened. Add a store here, and it is held to everything below.
+# How each store is opened. All tests below run with each store that is listed here.
 STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Store]]] = {
     "memory": memory,
     "sqlite": sqlite,
@@ -69,7 +69,7 @@ async def store(
     request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str
 ) -> AsyncGenerator[Store]:
     """Return an empty store."""
-    del anyio_backend  # Asked for so that it is opened on that loop.
+    del anyio_backend  # Requested so that the store is opened on that loop.
     async with STORES[request.param](tmp_path) as opened:
         yield opened
 
@@ -87,12 +87,12 @@ def operation(id: str, count: int = 1, *, group: str = "cloud/group") -> Operati
 
 
 def task(key: str) -> TaskEntry:
-    """Return what became of a task."""
+    """Return the entry of a task."""
     return TaskEntry(key, NOW, NOW, NOW + timedelta(minutes=1), "cloud/group", "i-1", "lost", "why")
 
 
 def decision(number: int) -> Decision:
-    """Return a decision that differs from others by its number."""
+    """Return a decision that differs from others in its number."""
     demand = Demand(number, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8)
     return Decision(NOW, "cloud/group", Rule.TASKS_WAIT, number, 0, "max_instances", demand, "ü")
 
@@ -103,7 +103,7 @@ def picture(waiting: int) -> Picture:
     return Picture(NOW, standing, (("a", NOW),), (("b", "cloud/group", "i-1"),))
 
 
-# One of each kind, with every field filled.
+# One record of each kind, with every field set.
 EVERY_KIND: tuple[Record, ...] = (
     InstanceRecord("g", "i", "n", NOW, 3, ("a", "ü b"), Rule.AGE, "too old", NOW, (("s", 1, NOW),)),
     operation("op", 7),
@@ -137,8 +137,8 @@ async def test_a_new_store_is_empty(store: Store) -> None:
     assert loaded.records == ()
 
 
-async def test_what_was_committed_is_loaded(store: Store) -> None:
-    """Records of every kind come back as they were, to the microsecond."""
+async def test_committed_records_are_loaded(store: Store) -> None:
+    """Records of every kind are loaded unchanged, to the microsecond."""
     records = (instance("i-1", used=3, tasks=("a", "ü b")), operation("op", 7))
     await store.commit((await store.load()).epoch, records, ())
     assert set((await store.load()).records) == set(records)
@@ -146,28 +146,28 @@ async def test_what_was_committed_is_loaded(store: Store) -> None:
 
 @pytest.mark.parametrize("record", EVERY_KIND, ids=lambda record: record.key[0])
 async def test_every_kind_of_record_is_kept(store: Store, record: Record) -> None:
-    """Each field of each kind of record comes back as it was."""
+    """Each field of each kind of record is loaded unchanged."""
     await store.commit((await store.load()).epoch, [record], ())
     assert (await store.load()).records == (record,)
 
 
 async def test_records_are_dropped_whatever_their_kind(store: Store) -> None:
-    """Each kind is forgotten by its key."""
+    """A key deletes a record of any kind."""
     epoch = (await store.load()).epoch
     await store.commit(epoch, EVERY_KIND, ())
     await store.commit(epoch, (), [record.key for record in EVERY_KIND])
     assert (await store.load()).records == ()
 
 
-async def test_an_instance_without_incarnation_is_kept_as_such(store: Store) -> None:
-    """None is a value of its own, different from an empty text."""
+async def test_an_instance_without_incarnation_stays_without(store: Store) -> None:
+    """None differs from an empty text."""
     record = InstanceRecord("cloud/group", "i-1", None, NOW, 0, ())
     await store.commit((await store.load()).epoch, [record], ())
     assert (await store.load()).records == (record,)
 
 
-async def test_a_record_replaces_the_one_of_its_key(store: Store) -> None:
-    """Only the newest record of a key is kept."""
+async def test_a_record_replaces_the_one_with_its_key(store: Store) -> None:
+    """Only the newest record with a key is kept."""
     epoch = (await store.load()).epoch
     await store.commit(epoch, [instance("i-1", used=1)], ())
     await store.commit(epoch, [instance("i-1", used=2)], ())
@@ -175,7 +175,7 @@ async def test_a_record_replaces_the_one_of_its_key(store: Store) -> None:
 
 
 async def test_keys_differ_by_kind_and_group(store: Store) -> None:
-    """An instance and an operation of one name, and instances of two groups, are four things."""
+    """Equal ids of other kinds or other groups are different keys."""
     records = (
         instance("x"),
         operation("x"),
@@ -186,15 +186,15 @@ async def test_keys_differ_by_kind_and_group(store: Store) -> None:
     assert set((await store.load()).records) == set(records)
 
 
-async def test_dropping_forgets(store: Store) -> None:
-    """A dropped key is gone, and the others stay."""
+async def test_dropping_deletes(store: Store) -> None:
+    """The record with a dropped key is deleted, and the others stay."""
     epoch = (await store.load()).epoch
     await store.commit(epoch, [instance("i-1"), instance("i-2")], ())
     await store.commit(epoch, (), [instance("i-1").key])
     assert (await store.load()).records == (instance("i-2"),)
 
 
-async def test_dropping_what_is_not_there_is_no_error(store: Store) -> None:
+async def test_dropping_an_unknown_key_is_legal(store: Store) -> None:
     """Unknown keys are ignored, and a commit can be repeated."""
     epoch = (await store.load()).epoch
     for _ in range(2):
@@ -203,20 +203,20 @@ async def test_dropping_what_is_not_there_is_no_error(store: Store) -> None:
 
 
 async def test_an_empty_commit_is_legal(store: Store) -> None:
-    """A commit of nothing does nothing."""
+    """A commit without records and keys changes nothing."""
     epoch = (await store.load()).epoch
     await store.commit(epoch, (), ())
     assert (await store.load()).records == ()
 
 
 async def test_each_load_has_a_larger_epoch(store: Store) -> None:
-    """Epochs grow, also when nothing is committed between."""
+    """Epochs grow even if nothing is committed in between."""
     epochs = [(await store.load()).epoch for _ in range(3)]
     assert epochs == sorted(set(epochs))
 
 
-async def test_the_former_holder_is_fenced(store: Store) -> None:
-    """After another load, a commit under the old epoch raises and writes nothing, for ever."""
+async def test_the_previous_holder_is_fenced(store: Store) -> None:
+    """After another load, every commit under the old epoch raises and writes nothing."""
     old = (await store.load()).epoch
     await store.commit(old, [instance("i-1")], ())
     new = (await store.load()).epoch
@@ -228,15 +228,15 @@ async def test_the_former_holder_is_fenced(store: Store) -> None:
     assert set((await store.load()).records) == {instance("i-1"), instance("i-3")}
 
 
-async def test_an_epoch_of_the_future_is_refused_too(store: Store) -> None:
-    """Only the newest epoch may commit, not every larger number."""
+async def test_a_larger_epoch_is_refused_too(store: Store) -> None:
+    """Only the newest epoch may commit, not any larger number."""
     epoch = (await store.load()).epoch
     with pytest.raises(Fenced):
         await store.commit(epoch + 1, [instance("i-1")], ())
 
 
 async def test_many_records_are_one_commit(store: Store) -> None:
-    """Ten thousand records are taken in one go and come back complete."""
+    """Ten thousand records are committed at once and loaded completely."""
     records = [instance(f"i-{number}") for number in range(10_000)]
     epoch = (await store.load()).epoch
     await store.commit(epoch, records, ())
@@ -244,8 +244,8 @@ async def test_many_records_are_one_commit(store: Store) -> None:
     assert set((await store.load()).records) == set(records[5_000:])
 
 
-async def test_what_was_loaded_does_not_change(store: Store) -> None:
-    """A loaded value is a picture of its moment, whatever is committed later."""
+async def test_loaded_records_do_not_change(store: Store) -> None:
+    """A loaded value is not affected by later commits."""
     epoch = (await store.load()).epoch
     await store.commit(epoch, [instance("i-1")], ())
     loaded = await store.load()
@@ -253,8 +253,8 @@ async def test_what_was_loaded_does_not_change(store: Store) -> None:
     assert loaded.records == (instance("i-1"),)
 
 
-async def test_commits_that_come_together_are_all_there(store: Store) -> None:
-    """Many tasks may commit at once; each finds its own done when it goes on."""
+async def test_concurrent_commits_are_all_written(store: Store) -> None:
+    """Many tasks may commit at once; when a commit returns, its records are written."""
     epoch = (await store.load()).epoch
     async with anyio.create_task_group() as group:
         for number in range(200):
@@ -263,7 +263,7 @@ async def test_commits_that_come_together_are_all_there(store: Store) -> None:
 
 
 async def test_one_task_sees_its_commits_in_order(store: Store) -> None:
-    """The newest of several commits to one key wins, also among those of others."""
+    """The last of several commits to one key wins, even among those of other tasks."""
     epoch = (await store.load()).epoch
 
     async def count(id: str) -> None:
@@ -276,8 +276,8 @@ async def test_one_task_sees_its_commits_in_order(store: Store) -> None:
     assert set((await store.load()).records) == {instance(f"i-{n}", used=19) for n in range(5)}
 
 
-async def test_the_fenced_one_does_not_hurt_the_others(store: Store) -> None:
-    """A commit of a former holder fails alone, whatever is committed at the same time."""
+async def test_a_fenced_commit_does_not_affect_others(store: Store) -> None:
+    """The commit of a previous holder fails alone, also among others at the same time."""
     old = (await store.load()).epoch
     new = (await store.load()).epoch
 
@@ -294,8 +294,8 @@ async def test_the_fenced_one_does_not_hurt_the_others(store: Store) -> None:
     }
 
 
-async def test_a_cancelled_commit_is_whole_or_nothing(store: Store) -> None:
-    """Cancelled while it waits, a commit has written all of its records or none."""
+async def test_a_cancelled_commit_is_atomic(store: Store) -> None:
+    """A commit that is cancelled while it waits has written all of its records or none."""
     epoch = (await store.load()).epoch
     async with anyio.create_task_group() as group:
         for number in range(50):
@@ -309,15 +309,15 @@ async def test_a_cancelled_commit_is_whole_or_nothing(store: Store) -> None:
     await store.commit(epoch + 1, [instance("after")], ())
 
 
-async def test_a_new_store_remembers_nothing(store: Store) -> None:
-    """Before the first note there is no picture and no history."""
+async def test_a_new_store_has_no_history(store: Store) -> None:
+    """Before the first note there is neither a picture nor a history."""
     await store.load()
     remembered = await store.recall()
     assert (remembered.picture, remembered.decisions, remembered.tasks) == (None, (), ())
 
 
 async def test_notes_are_recalled_in_order(store: Store) -> None:
-    """Decisions and tasks come back as they were, each kind with its oldest first."""
+    """Decisions and tasks are returned unchanged, the oldest of each kind first."""
     epoch = (await store.load()).epoch
     await store.note(epoch, [decision(1), task("a"), decision(2)])
     await store.note(epoch, [task("b")])
@@ -327,7 +327,7 @@ async def test_notes_are_recalled_in_order(store: Store) -> None:
 
 
 async def test_the_picture_is_replaced(store: Store) -> None:
-    """The newest picture is the only one, and a note without one leaves it."""
+    """Only the newest picture is kept; a note without a picture keeps it."""
     epoch = (await store.load()).epoch
     await store.note(epoch, (), picture(1))
     await store.note(epoch, (), picture(2))
@@ -336,22 +336,22 @@ async def test_the_picture_is_replaced(store: Store) -> None:
 
 
 async def test_history_survives_its_holder(store: Store) -> None:
-    """What the former holder noted is there for the next one, which adds to it."""
+    """The notes of the previous holder stay, and the next one adds to them."""
     await store.note((await store.load()).epoch, [task("a")], picture(1))
     await store.note((await store.load()).epoch, [task("b")])
     remembered = await store.recall()
     assert (remembered.picture, remembered.tasks) == (picture(1), (task("a"), task("b")))
 
 
-async def test_notes_are_no_records(store: Store) -> None:
-    """A history does not come back as records, and records are no history."""
+async def test_notes_are_not_records(store: Store) -> None:
+    """Entries of the history are not loaded as records."""
     epoch = (await store.load()).epoch
     await store.commit(epoch, [instance("i-1")], ())
     await store.note(epoch, [task("a"), decision(1)], picture(1))
     assert (await store.load()).records == (instance("i-1"),)
 
 
-async def test_notes_of_the_former_holder_are_refused(store: Store) -> None:
+async def test_notes_of_the_previous_holder_are_refused(store: Store) -> None:
     """After another load, a note under the old epoch raises and writes nothing."""
     old = (await store.load()).epoch
     await store.load()
@@ -362,7 +362,7 @@ async def test_notes_of_the_former_holder_are_refused(store: Store) -> None:
 
 
 async def test_the_newest_history_is_kept(store: Store) -> None:
-    """Too long a history loses its oldest entries and nothing else."""
+    """A history that is too long loses its oldest entries and nothing else."""
     epoch = (await store.load()).epoch
     for start in range(0, 12_000, 3_000):
         await store.note(epoch, [decision(start + number) for number in range(3_000)])

@@ -1,4 +1,4 @@
-"""Runs every test of the scaler on both event loops, in a time that passes by itself.
+"""Runs every test of the scaler on both event loops, with a clock that jumps.
 
 On both, the clock stands still while any task can run, and jumps to the next
 deadline when none can. So an hour of backoff takes no time, and nothing depends
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Late in time, where the digits of a float are few, as after a year of uptime.
+# As after a year of uptime, where a float has few digits left for fractions of a second.
 START_SECONDS = 3e7
 
-# No test needs half a day.
+# No test needs half a day of this clock.
 LIMIT_SECONDS = 12 * 3600.0
 
 
@@ -45,7 +45,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def jump(self) -> None:
         """Set the clock to the next timer."""
-        # What asyncio itself sleeps by.
+        # The timers that asyncio itself sleeps by.
         timers = cast("list[asyncio.TimerHandle]", vars(self)["_scheduled"])
         self.now = max(self.now, timers[0].when())
 

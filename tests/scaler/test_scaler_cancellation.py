@@ -1,4 +1,4 @@
-"""A cancelled task leaves nothing behind, wherever the cancellation meets it."""
+"""A cancelled task leaves nothing behind, at whatever point it is cancelled."""
 
 from __future__ import annotations
 
@@ -21,20 +21,28 @@ CALLS = 12
 
 
 def assert_untouched(scaler: Taskscaler) -> None:
-    """Nothing waits, nothing is held, nothing is reserved (I15)."""
+    """Check that no task waits, holds a slot or has a reservation (I15)."""
     capacity = scaler.capacity()
     assert (capacity.waiting, capacity.slots_used, capacity.reserved) == (0, 0, 0)
-    assert scaler._driver.claims == {}
+    assert list(scaler._runner.claims) == []
+
+
+def scope_of(scaler: Taskscaler, key: str) -> anyio.CancelScope:
+    """Return the scope that a loss of the task's instance cancels."""
+    claim = scaler._runner.claims.get(key)
+    assert claim is not None
+    assert claim.scope is not None
+    return claim.scope
 
 
 async def use(scaler: Taskscaler, key: str) -> None:
-    """Do all that a task does."""
+    """Reserve, acquire, connect, and run a command."""
     scaler.reserve(key)
     try:
         async with scaler.acquire(key) as acquisition, acquisition.connect() as connection:
             assert (await connection.run("true")).succeeded
     finally:
-        # Whoever reserves and never comes to acquire gives the reservation back.
+        # A task that is cancelled before it acquires must give its reservation back.
         if scaler.capacity().reserved:
             scaler.unreserve(key)
 
@@ -109,16 +117,14 @@ async def test_a_cancelled_task_gives_its_place_to_the_next() -> None:
         assert_untouched(scaler)
 
 
-async def test_an_own_cancellation_stays_one_when_the_instance_is_lost_too() -> None:
-    """Cancelled and bereft of its instance at the same time, a task ends as cancelled."""
+async def test_a_cancellation_wins_over_a_loss_at_the_same_time() -> None:
+    """A task that is cancelled while its instance is lost ends as cancelled."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], connect=group.connect) as scaler:
         with anyio.CancelScope() as scope:
             async with scaler.acquire("a") as acquisition:
-                claim = scaler._driver.claims["a"]
+                inner = scope_of(scaler, "a")
                 group.vanish(acquisition.instance)
-                inner = claim.scope
-                assert inner is not None
                 while not inner.cancel_called:
                     with anyio.CancelScope(shield=True):
                         await anyio.sleep(1)
@@ -129,7 +135,7 @@ async def test_an_own_cancellation_stays_one_when_the_instance_is_lost_too() -> 
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-async def test_a_native_cancellation_stays_one_when_the_instance_is_lost_too() -> None:
+async def test_a_native_cancellation_wins_over_a_loss_too() -> None:
     """On asyncio, `Task.cancel` is not swallowed either."""
     group = FakeInstanceGroup()
     ends: list[BaseException] = []
@@ -138,8 +144,7 @@ async def test_a_native_cancellation_stays_one_when_the_instance_is_lost_too() -
         try:
             async with scaler.acquire("a") as acquisition:
                 group.vanish(acquisition.instance)
-                scope = scaler._driver.claims["a"].scope
-                assert scope is not None
+                scope = scope_of(scaler, "a")
                 while not scope.cancel_called:
                     with anyio.CancelScope(shield=True):
                         await anyio.sleep(1)
@@ -160,7 +165,7 @@ async def test_a_native_cancellation_stays_one_when_the_instance_is_lost_too() -
 
 
 async def test_leaving_while_a_call_of_the_provider_hangs() -> None:
-    """A hanging listing does not keep the block from being left."""
+    """A hanging listing does not delay leaving the block."""
     group = FakeInstanceGroup()
     group.always("update", Reply(before=Gate()))
     async with Taskscaler([group], connect=group.connect):

@@ -1,4 +1,4 @@
-"""Records of others in the scaler's store, and a store that is slow, hangs, or is lost."""
+"""Commits: records of others, and a store that is slow, hangs, fails or is fenced."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DONE = JobRecord("build", "0123", "done", 1, status=0)
 
 
 class SlowStore(MemoryStore):
-    """A store whose commits are counted, and held, failed or never answered as it is told.
+    """A store that counts its commits, and can hold or fail them, or never answer.
 
     Attributes:
         commits: what was committed, one entry for each commit.
@@ -57,8 +57,8 @@ class SlowStore(MemoryStore):
         self.commits.append(tuple(put))
 
 
-async def test_records_of_others_are_there_when_it_returns() -> None:
-    """They are committed and dropped, and the next scaler on the store has what is left."""
+async def test_commit_returns_when_records_are_stored() -> None:
+    """Records are committed and dropped, and the next scaler on the store gets the rest."""
     group, store = FakeInstanceGroup(), MemoryStore()
     other = JobRecord("test", "4567", "running", 1)
     async with Taskscaler([group], store=store, connect=group.connect) as scaler:
@@ -73,8 +73,8 @@ async def test_records_of_others_are_there_when_it_returns() -> None:
         assert scaler.restored == (DONE,)
 
 
-async def test_what_comes_together_is_one_commit() -> None:
-    """While one commit is under way, others wait and are then written together."""
+async def test_concurrent_changes_are_one_commit() -> None:
+    """Changes that arrive during a commit are written together in the next one."""
     group, store = FakeInstanceGroup(), SlowStore()
     async with Taskscaler([group], store=store, connect=group.connect) as scaler:
         store.gate = gate = Gate()
@@ -88,17 +88,17 @@ async def test_what_comes_together_is_one_commit() -> None:
     assert [len(put) for put in store.commits] == [1, 5]
 
 
-async def test_the_records_of_the_scaler_are_its_own() -> None:
-    """Nobody else may write them."""
+async def test_records_of_the_scaler_are_refused() -> None:
+    """Only the scaler itself writes the records of instances and groups."""
     group = FakeInstanceGroup()
     record = ConnectRecord("fake/group", "i-1", None, ConnectInfo("i-1", "fake"))
     async with Taskscaler([group], connect=group.connect) as scaler:
-        with pytest.raises(IllegalEvent, match="by the scaler itself"):
+        with pytest.raises(IllegalEvent, match="the scaler itself keeps the records"):
             await scaler.commit([record])
 
 
 async def test_a_commit_needs_an_open_scaler() -> None:
-    """Before and after it, the caller is told."""
+    """Before entering and after leaving, `commit` raises `ScalerClosed`."""
     group = FakeInstanceGroup()
     scaler = Taskscaler([group], connect=group.connect)
     with pytest.raises(ScalerClosed):
@@ -109,8 +109,8 @@ async def test_a_commit_needs_an_open_scaler() -> None:
         await scaler.commit([DONE])
 
 
-async def test_a_cancelled_commit_harms_nobody() -> None:
-    """The records may be written; what comes later is, and nobody is waited for."""
+async def test_a_cancelled_commit_does_not_affect_others() -> None:
+    """Its records may be written; later commits are written, and no receipt is left."""
     group, store = FakeInstanceGroup(), SlowStore()
     async with Taskscaler([group], store=store, connect=group.connect) as scaler:
         store.gate = gate = Gate()
@@ -119,17 +119,17 @@ async def test_a_cancelled_commit_harms_nobody() -> None:
         assert scope.cancelled_caught
         gate.open()
         await scaler.commit([JobRecord("other", "", "running", 1)])
-        assert scaler._driver._receipts == set()
+        assert scaler._runner._receipts == set()
 
 
 async def test_a_failing_store_fails_the_commits_that_wait_for_it() -> None:
-    """From elsewhere, too: they are told, and the error itself comes out of the block."""
+    """Waiting callers get `ScalerClosed`, and the store's error comes out of the block."""
     group, store = FakeInstanceGroup(), SlowStore()
     scaler = Taskscaler([group], store=store, connect=group.connect)
     ends: list[str] = []
 
     async def commit() -> None:
-        with pytest.raises(ScalerClosed, match="before the store had confirmed"):
+        with pytest.raises(ScalerClosed, match="before the store confirmed"):
             await scaler.commit([DONE])
         ends.append("told")
 
@@ -150,7 +150,7 @@ async def test_a_failing_store_fails_the_commits_that_wait_for_it() -> None:
 
 
 async def test_a_store_that_hangs_ends_the_scaler() -> None:
-    """After a minute without an answer it is given up, with its name and what to look at."""
+    """After a minute without an answer, the error names the store and what to check."""
     group, store = FakeInstanceGroup(), SlowStore()
     before = 0.0
     with pytest.raises(StoreError, match="SlowStore did not confirm a commit within 60s"):
@@ -161,8 +161,8 @@ async def test_a_store_that_hangs_ends_the_scaler() -> None:
     assert anyio.current_time() - before == pytest.approx(60)
 
 
-async def test_who_is_fenced_stops_at_once() -> None:
-    """In the middle of an increase: calls are ended, none is begun, tasks elsewhere lose slots."""
+async def test_a_fenced_scaler_stops_at_once() -> None:
+    """Calls in progress are cancelled, no others are made, and tasks lose their slots."""
     group, store, gate = FakeInstanceGroup(), SlowStore(), Gate()
     group.script("increase", Reply(), Reply(before=gate))
     scaler = Taskscaler([group], Settings(), store=store, connect=group.connect)
@@ -178,7 +178,7 @@ async def test_who_is_fenced_stops_at_once() -> None:
     async def wait() -> None:
         with pytest.raises(ScalerClosed, match="another one took over"):
             async with scaler.acquire("waiter"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         ends.append("refused")
 
     async def run() -> None:
@@ -208,8 +208,8 @@ async def test_who_is_fenced_stops_at_once() -> None:
     assert group.connector.connections == []
 
 
-async def test_who_is_fenced_is_told_so_and_not_what_follows_from_it() -> None:
-    """Tasks of the body that lose their slots by it do not hide why."""
+async def test_a_fenced_scaler_raises_only_that_error() -> None:
+    """The errors of tasks that lose their slots because of it are left out."""
     group, store = FakeInstanceGroup(), SlowStore()
 
     async def hold(key: str) -> None:

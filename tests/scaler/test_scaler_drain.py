@@ -1,4 +1,4 @@
-"""No new tasks, and those that are there go on."""
+"""Draining: no new tasks are taken, and the others go on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ONE = Settings(policy=LAZY, max_instances=1)
 
 
 async def test_draining_an_idle_scaler_returns_at_once() -> None:
-    """Also the second time; what comes later is refused, and the block can be left."""
+    """Also the second time; later tasks are refused, and the block can be left."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         before = anyio.current_time()
@@ -37,12 +37,12 @@ async def test_draining_an_idle_scaler_returns_at_once() -> None:
             scaler.reserve("late")
         with pytest.raises(ScalerClosed, match="drained"):
             async with scaler.acquire("late"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert group.calls_of("increase") == []
 
 
-async def test_whoever_is_there_goes_on() -> None:
-    """Running, waiting and reserved tasks all come to their end before it returns."""
+async def test_tasks_of_a_draining_scaler_go_on() -> None:
+    """It returns after all running, waiting and reserved tasks have ended."""
     group = FakeInstanceGroup()
     order: list[str] = []
 
@@ -73,7 +73,7 @@ async def test_whoever_is_there_goes_on() -> None:
 
 
 async def test_a_reservation_that_is_given_back_ends_a_drain() -> None:
-    """Nothing else happens at that moment."""
+    """Giving back the last reservation is enough to end it."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         scaler.reserve("a")
@@ -83,8 +83,8 @@ async def test_a_reservation_that_is_given_back_ends_a_drain() -> None:
             scaler.unreserve("a")
 
 
-async def test_who_is_left_when_the_time_is_up_is_counted_and_goes_on() -> None:
-    """The exception has the numbers; later, the same drain can be waited for again."""
+async def test_a_drain_that_times_out_counts_the_tasks_that_are_left() -> None:
+    """They go on, and draining again waits for them."""
     group, gate = FakeInstanceGroup(), Gate()
     group.script("increase", Reply(before=gate))
     async with (
@@ -106,8 +106,8 @@ async def test_who_is_left_when_the_time_is_up_is_counted_and_goes_on() -> None:
         await scaler.drain(timedelta(seconds=30))
 
 
-async def test_a_cancelled_drain_leaves_the_doors_closed() -> None:
-    """Two wait for it, one is cancelled: the other returns when it is done."""
+async def test_a_cancelled_drain_still_refuses_new_tasks() -> None:
+    """If one of two callers is cancelled, the other still returns at the end."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         async with anyio.create_task_group() as tasks:
@@ -120,8 +120,8 @@ async def test_a_cancelled_drain_leaves_the_doors_closed() -> None:
                     scaler.reserve("late")
 
 
-async def test_suspended_tasks_do_not_hold_up_a_drain() -> None:
-    """They wait for the next scaler."""
+async def test_suspended_tasks_do_not_delay_a_drain() -> None:
+    """They stay suspended for the next scaler."""
     group = FakeInstanceGroup(capabilities=[Capability.SUSPEND])
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         with pytest.raises(AcquisitionSuspended):
@@ -131,12 +131,12 @@ async def test_suspended_tasks_do_not_hold_up_a_drain() -> None:
         assert [one.key for one in scaler.suspended()] == ["a"]
         with pytest.raises(ScalerClosed, match="drained"):
             async with scaler.resume("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         assert [one.key for one in scaler.suspended()] == ["a"]
 
 
 async def test_a_drain_ends_with_the_block() -> None:
-    """Who waits for it from elsewhere is not left behind when the scaler is closed."""
+    """Callers outside of the block get `ScalerClosed` when the scaler ends."""
     group = FakeInstanceGroup()
     scaler = Taskscaler([group], ONE, connect=group.connect)
     opened = anyio.Event()

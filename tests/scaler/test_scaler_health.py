@@ -1,4 +1,4 @@
-"""Which instances still work: what a check asks, and what comes of the answer."""
+"""Health checks: what they ask, and what follows from the answers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fleeting.testing import Command, FakeConnection, FakeConnector, FakeInstanc
 from fleeting.types import ConnectorSettings
 from taskscaler import Policy, Settings, Taskscaler
 from taskscaler.core import effects, events
-from taskscaler.runtime import provider_calls as _calls
 from taskscaler.runtime.connections import Connections
+from taskscaler.runtime.instance_checks import check_health
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -34,7 +34,7 @@ PASSED = events.HealthPassed("fake/group", "i-1")
 
 
 class Hosts:
-    """Plays every command; it hangs while it is told to, and notes what was run where."""
+    """Runs every command, or hangs on some instances, and records them."""
 
     def __init__(self) -> None:
         self.ran: list[tuple[str, str]] = []
@@ -42,7 +42,7 @@ class Hosts:
         self.status = 0
 
     async def __call__(self, command: Command, /) -> int:
-        """Play one command."""
+        """Run one command."""
         self.ran.append((command.instance, command.line))
         if command.instance in self.hanging:
             await anyio.sleep_forever()
@@ -53,9 +53,9 @@ async def check(
     group: FakeInstanceGroup, connections: Connections | None = None, *, cloud: bool = True
 ) -> events.Event:
     """Check the only instance of a group."""
-    connections = connections or Connections(group.connect, ConnectorSettings())
+    connections = connections or Connections(group.connect, {group.info.id: ConnectorSettings()})
     effect = effects.CheckHealth(group.info.id, "i-1", 10.0, cloud)
-    event = await _calls.check_health(group, connections, effect)
+    event = await check_health(group, connections, effect)
     await connections.aclose()
     return event
 
@@ -66,8 +66,8 @@ def failed(event: events.Event) -> str:
     return event.reason
 
 
-async def test_a_slot_on_an_instance_that_was_quiet_is_probed_without_the_cloud() -> None:
-    """Before the second task, a trivial command runs on the connection, and no cloud call."""
+async def test_an_instance_that_was_idle_is_probed_before_a_grant() -> None:
+    """Before the second task, a trivial command runs there; the provider is not asked."""
     hosts = Hosts()
     group = FakeInstanceGroup(connector=FakeConnector(hosts))
     async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
@@ -81,8 +81,8 @@ async def test_a_slot_on_an_instance_that_was_quiet_is_probed_without_the_cloud(
     assert len(group.calls_of("connect")) == 1
 
 
-async def test_an_instance_that_is_quiet_is_checked_from_time_to_time() -> None:
-    """Once in `heartbeat_interval`, the instance and the cloud are asked."""
+async def test_an_idle_instance_is_checked_periodically() -> None:
+    """Every `heartbeat_interval`, the instance and the provider are asked."""
     hosts = Hosts()
     group = FakeInstanceGroup(connector=FakeConnector(hosts))
     async with Taskscaler([group], Settings(policy=KEEP_ONE), connect=group.connect):
@@ -90,8 +90,8 @@ async def test_an_instance_that_is_quiet_is_checked_from_time_to_time() -> None:
     assert hosts.ran == [("i-1", "exit 0")] * 2
 
 
-async def test_a_hanging_instance_is_not_handed_out_and_is_replaced() -> None:
-    """A task goes to another instance; after three failures the first is removed, with reason."""
+async def test_an_instance_that_hangs_gets_no_task_and_is_replaced() -> None:
+    """The task gets another instance; after three failures the first is removed."""
     hosts = Hosts()
     group = FakeInstanceGroup(connector=FakeConnector(hosts))
     async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
@@ -109,7 +109,7 @@ async def test_a_hanging_instance_is_not_handed_out_and_is_replaced() -> None:
 
 
 async def test_cancelling_a_task_while_its_instance_is_probed_leaves_nothing() -> None:
-    """Its slot is free again, and the next task gets it when the probe has passed."""
+    """Its slot is free again, and the next task gets it after the probe has passed."""
     gate = Gate()
 
     async def play(command: Command, /) -> int:
@@ -143,8 +143,8 @@ async def test_cancelling_a_task_while_its_instance_is_probed_leaves_nothing() -
     assert served == ["b"]
 
 
-async def test_a_check_of_the_predecessor_says_nothing_of_the_successor() -> None:
-    """Recreated under its id while it was checked, an instance is judged by its own answers."""
+async def test_a_check_of_the_predecessor_does_not_affect_the_successor() -> None:
+    """An instance that is recreated during a check is judged by its own answers."""
     gate = Gate()
     group = FakeInstanceGroup()
     group.script("heartbeat", Reply(before=gate, error=InstanceUnhealthy("i-1", "it is sick")))
@@ -159,11 +159,11 @@ async def test_a_check_of_the_predecessor_says_nothing_of_the_successor() -> Non
         await anyio.sleep(30)
         assert group.calls_of("decrease") == []
         assert scaler.capacity().slots_total == 1
-        assert scaler._driver._doing == {}
+        assert scaler._runner._effect_tasks._checks == {}
 
 
-async def test_a_check_that_hangs_does_not_hold_up_a_shutdown() -> None:
-    """Leaving ends it, and nothing is left of it."""
+async def test_a_check_that_hangs_does_not_delay_a_shutdown() -> None:
+    """Leaving cancels it, and nothing of it is left."""
     hosts = Hosts()
     group = FakeInstanceGroup(connector=FakeConnector(hosts))
     settings = Settings(policy=KEEP_ONE, probe_timeout=timedelta(hours=1))
@@ -174,14 +174,14 @@ async def test_a_check_that_hangs_does_not_hold_up_a_shutdown() -> None:
     assert group.connector.connections == []
 
 
-# What a check asks.
+# A single check.
 
 
-async def test_a_check_makes_a_broken_connection_anew() -> None:
-    """That the old one broke is no failure, whether it was known to be broken or not."""
+async def test_a_check_replaces_a_broken_connection() -> None:
+    """A broken connection is not a failure, whether it was known to be broken or not."""
     group = FakeInstanceGroup()
     group.add()
-    connections = Connections(group.connect, ConnectorSettings())
+    connections = Connections(group.connect, {group.info.id: ConnectorSettings()})
     await connections.get(group, "i-1", 10)
     group.connector.break_("i-1")
 
@@ -196,15 +196,15 @@ async def test_a_check_makes_a_broken_connection_anew() -> None:
 
 
 async def test_a_check_that_cannot_connect_fails() -> None:
-    """The reason is the connector's."""
+    """The reason is the connector's error."""
     group = FakeInstanceGroup()
     group.add()
-    group.script("connect", Reply(error=Unreachable("nobody listens")))
-    assert failed(await check(group)) == "nobody listens"
+    group.script("connect", Reply(error=Unreachable("no answer")))
+    assert failed(await check(group)) == "no answer"
 
 
 async def test_a_command_that_fails_is_a_failure() -> None:
-    """A shell that cannot do nothing does not work."""
+    """A shell in which a trivial command fails does not work."""
     hosts = Hosts()
     hosts.status = 5
     group = FakeInstanceGroup(connector=FakeConnector(hosts))
@@ -213,8 +213,8 @@ async def test_a_command_that_fails_is_a_failure() -> None:
     assert group.calls_of("heartbeat") == []
 
 
-async def test_what_a_cloud_denies_is_a_failure() -> None:
-    """Also when the instance itself answers."""
+async def test_an_unhealthy_heartbeat_is_a_failure() -> None:
+    """Even if the instance itself answers."""
     group = FakeInstanceGroup()
     group.unhealthy.add(group.add())
     assert "does not work" in failed(await check(group))
@@ -224,8 +224,8 @@ async def test_what_a_cloud_denies_is_a_failure() -> None:
 @pytest.mark.parametrize(
     "reply", [Reply(error=ProviderError("no")), Reply(before=timedelta(hours=1))]
 )
-async def test_a_cloud_that_does_not_answer_says_nothing(reply: Reply) -> None:
-    """An error or no answer within the time is no failure of the instance."""
+async def test_a_provider_that_does_not_answer_is_not_a_failure(reply: Reply) -> None:
+    """An error or a timeout of the provider says nothing about the instance."""
     group = FakeInstanceGroup()
     group.add()
     group.script("heartbeat", reply)
@@ -235,7 +235,7 @@ async def test_a_cloud_that_does_not_answer_says_nothing(reply: Reply) -> None:
 
 
 async def test_a_bug_in_a_plugin_is_a_failure_with_its_name() -> None:
-    """Whatever is raised, an event comes of it."""
+    """Every exception becomes an event."""
     group = FakeInstanceGroup()
     group.add()
 
@@ -249,7 +249,7 @@ async def test_a_bug_in_a_plugin_is_a_failure_with_its_name() -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_a_cancellation_inside_a_plugin_is_a_failure() -> None:
-    """What was not cancelled by us does not end the check without an event."""
+    """A cancellation that we did not request does not end the check without an event."""
     group = FakeInstanceGroup()
     group.add()
 
@@ -262,7 +262,7 @@ async def test_a_cancellation_inside_a_plugin_is_a_failure() -> None:
 
 
 class Mute(FakeConnection):
-    """A connection over which no command can be run."""
+    """A connection that cannot run commands."""
 
     @override
     @asynccontextmanager
@@ -275,8 +275,8 @@ class Mute(FakeConnection):
 
 
 @pytest.mark.parametrize("broken", [False, True])
-async def test_a_connection_without_commands_is_proof_by_being_open(broken: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """For a protocol that runs no commands, that the connection is open is all there is."""
+async def test_a_connection_without_commands_passes_if_it_is_open(broken: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """If a protocol cannot run commands, an open connection is enough."""
     group = FakeInstanceGroup()
     group.add()
 
@@ -288,5 +288,5 @@ async def test_a_connection_without_commands_is_proof_by_being_open(broken: bool
             connection.break_()
         return connection
 
-    event = await check(group, Connections(connect, ConnectorSettings()))
+    event = await check(group, Connections(connect, {group.info.id: ConnectorSettings()}))
     assert isinstance(event, events.HealthFailed if broken else events.HealthPassed)

@@ -1,4 +1,4 @@
-"""What the scaler remembers of what it did, and what it says about a task."""
+"""The history in the store, the log of decisions, and explanations."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ from taskscaler import (
     StoreError,
     Taskscaler,
 )
-from taskscaler._log import describe
 from taskscaler.core import Decision, Rule
-from taskscaler.runtime import claims as _claims
-from taskscaler.runtime import history as _history
+from taskscaler.runtime import explanations, history
+from taskscaler.runtime.history import log_line
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ ONE = Settings(policy=LAZY, max_instances=1)
 
 
 class NotedStore(MemoryStore):
-    """A store that keeps count of the notes, and fails as it is told to."""
+    """A store that counts notes, and can fail or hang."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,22 +62,22 @@ class NotedStore(MemoryStore):
 
 
 async def outcomes(store: MemoryStore) -> dict[str, tuple[str, str, str]]:
-    """Return what became of each task, where, and why."""
+    """Return the outcome of each task, with its instance and the reason."""
     remembered = await store.recall()
     return {one.key: (one.outcome, one.instance, one.reason) for one in remembered.tasks}
 
 
-async def test_what_becomes_of_each_task_is_noted() -> None:
-    """Released, lost, timed out, cancelled, refused: with where, why, and in order of time."""
+async def test_the_outcome_of_each_task_is_noted() -> None:
+    """Released, lost, timed out, cancelled, refused: with instance and reason, in order."""
     group, store = FakeInstanceGroup(), MemoryStore()
     async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
         async with scaler.acquire("good"):
             with pytest.raises(AcquireTimeout):
                 async with scaler.acquire("late", timeout=timedelta(seconds=5)):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             with anyio.move_on_after(5):
                 async with scaler.acquire("cancelled"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
         with pytest.raises(AcquisitionLost):
             async with scaler.acquire("lost") as acquisition:
                 group.set_state(acquisition.instance, State.FAILED, "its disk died")
@@ -86,7 +85,7 @@ async def test_what_becomes_of_each_task_is_noted() -> None:
         await scaler.drain()
         with pytest.raises(Exception, match="drained"):
             async with scaler.acquire("refused"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     told = await outcomes(store)
     assert told["good"] == ("released", "i-1", "")
     assert told["lost"] == ("lost", "i-1", "its disk died")
@@ -101,8 +100,8 @@ async def test_what_becomes_of_each_task_is_noted() -> None:
     assert good.asked_at <= good.granted_at <= good.ended_at
 
 
-async def test_who_still_holds_a_slot_at_the_end_has_lost_it() -> None:
-    """The last note has it, and shows nothing that is not so any more."""
+async def test_a_slot_that_is_held_at_the_end_is_noted_as_lost() -> None:
+    """It is in the last note, whose picture shows no task any more."""
     group, store = FakeInstanceGroup(), MemoryStore()
     scaler = Taskscaler([group], ONE, store=store, connect=group.connect)
 
@@ -121,7 +120,7 @@ async def test_who_still_holds_a_slot_at_the_end_has_lost_it() -> None:
 async def test_decisions_are_noted_and_logged_with_all_inputs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What `decisions()` returns is in the store, and its line has the formula's inputs."""
+    """The store has all that `decisions()` returns; a line of the log has the inputs."""
     group, store = FakeInstanceGroup(), MemoryStore()
     with caplog.at_level(logging.INFO, "taskscaler"):
         async with Taskscaler([group], Settings(), store=store, connect=group.connect) as scaler:
@@ -141,13 +140,13 @@ async def test_decisions_are_noted_and_logged_with_all_inputs(
         assert f" {name}={value}" in line
 
 
-def test_a_line_of_the_log_can_be_read_by_programs() -> None:
-    """What is not one word is quoted, and quotes and line ends in it are escaped."""
+def test_programs_can_parse_a_line_of_the_log() -> None:
+    """Values that are not one word are quoted, with quotes and line ends escaped."""
     group = FakeInstanceGroup()
     demand = Taskscaler([group], connect=group.connect)._state.demand()
     now = datetime(2026, 3, 1, tzinfo=UTC)
     decision = Decision(now, "a=b", Rule.IDLE, 0, 0, 'the "cloud"\nsays no', demand)
-    line = describe(decision)
+    line = log_line(decision)
     assert line.startswith('group="a=b" rule="idle for longer than the policy allows" wanted=0')
     assert 'clamped_by="the \\"cloud\\"\\nsays no"' in line
     assert line.endswith('detail=""')
@@ -155,7 +154,7 @@ def test_a_line_of_the_log_can_be_read_by_programs() -> None:
 
 
 async def test_notes_are_written_at_most_once_a_second() -> None:
-    """Two hundred tasks in eight seconds are a few notes, and an idle scaler writes none."""
+    """Two hundred tasks in eight seconds cause a few notes, an idle scaler none."""
     group, store = FakeInstanceGroup(), NotedStore()
     async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
         for number in range(200):
@@ -173,8 +172,8 @@ async def test_notes_are_written_at_most_once_a_second() -> None:
     assert len(await outcomes(store)) == 200
 
 
-async def test_the_picture_shows_who_waits_and_who_holds_what() -> None:
-    """The first to be served first, with since when; and after the end there is nobody."""
+async def test_the_picture_shows_waiting_tasks_and_slots_in_use() -> None:
+    """In the order of the queue, with the times; at the end it is empty."""
     group, store = FakeInstanceGroup(), MemoryStore()
     before = datetime.max.replace(tzinfo=UTC)
     async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
@@ -183,7 +182,7 @@ async def test_the_picture_shows_who_waits_and_who_holds_what() -> None:
             async def wait(key: str) -> None:
                 with anyio.move_on_after(60):
                     async with scaler.acquire(key):
-                        pytest.fail("nobody may come here")
+                        pytest.fail("the body must not run")
 
             for key in ("first", "second"):
                 tasks.start_soon(wait, key)
@@ -203,9 +202,9 @@ async def test_the_picture_shows_who_waits_and_who_holds_what() -> None:
     assert last.at > before
 
 
-async def test_a_picture_of_a_crowd_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has the first of them only; the numbers are still all of them."""
-    monkeypatch.setattr(_history, "KEYS", 3)
+async def test_a_picture_of_too_many_tasks_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lists only the first tasks; the numbers count all of them."""
+    monkeypatch.setattr(history, "KEYS", 3)
     group, store, gate = FakeInstanceGroup(), MemoryStore(), Gate()
     group.script("increase", Reply(before=gate))
     async with (
@@ -228,8 +227,10 @@ async def test_a_picture_of_a_crowd_is_cut_off(monkeypatch: pytest.MonkeyPatch) 
         gate.open()
 
 
-async def test_a_store_that_takes_no_notes_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """Failing for an hour is logged once, and when it works again, it is used again."""
+async def test_a_store_that_fails_to_take_notes_does_not_stop_the_scaler(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An hour of failures is logged once; afterwards notes are written again."""
     group, store = FakeInstanceGroup(), NotedStore()
     store.error = StoreError("the disk is full")
     async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
@@ -248,8 +249,8 @@ async def test_a_store_that_takes_no_notes_stops_nobody(caplog: pytest.LogCaptur
     assert "d" in await outcomes(store)
 
 
-async def test_a_store_that_hangs_with_a_note_stops_nobody() -> None:
-    """Tasks are served meanwhile, and leaving takes only a little longer for it."""
+async def test_a_store_that_hangs_with_a_note_does_not_stop_tasks() -> None:
+    """Tasks get slots meanwhile, and leaving takes only a little longer."""
     group, store = FakeInstanceGroup(), NotedStore()
     store.hangs = True
     async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
@@ -257,13 +258,13 @@ async def test_a_store_that_hangs_with_a_note_stops_nobody() -> None:
         for key in "abc":
             async with scaler.acquire(key):
                 pass
-        assert anyio.current_time() - before < _history.NOTE_SECONDS
+        assert anyio.current_time() - before < history.WRITE_SECONDS
         before = anyio.current_time()
-    assert anyio.current_time() - before <= 2 * _history.NOTE_SECONDS
+    assert anyio.current_time() - before <= 2 * history.WRITE_SECONDS
 
 
 async def test_a_fenced_note_ends_the_scaler() -> None:
-    """Who notices only by a note that another one took over stops acting, too."""
+    """A scaler that learns from a note that it was replaced stops too."""
     group, store = FakeInstanceGroup(), NotedStore()
     with pytest.raises(Fenced, match="took over"):
         async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
@@ -273,10 +274,10 @@ async def test_a_fenced_note_ends_the_scaler() -> None:
     assert group.connector.connections == []
 
 
-# What is said about one task.
+# Explanations of one task.
 
 
-async def test_a_task_is_told_what_it_has() -> None:
+async def test_explain_describes_one_task() -> None:
     """Unknown, reserved, waiting, holding, lost: one sentence for each."""
     group, store = FakeInstanceGroup(), MemoryStore()
     async with Taskscaler([group], ONE, store=store, connect=group.connect) as scaler:
@@ -290,7 +291,7 @@ async def test_a_task_is_told_what_it_has() -> None:
                 async def wait(key: str) -> None:
                     with anyio.move_on_after(30):
                         async with scaler.acquire(key):
-                            pytest.fail("nobody may come here")
+                            pytest.fail("the body must not run")
 
                 tasks.start_soon(wait, "first")
                 await anyio.sleep(10)
@@ -307,18 +308,18 @@ async def test_a_task_is_told_what_it_has() -> None:
         assert "is not known here" in scaler.explain("a")
 
 
-async def test_of_too_many_tasks_that_time_out_none_looks_for_its_place(
+async def test_tasks_that_time_out_in_a_long_queue_do_not_search_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """To look through the queue for each of them would take the square of their number."""
-    monkeypatch.setattr(_claims, "SOUGHT", 1)
+    """Searching the queue for each of them would take quadratic time."""
+    monkeypatch.setattr(explanations, "LONG_QUEUE", 1)
     group = FakeInstanceGroup(max_size=0)
     told: list[str] = []
 
     async def wait(key: str) -> None:
         with pytest.raises(AcquireTimeout) as caught:
             async with scaler.acquire(key, timeout=timedelta(minutes=1)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         told.append(str(caught.value))
 
     async with Taskscaler([group], connect=group.connect) as scaler:

@@ -1,4 +1,4 @@
-"""An instance goes away under a task, or does not."""
+"""Instances and connections that are lost while tasks use them."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ TWO_SLOTS = Settings(capacity_per_instance=2, policy=LAZY)
 
 
 def vanish(group: FakeInstanceGroup, id: str) -> None:
-    """Take it away."""
+    """Remove the instance without being asked."""
     group.vanish(id)
 
 
 def fail(group: FakeInstanceGroup, id: str) -> None:
-    """Let the cloud say that it failed."""
+    """List the instance as failed."""
     group.set_state(id, State.FAILED, "its disk died")
 
 
 def delete(group: FakeInstanceGroup, id: str) -> None:
-    """Let the cloud say that it is being taken away."""
+    """List the instance as being deleted."""
     group.set_state(id, State.DELETING)
 
 
 def recreate(group: FakeInstanceGroup, id: str) -> None:
-    """Put another one in its place."""
+    """Recreate the instance with the same id."""
     group.recreate(id)
 
 
@@ -51,10 +51,10 @@ def recreate(group: FakeInstanceGroup, id: str) -> None:
         (recreate, "it was recreated under the same id"),
     ],
 )
-async def test_a_lost_instance_cancels_what_runs_on_it(
+async def test_a_lost_instance_cancels_its_tasks(
     lose: Callable[[FakeInstanceGroup, str], None], cause: str
 ) -> None:
-    """Gone, failed, being deleted, replaced: the body is cancelled, and the exception says why."""
+    """Gone, failed, being deleted, recreated: the body is cancelled; the error says why."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], connect=group.connect) as scaler:
         with pytest.raises(AcquisitionLost, match=cause) as caught:
@@ -69,8 +69,8 @@ async def test_a_lost_instance_cancels_what_runs_on_it(
             assert states[acquisition.instance] is State.RUNNING
 
 
-async def test_every_task_of_a_lost_instance_is_told() -> None:
-    """Both tasks on it are cancelled, and the one on another instance is not."""
+async def test_every_task_of_a_lost_instance_is_cancelled() -> None:
+    """Both of its tasks are cancelled, and the task on another instance is not."""
     group = FakeInstanceGroup()
     ends: dict[str, str] = {}
     release = anyio.Event()
@@ -100,8 +100,8 @@ async def test_every_task_of_a_lost_instance_is_told() -> None:
     assert sorted(ends.values()) == ["done", "lost", "lost"]
 
 
-async def test_the_body_own_exception_comes_through() -> None:
-    """While the instance is fine, an exception of the body is the body's, with its cause."""
+async def test_an_exception_of_the_body_is_unchanged() -> None:
+    """Without a loss, the exception of the body comes out with its cause."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], connect=group.connect) as scaler:
         with pytest.raises(ValueError, match="mine") as caught:
@@ -111,8 +111,8 @@ async def test_the_body_own_exception_comes_through() -> None:
         assert scaler.capacity().slots_used == 0
 
 
-async def test_what_fails_because_of_the_loss_is_told_as_the_loss() -> None:
-    """When the body fails after the instance was lost, that failure is the cause of the loss's."""
+async def test_a_loss_replaces_the_error_that_it_caused() -> None:
+    """If the body fails after a loss, `AcquisitionLost` is raised, with that error as cause."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], connect=group.connect) as scaler:
         with pytest.raises(AcquisitionLost) as caught:
@@ -125,8 +125,8 @@ async def test_what_fails_because_of_the_loss_is_told_as_the_loss() -> None:
         assert isinstance(caught.value.__cause__, RuntimeError)
 
 
-async def test_a_body_that_ends_by_itself_has_not_lost_anything() -> None:
-    """A body that is done when the loss comes, and does not wait, ends well."""
+async def test_a_body_that_ends_before_the_cancellation_succeeds() -> None:
+    """A body that does not wait after the loss ends without an error."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition:
@@ -138,7 +138,7 @@ async def test_a_body_that_ends_by_itself_has_not_lost_anything() -> None:
 
 @pytest.mark.parametrize("grouped", [False, True])
 async def test_a_lost_connection_retires_the_instance(grouped: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """The instance gets no further task, the other one there goes on, and then it is removed."""
+    """The instance gets no further task, and is removed when its other task has ended."""
     group = FakeInstanceGroup()
     settings = Settings(capacity_per_instance=2, max_instances=2, policy=LAZY)
     kinds = (ConnectionLost, BaseExceptionGroup)
@@ -171,15 +171,15 @@ async def test_a_lost_connection_retires_the_instance(grouped: bool) -> None:  #
 
 
 async def test_an_instance_that_cannot_be_reached_is_retired() -> None:
-    """Failing to connect on entering is the instance's fault, and a next task gets another."""
+    """If connecting fails on entering, the next task gets another instance."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
         async with scaler.acquire("a") as first:
             group.connector.break_(first.instance)
-            group.script("connect", Reply(error=Unreachable("nobody listens")))
-            with pytest.raises(Unreachable, match="nobody listens"):
+            group.script("connect", Reply(error=Unreachable("no answer")))
+            with pytest.raises(Unreachable, match="no answer"):
                 async with first.connect():
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             async with scaler.acquire("b") as second:
                 assert second.instance != first.instance
 
@@ -189,13 +189,13 @@ async def test_an_instance_that_cannot_be_reached_is_retired() -> None:
     [
         TransferFailed("no such file"),
         NotSupported("no TCP here"),
-        Unreachable("nobody listens on port 80 of the instance"),
+        Unreachable("no answer on port 80 of the instance"),
         ConnectionLost("the connection to quite another instance is lost"),
         ValueError("mine"),
     ],
 )
 async def test_an_error_that_leaves_the_connection_intact_retires_nothing(error: Exception) -> None:
-    """A failed transfer, a closed port, another connection's loss: the instance stays."""
+    """After a failed transfer or a closed port, the instance stays."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
         async with scaler.acquire("a") as first:
@@ -208,8 +208,8 @@ async def test_an_error_that_leaves_the_connection_intact_retires_nothing(error:
         assert len(group.calls_of("increase")) == 1
 
 
-async def test_what_the_connector_cannot_do_retires_nothing() -> None:
-    """The same with a connection that opens no streams."""
+async def test_an_unsupported_operation_retires_nothing() -> None:
+    """The instance stays if its connector does not support an operation."""
     group = FakeInstanceGroup()
     async with (
         Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler,
@@ -222,14 +222,14 @@ async def test_what_the_connector_cannot_do_retires_nothing() -> None:
 
 
 async def test_a_successor_under_the_same_id_does_not_inherit_the_loss() -> None:
-    """What broke with the predecessor is not reported as the successor's failure."""
+    """A broken connection to the predecessor is not a failure of the successor."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
         with pytest.raises(AcquisitionLost):
             async with scaler.acquire("a") as acquisition, acquisition.connect():
                 group.recreate(acquisition.instance)
                 with anyio.CancelScope(shield=True):
-                    # The predecessor and the successor.
+                    # One for the predecessor, one for the successor.
                     while len(scaler.instances()) < 2 or not scaler.capacity().instances["ready"]:
                         await anyio.sleep(1)
                 await anyio.sleep_forever()
@@ -240,19 +240,19 @@ async def test_a_successor_under_the_same_id_does_not_inherit_the_loss() -> None
                 assert (await connection.run("true")).succeeded
 
 
-async def test_a_slot_that_was_given_back_connects_no_more() -> None:
-    """An acquisition is of no use outside of its block, and says so."""
+async def test_connecting_after_giving_back_is_refused() -> None:
+    """An acquisition cannot be used outside of its block."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition:
             pass
-        with pytest.raises(IllegalEvent, match="'a' connects without holding a slot"):
+        with pytest.raises(IllegalEvent, match="'a' cannot connect: it does not hold its slot"):
             async with acquisition.connect():
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
-async def test_a_slot_that_was_lost_connects_no_more() -> None:
-    """A body that goes on in its clean-up does not reach the instance any more."""
+async def test_connecting_after_a_loss_is_refused() -> None:
+    """The clean-up of a body cannot connect to the instance any more."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], connect=group.connect) as scaler:
         with pytest.raises(AcquisitionLost):
@@ -263,24 +263,24 @@ async def test_a_slot_that_was_lost_connects_no_more() -> None:
                 finally:
                     with anyio.CancelScope(shield=True), pytest.raises(AcquisitionLost):
                         async with acquisition.connect():
-                            pytest.fail("nobody may come here")
+                            pytest.fail("the body must not run")
 
 
-async def test_nothing_is_kept_of_an_instance_that_vanished() -> None:
-    """What nobody asked to remove is hung up like what was removed."""
+async def test_nothing_of_an_instance_that_vanished_is_kept() -> None:
+    """Its connection is closed, although its removal was never requested."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition, acquisition.connect():
             pass
-        assert len(scaler._connections._lines) == 1
+        assert len(scaler._connections._shared) == 1
         group.vanish("i-1")
         while scaler.instances()[0].removed_at is None:
             await anyio.sleep(1)
-        assert scaler._connections._lines == {}
+        assert scaler._connections._shared == {}
 
 
-async def test_who_is_connecting_when_the_instance_is_lost_gets_no_connection() -> None:
-    """A connection that comes about too late is closed, though its task could not be cancelled."""
+async def test_connecting_fails_if_the_instance_is_lost_meanwhile() -> None:
+    """A connection that is made too late is closed, even in a task that is shielded."""
     group = FakeInstanceGroup()
     gate = Gate()
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
@@ -288,7 +288,7 @@ async def test_who_is_connecting_when_the_instance_is_lost_gets_no_connection() 
         async def reach(acquisition: Acquisition) -> None:
             with anyio.CancelScope(shield=True), pytest.raises(InstanceGone, match="given up"):
                 async with acquisition.connect():
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
 
         with pytest.raises(AcquisitionLost):
             async with scaler.acquire("a") as acquisition, anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-"""Providers that hang, lie, fail or have bugs."""
+"""Providers that hang, fail, or have bugs, and several groups."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LAZY = Policy(idle_time=timedelta(hours=10))
 
 
 class NamedGroup(FakeInstanceGroup):
-    """A group whose instances are told from those of another one by their user."""
+    """A group that names itself in the connect info of its instances."""
 
     @override
     async def connect_info(self, id: str) -> ConnectInfo:
@@ -38,7 +38,7 @@ class NamedGroup(FakeInstanceGroup):
 
 
 def connect_to(*groups: NamedGroup) -> Callable[[ConnectInfo], Awaitable[Connection]]:
-    """Return what connects to the instances of several groups."""
+    """Return a function that connects to the instances of several groups."""
 
     async def connect(info: ConnectInfo) -> Connection:
         group = next(one for one in groups if info.username == one.info.id)
@@ -48,16 +48,16 @@ def connect_to(*groups: NamedGroup) -> Callable[[ConnectInfo], Awaitable[Connect
 
 
 async def serve(scaler: Taskscaler, *keys: str) -> list[str]:
-    """Run tasks at the same time; return on which groups they ran."""
+    """Run tasks at the same time; return the groups on which they ran."""
     groups: list[str] = []
-    everybody = anyio.Event()
+    all_started = anyio.Event()
 
     async def run(key: str) -> None:
         async with scaler.acquire(key) as acquisition:
             groups.append(acquisition.group)
             if len(groups) == len(keys):
-                everybody.set()
-            await everybody.wait()
+                all_started.set()
+            await all_started.wait()
 
     async with anyio.create_task_group() as tasks:
         for key in keys:
@@ -66,8 +66,8 @@ async def serve(scaler: Taskscaler, *keys: str) -> list[str]:
 
 
 @pytest.mark.parametrize("method", ["update", "increase", "decrease", "connect_info", "connect"])
-async def test_a_hanging_call_blocks_nobody_else(method: Any) -> None:
-    """While a method of one group hangs for ever, slots of the other are given back and granted."""
+async def test_a_hanging_call_blocks_no_other_group(method: Any) -> None:
+    """While a call of one group hangs, slots of the other are granted and given back."""
     hanging, good = NamedGroup(id="hanging"), NamedGroup(id="good")
     gate = Gate()
     hanging.always(method, Reply(before=gate))
@@ -95,8 +95,8 @@ async def test_a_hanging_call_blocks_nobody_else(method: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["update", "increase"])
-async def test_a_call_without_an_answer_is_given_up(method: Any) -> None:
-    """After `operation_timeout` the outcome counts as unknown, and the next listing tells."""
+async def test_a_call_without_an_answer_times_out(method: Any) -> None:
+    """After `operation_timeout` its outcome is unknown until the next listing."""
     group = FakeInstanceGroup()
     group.script(method, Reply(after=Gate()))
     settings = Settings(max_instances=1, operation_timeout=timedelta(seconds=30), policy=LAZY)
@@ -106,8 +106,8 @@ async def test_a_call_without_an_answer_is_given_up(method: Any) -> None:
     assert len(group.calls_of("increase")) == 1
 
 
-async def test_a_lost_answer_to_a_removal_is_asked_again() -> None:
-    """A removal is idempotent, so it is asked for until the instance is gone."""
+async def test_a_removal_is_repeated_after_a_lost_answer() -> None:
+    """Removals are idempotent, so they are repeated until the instance is gone."""
     group = FakeInstanceGroup()
     group.script("decrease", Reply(before=Gate()), Reply(error=Throttled("slow down")))
     async with Taskscaler([group], connect=group.connect) as scaler:
@@ -117,8 +117,8 @@ async def test_a_lost_answer_to_a_removal_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize("method", ["update", "increase", "decrease", "connect_info", "connect"])
-async def test_a_bug_in_a_plugin_is_survived(method: Any) -> None:
-    """A `KeyError` from any method is an outcome like another, and the scaler goes on."""
+async def test_a_bug_in_a_plugin_does_not_end_the_scaler(method: Any) -> None:
+    """A `KeyError` from any method is handled like a lost answer."""
     group = FakeInstanceGroup()
     bug = KeyError("the plugin's author forgot this")
     group.script(method, Reply(error=bug))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - that is the bug
@@ -128,8 +128,8 @@ async def test_a_bug_in_a_plugin_is_survived(method: Any) -> None:
         await group.until(lambda: group.size == 0)
 
 
-async def test_a_bug_in_closing_a_connection_is_survived() -> None:
-    """A connection that cannot even be closed does not keep its instance from being removed."""
+async def test_a_bug_in_closing_a_connection_does_not_end_the_scaler() -> None:
+    """The instance is removed even if its connection cannot be closed."""
     group = FakeInstanceGroup()
     settings = Settings(delete_instances_on_shutdown=True)
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
@@ -144,8 +144,8 @@ async def test_a_bug_in_closing_a_connection_is_survived() -> None:
 
 
 @pytest.mark.parametrize("method", ["update", "increase", "decrease"])
-async def test_an_answer_of_the_wrong_kind_is_survived(method: str) -> None:
-    """A method that returns nothing useful counts as one whose answer was lost."""
+async def test_an_answer_of_the_wrong_type_does_not_end_the_scaler(method: str) -> None:
+    """An answer of the wrong type is handled like a lost answer."""
     group = FakeInstanceGroup()
     real = getattr(group, method)
     wrong: list[object] = [None]
@@ -163,8 +163,8 @@ async def test_an_answer_of_the_wrong_kind_is_survived(method: str) -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-async def test_a_cancellation_inside_a_plugin_is_survived() -> None:
-    """On asyncio, a cancelled inner task of a plugin does not leave us without an answer."""
+async def test_a_cancellation_inside_a_plugin_does_not_end_the_scaler() -> None:
+    """On asyncio, a cancelled inner task of a plugin is handled like a lost answer."""
     group = FakeInstanceGroup()
     real = group.increase
     bugs = [asyncio.CancelledError("an inner task of the plugin")]
@@ -179,16 +179,16 @@ async def test_a_cancellation_inside_a_plugin_is_survived() -> None:
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="cancelled inside the plugin"):
             async with scaler.acquire("a", timeout=timedelta(seconds=5)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         served = await serve(scaler, "b")
-    # Outside of the block, because the cancellation must not have ended that either.
+    # After the block, because the cancellation must not have ended the block either.
     assert served == [group.info.id]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 @pytest.mark.parametrize("method", ["connect", "run", "aclose"])
-async def test_a_cancellation_inside_a_connector_is_survived(method: str) -> None:
-    """On asyncio, a cancelled inner task of a connector ends neither a task nor the machinery."""
+async def test_a_cancellation_inside_a_connector_does_not_end_the_scaler(method: str) -> None:
+    """On asyncio, a cancelled inner task of a connector ends neither a task nor the scaler."""
     group = FakeInstanceGroup()
     bugs = [asyncio.CancelledError("an inner task of the connector")]
 
@@ -220,7 +220,7 @@ async def test_a_cancellation_inside_a_connector_is_survived(method: str) -> Non
 
 @pytest.mark.parametrize("idempotent", [False, True])
 async def test_lost_answers_never_exceed_the_limit(idempotent: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """However many answers to increases are lost, no more than `max_instances` ever exist (I1)."""
+    """Even if many answers are lost, no more than `max_instances` ever exist (I1)."""
     group = FakeInstanceGroup(idempotent=idempotent, pending_updates=2, boot_updates=2)
     group.script("increase", *[Reply(lost=True)] * 5)
     settings = Settings(max_instances=3, creation_timeout=timedelta(minutes=2))
@@ -231,8 +231,8 @@ async def test_lost_answers_never_exceed_the_limit(idempotent: bool) -> None:  #
     assert group.largest == 3
 
 
-async def test_what_was_not_accepted_is_asked_for_again() -> None:
-    """After a partial acceptance the rest comes with later requests, after a pause."""
+async def test_the_rest_of_a_partial_increase_is_requested_again() -> None:
+    """After a pause, a later increase requests what was not accepted."""
     group = FakeInstanceGroup()
     group.script("increase", Reply(accept=1, error=OutOfCapacity("only one today")))
     async with Taskscaler([group], Settings(max_instances=3), connect=group.connect) as scaler:
@@ -241,8 +241,8 @@ async def test_what_was_not_accepted_is_asked_for_again() -> None:
     assert group.largest == 3
 
 
-async def test_the_next_group_helps_out() -> None:
-    """When the first group is out of capacity the second serves, and later the first again."""
+async def test_the_next_group_is_used_if_the_first_has_no_capacity() -> None:
+    """The second group is used when the first is out of capacity, later the first again."""
     first, second = NamedGroup(id="first"), NamedGroup(id="second")
     first.script("increase", Reply(error=OutOfCapacity("no machine of this kind")))
     groups = [first, second]
@@ -253,7 +253,7 @@ async def test_the_next_group_helps_out() -> None:
         assert await serve(scaler, "b") == ["first"]
 
 
-async def test_a_full_group_passes_the_rest_on() -> None:
+async def test_the_next_group_is_used_if_the_first_is_full() -> None:
     """With room for one instance in the first group, the second task runs on the second group."""
     first, second = NamedGroup(id="first", max_size=1), NamedGroup(id="second")
     groups = [first, second]
@@ -261,14 +261,14 @@ async def test_a_full_group_passes_the_rest_on() -> None:
         assert sorted(await serve(scaler, "a", "b")) == ["first", "second"]
 
 
-async def test_what_the_operator_must_mend_is_told() -> None:
-    """A refusal for want of permission reaches whoever waits, and is not asked in a hurry."""
+async def test_a_missing_permission_is_reported() -> None:
+    """The refusal is in the error of the waiting task, and is not retried quickly."""
     group = FakeInstanceGroup()
     group.always("increase", Reply(error=PermissionDenied("the key was revoked")))
     async with Taskscaler([group], connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="the key was revoked"):
             async with scaler.acquire("a", timeout=timedelta(hours=1)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert len(group.calls_of("increase")) < 25
 
 
@@ -284,10 +284,10 @@ async def test_what_the_operator_must_mend_is_told() -> None:
         ("decrease", Accepted(0, error=ValueError("no"))),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a bug
     ],
 )
-async def test_an_answer_with_something_wrong_in_it_is_survived(
+async def test_an_answer_with_wrong_values_does_not_end_the_scaler(
     method: str, answer: object
 ) -> None:
-    """A value that no type checker would let pass costs one try, and not the machinery."""
+    """Values of the wrong type inside an answer cost one attempt, not the scaler."""
     group = FakeInstanceGroup()
     right = getattr(group, method)
     wrong = [answer]

@@ -1,4 +1,4 @@
-"""Making instances ready, and the connections to them."""
+"""Preparing instances, and the connections to them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COMMAND = Settings(instance_ready_command="is-it-ready", max_instances=1, policy
 
 
 class Instances:
-    """Plays the ready command: with these exits in turn, then successfully."""
+    """Runs the ready command: with these exits in turn, then successfully."""
 
     def __init__(self, *exits: Exit) -> None:
         self.exits = list(exits)
         self.lines: list[str] = []
 
     async def __call__(self, command: Command, /) -> Exit:
-        """Play one command."""
+        """Run one command."""
         self.lines.append(command.line)
         ended = self.exits.pop(0) if self.exits else Exit(0)
         if not ended.succeeded:
@@ -41,12 +41,12 @@ class Instances:
 
 
 def group_of(instances: Instances, **options: int | None) -> FakeInstanceGroup:
-    """Return a group whose instances play like this."""
+    """Return a group of such instances."""
     return FakeInstanceGroup(connector=FakeConnector(instances), **options)  # type: ignore[arg-type] # passed on
 
 
 async def test_the_ready_command_runs_before_the_first_task() -> None:
-    """Once for each instance, and not again for the next task."""
+    """It runs once for each instance, not again for the next task."""
     instances = Instances()
     group = group_of(instances)
     async with Taskscaler([group], COMMAND, connect=group.connect) as scaler:
@@ -59,7 +59,7 @@ async def test_the_ready_command_runs_before_the_first_task() -> None:
     ("ended", "words"), [(Exit(3), "ended with 3"), (Exit(None, "KILL"), "ended by signal KILL")]
 )
 async def test_a_failing_ready_command_replaces_the_instance(ended: Exit, words: str) -> None:
-    """The instance is removed, what the command said is in its history, and the next one serves."""
+    """The instance is removed with the output of the command, and the next one is used."""
     group = group_of(Instances(ended))
     async with Taskscaler([group], COMMAND, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition:
@@ -72,17 +72,17 @@ async def test_a_failing_ready_command_replaces_the_instance(ended: Exit, words:
     assert group.largest == 1
 
 
-async def test_waiting_explains_what_the_ready_command_said() -> None:
-    """As long as instances fail to become ready, the explanation quotes the command."""
+async def test_explain_quotes_the_ready_command() -> None:
+    """While instances fail to become ready, the explanation has the output."""
     group = group_of(Instances(*[Exit(1)] * 1000))
     async with Taskscaler([group], COMMAND, connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="the disk is not mounted"):
             async with scaler.acquire("a", timeout=timedelta(minutes=10)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
 async def test_failing_instances_are_created_ever_more_slowly() -> None:
-    """In an hour of failures the backoff allows few increases, and success ends it (I9)."""
+    """The backoff allows few increases in an hour of failures; a success resets it (I9)."""
     instances = Instances(*[Exit(1)] * 10_000)
     group = group_of(instances)
     async with (
@@ -107,10 +107,10 @@ async def test_failing_instances_are_created_ever_more_slowly() -> None:
             assert anyio.current_time() - before < 300
 
 
-async def test_an_instance_that_is_not_reachable_yet_is_tried_again() -> None:
-    """Unreachable and lost connections are tried again, and the same instance becomes ready."""
+async def test_an_instance_that_is_not_reachable_yet_is_retried() -> None:
+    """After failed and lost connections, the same instance becomes ready."""
     group = FakeInstanceGroup()
-    errors = (Unreachable("it boots"), ConnectionLost("its server starts anew"))
+    errors = (Unreachable("it boots"), ConnectionLost("its server restarts"))
     group.script("connect", *(Reply(error=error) for error in errors * 10))
     async with (
         Taskscaler([group], connect=group.connect) as scaler,
@@ -121,20 +121,18 @@ async def test_an_instance_that_is_not_reachable_yet_is_tried_again() -> None:
 
 
 async def test_an_instance_that_stays_unreachable_is_replaced() -> None:
-    """After `instance_ready_timeout` it is given up, with the last error as the reason."""
+    """It is replaced after `instance_ready_timeout`; the reason has the last error."""
     group = FakeInstanceGroup()
     settings = Settings(instance_ready_timeout=timedelta(seconds=90), policy=LAZY)
-    group.script("connect", *[Reply(error=Unreachable("nobody listens"))] * 90)
+    group.script("connect", *[Reply(error=Unreachable("no answer"))] * 90)
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition:
             assert acquisition.instance == "i-2"
-        assert scaler.instances()[0].removal_reason == (
-            "it was not ready within 90s: nobody listens"
-        )
+        assert scaler.instances()[0].removal_reason == ("it was not ready within 90s: no answer")
 
 
-async def test_a_wrong_host_key_is_not_tried_again() -> None:
-    """What cannot pass gives an instance up at once."""
+async def test_a_wrong_host_key_is_not_retried() -> None:
+    """An error that cannot pass by itself fails the instance at once."""
     group = FakeInstanceGroup()
     group.script("connect", Reply(error=HostKeyMismatch("this is another machine")))
     async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
@@ -143,8 +141,8 @@ async def test_a_wrong_host_key_is_not_tried_again() -> None:
         assert scaler.instances()[0].removal_reason == "this is another machine"
 
 
-async def test_a_hanging_preparation_is_given_up() -> None:
-    """A connector that never answers costs one instance its time, and no other anything."""
+async def test_a_preparation_that_hangs_times_out() -> None:
+    """A connector that never answers does not delay other instances."""
     group = FakeInstanceGroup()
     gate = Gate()
     group.script("connect", Reply(before=gate))
@@ -156,8 +154,8 @@ async def test_a_hanging_preparation_is_given_up() -> None:
         assert acquisition.instance == "i-2"
 
 
-async def test_a_preparation_of_the_predecessor_says_nothing_of_the_successor() -> None:
-    """An instance recreated under its id while it was prepared is prepared anew, from the start."""
+async def test_a_preparation_of_the_predecessor_does_not_affect_the_successor() -> None:
+    """An instance that is recreated during its preparation is prepared again."""
     group = FakeInstanceGroup()
     gate = Gate()
     group.script("connect", Reply(before=gate))
@@ -181,19 +179,19 @@ async def test_a_preparation_of_the_predecessor_says_nothing_of_the_successor() 
 
 
 async def test_the_slots_of_an_instance_share_one_connection() -> None:
-    """Three tasks that connect at the same time cause one handshake, the preparation's."""
+    """Three tasks that connect at the same time use the connection of the preparation."""
     group = FakeInstanceGroup()
     settings = Settings(capacity_per_instance=3, policy=LAZY)
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         seen: list[Connection] = []
-        everybody = anyio.Event()
+        all_tasks = anyio.Event()
 
         async def run(key: str) -> None:
             async with scaler.acquire(key) as acquisition, acquisition.connect() as connection:
                 seen.append(connection)
                 if len(seen) == 3:
-                    everybody.set()
-                await everybody.wait()
+                    all_tasks.set()
+                await all_tasks.wait()
 
         async with anyio.create_task_group() as tasks:
             for key in "abc":
@@ -202,8 +200,8 @@ async def test_the_slots_of_an_instance_share_one_connection() -> None:
         assert len(group.calls_of("connect")) == 1
 
 
-async def test_a_broken_connection_is_made_anew_once() -> None:
-    """Tasks that find it broken at the same time share what one handshake gives."""
+async def test_a_broken_connection_is_replaced_once() -> None:
+    """Tasks that find it broken at the same time share one new connection."""
     group = FakeInstanceGroup()
     settings = Settings(capacity_per_instance=3, policy=LAZY)
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
@@ -230,8 +228,8 @@ async def test_a_broken_connection_is_made_anew_once() -> None:
         assert scaler.capacity().instances["ready"] == 1
 
 
-async def test_the_first_of_those_who_wait_for_a_handshake_may_be_cancelled() -> None:
-    """When the task that makes the connection is cancelled, the next one makes it."""
+async def test_a_task_that_is_cancelled_while_connecting_is_replaced() -> None:
+    """If the task that connects is cancelled, the next one that waits connects."""
     group = FakeInstanceGroup()
     settings = Settings(capacity_per_instance=2, policy=LAZY)
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
@@ -260,7 +258,7 @@ async def test_the_first_of_those_who_wait_for_a_handshake_may_be_cancelled() ->
 
 
 async def test_the_connection_is_closed_before_the_instance_is_removed() -> None:
-    """When the group is asked to remove an instance, nobody is connected to it any more."""
+    """There is no connection to an instance when its removal is requested."""
     group = FakeInstanceGroup()
     open_then: list[int] = []
     decrease = group.decrease
@@ -277,18 +275,18 @@ async def test_the_connection_is_closed_before_the_instance_is_removed() -> None
     assert open_then == [0]
 
 
-async def test_a_key_file_that_cannot_be_read_is_told_as_that() -> None:
-    """What the operator wrote wrongly is no bug of a plugin."""
+async def test_a_key_file_that_cannot_be_read_is_reported() -> None:
+    """An error of the operator is not reported as a bug of a plugin."""
     group = FakeInstanceGroup()
     connector = ConnectorSettings(key_path=Path("/nowhere/id_ed25519"))
     async with Taskscaler([group], connector=connector, connect=group.connect) as scaler:
-        with pytest.raises(AcquireTimeout, match=r"key_path: .* cannot be read"):
+        with pytest.raises(AcquireTimeout, match=r"the key file for instance .* cannot be read"):
             async with scaler.acquire("a", timeout=timedelta(minutes=1)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
-async def test_a_key_file_that_disappears_is_the_operators_fault() -> None:
-    """A task that connects is told so, and the instance is not retired for it."""
+async def test_a_key_file_that_disappears_does_not_retire_the_instance() -> None:
+    """The task that connects gets a `ConfigError`, and the instance stays."""
     group = FakeInstanceGroup()
     async with (
         Taskscaler([group], connect=group.connect) as scaler,
@@ -296,15 +294,15 @@ async def test_a_key_file_that_disappears_is_the_operators_fault() -> None:
     ):
         group.connector.break_(acquisition.instance)
         missing = ConnectorSettings(key_path=Path("/nowhere/id_ed25519"))
-        scaler._connections._settings = missing
+        scaler._connections._settings = {group.info.id: missing}
         with pytest.raises(ConfigError, match="id_ed25519"):
             async with acquisition.connect():
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         assert scaler.capacity().instances["ready"] == 1
 
 
-async def test_a_key_file_that_is_no_text_is_told_without_showing_it(tmp_path: Path) -> None:
-    """A key in a binary format is the operator's to convert, and no bug of a plugin."""
+async def test_a_key_file_that_is_not_text_is_reported_without_its_content(tmp_path: Path) -> None:
+    """A binary key is an error of the operator, not a bug of a plugin."""
     group = FakeInstanceGroup()
     file = tmp_path / "key.der"
     file.write_bytes(b"\x30\x82\xff")
@@ -312,5 +310,5 @@ async def test_a_key_file_that_is_no_text_is_told_without_showing_it(tmp_path: P
     async with Taskscaler([group], connect=group.connect, connector=connector) as scaler:
         with pytest.raises(AcquireTimeout, match=r"key\.der cannot be read \(it is") as caught:
             async with scaler.acquire("a", timeout=timedelta(seconds=5)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert "0x" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Leaving the scaler's block, in every way."""
+"""Shutdown: leaving the block of a scaler."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CLEAN = Settings(delete_instances_on_shutdown=True, policy=LAZY)
 STUBBORN = Reply(error=ProviderError("not now"))
 
 
-async def test_what_cannot_be_removed_is_named() -> None:
-    """When removals never work, leaving ends after the retries and names what is left."""
+async def test_instances_that_cannot_be_removed_are_named() -> None:
+    """If removals never succeed, leaving ends after the retries and names the instances."""
     group = FakeInstanceGroup()
     group.always("decrease", STUBBORN)
     before = 0.0
-    with pytest.raises(InstancesLeft, match="fake/group/i-1 still there") as caught:
+    with pytest.raises(InstancesLeft, match="fake/group/i-1") as caught:
         async with Taskscaler([group], CLEAN, connect=group.connect) as scaler:
             async with scaler.acquire("a"):
                 pass
@@ -35,18 +35,18 @@ async def test_what_cannot_be_removed_is_named() -> None:
     assert group.connector.connections == []
 
 
-async def test_what_may_yet_appear_is_counted() -> None:
-    """Instances that were accepted and not seen are part of what is left."""
+async def test_instances_that_may_still_appear_are_counted() -> None:
+    """Instances that were accepted but never listed count as left."""
     group = FakeInstanceGroup(pending_updates=None)
-    with pytest.raises(InstancesLeft, match="1 more that may yet appear"):
+    with pytest.raises(InstancesLeft, match="1 that were requested and may still appear"):
         async with Taskscaler([group], CLEAN, connect=group.connect) as scaler:
             with anyio.move_on_after(60):
                 async with scaler.acquire("a"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
 
 
-async def test_the_body_own_exception_comes_out_with_a_note() -> None:
-    """What is left does not hide why the body failed; that comes out itself, with its cause."""
+async def test_an_exception_of_the_body_has_a_note_about_instances_left() -> None:
+    """Instances that are left do not replace the exception of the body or its cause."""
     group = FakeInstanceGroup()
     group.always("decrease", STUBBORN)
     mine = ValueError("mine")
@@ -56,11 +56,11 @@ async def test_the_body_own_exception_comes_out_with_a_note() -> None:
                 raise mine from KeyError("why")
     assert caught.value is mine
     assert isinstance(mine.__cause__, KeyError)
-    assert any("i-1 still there" in note for note in mine.__notes__)
+    assert any("i-1; remove" in note for note in mine.__notes__)
 
 
-async def test_a_group_of_exceptions_of_the_body_stays_one() -> None:
-    """A body that raises a group of one exception is not unwrapped for that."""
+async def test_an_exception_group_of_the_body_stays_a_group() -> None:
+    """A group with one exception is not unwrapped."""
     group = FakeInstanceGroup()
     with pytest.raises(ExceptionGroup) as caught:
         async with Taskscaler([group], CLEAN, connect=group.connect):
@@ -70,8 +70,8 @@ async def test_a_group_of_exceptions_of_the_body_stays_one() -> None:
     assert isinstance(inner, ValueError)
 
 
-async def test_the_context_of_the_body_own_exception_is_shown() -> None:
-    """Coming out of the block, an exception still says during what it was raised."""
+async def test_the_context_of_an_exception_of_the_body_is_kept() -> None:
+    """An exception that leaves the block keeps its `__context__`."""
     group = FakeInstanceGroup()
     with pytest.raises(ValueError, match="mine") as caught:
         async with Taskscaler([group], CLEAN, connect=group.connect):
@@ -84,13 +84,13 @@ async def test_the_context_of_the_body_own_exception_is_shown() -> None:
 
 
 async def fail() -> None:
-    """Raise something."""
+    """Raise an error while another one is handled."""
     await checkpoint()
     raise ValueError("mine")
 
 
 async def test_a_cancellation_from_outside_still_removes_the_instances() -> None:
-    """Cancelled in the middle of a task, the scaler takes its instances away before it ends."""
+    """A scaler that is cancelled removes its instances before it ends."""
     group = FakeInstanceGroup(removal_updates=3)
     with anyio.CancelScope() as scope:
         async with (
@@ -105,7 +105,7 @@ async def test_a_cancellation_from_outside_still_removes_the_instances() -> None
 
 
 async def test_a_cancellation_during_an_increase_leaks_nothing() -> None:
-    """What an increase in flight creates is removed, though nobody waits for it any more."""
+    """Instances of an increase in progress are removed, although no task waits any more."""
     group = FakeInstanceGroup(pending_updates=1, boot_updates=1)
     group.script("increase", Reply(after=timedelta(seconds=20)))
     with anyio.CancelScope() as scope:
@@ -120,14 +120,14 @@ async def test_a_cancellation_during_an_increase_leaks_nothing() -> None:
 
             tasks.start_soon(cancel)
             async with scaler.acquire("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert scope.cancelled_caught
     assert group.size == 0
     assert len(group.calls_of("increase")) == 1
 
 
-async def test_a_cancelled_shutdown_goes_on_to_its_end() -> None:
-    """A cancellation that comes while the instances are being removed does not stop that."""
+async def test_a_cancellation_does_not_interrupt_a_shutdown() -> None:
+    """Instances are removed even if the cancellation comes during the removal."""
     group = FakeInstanceGroup(removal_updates=5)
     async with anyio.create_task_group() as tasks:
 
@@ -144,8 +144,8 @@ async def test_a_cancelled_shutdown_goes_on_to_its_end() -> None:
     assert group.size == 0
 
 
-async def test_a_hanging_call_does_not_hold_up_leaving() -> None:
-    """A call that never returns costs no more than the `shutdown_timeout`."""
+async def test_a_hanging_call_delays_leaving_by_the_timeout_at_most() -> None:
+    """If a call never returns, leaving takes the `shutdown_timeout`."""
     group = FakeInstanceGroup()
     group.always("decrease", Reply(before=Gate()))
     before = 0.0
@@ -158,7 +158,7 @@ async def test_a_hanging_call_does_not_hold_up_leaving() -> None:
 
 
 async def test_leaving_at_once_is_legal() -> None:
-    """A body that does nothing needs no instance, and leaves none."""
+    """An empty body creates no instance and leaves none."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], CLEAN, connect=group.connect):
         pass
@@ -169,8 +169,8 @@ async def test_leaving_at_once_is_legal() -> None:
 
 
 @pytest.mark.parametrize("remove", [False, True])
-async def test_tasks_from_elsewhere_are_told_of_the_end(remove: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """Outside of the block, who holds a slot loses it, and who waits is refused."""
+async def test_tasks_outside_of_the_block_end_with_the_scaler(remove: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Tasks outside of the block lose their slots, or are refused if they wait."""
     group = FakeInstanceGroup()
     settings = Settings(delete_instances_on_shutdown=remove, max_instances=1)
     ends: dict[str, type[BaseException]] = {}
@@ -202,11 +202,11 @@ async def test_tasks_from_elsewhere_are_told_of_the_end(remove: bool) -> None:  
         closing.set()
     await run("late")
     assert ends == {"holder": AcquisitionLost, "waiter": ScalerClosed, "late": ScalerClosed}
-    assert scaler._driver.claims == {}
+    assert list(scaler._runner.claims) == []
 
 
-async def test_thousands_of_tasks_leave_no_trace() -> None:
-    """After 2,000 tasks, and after 100 instances, nothing has been kept of them but the history."""
+async def test_ended_tasks_and_bygone_instances_leave_nothing_but_history() -> None:
+    """After 2,000 tasks and 100 instances, the internal tables are empty."""
     group = FakeInstanceGroup()
     settings = Settings(capacity_per_instance=4, max_instances=2, policy=LAZY)
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
@@ -222,11 +222,11 @@ async def test_thousands_of_tasks_leave_no_trace() -> None:
         async with anyio.create_task_group() as tasks:
             for worker in range(8):
                 tasks.start_soon(run, worker)
-        driver, connections = scaler._driver, scaler._connections
+        runner, connections = scaler._runner, scaler._connections
         assert sum(one.tasks for one in scaler.instances()) == 2000
-        assert driver.claims == {}
-        assert driver._doing == {}
-        assert len(connections._lines) == group.size
+        assert list(runner.claims) == []
+        assert runner._effect_tasks._checks == {}
+        assert len(connections._shared) == group.size
         assert len(group.connector.connections) == group.size
 
     settings = Settings(max_use_count=1)
@@ -237,15 +237,16 @@ async def test_thousands_of_tasks_leave_no_trace() -> None:
                 pass
         await group.until(lambda: group.size == 0)
         await anyio.sleep(60)
-        driver, connections = scaler._driver, scaler._connections
+        runner, connections = scaler._runner, scaler._connections
         assert len(scaler.instances()) == 100
-        assert (driver.claims, driver._doing, connections._lines) == ({}, {}, {})
-        assert len(driver._outbox) == 0
+        assert list(runner.claims) == []
+        assert (runner._effect_tasks._checks, connections._shared) == ({}, {})
+        assert len(runner._outbox) == 0
     assert group.connector.connections == []
 
 
-async def test_a_reservation_is_told_that_the_scaler_shuts_down() -> None:
-    """Who asks then need not ask again later, which a lack of capacity would mean."""
+async def test_a_reservation_during_a_shutdown_raises_scaler_closed() -> None:
+    """It does not raise `NoCapacity`, which would mean that trying later could help."""
     group, gate = FakeInstanceGroup(), Gate()
     group.script("decrease", Reply(before=gate))
     scaler = Taskscaler([group], CLEAN, connect=group.connect)
@@ -262,8 +263,8 @@ async def test_a_reservation_is_told_that_the_scaler_shuts_down() -> None:
             pass
 
 
-async def test_settings_are_changed_only_while_it_is_open() -> None:
-    """Who does so too early is told, and can still enter the block."""
+async def test_reconfiguring_needs_an_open_scaler() -> None:
+    """Before entering it raises `ScalerClosed`, and the block can still be entered."""
     group = FakeInstanceGroup()
     scaler = Taskscaler([group], CLEAN, connect=group.connect)
     with pytest.raises(ScalerClosed):
@@ -272,11 +273,11 @@ async def test_settings_are_changed_only_while_it_is_open() -> None:
         scaler.reconfigure(CLEAN)
 
 
-async def test_a_claim_that_comes_too_late_is_refused() -> None:
-    """Who asked for an acquisition inside of the block and enters it afterwards is told at once."""
+async def test_an_acquisition_that_is_entered_too_late_is_refused() -> None:
+    """An `acquire` called inside of the block and entered after it raises at once."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], connect=group.connect) as scaler:
         late = scaler.acquire("late", timeout=None)
     with pytest.raises(ScalerClosed, match="the scaler has ended"):
         async with late:
-            pytest.fail("nobody may come here")
+            pytest.fail("the body must not run")

@@ -1,4 +1,4 @@
-"""Tasks, slots and the size of the group, as long as nothing goes wrong."""
+"""Tasks, slots and the size of the group, without failures."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ async def test_tasks_fill_an_instance_before_the_next_one() -> None:
     group = FakeInstanceGroup()
     settings = Settings(capacity_per_instance=2)
     taken: list[Acquisition] = []
-    everybody, leave = anyio.Event(), anyio.Event()
+    all_tasks, leave = anyio.Event(), anyio.Event()
 
     async def run(key: str) -> None:
         async with scaler.acquire(key) as acquisition:
             taken.append(acquisition)
             if len(taken) == 3:
-                everybody.set()
+                all_tasks.set()
             await leave.wait()
 
     async with (
@@ -47,7 +47,7 @@ async def test_tasks_fill_an_instance_before_the_next_one() -> None:
     ):
         for key in "abc":
             tasks.start_soon(run, key)
-        await everybody.wait()
+        await all_tasks.wait()
         assert scaler.capacity().slots_used == 3
         assert scaler.capacity().slots_total == 4
         leave.set()
@@ -71,7 +71,7 @@ async def test_spread_takes_the_emptiest_instance() -> None:
 
 
 async def test_tasks_are_served_in_the_order_in_which_they_came() -> None:
-    """Five tasks share one slot: each waits for the one before, and no other overtakes."""
+    """Five tasks share one slot, and none overtakes another."""
     group = FakeInstanceGroup()
     settings = Settings(max_instances=1)
     served: list[str] = []
@@ -92,8 +92,8 @@ async def test_tasks_are_served_in_the_order_in_which_they_came() -> None:
     assert group.largest == 1
 
 
-async def test_the_group_shrinks_to_nothing_when_nobody_needs_it() -> None:
-    """An instance goes when it was idle for `idle_time`, and not before."""
+async def test_the_group_shrinks_to_nothing_when_it_is_idle() -> None:
+    """An instance is removed after being idle for `idle_time`, not before."""
     group = FakeInstanceGroup()
     settings = Settings(policy=Policy(idle_time=timedelta(minutes=10)))
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
@@ -112,8 +112,8 @@ async def test_the_group_shrinks_to_nothing_when_nobody_needs_it() -> None:
         assert summary.removal_reason == "it was idle for 10m"
 
 
-async def test_instances_are_removed_on_leaving_if_that_is_asked_for() -> None:
-    """With `delete_instances_on_shutdown` nothing is left after the block."""
+async def test_leaving_removes_instances_if_the_settings_say_so() -> None:
+    """With `delete_instances_on_shutdown`, no instance is left after the block."""
     group = FakeInstanceGroup(removal_updates=3)
     async with (
         Taskscaler([group], CLEAN, connect=group.connect) as scaler,
@@ -124,8 +124,8 @@ async def test_instances_are_removed_on_leaving_if_that_is_asked_for() -> None:
     assert group.connector.connections == []
 
 
-async def test_instances_stay_on_leaving_otherwise() -> None:
-    """Without it they stay, but no connection to them does."""
+async def test_leaving_keeps_instances_otherwise() -> None:
+    """Without it they stay, but their connections are closed."""
     group = FakeInstanceGroup()
     settings = Settings(policy=Policy(idle_time=timedelta(hours=1)))
     async with (
@@ -152,7 +152,7 @@ async def test_a_used_up_instance_is_replaced() -> None:
 
 
 async def test_a_reservation_is_used_up_by_its_task() -> None:
-    """Reserving, acquiring and giving back leave no reservation, however they end."""
+    """After reserving and acquiring or giving back, no reservation is left."""
     group = FakeInstanceGroup()
     settings = Settings(max_instances=1)
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
@@ -170,21 +170,21 @@ async def test_a_reservation_is_used_up_by_its_task() -> None:
 
 
 async def test_a_key_that_is_in_use_is_refused() -> None:
-    """A second task of one key is refused at once, and the first one keeps its slot."""
+    """A second task with the same key is refused at once, and the first keeps its slot."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition:
             with pytest.raises(IllegalEvent, match="'a'"):
                 async with scaler.acquire("a"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert scaler.capacity().slots_used == 1
             async with acquisition.connect() as connection:
                 assert connection.is_open
         assert scaler.capacity().slots_used == 0
 
 
-async def test_giving_up_tells_that_the_limit_is_reached() -> None:
-    """At `max_instances`, the sentence of the timeout says so, with the numbers."""
+async def test_a_timeout_reports_a_limit_that_is_reached() -> None:
+    """At `max_instances`, the error says so, with the numbers."""
     group = FakeInstanceGroup()
     settings = Settings(max_instances=1)
     async with (
@@ -193,7 +193,7 @@ async def test_giving_up_tells_that_the_limit_is_reached() -> None:
     ):
         with pytest.raises(AcquireTimeout) as caught:
             async with scaler.acquire("b", timeout=timedelta(seconds=90)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         sentence = str(caught.value)
         assert "within 90s" in sentence
         assert "1 slots in use, 0 free" in sentence
@@ -202,27 +202,27 @@ async def test_giving_up_tells_that_the_limit_is_reached() -> None:
         assert scaler.capacity().waiting == 0
 
 
-async def test_giving_up_tells_what_the_provider_said() -> None:
-    """When the provider refuses, the sentence of the timeout has its words."""
+async def test_a_timeout_reports_the_error_of_the_provider() -> None:
+    """If the provider refuses, the error has its message."""
     group = FakeInstanceGroup()
     group.always("increase", Reply(error=QuotaExceeded("12 CPUs are all that you get")))
     async with Taskscaler([group], connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="12 CPUs are all that you get"):
             async with scaler.acquire("a", timeout=timedelta(minutes=5)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
-async def test_giving_up_tells_that_instances_do_not_come() -> None:
-    """When instances are created and never run, the sentence of the timeout counts them."""
+async def test_a_timeout_reports_instances_that_do_not_start() -> None:
+    """If instances are created and never run, the error counts them."""
     group = FakeInstanceGroup(boot_updates=None)
     async with Taskscaler([group], connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match=r"1 coming; 1 instances \(1 creating\)"):
             async with scaler.acquire("a", timeout=timedelta(minutes=5)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
 async def test_settings_can_change_while_tasks_run() -> None:
-    """A raised limit takes effect at once, for a task that waits already."""
+    """A raised limit takes effect at once for a task that is waiting."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], Settings(max_instances=1), connect=group.connect) as scaler:
         served = anyio.Event()
@@ -241,8 +241,8 @@ async def test_settings_can_change_while_tasks_run() -> None:
             scaler.reconfigure(Settings(capacity_per_instance=7))
 
 
-async def test_decisions_are_remembered() -> None:
-    """Each increase and each removal leaves a decision, besides what was held back."""
+async def test_decisions_are_kept() -> None:
+    """Each increase and each removal has a decision."""
     group = FakeInstanceGroup()
     async with Taskscaler([group], connect=group.connect) as scaler:
         async with scaler.acquire("a"):
@@ -253,7 +253,7 @@ async def test_decisions_are_remembered() -> None:
 
 
 async def test_a_closed_scaler_takes_no_task() -> None:
-    """Before its block and after it a scaler refuses tasks, and a second block."""
+    """A scaler refuses tasks before and after its block, and a second block."""
     group = FakeInstanceGroup()
     scaler = Taskscaler([group], CLEAN, connect=group.connect)
     with pytest.raises(ScalerClosed):
@@ -264,14 +264,14 @@ async def test_a_closed_scaler_takes_no_task() -> None:
         scaler.reserve("a")
     with pytest.raises(ScalerClosed):
         async with scaler.acquire("a"):
-            pytest.fail("nobody may come here")
+            pytest.fail("the body must not run")
     with pytest.raises(IllegalEvent):
         await scaler.__aenter__()
     assert scaler.capacity().slots_total == 0
 
 
-async def test_a_provider_that_is_slow_to_list_does_not_hold_up_a_release() -> None:
-    """While a listing hangs, a slot that is given back goes to the next task."""
+async def test_a_slow_listing_does_not_delay_a_release() -> None:
+    """While a listing hangs, the next task gets a slot that was given back."""
     group = FakeInstanceGroup()
     settings = Settings(max_instances=1)
     async with Taskscaler([group], settings, connect=group.connect) as scaler:

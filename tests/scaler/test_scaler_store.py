@@ -1,4 +1,4 @@
-"""What is stored comes before what is done, and a restart finds it again."""
+"""The scaler stores before it acts, and continues after a restart."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def records_of(store: MemoryStore, kind: type[Record]) -> list[Record]:
     return [record for record in store.records.values() if isinstance(record, kind)]
 
 
-async def test_an_increase_is_stored_before_it_is_asked_for() -> None:
-    """As long as the store has not confirmed the operation, the group hears nothing of it."""
+async def test_an_increase_is_stored_before_it_is_requested() -> None:
+    """The group is not called before the store has confirmed the operation."""
     group, store = FakeInstanceGroup(), GatedStore()
     store.gate = gate = Gate()
     seen: list[list[Record]] = []
@@ -98,8 +98,8 @@ async def test_an_increase_is_stored_before_it_is_asked_for() -> None:
     assert record.key[2] == group.calls_of("increase")[0].operation
 
 
-async def test_a_slot_is_handed_out_only_when_the_store_knows() -> None:
-    """As long as the store has not confirmed a grant, the task waits."""
+async def test_a_slot_is_granted_after_the_store_has_confirmed_it() -> None:
+    """Until the store has confirmed a grant, the task waits."""
     group, store = FakeInstanceGroup(), GatedStore()
     settings = Settings(policy=KEEP_ONE)
     async with (
@@ -134,15 +134,15 @@ async def test_a_timeout_while_the_store_is_slow_gives_the_slot_back() -> None:
         store.gate = gate = Gate()
         with pytest.raises(AcquireTimeout, match="the store has not confirmed it yet"):
             async with scaler.acquire("a", timeout=timedelta(seconds=5)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         assert scaler.capacity().slots_used == 0
         gate.open()
         async with scaler.acquire("a"):
             pass
 
 
-async def test_a_slot_that_is_lost_before_it_is_handed_out_is_never_entered() -> None:
-    """When the instance fails while the store is slow, the task is told on entering."""
+async def test_a_slot_that_is_lost_before_it_is_granted_is_not_entered() -> None:
+    """If the instance fails while the store is slow, entering raises `AcquisitionLost`."""
     group, store = FakeInstanceGroup(), GatedStore()
     settings = Settings(
         capacity_per_instance=2,
@@ -169,7 +169,7 @@ async def test_a_slot_that_is_lost_before_it_is_handed_out_is_never_entered() ->
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, "first")
             await gate.reached()
-            # Both what the second gets and that it is lost now wait for the same commit.
+            # The grant of the second task and its loss now wait for the same commit.
             tasks.start_soon(run, "second")
             while scaler.capacity().slots_used < 2:
                 await anyio.lowlevel.checkpoint()
@@ -184,7 +184,7 @@ async def test_a_slot_that_is_lost_before_it_is_handed_out_is_never_entered() ->
 
 @pytest.mark.parametrize("error", [Fenced("another one took over"), StoreError("the disk is full")])
 async def test_a_failing_store_ends_the_scaler(error: Exception) -> None:
-    """What the store raises cancels the body and comes out of the block, as itself."""
+    """The error of the store cancels the body and comes out of the block unwrapped."""
     group, store = FakeInstanceGroup(), GatedStore()
     reached: list[str] = []
     with pytest.raises(type(error)) as caught:
@@ -193,7 +193,7 @@ async def test_a_failing_store_ends_the_scaler(error: Exception) -> None:
                 reached.append("the body")
                 store.error = error
                 async with scaler.acquire("b"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             pytest.fail("the body was not cancelled")
     assert caught.value is error
     assert reached == ["the body"]
@@ -201,7 +201,7 @@ async def test_a_failing_store_ends_the_scaler(error: Exception) -> None:
 
 
 async def test_a_store_that_fails_during_the_shutdown_ends_it_at_once() -> None:
-    """Nobody waits for a shutdown that cannot come to an end."""
+    """Leaving does not wait for a shutdown that cannot end."""
     group, store = FakeInstanceGroup(), GatedStore()
     settings = Settings(delete_instances_on_shutdown=True)
     before = 0.0
@@ -216,30 +216,30 @@ async def test_a_store_that_fails_during_the_shutdown_ends_it_at_once() -> None:
 
 
 async def test_the_cause_of_a_store_error_is_kept() -> None:
-    """Unwrapping it from the task groups loses nothing of an error."""
+    """Unwrapping an error from its groups keeps its cause."""
     group, store = FakeInstanceGroup(), GatedStore()
     store.error = StoreError("the disk is full")
     store.error.__cause__ = OSError(28, "No space left on device")
     with pytest.raises(StoreError) as caught:
         async with Taskscaler([group], store=store, connect=group.connect) as scaler:
             async with scaler.acquire("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert isinstance(caught.value.__cause__, OSError)
 
 
 async def test_a_second_scaler_fences_the_first() -> None:
-    """When another one opens the same store, the first stops acting at its next commit."""
+    """When another scaler loads the same store, the first stops at its next commit."""
     group, store = FakeInstanceGroup(), MemoryStore()
-    with pytest.raises(Fenced, match="another scaler took this store over"):
+    with pytest.raises(Fenced, match="another scaler took over this store"):
         async with Taskscaler([group], store=store, connect=group.connect) as scaler:
             await store.load()
             async with scaler.acquire("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
     assert group.calls_of("increase") == []
 
 
-async def test_a_restart_takes_the_instances_over() -> None:
-    """The next scaler on the same store uses the same instances and goes on counting their uses."""
+async def test_a_restart_adopts_the_instances() -> None:
+    """The next scaler on the same store uses the same instances and their use counts."""
     group, store = FakeInstanceGroup(), MemoryStore()
     settings = Settings(max_use_count=3, max_instances=1, policy=KEEP_ONE)
     used: list[str] = []
@@ -253,8 +253,8 @@ async def test_a_restart_takes_the_instances_over() -> None:
     assert group.largest == 1
 
 
-async def test_an_instance_whose_task_was_cut_off_is_not_used_again() -> None:
-    """What ran when a scaler was killed may run still, so that instance is replaced."""
+async def test_an_instance_whose_task_was_interrupted_is_replaced() -> None:
+    """A task may still run there after its scaler was killed."""
     group, store = FakeInstanceGroup(), MemoryStore()
     settings = Settings(max_instances=1)
     async with Taskscaler([group], settings, store=store, connect=group.connect) as scaler:
@@ -272,7 +272,7 @@ async def test_an_instance_whose_task_was_cut_off_is_not_used_again() -> None:
 
 
 async def test_an_operation_of_unknown_outcome_is_settled_by_the_listing() -> None:
-    """After a crash during an increase, what it created is ours, and nothing more is asked for."""
+    """After a crash during an increase, its instances are ours, and no more are requested."""
     group, store = FakeInstanceGroup(), MemoryStore()
     settings = Settings(max_instances=1)
     group.script("increase", Reply(after=Gate()))
@@ -282,7 +282,7 @@ async def test_an_operation_of_unknown_outcome_is_settled_by_the_listing() -> No
 
                 async def run() -> None:
                     async with scaler.acquire("a"):
-                        pytest.fail("nobody may come here")
+                        pytest.fail("the body must not run")
 
                 tasks.start_soon(run)
                 await group.until(lambda: group.size == 1)
@@ -298,7 +298,7 @@ async def test_an_operation_of_unknown_outcome_is_settled_by_the_listing() -> No
 
 
 async def test_a_late_success_of_the_predecessor_does_not_make_the_successor_ready() -> None:
-    """While the store is slow to hear of the replacement, the old preparation proves nothing."""
+    """If it ends before the store has confirmed the replacement, it is ignored."""
     group, store = FakeInstanceGroup(), GatedStore()
     connecting = Gate()
     group.script("connect", Reply(before=connecting))
@@ -316,8 +316,8 @@ async def test_a_late_success_of_the_predecessor_does_not_make_the_successor_rea
         assert len(group.calls_of("connect")) == 2
 
 
-async def test_what_is_given_back_while_the_store_is_slow_is_stored_before_the_end() -> None:
-    """A restart does not take an instance for interrupted whose tasks ended in good order."""
+async def test_a_slot_given_back_at_the_end_is_stored() -> None:
+    """A restart does not mistake the task of an instance for interrupted if it ended cleanly."""
     group, store, gate = FakeInstanceGroup(), GatedStore(), Gate()
     settings = Settings(capacity_per_instance=2, policy=KEEP_ONE)
 
@@ -333,7 +333,7 @@ async def test_what_is_given_back_while_the_store_is_slow_is_stored_before_the_e
             store.gate = gate
             with anyio.move_on_after(1):
                 async with scaler.acquire("b"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
         tasks.start_soon(open_gate)
     (record,) = records_of(store, InstanceRecord)
     assert isinstance(record, InstanceRecord)
@@ -341,8 +341,8 @@ async def test_what_is_given_back_while_the_store_is_slow_is_stored_before_the_e
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-async def test_a_cancellation_inside_the_store_is_told() -> None:
-    """On asyncio, a cancelled inner task of a store does not end the scaler in silence."""
+async def test_a_cancellation_inside_the_store_is_an_error() -> None:
+    """On asyncio, a cancelled inner task of a store does not end the scaler silently."""
     group, store = FakeInstanceGroup(), GatedStore()
     store.error = asyncio.CancelledError("an inner task of the store")
     with pytest.raises(RuntimeError, match="cancelled from inside, by a bug of its store"):
@@ -350,4 +350,4 @@ async def test_a_cancellation_inside_the_store_is_told() -> None:
             Taskscaler([group], store=store, connect=group.connect) as scaler,
             scaler.acquire("a"),
         ):
-            pytest.fail("nobody may come here")
+            pytest.fail("the body must not run")

@@ -1,4 +1,4 @@
-"""Tasks that stop for now and go on later, and their instances with them."""
+"""Suspending and resuming tasks, and their instances with them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def run_until_suspended(scaler: Taskscaler, key: str) -> None:
 
 
 async def suspend(scaler: Taskscaler, key: str) -> None:
-    """Begin a task, and suspend it."""
+    """Start a task, and suspend it."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run_until_suspended, scaler, key)
         while "it holds slot" not in scaler.explain(key):
@@ -82,8 +82,8 @@ async def until_state(group: FakeInstanceGroup, state: State) -> None:
     await group.until(lambda: [one.state for one in group.listing.instances] == [state])
 
 
-async def test_a_suspended_task_goes_on_in_its_slot() -> None:
-    """Its body is cancelled, its instance stops, and on resuming both are the same again."""
+async def test_a_suspended_task_resumes_in_its_slot() -> None:
+    """Its body is cancelled and its instance stopped; resuming returns the same slot."""
     group = suspendable()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         async with anyio.create_task_group() as tasks:
@@ -96,7 +96,7 @@ async def test_a_suspended_task_goes_on_in_its_slot() -> None:
         await until_state(group, State.SUSPENDED)
         assert group.connector.connections == []
         assert scaler.capacity().slots_used == 0
-        assert "is suspended, and keeps slot 0 of instance i-1" in scaler.explain("a")
+        assert "is suspended and keeps slot 0 of instance i-1" in scaler.explain("a")
         async with scaler.resume("a") as acquisition:
             assert (acquisition.instance, acquisition.slot) == ("i-1", 0)
             assert scaler.suspended() == ()
@@ -111,7 +111,7 @@ async def test_a_suspended_task_goes_on_in_its_slot() -> None:
 
 
 async def test_a_task_can_suspend_itself() -> None:
-    """The call does not return, and clean-up on the instance is done before it is stopped."""
+    """The call does not return, and the instance is stopped after the body's clean-up."""
     group = suspendable()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         with pytest.raises(AcquisitionSuspended):
@@ -127,8 +127,8 @@ async def test_a_task_can_suspend_itself() -> None:
         await until_state(group, State.SUSPENDED)
 
 
-async def test_a_body_that_ends_by_itself_is_suspended_all_the_same() -> None:
-    """Who is asked to suspend a task is not told that it did, and then finds it gone."""
+async def test_a_body_that_ends_before_the_cancellation_is_suspended_too() -> None:
+    """If `suspend` returns, the task is suspended."""
     group = suspendable()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         async with anyio.create_task_group() as tasks:
@@ -140,8 +140,8 @@ async def test_a_body_that_ends_by_itself_is_suspended_all_the_same() -> None:
         assert [one.key for one in scaler.suspended()] == ["a"]
 
 
-async def test_what_fails_because_of_the_suspension_is_told_as_that() -> None:
-    """An exception of the body is the cause of the one that tells of the suspension."""
+async def test_a_suspension_replaces_the_error_that_it_caused() -> None:
+    """`AcquisitionSuspended` is raised, with the exception of the body as cause."""
     group = suspendable()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         with pytest.raises(AcquisitionSuspended) as caught:
@@ -155,7 +155,7 @@ async def test_what_fails_because_of_the_suspension_is_told_as_that() -> None:
 
 
 async def test_a_group_that_cannot_suspend_refuses() -> None:
-    """The task goes on."""
+    """`NotSuspendable` is raised, and the task goes on."""
     group = FakeInstanceGroup()
     async with (
         Taskscaler([group], ONE, connect=group.connect) as scaler,
@@ -167,8 +167,8 @@ async def test_a_group_that_cannot_suspend_refuses() -> None:
             pass
 
 
-async def test_what_holds_no_slot_cannot_be_suspended_or_resumed() -> None:
-    """Unknown, waiting, not suspended: the caller is told, and nothing has changed."""
+async def test_tasks_without_a_slot_cannot_be_suspended_or_resumed() -> None:
+    """Unknown, waiting, not suspended: `IllegalEvent` is raised, and nothing changes."""
     group, gate = suspendable(), Gate()
     group.script("increase", Reply(before=gate))
     async with (
@@ -179,7 +179,7 @@ async def test_what_holds_no_slot_cannot_be_suspended_or_resumed() -> None:
             await scaler.suspend("unknown")
         with pytest.raises(IllegalEvent, match="is not suspended"):
             async with scaler.resume("unknown"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         with pytest.raises(IllegalEvent, match="is not suspended"):
             scaler.release("unknown")
 
@@ -194,10 +194,10 @@ async def test_what_holds_no_slot_cannot_be_suspended_or_resumed() -> None:
         gate.open()
 
 
-async def test_suspending_while_the_slot_is_being_handed_out(
+async def test_suspending_between_the_grant_and_the_body(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In the moment between its grant and its body, a task is suspended without a body."""
+    """The task is suspended, and its body does not run."""
     group = suspendable()
     deliver = Claim.deliver
 
@@ -213,13 +213,13 @@ async def test_suspending_while_the_slot_is_being_handed_out(
                 patched.setattr(Claim, "deliver", deliver_and_suspend)
                 with pytest.raises(AcquisitionSuspended):
                     async with scaler.acquire("a"):
-                        pytest.fail("nobody may come here")
+                        pytest.fail("the body must not run")
             assert [one.key for one in scaler.suspended()] == ["a"]
         async with scaler.resume("a") as acquisition:
             assert acquisition.slot == 1
 
 
-async def test_the_other_slots_of_its_instance_are_used_on() -> None:
+async def test_other_tasks_of_its_instance_go_on() -> None:
     """An instance on which one task is suspended and another runs is not stopped."""
     group = suspendable()
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
@@ -235,18 +235,18 @@ async def test_the_other_slots_of_its_instance_are_used_on() -> None:
 
 
 async def test_a_cancelled_resumption_leaves_the_task_suspended() -> None:
-    """While the instance starts, cancelling or a timeout changes nothing; the next try works."""
+    """After a cancellation or a timeout while the instance starts, resuming works again."""
     group = suspendable()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         await suspend(scaler, "a")
         await until_state(group, State.SUSPENDED)
         group.always("resume", Reply(error=ProviderError("not now")))
-        with pytest.raises(AcquireTimeout, match="is to go on in slot 0"):
+        with pytest.raises(AcquireTimeout, match="is waiting to resume in slot 0"):
             async with scaler.resume("a", timeout=timedelta(seconds=30)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         with anyio.move_on_after(30) as scope:
             async with scaler.resume("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         assert scope.cancelled_caught
         assert [one.key for one in scaler.suspended()] == ["a"]
         group.always("resume", Reply())
@@ -255,7 +255,7 @@ async def test_a_cancelled_resumption_leaves_the_task_suspended() -> None:
 
 
 async def test_cancelling_a_resumption_at_any_checkpoint_loses_nothing() -> None:
-    """Cancelled after 0, 1, 2 ... checkpoints, the task is suspended still, or ran to its end."""
+    """Cancelled after 0, 1, 2 ... checkpoints, the task is still suspended, or has ended."""
     group = suspendable()
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
         async with scaler.acquire("keeps it running"):
@@ -285,8 +285,8 @@ async def test_cancelling_a_resumption_at_any_checkpoint_loses_nothing() -> None
             assert CHECKPOINTS - 1 in ended
 
 
-async def test_a_grant_that_nobody_waits_for_any_more_is_a_suspension_again() -> None:
-    """Timed out while the store was to confirm the slot, a resumed task is still suspended."""
+async def test_a_resumption_that_times_out_before_its_grant_is_undone() -> None:
+    """A task that times out while the store confirms its slot stays suspended."""
     group, store = suspendable(), GatedStore()
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect, store=store) as scaler:
         async with scaler.acquire("keeps it running"):
@@ -294,7 +294,7 @@ async def test_a_grant_that_nobody_waits_for_any_more_is_a_suspension_again() ->
             store.gate = gate = Gate()
             with pytest.raises(AcquireTimeout, match="has not confirmed it"):
                 async with scaler.resume("a", timeout=timedelta(seconds=5)):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert [one.key for one in scaler.suspended()] == ["a"]
             gate.open()
             store.gate = None
@@ -302,8 +302,8 @@ async def test_a_grant_that_nobody_waits_for_any_more_is_a_suspension_again() ->
                 assert acquisition.slot == 1
 
 
-async def test_an_instance_that_vanishes_takes_its_suspended_task_with_it() -> None:
-    """Who waits for it to be resumed is told which instance was lost, and why."""
+async def test_a_suspended_task_is_lost_with_its_instance() -> None:
+    """A waiting `resume` raises `AcquisitionLost` with the instance and the reason."""
     group = suspendable()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         await suspend(scaler, "a")
@@ -318,14 +318,14 @@ async def test_an_instance_that_vanishes_takes_its_suspended_task_with_it() -> N
             tasks.start_soon(vanish)
             with pytest.raises(AcquisitionLost, match="no longer listed") as caught:
                 async with scaler.resume("a"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert caught.value.instance == "i-1"
         assert scaler.suspended() == ()
 
 
 @pytest.mark.parametrize("how", ["it vanishes", "its time is up"])
-async def test_who_resumes_what_was_lost_long_ago_is_told_why(how: str) -> None:
-    """It is no bug of the caller, who could not know; asked once more, nothing is known of it."""
+async def test_resuming_a_task_that_was_lost_earlier_says_why(how: str) -> None:
+    """`AcquisitionLost` is raised once, because the caller could not know; then `IllegalEvent`."""
     group = suspendable()
     settings = Settings(policy=LAZY, max_instances=1, suspend_time_to_live=timedelta(hours=1))
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
@@ -338,14 +338,14 @@ async def test_who_resumes_what_was_lost_long_ago_is_told_why(how: str) -> None:
         cause = "no longer listed" if how == "it vanishes" else "not resumed within 1h"
         with pytest.raises(AcquisitionLost, match=cause):
             async with scaler.resume("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         with pytest.raises(IllegalEvent):
             async with scaler.resume("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
 
 async def test_a_task_whose_instance_is_lost_while_it_is_being_suspended() -> None:
-    """It is lost, and both who suspends it and the task itself are told so."""
+    """Both `suspend` and the task raise `AcquisitionLost`."""
     group = suspendable()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
 
@@ -366,7 +366,7 @@ async def test_a_task_whose_instance_is_lost_while_it_is_being_suspended() -> No
 
 
 async def test_a_suspended_task_can_be_given_up() -> None:
-    """Its slot is free again; with the last one the instance goes, because it does not run."""
+    """Its slot is free again; without suspended tasks, its stopped instance is removed."""
     group = suspendable()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         await suspend(scaler, "a")
@@ -379,7 +379,7 @@ async def test_a_suspended_task_can_be_given_up() -> None:
 
 
 async def test_suspended_tasks_survive_a_restart() -> None:
-    """The next scaler on the same store resumes them, without an address of the last one."""
+    """The next scaler on the same store resumes them, and asks for the address again."""
     group, store = suspendable(), MemoryStore()
     settings = Settings(policy=LAZY, max_instances=1, delete_instances_on_shutdown=True)
     async with Taskscaler([group], settings, store=store, connect=group.connect) as scaler:
@@ -395,15 +395,15 @@ async def test_suspended_tasks_survive_a_restart() -> None:
     assert group.size == 0
 
 
-async def test_who_resumes_during_the_shutdown_is_told_and_it_stays_suspended() -> None:
-    """It is no loss: the next scaler may resume it."""
+async def test_resuming_during_a_shutdown_leaves_the_task_suspended() -> None:
+    """`ScalerClosed` is raised, and the next scaler can resume the task."""
     group, store = suspendable(), MemoryStore()
     scaler = Taskscaler([group], ONE, store=store, connect=group.connect)
 
     async def resume() -> None:
         with pytest.raises(ScalerClosed, match="shuts down"):
             async with scaler.resume("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
 
     async with anyio.create_task_group() as tasks:
         async with scaler:
@@ -417,42 +417,42 @@ async def test_who_resumes_during_the_shutdown_is_told_and_it_stays_suspended() 
 
 
 async def test_a_suspended_key_belongs_to_its_task() -> None:
-    """Nobody else can ask for a slot under it, nor resume it twice at the same time."""
+    """Acquiring with its key, or resuming it twice at the same time, is refused."""
     group = suspendable()
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
         await suspend(scaler, "a")
         with pytest.raises(IllegalEvent, match="asks twice"):
             async with scaler.acquire("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         async with scaler.resume("a"):
             with pytest.raises(IllegalEvent, match="not suspended"):
                 async with scaler.resume("a"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             with pytest.raises(IllegalEvent, match="asks twice"):
                 async with scaler.acquire("a"):
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert scaler.capacity().slots_used == 1
         assert scaler.capacity().slots_used == 0
 
 
-async def test_what_is_begun_after_a_resumption_is_not_ended_by_it(
+async def test_a_resumption_does_not_cancel_a_later_preparation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A listing may show an instance running at once; its preparation is then answered, too."""
+    """A listing may show the instance running at once, and then it is prepared at once."""
     group = suspendable()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition:
-            driver, id = scaler._driver, acquisition.instance
+            runner, id = scaler._runner, acquisition.instance
             posted: list[type[events.Event]] = []
-            real = driver.post
+            real = runner.post
 
             def post(event: events.Event) -> list[effects.Effect]:
                 posted.append(type(event))
                 return real(event)
 
-            monkeypatch.setattr(driver, "post", post)
-            driver._outbox.append((effects.Resume(group.info.id, (id,), 9), None))
-            driver._outbox.append((effects.Prepare(group.info.id, id, "", 9), None))
-            driver._news.set()
+            monkeypatch.setattr(runner, "post", post)
+            runner._outbox.append((effects.Resume(group.info.id, (id,), 9), None))
+            runner._outbox.append((effects.Prepare(group.info.id, id, "", 9), None))
+            runner._outbox_filled.set()
             await anyio.sleep(10)
     assert {events.ResumeSettled, events.InstancePrepared} <= set(posted)

@@ -1,4 +1,4 @@
-"""A group announces that it takes instances away."""
+"""Groups that announce interruptions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def watched() -> FakeInstanceGroup:
 
 
 async def test_an_interrupted_instance_gets_no_further_task() -> None:
-    """The task there goes on, the next one gets another instance, and the first is replaced."""
+    """Its task goes on, the next one gets another instance, and the first is replaced."""
     group = watched()
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect) as scaler:
         async with scaler.acquire("runs on") as first:
@@ -50,7 +50,7 @@ async def test_an_interrupted_instance_gets_no_further_task() -> None:
 
 
 async def test_a_group_without_the_capability_is_not_watched() -> None:
-    """Nobody asks it for notices."""
+    """Its `watch` is never called."""
     group = FakeInstanceGroup()
     async with (
         Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler,
@@ -60,8 +60,8 @@ async def test_a_group_without_the_capability_is_not_watched() -> None:
     assert group.calls_of("watch") == []
 
 
-async def test_a_failing_watch_is_begun_again_ever_more_slowly() -> None:
-    """After 1, 2, 4 ... seconds, at most a minute; a notice that then comes is heard."""
+async def test_a_failing_watch_is_restarted_with_longer_pauses() -> None:
+    """After 1, 2, 4 ... seconds, at most a minute; later notices are received."""
     group = watched()
     group.script("watch", *[Reply(error=ProviderError("no connection"))] * 9)
     async with (
@@ -80,12 +80,12 @@ async def test_a_failing_watch_is_begun_again_ever_more_slowly() -> None:
 
 
 async def test_the_pause_is_short_again_after_a_notice() -> None:
-    """What failed long ago does not slow down what works now."""
+    """Earlier failures do not lengthen the pause after a success."""
     group = watched()
     error = Reply(error=ProviderError("no connection"))
     group.script("watch", error, error, error, Reply(), error)
     async with Taskscaler([group], TWO_SLOTS, connect=group.connect):
-        group.announce(Notice("nobody knows it", "maintenance"))
+        group.announce(Notice("unknown", "maintenance"))
         await group.until(lambda: len(group.calls_of("watch")) == 4)
         before = anyio.current_time()
         await group.until(lambda: len(group.calls_of("watch")) == 5)
@@ -93,7 +93,7 @@ async def test_the_pause_is_short_again_after_a_notice() -> None:
 
 
 class Wrong(FakeInstanceGroup):
-    """A group whose watching fails in a way that it must not."""
+    """A group whose `watch` has a bug."""
 
     kind = "returns"
 
@@ -119,8 +119,8 @@ class Wrong(FakeInstanceGroup):
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 @pytest.mark.parametrize("kind", ["returns", "raises", "is cancelled", "announces nonsense"])
-async def test_a_watch_with_a_bug_hurts_nobody(kind: str) -> None:
-    """Whatever it does, tasks are served, it is begun again, and leaving ends it."""
+async def test_a_watch_with_a_bug_does_not_end_the_scaler(kind: str) -> None:
+    """Tasks get slots, the watch is restarted, and leaving ends it."""
     group = Wrong()
     group.kind = kind
     async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
@@ -130,15 +130,15 @@ async def test_a_watch_with_a_bug_hurts_nobody(kind: str) -> None:
     assert group.watches > 3
 
 
-async def test_a_watch_that_announces_nonsense_is_closed_by_whoever_began_it(
+async def test_a_watch_that_announces_a_wrong_value_is_closed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What it cleans up is cleaned up there and then, and what it announced is in no log."""
+    """Its clean-up runs at once, and the value is not logged."""
     group = Wrong()
     group.kind = "announces nonsense"
     async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect):
         await group.until(lambda: group.watches > 1)
     assert group.closers
     assert all(began == closed for began, closed in group.closers)
-    assert "it announced a value of type str, and no Notice" in caplog.text
+    assert "it announced a str instead of a Notice" in caplog.text
     assert "s3cret" not in caplog.text

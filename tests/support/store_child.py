@@ -18,7 +18,7 @@ RECORDS = 10
 
 
 async def main() -> None:
-    """Commit until the end comes from outside."""
+    """Commit until the process is killed."""
     async with SqliteStore.open(sys.argv[1]) as store:
         loaded = await store.load()
         generation = max(

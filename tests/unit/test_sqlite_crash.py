@@ -1,4 +1,4 @@
-"""What is left of a state file whose holder was killed, and who may have it next."""
+"""A state file after its holder was killed, and the next holder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 @contextmanager
 def holder(path: Path) -> Generator[subprocess.Popen[str]]:
-    """Start a process that commits to a file for ever; it has it open, and is killed in the end."""
+    """Start a process that opens a file and commits to it for ever; kill it at the end."""
     with subprocess.Popen(
         [sys.executable, store_child.__file__, path], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -41,19 +41,19 @@ def holder(path: Path) -> Generator[subprocess.Popen[str]]:
 
 
 def generations(records: Sequence[Record]) -> set[int]:
-    """Return which generations the records of the process are of."""
+    """Return the generations of the records of the process."""
     instances = [record for record in records if isinstance(record, InstanceRecord)]
     assert len(instances) == len(records) in {0, store_child.RECORDS}
     return {instance.used for instance in instances}
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Return what is in each file."""
+    """Return the content of each file."""
     return {one.name: one.read_bytes() for one in directory.iterdir()}
 
 
-async def test_what_was_acknowledged_survives_kill(tmp_path: Path) -> None:
-    """Killed at any moment, a holder leaves each acknowledged commit, and none by half."""
+async def test_acknowledged_commits_survive_a_kill(tmp_path: Path) -> None:
+    """A holder that is killed leaves every acknowledged commit, and no partial one."""
     chance = random.Random(4)  # noqa: S311 - the moments of a test
     path = tmp_path / "state"
     for _ in range(6):
@@ -63,18 +63,18 @@ async def test_what_was_acknowledged_survives_kill(tmp_path: Path) -> None:
             for _ in range(chance.randrange(60)):
                 acknowledged = int(process.stdout.readline())
             process.kill()
-            for line in process.stdout:  # it may have said more before it died
+            for line in process.stdout:  # it may have printed more before it died
                 acknowledged = int(line) if line.endswith("\n") else acknowledged
         async with SqliteStore.open(path) as store:
             found = generations((await store.load()).records)
-        # One more may have been written without the time to say so.
+        # One more may have been committed and not acknowledged.
         assert found <= {acknowledged, acknowledged + 1} or not acknowledged
         assert len(found) <= 1
         assert found or not acknowledged
 
 
-async def test_a_living_holder_is_named(tmp_path: Path) -> None:
-    """A second process is refused while the first lives, and told which one that is."""
+async def test_the_message_names_a_living_holder(tmp_path: Path) -> None:
+    """A second process is refused while the first lives; the message names the first."""
     path = tmp_path / "state"
     with holder(path) as process:
         with pytest.raises(StoreLocked) as caught:
@@ -84,8 +84,8 @@ async def test_a_living_holder_is_named(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
 
 
-async def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
-    """Once the holder was killed, the next one has the file at once, under a newer epoch."""
+async def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    """After the holder was killed, the next one opens the file at once, with a newer epoch."""
     path = tmp_path / "state"
     with holder(path) as process:
         process.kill()
@@ -94,8 +94,8 @@ async def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
             assert (await store.load()).epoch == 2
 
 
-async def test_anybody_may_read_beside_a_writer(tmp_path: Path) -> None:
-    """While another process commits, each reading sees one whole commit, and time goes on."""
+async def test_readers_see_complete_commits_of_a_writer(tmp_path: Path) -> None:
+    """While another process commits, each read sees a complete commit, and newer ones later."""
     path = tmp_path / "state"
     with holder(path) as process:
         assert process.stdout is not None
@@ -109,7 +109,7 @@ async def test_anybody_may_read_beside_a_writer(tmp_path: Path) -> None:
 
 
 async def test_reading_after_a_kill_changes_nothing(tmp_path: Path) -> None:
-    """The log that a killed holder left behind is read, and every file stays as it is."""
+    """The log that a killed holder left is read, and every file stays unchanged."""
     path = tmp_path / "state"
     with holder(path) as process:
         assert process.stdout is not None
@@ -124,8 +124,8 @@ async def test_reading_after_a_kill_changes_nothing(tmp_path: Path) -> None:
     assert max(generations(read_records(path))) >= acknowledged
 
 
-async def test_two_in_one_process_are_refused(tmp_path: Path) -> None:
-    """The lock keeps out the same process too, by whatever name it calls the file."""
+async def test_a_second_store_in_one_process_is_refused(tmp_path: Path) -> None:
+    """The lock also holds within a process, and for another name of the file."""
     path = tmp_path / "state"
     link = tmp_path / "link"
     link.symlink_to(path)
@@ -140,8 +140,8 @@ async def test_two_in_one_process_are_refused(tmp_path: Path) -> None:
         assert (await store.load()).epoch == 2
 
 
-async def test_what_stands_in_the_lock_is_not_trusted(tmp_path: Path) -> None:
-    """A lock file that another program filled gives a message without a holder."""
+async def test_the_content_of_a_lock_file_is_not_trusted(tmp_path: Path) -> None:
+    """If another program wrote to the lock file, the message names no holder."""
     async with SqliteStore.open(tmp_path / "state"):
         (tmp_path / "state.lock").write_bytes(b"12 \x1b[31mred\n")
         with pytest.raises(StoreLocked) as caught:

@@ -1,4 +1,4 @@
-"""What a state file may be and where, who may read it, and what is said otherwise."""
+"""State files: their place, their modes, and the messages when they cannot be used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 7, 14, 12, 30, tzinfo=UTC)
-NOBODY = 65534
+UNPRIVILEGED = 65534
 
 
 def instance(id: str, *, reason: str = "") -> InstanceRecord:
@@ -54,7 +54,7 @@ async def refusal(path: Path) -> str:
 
 
 def reading_refusal(path: Path) -> str:
-    """Return why a file cannot be read, which both ways of reading say alike."""
+    """Return why a file cannot be read, which both ways of reading report in the same words."""
     with pytest.raises(StoreError) as caught:
         recall(path)
     with pytest.raises(StoreError, match=re.escape(str(caught.value))):
@@ -65,14 +65,14 @@ def reading_refusal(path: Path) -> str:
 
 @contextmanager
 def unprivileged() -> Generator[Path]:
-    """Yield an empty directory, as a user to whom modes of files mean something."""
+    """Yield an empty directory, and become a user to whom the modes of files apply."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)
         user = os.geteuid()
         if user == 0:
-            os.chown(name, NOBODY, -1)
-            os.seteuid(NOBODY)
+            os.chown(name, UNPRIVILEGED, -1)
+            os.seteuid(UNPRIVILEGED)
         try:
             yield directory
         finally:
@@ -81,7 +81,7 @@ def unprivileged() -> Generator[Path]:
 
 @pytest.fixture
 def open_umask() -> Generator[None]:
-    """Have the system take nothing away from the modes that are asked for."""
+    """Set an empty umask."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -89,7 +89,7 @@ def open_umask() -> Generator[None]:
 
 @pytest.mark.usefixtures("open_umask")
 async def test_every_file_is_private(tmp_path: Path) -> None:
-    """With no umask at all, each file has mode 0600, and each new directory 0700."""
+    """With an empty umask, each file has mode 0600, and each new directory 0700."""
     directory = tmp_path / "new" / "newer"
     async with SqliteStore.open(directory / "state") as store:
         await store.commit((await store.load()).epoch, [connect("i")], ())
@@ -101,7 +101,7 @@ async def test_every_file_is_private(tmp_path: Path) -> None:
 
 
 async def test_a_closed_store_leaves_one_file_and_its_lock(tmp_path: Path) -> None:
-    """After an orderly end the log is gone, so that a copy of one file is a backup."""
+    """After closing there is no log, so a copy of one file is a backup."""
     async with SqliteStore.open(tmp_path / "state") as store:
         await store.load()
     assert set(modes(tmp_path)) == {"state", "state.lock"}
@@ -109,30 +109,30 @@ async def test_a_closed_store_leaves_one_file_and_its_lock(tmp_path: Path) -> No
 
 
 async def test_a_directory_is_refused(tmp_path: Path) -> None:
-    """The name of a directory is answered with what to name instead."""
+    """The message says that a directory is not a regular file."""
     (tmp_path / "state").mkdir()
-    assert "is no file" in await refusal(tmp_path / "state")
+    assert "is not a regular file" in await refusal(tmp_path / "state")
     assert not (tmp_path / "state.lock").exists()
     assert "there is no state file" in reading_refusal(tmp_path / "state")
 
 
-async def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    """Below a file there can be no directory, and the message says which one was tried."""
+async def test_a_directory_that_cannot_be_created_is_named(tmp_path: Path) -> None:
+    """A directory cannot be created below a file; the message names it."""
     (tmp_path / "file").write_text("")
     assert str(tmp_path / "file") in await refusal(tmp_path / "file" / "state")
 
 
-async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
-    """A file of something else is left as it is."""
+async def test_other_files_are_refused(tmp_path: Path) -> None:
+    """A file that is not a database stays unchanged."""
     path = tmp_path / "state"
     path.write_text("concurrent = 4\n" * 100)
-    assert "no SQLite database" in await refusal(path)
-    assert "no SQLite database" in reading_refusal(path)
+    assert "not an SQLite database" in await refusal(path)
+    assert "not an SQLite database" in reading_refusal(path)
     assert path.read_text() == "concurrent = 4\n" * 100
 
 
 async def test_the_database_of_another_program_is_refused(tmp_path: Path) -> None:
-    """A database that this program did not begin gets no table of ours."""
+    """The database of another program gets no table of ours."""
     path = tmp_path / "state"
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE songs (title)")
@@ -144,7 +144,7 @@ async def test_the_database_of_another_program_is_refused(tmp_path: Path) -> Non
 
 
 async def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
-    """Pages that were overwritten are noticed, and the message says how to go on."""
+    """Overwritten pages are noticed, and the message says what to do."""
     path = tmp_path / "state"
     async with SqliteStore.open(path) as store:
         epoch = (await store.load()).epoch
@@ -158,7 +158,7 @@ async def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
 
 
 async def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
-    """A file of no bytes holds nothing for readers, and becomes a state file when opened."""
+    """An empty file is empty for readers, and becomes a state file when opened."""
     path = tmp_path / "state"
     path.touch()
     assert read_records(path) == ()
@@ -167,14 +167,14 @@ async def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
         assert (await store.load()).records == ()
 
 
-async def test_a_missing_file_is_not_made_by_reading(tmp_path: Path) -> None:
-    """Whoever reads a file that is not there is told so, and nothing is made."""
+async def test_reading_does_not_create_a_file(tmp_path: Path) -> None:
+    """Reading a missing file is an error, and creates nothing."""
     assert "there is no state file" in reading_refusal(tmp_path / "state")
     assert modes(tmp_path) == {}
 
 
-async def test_a_file_that_may_not_be_written_is_refused() -> None:
-    """A read-only file is refused on opening and not at the first commit."""
+async def test_a_read_only_file_is_refused() -> None:
+    """A read-only file is refused when it is opened, not at the first commit."""
     with unprivileged() as directory:
         path = directory / "state"
         async with SqliteStore.open(path) as store:
@@ -183,16 +183,16 @@ async def test_a_file_that_may_not_be_written_is_refused() -> None:
         assert "read-only" in await refusal(path)
 
 
-async def test_a_directory_that_may_not_be_written_is_refused() -> None:
-    """Where no lock can be made, the message names it and asks for another place."""
+async def test_a_read_only_directory_is_refused() -> None:
+    """If the lock file cannot be created, the message names it and asks for another place."""
     with unprivileged() as directory:
         directory.chmod(0o500)
         assert "state.lock" in await refusal(directory / "state")
         directory.chmod(0o700)
 
 
-async def test_who_may_only_read_can_read() -> None:
-    """A reader needs the right to read and no other, beside a writer and after its end."""
+async def test_reading_needs_only_the_right_to_read() -> None:
+    """The right to read is enough, both while a writer has the file open and afterwards."""
     with unprivileged() as directory:
         path = directory / "state"
         async with SqliteStore.open(path) as store:
@@ -209,8 +209,8 @@ async def test_who_may_only_read_can_read() -> None:
         directory.chmod(0o700)
 
 
-async def test_who_may_not_read_is_told() -> None:
-    """A file or a directory that is closed to the reader is named in the message."""
+async def test_the_message_names_what_cannot_be_read() -> None:
+    """The message names a file or a directory that the user has no right to read."""
     with unprivileged() as directory:
         path = directory / "state"
         async with SqliteStore.open(path) as store:
@@ -222,8 +222,8 @@ async def test_who_may_not_read_is_told() -> None:
         directory.chmod(0o700)
 
 
-async def test_a_full_database_is_said(tmp_path: Path) -> None:
-    """Without space a commit fails whole, and once there is space again the next one works."""
+async def test_a_full_disk_is_reported(tmp_path: Path) -> None:
+    """Without space a whole commit fails; when there is space again, the next one works."""
     async with SqliteStore.open(tmp_path / "state") as store:
         epoch = (await store.load()).epoch
         await store.commit(epoch, [instance("before")], ())
@@ -238,15 +238,15 @@ async def test_a_full_database_is_said(tmp_path: Path) -> None:
 
 
 async def limit_pages(store: SqliteStore, pages: int) -> None:
-    """Have the database grow to this size at most."""
-    await store._writer.run(
+    """Limit the size of the database."""
+    await store._thread.run(
         lambda database: database.connection.execute(f"PRAGMA max_page_count = {pages}").fetchall(),
         durable=True,
     )
 
 
-async def test_a_write_that_the_system_refuses_is_said(tmp_path: Path) -> None:
-    """When the system takes no more bytes, the commit fails whole, and the next one may work."""
+async def test_a_write_that_the_system_refuses_is_reported(tmp_path: Path) -> None:
+    """If the system refuses a write, the whole commit fails, and the next one may work."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with SqliteStore.open(tmp_path / "state") as store:
         epoch = (await store.load()).epoch
@@ -262,10 +262,10 @@ async def test_a_write_that_the_system_refuses_is_said(tmp_path: Path) -> None:
         await store.commit(epoch + 1, many, ())
 
 
-async def test_another_program_in_the_file_is_said(
+async def test_a_transaction_of_another_program_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction of another program is waited for a while, and then the commit fails."""
+    """A commit waits a while for the transaction of another program, then fails."""
     monkeypatch.setattr(_database, "BUSY_SECONDS", 0.0)
     path = tmp_path / "state"
     async with SqliteStore.open(path) as store:
@@ -281,7 +281,7 @@ async def test_another_program_in_the_file_is_said(
 async def test_a_place_without_write_ahead_log_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where SQLite has no shared memory, as on some network file systems, nothing is begun."""
+    """SQLite needs shared memory for its log, which some network file systems lack."""
     connect = sqlite3.connect
 
     def without_shared_memory(address: str, **options: Any) -> sqlite3.Connection:
@@ -293,7 +293,7 @@ async def test_a_place_without_write_ahead_log_is_refused(
 
 
 async def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    """Nobody can have another file overwritten by laying a link where the lock will be."""
+    """A link in the place of the lock cannot make the store overwrite another file."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "state.lock").symlink_to(victim)

@@ -1,4 +1,4 @@
-"""Secrets in a state file: sealed, bound to their record, and forgotten with their key."""
+"""Secrets in a state file: sealed, bound to their record, and lost with their key."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def new_key(path: Path) -> Path:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Return what is in each file."""
+    """Return the content of each file."""
     return {one.name: one.read_bytes() for one in directory.iterdir()}
 
 
 def obey(message: str) -> None:
-    """Run the command that a message tells to run."""
+    """Run the command that a message recommends."""
     subprocess.run(["/bin/sh", "-c", message.split("`")[1]], check=True)
 
 
@@ -61,7 +61,7 @@ async def write(path: Path, *records: Record, key_file: Path | None = None) -> N
 
 
 async def load(path: Path, key_file: Path | None = None) -> set[Record]:
-    """Return what a file holds for its next holder."""
+    """Return the records that the next holder of a file gets."""
     async with SqliteStore.open(path, key_file=key_file) as store:
         return set((await store.load()).records)
 
@@ -75,7 +75,7 @@ async def key_refusal(path: Path, key_file: Path | None) -> str:
 
 
 async def test_no_file_has_a_secret_in_it(tmp_path: Path) -> None:
-    """Neither the database nor its log nor what lies beside them shows any part of a secret."""
+    """Neither the database nor its log nor any other file contains a part of a secret."""
     async with SqliteStore.open(tmp_path / "state") as store:
         epoch = (await store.load()).epoch
         await store.commit(epoch, [connect("i-1")], ())
@@ -88,8 +88,8 @@ async def test_no_file_has_a_secret_in_it(tmp_path: Path) -> None:
     assert await load(tmp_path / "state") == {connect("i-1")}
 
 
-async def test_the_same_secret_is_never_sealed_alike(tmp_path: Path) -> None:
-    """Two instances with one password, or one written twice, do not show that they are equal."""
+async def test_equal_secrets_are_sealed_differently(tmp_path: Path) -> None:
+    """Equal passwords cannot be recognized, whether of two instances or of one."""
     await write(tmp_path / "state", connect("i-1"))
     with closing(sqlite3.connect(tmp_path / "state")) as file:
         before = file.execute("SELECT body FROM records").fetchall()
@@ -99,7 +99,7 @@ async def test_the_same_secret_is_never_sealed_alike(tmp_path: Path) -> None:
 
 
 async def test_without_secrets_there_is_no_key(tmp_path: Path) -> None:
-    """A key is made with the first secret, and not before."""
+    """The key is created with the first secret, not before."""
     await write(tmp_path / "state", OPERATION)
     assert not (tmp_path / "state.key").exists()
     await write(tmp_path / "state", connect("i-1"))
@@ -107,10 +107,10 @@ async def test_without_secrets_there_is_no_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["lost", "another"])
-async def test_secrets_go_with_their_key(
+async def test_secrets_are_lost_with_their_key(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    """Without the right key secrets are forgotten, with one warning, and all else is there."""
+    """Without the right key, secrets are deleted with one warning, and the rest stays."""
     path, key = tmp_path / "state", tmp_path / "state.key"
     await write(path, connect("i-1"), connect("i-2"), OPERATION)
     key.unlink()
@@ -126,7 +126,7 @@ async def test_secrets_go_with_their_key(
 
 
 async def test_sealed_rows_cannot_change_places(tmp_path: Path) -> None:
-    """What was sealed for one instance does not open as that of another one."""
+    """A secret that was sealed for one instance cannot be unsealed as that of another one."""
     path = tmp_path / "state"
     await write(path, connect("i-1"), connect("i-2"))
     with closing(sqlite3.connect(path)) as file, file:
@@ -138,7 +138,7 @@ async def test_sealed_rows_cannot_change_places(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("body", ["", "AAAA", "no Base64 \u00fc", "A" * 100])
 async def test_a_damaged_seal_is_a_lost_secret(tmp_path: Path, body: str) -> None:
-    """Whatever stands where a sealed record was, the rest of the file is there."""
+    """If a sealed record was changed, only this record is lost."""
     path = tmp_path / "state"
     await write(path, connect("i-1"), OPERATION)
     with closing(sqlite3.connect(path)) as file, file:
@@ -146,8 +146,8 @@ async def test_a_damaged_seal_is_a_lost_secret(tmp_path: Path, body: str) -> Non
     assert await load(path) == {OPERATION}
 
 
-async def test_the_key_may_be_the_operators(tmp_path: Path) -> None:
-    """With a key file given, that one seals and opens, and none is made."""
+async def test_an_operator_can_name_a_key(tmp_path: Path) -> None:
+    """The key file that is named is used, and no other one is created."""
     path, key = tmp_path / "state", new_key(tmp_path / "elsewhere")
     await write(path, connect("i-1"), key_file=key)
     assert not (tmp_path / "state.key").exists()
@@ -155,15 +155,15 @@ async def test_the_key_may_be_the_operators(tmp_path: Path) -> None:
 
 
 async def test_a_missing_key_of_the_operator_is_refused(tmp_path: Path) -> None:
-    """A key file that is named has to exist, and the message tells how to make one that works."""
+    """A key file that is named must exist; the message has a command that creates one."""
     key = tmp_path / "my key"
     message = await key_refusal(tmp_path / "state", key)
     obey(message)
     await write(tmp_path / "state", connect("i-1"), key_file=key)
 
 
-async def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    """A key that is open to others is refused with the command that closes it."""
+async def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """The message has the command that makes the key private."""
     key = new_key(tmp_path / "key")
     key.chmod(0o640)
     message = await key_refusal(tmp_path / "state", key)
@@ -172,17 +172,17 @@ async def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "short", "A" * 43 + "=" + "AAAA", "\u00fc"])
-async def test_what_is_no_key_is_refused(tmp_path: Path, content: str) -> None:
-    """A key file without a key is refused, and its content is not repeated."""
+async def test_a_file_without_a_key_is_refused(tmp_path: Path, content: str) -> None:
+    """The message does not repeat the content of the file."""
     (tmp_path / "state.key").write_text(content)
     (tmp_path / "state.key").chmod(0o600)
     message = await key_refusal(tmp_path / "state", None)
-    assert "holds no key" in message
+    assert "must hold 32 bytes in Base64" in message
     assert not content or content not in message
 
 
 async def test_a_key_that_cannot_be_written_fails_its_commit(tmp_path: Path) -> None:
-    """If there is no place for a key, no secret is written, and other commits go on."""
+    """If the key cannot be written, secrets are not stored, and other commits work."""
     async with SqliteStore.open(tmp_path / "state") as store:
         epoch = (await store.load()).epoch
         (tmp_path / "state.key").mkdir()
@@ -195,20 +195,20 @@ async def test_a_key_that_cannot_be_written_fails_its_commit(tmp_path: Path) -> 
 
 
 async def test_reading_needs_no_key(tmp_path: Path) -> None:
-    """Whoever reads a file without its key gets all that is no secret."""
+    """Without the key, all records except the secrets can be read."""
     await write(tmp_path / "state", connect("i-1"), OPERATION)
     (tmp_path / "state.key").unlink()
     assert read_records(tmp_path / "state") == (OPERATION,)
 
 
 def test_nothing_heavy_is_imported_early() -> None:
-    """The stores import no database, and the database no cryptography before the first secret."""
+    """SQLite is imported with its store, and cryptography with the first secret."""
     program = (
         "import sys, taskscaler.storage\n"
         "assert not {'sqlite3', 'cryptography'} & set(sys.modules)\n"
         "import taskscaler.storage._sqlite\n"
         "assert not {'cryptography', 'asyncssh'} & set(sys.modules)\n"
     )
-    # Who measures the coverage of child processes imports a database into each of them.
+    # Measuring the coverage of child processes would import a database into each of them.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     subprocess.run([sys.executable, "-c", program], check=True, env=plain)

@@ -1,4 +1,4 @@
-"""The store in a file: flushed to the disk, in batches, off the event loop, and kept small."""
+"""The SQLite store: it flushes, works in batches off the event loop, and stays small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from taskscaler import StoreError
 from taskscaler.core import InstanceRecord, TombstoneRecord
-from taskscaler.storage import SqliteStore, TaskEntry, _schema, _writer, read_records, recall
+from taskscaler.storage import SqliteStore, TaskEntry, _batches, _schema, read_records, recall
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -41,22 +41,22 @@ def instance(id: str, used: int = 0) -> InstanceRecord:
 
 
 def task(number: int) -> TaskEntry:
-    """Return what became of a task."""
+    """Return the entry of a task."""
     return TaskEntry(f"task-{number}", NOW, None, NOW + timedelta(seconds=number))
 
 
 async def pragma(store: SqliteStore, name: str, *, durable: bool = True) -> Any:
-    """Return a setting of the connection as it is during a transaction."""
+    """Return the value of a setting during a transaction."""
 
     def ask(database: Database) -> Any:
         return database.connection.execute(f"PRAGMA {name}").fetchone()[0]
 
-    return await store._writer.run(ask, durable=durable)
+    return await store._thread.run(ask, durable=durable)
 
 
 @asynccontextmanager
 async def held_up(store: SqliteStore) -> AsyncGenerator[list[str]]:
-    """Keep the writer busy, so that requests gather; yield what it executes afterwards."""
+    """Keep the thread busy, so that requests gather; yield what it executes afterwards."""
     statements: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
 
@@ -66,7 +66,7 @@ async def held_up(store: SqliteStore) -> AsyncGenerator[list[str]]:
         database.connection.set_trace_callback(statements.append)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(lambda: store._writer.run(hold, durable=True))
+        group.start_soon(lambda: store._thread.run(hold, durable=True))
         await anyio.to_thread.run_sync(begun.wait)
         try:
             yield statements
@@ -75,13 +75,13 @@ async def held_up(store: SqliteStore) -> AsyncGenerator[list[str]]:
 
 
 def edit(path: Path, statement: str, *values: str) -> None:
-    """Change a file behind the back of the store."""
+    """Change a file without the store."""
     with closing(sqlite3.connect(path)) as file, file:
         file.execute(statement, values)
 
 
 async def test_records_are_flushed_and_notes_are_not(tmp_path: Path) -> None:
-    """A transaction with a record waits for the disk, one of notes alone does not."""
+    """A transaction with a record waits for the disk; one with notes alone does not."""
     async with SqliteStore.open(tmp_path / "state") as store:
         assert await pragma(store, "journal_mode") == "wal"
         for _ in range(2):
@@ -92,7 +92,7 @@ async def test_records_are_flushed_and_notes_are_not(tmp_path: Path) -> None:
 
 
 async def test_a_record_makes_its_whole_batch_durable(tmp_path: Path) -> None:
-    """A commit that shares a transaction with notes is flushed all the same."""
+    """A commit that shares a transaction with notes is flushed too."""
     async with SqliteStore.open(tmp_path / "state") as store:
         epoch = (await store.load()).epoch
         await store.note(epoch, [task(0)])
@@ -104,7 +104,7 @@ async def test_a_record_makes_its_whole_batch_durable(tmp_path: Path) -> None:
         assert "PRAGMA synchronous = NORMAL" not in statements
 
 
-async def test_what_waits_together_is_one_transaction(tmp_path: Path) -> None:
+async def test_requests_that_wait_together_are_one_transaction(tmp_path: Path) -> None:
     """Two thousand commits that gathered while the disk was busy cost one flush."""
     async with SqliteStore.open(tmp_path / "state") as store:
         epoch = (await store.load()).epoch
@@ -112,21 +112,21 @@ async def test_what_waits_together_is_one_transaction(tmp_path: Path) -> None:
             for number in range(2000):
                 group.start_soon(store.commit, epoch, [instance(f"i-{number}")], ())
             await anyio.wait_all_tasks_blocked()
-        # That of the writer's holding up, and that of all others.
+        # One of the request that kept the thread busy, and one of all others.
         assert statements.count("COMMIT") == 2
         assert len((await store.load()).records) == 2000
 
 
 async def test_the_event_loop_goes_on_while_the_disk_is_busy(tmp_path: Path) -> None:
-    """A writer that waits for the disk keeps nobody else from working."""
+    """While the thread waits for the disk, other tasks and readers work."""
     async with SqliteStore.open(tmp_path / "state") as store, held_up(store):
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
         assert (await store.recall()).tasks == ()
 
 
-async def test_a_cancelled_commit_holds_nobody_up(tmp_path: Path) -> None:
-    """Whoever is cancelled goes at once, though the disk is busy; the others are served."""
+async def test_a_cancelled_commit_returns_at_once(tmp_path: Path) -> None:
+    """A cancelled caller does not wait for a busy disk, and other commits are done."""
     async with SqliteStore.open(tmp_path / "state") as store:
         epoch = (await store.load()).epoch
         async with anyio.create_task_group() as group, held_up(store):
@@ -139,8 +139,8 @@ async def test_a_cancelled_commit_holds_nobody_up(tmp_path: Path) -> None:
         assert found in ({"patient"}, {"patient", "cancelled", "too"})
 
 
-async def test_closing_writes_what_waits(tmp_path: Path) -> None:
-    """Leaving waits until every commit that was asked for is done."""
+async def test_closing_writes_pending_commits(tmp_path: Path) -> None:
+    """Leaving waits until every requested commit is done."""
     go_on = threading.Event()
 
     async def release() -> None:
@@ -150,7 +150,7 @@ async def test_closing_writes_what_waits(tmp_path: Path) -> None:
     async with anyio.create_task_group() as group:
         async with SqliteStore.open(tmp_path / "state") as store:
             epoch = (await store.load()).epoch
-            group.start_soon(lambda: store._writer.run(lambda _: go_on.wait(), durable=True))
+            group.start_soon(lambda: store._thread.run(lambda _: go_on.wait(), durable=True))
             await anyio.wait_all_tasks_blocked()
             for number in range(100):
                 group.start_soon(store.commit, epoch, [instance(f"i-{number}")], ())
@@ -159,11 +159,11 @@ async def test_closing_writes_what_waits(tmp_path: Path) -> None:
         assert len(read_records(tmp_path / "state")) == 100
 
 
-async def test_a_disk_that_hangs_keeps_nobody_for_ever(
+async def test_a_disk_that_hangs_does_not_block_closing_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Leaving gives up in time and says so, also when cancelled; what was begun may end later."""
-    monkeypatch.setattr(_writer, "CLOSE_SECONDS", 0.01)
+    """Leaving gives up after a time and logs it, even when cancelled; requests may end later."""
+    monkeypatch.setattr(_batches, "CLOSE_SECONDS", 0.01)
     begun, go_on = threading.Event(), threading.Event()
 
     def hang(_: Database) -> None:
@@ -175,13 +175,13 @@ async def test_a_disk_that_hangs_keeps_nobody_for_ever(
             SqliteStore.open(tmp_path / "state") as store,
             anyio.create_task_group() as group,
         ):
-            group.start_soon(lambda: store._writer.run(hang, durable=True))
+            group.start_soon(lambda: store._thread.run(hang, durable=True))
             await anyio.to_thread.run_sync(begun.wait)
             scope.cancel()
     (left,) = [one for one in threading.enumerate() if one.name == "store state"]
     assert left.daemon, "it does not keep the interpreter either"
     assert [one.getMessage().partition(",")[0] for one in caplog.records] == [
-        "store state could not be closed within 0.01s"
+        "store state did not close within 0.01s"
     ]
     go_on.set()
     await anyio.to_thread.run_sync(left.join)
@@ -190,7 +190,7 @@ async def test_a_disk_that_hangs_keeps_nobody_for_ever(
 
 
 async def test_a_closed_store_refuses(tmp_path: Path) -> None:
-    """What is asked for after the end raises, and does not wait for ever."""
+    """A request after closing raises instead of waiting for ever."""
     async with SqliteStore.open(tmp_path / "state") as opened:
         store = opened
         epoch = (await store.load()).epoch
@@ -199,8 +199,8 @@ async def test_a_closed_store_refuses(tmp_path: Path) -> None:
             await refused
 
 
-async def test_closing_writes_what_waits_also_when_cancelled(tmp_path: Path) -> None:
-    """Cancelled from outside, a store still writes what was asked for, and lets the file go."""
+async def test_closing_writes_pending_commits_even_when_cancelled(tmp_path: Path) -> None:
+    """A store that is cancelled still writes the requested commits, and releases the file."""
     with anyio.CancelScope() as scope:
         async with SqliteStore.open(tmp_path / "state") as store:
             epoch = (await store.load()).epoch
@@ -213,7 +213,7 @@ async def test_closing_writes_what_waits_also_when_cancelled(tmp_path: Path) -> 
 
 
 async def test_no_thread_is_left(tmp_path: Path) -> None:
-    """The thread of a store ends with it, also if it could not be opened or was cancelled."""
+    """The thread of a store ends with it, even if opening failed or was cancelled."""
     (tmp_path / "directory").mkdir()
     with pytest.raises(StoreError):
         async with SqliteStore.open(tmp_path / "directory"):
@@ -226,12 +226,12 @@ async def test_no_thread_is_left(tmp_path: Path) -> None:
         assert "store state" in {thread.name for thread in threading.enumerate()}
     for thread in threading.enumerate():
         if thread.name.startswith("store "):
-            thread.join(30)  # it has reported its end, and has only to return
+            thread.join(30)  # it has reported its end and only needs to return
             assert not thread.is_alive()
 
 
-async def test_an_exception_comes_through_as_it_is(tmp_path: Path) -> None:
-    """What is raised inside is raised outside, in no group, and the file is let go."""
+async def test_an_exception_of_the_body_is_unchanged(tmp_path: Path) -> None:
+    """It is not wrapped in a group, and the file is released."""
     with pytest.raises(ZeroDivisionError):
         async with SqliteStore.open(tmp_path / "state"):
             raise ZeroDivisionError
@@ -239,8 +239,8 @@ async def test_an_exception_comes_through_as_it_is(tmp_path: Path) -> None:
         pass
 
 
-async def test_text_that_cannot_be_written_fails_alone(tmp_path: Path) -> None:
-    """A record, a key or an entry with a lone surrogate is refused; its neighbours are written."""
+async def test_invalid_text_fails_only_its_own_request(tmp_path: Path) -> None:
+    """A record, a key or an entry with a lone surrogate is refused; others are written."""
     async with SqliteStore.open(tmp_path / "state") as store:
         epoch = (await store.load()).epoch
         await store.commit(epoch, [instance("there")], ())
@@ -259,8 +259,8 @@ async def test_text_that_cannot_be_written_fails_alone(tmp_path: Path) -> None:
         assert set((await store.load()).records) == {instance("there"), instance("good")}
 
 
-async def test_fields_of_other_versions_are_no_trouble(tmp_path: Path) -> None:
-    """A field of a newer version is ignored, and one that is missing has its default."""
+async def test_fields_of_other_versions_are_accepted(tmp_path: Path) -> None:
+    """A field of a newer version is ignored, and a missing one has its default."""
     path = tmp_path / "state"
     async with SqliteStore.open(path) as store:
         await store.commit((await store.load()).epoch, [instance("i")], ())
@@ -282,7 +282,7 @@ async def test_fields_of_other_versions_are_no_trouble(tmp_path: Path) -> None:
     ],
 )
 async def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, change: str) -> None:
-    """The message names file and record, and the statement in it makes the rest readable."""
+    """The message names file and record, and its statement makes the rest readable."""
     path = tmp_path / "state"
     async with SqliteStore.open(path) as store:
         await store.commit((await store.load()).epoch, [instance("i"), instance("j")], ())
@@ -297,10 +297,10 @@ async def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, change: str
     assert read_records(path) == (instance("j"),)
 
 
-async def test_history_of_another_version_is_left_out(
+async def test_history_of_another_version_is_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An entry that cannot be read any more costs one warning and no other entry."""
+    """An entry that cannot be read causes one warning; the others are returned."""
     path = tmp_path / "state"
     async with SqliteStore.open(path) as store:
         await store.note((await store.load()).epoch, [task(1), task(2), task(3)])
@@ -311,7 +311,7 @@ async def test_history_of_another_version_is_left_out(
 
 
 async def test_a_newer_file_is_refused(tmp_path: Path) -> None:
-    """A file of a version to come is left as it is, for writers and for readers."""
+    """Writers and readers refuse a file of a newer version, and do not change it."""
     path = tmp_path / "state"
     async with SqliteStore.open(path):
         pass
@@ -325,10 +325,8 @@ async def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-async def test_an_older_file_is_brought_up_to_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Opening runs the missing migrations once, keeps what is there, and readers wait for it."""
+async def test_an_older_file_is_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening runs the missing migrations once and keeps the records; readers wait for it."""
 
     def add(connection: sqlite3.Connection) -> None:
         connection.execute("ALTER TABLE holder ADD COLUMN name TEXT")
@@ -347,8 +345,10 @@ async def test_an_older_file_is_brought_up_to_date(
             assert await pragma(store, "user_version") == len(migrations)
 
 
-async def test_half_a_migration_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A migration that fails leaves the file of the older version, with all that is in it."""
+async def test_a_failed_migration_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file keeps its older version and all of its records."""
 
     def fail(connection: sqlite3.Connection) -> None:
         connection.execute("DROP TABLE records")
@@ -365,8 +365,8 @@ async def test_half_a_migration_is_none(tmp_path: Path, monkeypatch: pytest.Monk
     assert read_records(path) == (instance("i"),)
 
 
-async def test_the_newest_tasks_are_remembered(tmp_path: Path) -> None:
-    """A hundred thousand tasks are remembered, and not one more."""
+async def test_the_newest_tasks_are_kept(tmp_path: Path) -> None:
+    """The history keeps a hundred thousand tasks, and not one more."""
     async with SqliteStore.open(tmp_path / "state") as store:
         epoch = (await store.load()).epoch
         for start in range(0, 100_010, 10_001):
@@ -376,7 +376,7 @@ async def test_the_newest_tasks_are_remembered(tmp_path: Path) -> None:
 
 
 async def test_the_file_becomes_small_again(tmp_path: Path) -> None:
-    """After a flood of tombstones is dropped, the space goes back to the system."""
+    """After many tombstones were dropped, their space is returned to the system."""
     path = tmp_path / "state"
     async with SqliteStore.open(path) as store:
         epoch = (await store.load()).epoch

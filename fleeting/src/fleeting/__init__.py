@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         GroupConfigEntry,
         GroupEntryConfig,
     )
+    from fleeting._deadlines import CancelledInside, DeadlineExceeded, call_within
     from fleeting._decoding import (
         Problem,
         decode,
@@ -33,13 +34,16 @@ if TYPE_CHECKING:
     from fleeting.types import ConnectInfo
 
 __all__ = (
+    "CancelledInside",
     "ConnectorConfig",
+    "DeadlineExceeded",
     "GroupConfig",
     "GroupConfigEntry",
     "GroupEntryConfig",
     "Problem",
     "Registry",
     "__version__",
+    "call_within",
     "connect",
     "decode",
     "driving",
@@ -67,6 +71,7 @@ _HOMES = {
         "parse_assignments",
         "read_toml",
     ),
+    "_deadlines": ("CancelledInside", "DeadlineExceeded", "call_within"),
     "_lock": ("driving", "locked_file", "read_holder"),
     "_program": ("run_program",),
     "_registry": ("Registry",),

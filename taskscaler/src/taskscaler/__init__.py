@@ -1,4 +1,7 @@
-"""As many instances as the jobs need, a slot on one for each job, and none left over."""
+"""Keeps as many instances as the tasks need, and gives each task a slot on one.
+
+`docs/reference/library.md` lists what may be imported.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taskscaler._acquisition import (
-        Acquisition,
-    )
+    from taskscaler._acquisition import Acquisition
     from taskscaler._errors import (
         AcquireTimeout,
         AcquisitionLost,
@@ -26,15 +27,10 @@ if TYPE_CHECKING:
         TaskscalerError,
         WorkspaceFailed,
     )
-    from taskscaler._scaler import (
-        Taskscaler,
-    )
-    from taskscaler._summaries import (
-        Capacity,
-        InstanceSummary,
-        SuspendedTask,
-    )
+    from taskscaler._scaler import Taskscaler
+    from taskscaler._summaries import Capacity, InstanceSummary, SuspendedTask
     from taskscaler.core import (
+        Decision,
         Placement,
         Policy,
         Settings,
@@ -47,6 +43,7 @@ __all__ = (
     "AcquisitionLost",
     "AcquisitionSuspended",
     "Capacity",
+    "Decision",
     "DrainTimeout",
     "Fenced",
     "IllegalEvent",
@@ -92,12 +89,18 @@ _HOMES = {
     ),
     "_scaler": ("Taskscaler",),
     "_summaries": ("Capacity", "InstanceSummary", "SuspendedTask"),
-    "core": ("Placement", "Policy", "Settings", "UnknownInstances"),
+    "core": (
+        "Decision",
+        "Placement",
+        "Policy",
+        "Settings",
+        "UnknownInstances",
+    ),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: the command's help must not pay for it."""
+    """Import a name when it is first used, so that the command's help starts fast."""
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"taskscaler.{home}"), name)

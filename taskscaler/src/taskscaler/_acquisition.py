@@ -1,4 +1,4 @@
-"""What a task gets: a slot on a ready instance, and the way to it."""
+"""Acquisition: what a task gets from `Taskscaler.acquire`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from taskscaler.core import Grant
     from taskscaler.runtime.claims import Claim
     from taskscaler.runtime.connections import Connections
-    from taskscaler.runtime.driver import Driver
+    from taskscaler.runtime.driver import CoreRunner
 
 __all__ = ("Acquisition",)
 
@@ -24,7 +24,7 @@ __all__ = ("Acquisition",)
 class Acquisition:
     """A slot on a ready instance, held by one task.
 
-    `Taskscaler.acquire` hands it out; it is of no use outside of that block.
+    `Taskscaler.acquire` returns it. It can only be used inside that block.
 
     Attributes:
         key: the task's.
@@ -38,7 +38,7 @@ class Acquisition:
         claim: Claim,
         grant: Grant,
         *,
-        driver: Driver,
+        runner: CoreRunner,
         group: InstanceGroup,
         connections: Connections,
     ) -> None:
@@ -47,7 +47,7 @@ class Acquisition:
         self.group = grant.group
         self.slot = grant.slot
         self._claim = claim
-        self._driver = driver
+        self._runner = runner
         self._instance_group = group
         self._connections = connections
 
@@ -55,53 +55,53 @@ class Acquisition:
     async def connect(self) -> AsyncGenerator[Connection]:
         """Return a context manager with the instance's connection, shared by all its slots.
 
-        It is made anew if it broke before, and is not closed on leaving: never close
-        it, other tasks may be using it. An instance that cannot be reached on
-        entering, or whose connection is found broken on leaving, gets no further
+        A connection that broke before is replaced. Leaving does not close the connection,
+        and neither must the caller: other tasks may be using it. An instance that cannot
+        be reached on entering, or whose connection is broken on leaving, gets no further
         task and is replaced when its last task has ended.
 
         Raises:
             FleetingError: on entering, the instance cannot be reached.
-            AcquisitionLost: on entering, the slot is lost already.
-            IllegalEvent: on entering, the slot was given back already.
+            AcquisitionLost: on entering, the slot is already lost.
+            IllegalEvent: on entering, the slot was already given back.
         """
         self._check()
         try:
             connection = await self._connections.get(
                 self._instance_group,
                 self.instance,
-                self._driver.state.settings.operation_timeout.total_seconds(),
+                self._runner.state.settings.operation_timeout.total_seconds(),
             )
         except (ConnectorError, InstanceError) as error:
             if not isinstance(error, NotSupported):
-                self._tell(str(error))
+                self._report_broken(str(error))
             raise
         reason = f"the connection to instance {self.instance} broke"
         try:
             yield connection
         except BaseException as error:
-            reason = _told(error) or reason
+            reason = _loss_reported_by(error) or reason
             raise
         finally:
             if not connection.is_open:
-                self._tell(reason)
+                self._report_broken(reason)
 
     def _check(self) -> None:
-        if self._claim.lost is None and self._driver.holds(self._claim):
+        if self._claim.lost is None and self._runner.holds(self._claim):
             return
-        if self._driver.claims.get(self.key) is self._claim:
+        if self._runner.claims.get(self.key) is self._claim:
             raise AcquisitionLost(self.instance, self._claim.lost or "it is being removed")
-        raise IllegalEvent(f"task {self.key!r} connects without holding a slot")
+        raise IllegalEvent(f"task {self.key!r} cannot connect: it does not hold its slot any more")
 
-    def _tell(self, reason: str) -> None:
-        """Report the instance as broken, unless it is lost: then another may have its id."""
-        if self._driver.holds(self._claim):
-            self._driver.post(events.InstanceBroke(self.group, self.instance, reason))
+    def _report_broken(self, reason: str) -> None:
+        # Not after the slot is lost: another instance may have the same id by then.
+        if self._runner.holds(self._claim):
+            self._runner.post(events.InstanceBroke(self.group, self.instance, reason))
 
 
-def _told(error: BaseException) -> str | None:
-    """Return what an exception says about a lost connection, if it does."""
+def _loss_reported_by(error: BaseException) -> str | None:
+    """Return the message of a lost connection, if the error is one or contains one."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
-        return next((text for one in group.exceptions if (text := _told(one))), None)
+        return next((text for one in group.exceptions if (text := _loss_reported_by(one))), None)
     return str(error) if isinstance(error, ConnectionLost) else None

@@ -1,4 +1,4 @@
-"""Everything that can go wrong in the scaler, drawn as one tree.
+"""The errors of the scaler, drawn as one tree.
 
 TaskscalerError
 ├── IllegalEvent
@@ -16,8 +16,8 @@ TaskscalerError
     ├── Fenced
     └── StoreLocked
 
-What goes wrong in a group, a plugin or a connection is a
-`fleeting.errors.FleetingError`, and so is what is wrong with a configuration.
+Errors of groups, plugins, connections and configuration are
+`fleeting.errors.FleetingError`s.
 """
 
 from __future__ import annotations
@@ -48,23 +48,35 @@ __all__ = (
 
 
 class TaskscalerError(Exception):
-    """The root: catch it to catch everything this distribution raises on purpose."""
+    """The root of all errors that this distribution raises on purpose."""
 
 
 class IllegalEvent(TaskscalerError):
-    """The caller asked for something that cannot be: a bug there; nothing has changed."""
+    """The caller asked for something impossible, such as a key that is in use.
+
+    A bug in the caller. The state is unchanged.
+    """
 
 
 class NoCapacity(TaskscalerError):
-    """A reservation was refused; the message says why, with numbers. Ask again later."""
+    """A reservation was refused; the message says why, with numbers.
+
+    Not a fault. Try again later, or raise the limit that the message names.
+    """
 
 
 class AcquireTimeout(TaskscalerError):
-    """No slot came free in time; the message says why, with numbers."""
+    """No slot came free in time; the message says why, with numbers.
+
+    The fault of whatever the message names: a limit, the provider, the instances, or
+    only a long queue. Trying again is safe.
+    """
 
 
 class AcquisitionLost(TaskscalerError):
-    """The instance behind an acquisition is gone, and with it what ran there.
+    """The instance of an acquisition is gone, and everything that ran on it.
+
+    Not the fault of the task: run it again, on another instance.
 
     Attributes:
         instance: its id.
@@ -78,7 +90,9 @@ class AcquisitionLost(TaskscalerError):
 
 
 class AcquisitionSuspended(TaskscalerError):
-    """The task was suspended while its body ran; resume it under its key.
+    """The task was suspended while its body ran.
+
+    Not a fault. `Taskscaler.resume` continues it in the same slot.
 
     Attributes:
         key: the task's.
@@ -86,54 +100,80 @@ class AcquisitionSuspended(TaskscalerError):
 
     def __init__(self, key: str) -> None:
         self.key = key
-        super().__init__(f"task {key!r} was suspended; resume it to go on in its slot")
+        super().__init__(f"task {key!r} was suspended; resume it to continue in its slot")
 
 
 class NotSuspendable(TaskscalerError):
-    """The group of the instance cannot suspend; nothing has changed."""
+    """The instance's group cannot suspend instances; nothing has changed.
+
+    The caller's fault. Check that the provider of the group can suspend.
+    """
 
 
 class DrainTimeout(TaskscalerError):
-    """Tasks were still waiting or running when the time for draining was up; they go on."""
+    """Tasks were still waiting or running when the time for draining was up.
+
+    Not a fault. They go on; drain again to wait longer.
+    """
 
 
 class ScalerClosed(TaskscalerError):
-    """The scaler is shutting down and takes no more tasks."""
+    """The scaler is not open, is shutting down, or has ended, and takes no more tasks.
+
+    The caller's fault, unless a shutdown or a failure of the scaler came first.
+    """
 
 
 class InstancesLeft(TaskscalerError):
-    """Instances that were to be removed are still there, and may cost money.
+    """Instances could not be removed in time. They still exist and may cost money.
+
+    Usually the fault of the provider. The operator should remove them by hand.
 
     Attributes:
-        instances: the ids, each with its group's before it.
+        instances: their ids, each after the id of its group and a slash.
     """
 
     def __init__(self, instances: Sequence[str], expected: int, timeout: timedelta) -> None:
         self.instances = tuple(instances)
-        seconds = timeout.total_seconds()
-        what = f"{', '.join(instances)} still there" if instances else "all that are known gone"
-        more = f", and {expected} more that may yet appear" if expected else ""
+        left = [", ".join(instances)] if instances else []
+        if expected:
+            left.append(f"{expected} that were requested and may still appear")
         super().__init__(
-            f"shutdown was given up after {seconds:g}s with instances left: {what}{more}; "
-            "remove them by hand"
+            f"instances were left after {timeout.total_seconds():g}s of shutting down: "
+            f"{' and '.join(left)}; remove them by hand"
         )
 
 
 class WorkspaceFailed(TaskscalerError):
-    """An instance gave a job no working directory or no shell: not the fault of its script."""
+    """An instance gave a job no working directory or no shell.
+
+    The fault of the instance or its image, not of the job's script.
+    """
 
 
 class OutputFailed(TaskscalerError):
-    """The output of a job could not be kept here until its end: not the fault of its script."""
+    """The output of a job could not be kept on this computer.
+
+    The fault of this computer, such as a full disk, not of the job's script.
+    """
 
 
 class StoreError(TaskscalerError):
-    """What must survive a restart cannot be read or written."""
+    """The store of what must survive a restart cannot be read or written.
+
+    The message names the store and says what the operator should do.
+    """
 
 
 class Fenced(StoreError):
-    """Another holder took the store over; this one must stop acting."""
+    """Another scaler became the holder of the store; this one must stop.
+
+    The operator's fault: only one scaler may use a store.
+    """
 
 
 class StoreLocked(StoreError):
-    """Another scaler that is alive holds the store; stop it, or give this one its own."""
+    """Another scaler that is alive holds the store.
+
+    The operator's fault. Stop that scaler, or give this one a store of its own.
+    """

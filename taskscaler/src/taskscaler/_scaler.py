@@ -1,20 +1,17 @@
-"""Taskscaler: what a user sees, around the driver of the core.
+"""Taskscaler: the scaler as its user sees it.
 
-A task that asks for a slot is a claim (`_claims.py`). Its answer comes from the
-driver, in its own time; the claim is given back in whatever way the task ends,
-and that does not await, so a cancellation at any point leaves nothing behind.
-
-The body of the `async with` and the driver are tasks of one group, so that a
-failing driver cancels the body. On leaving, the core is asked to shut down and
-the driver goes on until nothing is left, with a deadline; then, in this order,
-the driver ends, those who still claim a slot from elsewhere are told, what has
-happened is noted, and all connections are closed.
+The body of the `async with` and the core runner are tasks of one group, so a failure
+of the runner cancels the body. On leaving, the core is asked to shut down, and the
+runner goes on until nothing is left, but not longer than a deadline. Then, in this
+order: the runner ends, the remaining claims are abandoned, the history is written,
+and all connections are closed.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -33,10 +30,11 @@ from taskscaler._errors import (
     ScalerClosed,
     StoreError,
 )
+from taskscaler._slots import Slots
 from taskscaler.core import ScalerState, Settings, effects, events, records
-from taskscaler.runtime.claims import Claim, Claims
 from taskscaler.runtime.connections import Connections
-from taskscaler.runtime.driver import Driver, only
+from taskscaler.runtime.driver import CoreRunner, only_error
+from taskscaler.runtime.explanations import explain_task
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -58,39 +56,40 @@ logger = logging.getLogger("taskscaler")
 
 DEFAULT_ACQUIRE_TIMEOUT = timedelta(minutes=15)
 
-# Kinds of records that are the core's own, and those that are the shell's.
-CORES = (
+# The records of the scaler itself; all others are its user's.
+OWN_RECORDS = (
     records.InstanceRecord,
     records.OperationRecord,
     records.TombstoneRecord,
     records.GroupRecord,
+    records.ConnectRecord,
 )
-SHELLS = (records.ConnectRecord,)
 
 
 class Taskscaler:
     """Keeps as many instances as the tasks need, and gives each task a slot on one.
 
-    Use it as an async context manager, once. On leaving, also after an exception or
-    a cancellation, no more tasks are taken, what still holds a slot loses it, and
-    the instances are removed if the settings say so; that takes the settings'
-    `shutdown_timeout` at most, and is not cut short by a cancellation. An exception
-    inside the machinery, which only a broken store raises, cancels the body and
-    comes out of the `async with`; the instances then stay.
+    Use it as an async context manager, once. Leaving it, also after an exception or a
+    cancellation, takes no more tasks, takes the slots of all tasks that still hold one,
+    and removes the instances if the settings say so. That takes the settings'
+    `shutdown_timeout` at most, and a cancellation does not cut it short. Only a failing
+    store raises an exception inside the scaler; it cancels the body and comes out of the
+    `async with`, and the instances stay.
 
     Args:
         groups: opened groups, in order of preference.
         settings: the operator's.
-        store: what must survive a restart; in memory by default. Stays open.
-        connector: the operator's word on reaching instances.
+        store: keeps what must survive a restart; in memory by default. Stays open.
+        connector: the operator's settings for connections: for all groups, or by the
+            id of each group. A group that is missing there has none.
         connect: makes a connection; for tests.
 
     Raises:
-        IllegalEvent: two groups have one id, or there is none; on entering, it was
-            entered before.
+        IllegalEvent: two groups have the same id, there is no group, or `connector`
+            names an id that no group has; on entering, it was entered before.
         StoreError: on entering, the store cannot be read; inside, not written.
         InstancesLeft: on leaving, instances could not be removed in time. If the body
-            raised something itself, that is raised, with this as a note.
+            raised an exception, that one is raised, with this as a note.
     """
 
     def __init__(
@@ -99,18 +98,18 @@ class Taskscaler:
         settings: Settings | None = None,
         *,
         store: Store | None = None,
-        connector: ConnectorSettings | None = None,
+        connector: ConnectorSettings | Mapping[str, ConnectorSettings] | None = None,
         connect: Callable[[ConnectInfo], Awaitable[Connection]] = fleeting.connect,
     ) -> None:
-        # Unique for ever, because clouds remember the names of requests.
+        # Clouds remember the names of requests, so this must never repeat.
         name = f"taskscaler-{uuid.uuid4().hex[:12]}"
         infos = [group.info for group in groups]
         self._state = ScalerState(infos, settings or Settings(), name=name)
         self._groups = {group.info.id: group for group in groups}
         self._store = store or MemoryStore()
-        self._connections = Connections(connect, connector or ConnectorSettings())
-        self._driver = Driver(self._state, self._groups, self._store, self._connections)
-        self._claims = Claims(self._driver, self._groups, self._connections)
+        self._connections = Connections(connect, _settings_by_group(connector, self._groups))
+        self._runner = CoreRunner(self._state, self._groups, self._store, self._connections)
+        self._slots = Slots(self._runner, self._groups, self._connections)
         self._stack = AsyncExitStack()
         self._restored: tuple[Record, ...] = ()
         self._epoch = 0
@@ -119,14 +118,14 @@ class Taskscaler:
 
     async def __aenter__(self) -> Self:
         if self._entered:
-            raise IllegalEvent("a scaler is entered only once; make another one")
+            raise IllegalEvent("a scaler can be entered only once; create another one")
         self._entered = True
         loaded = await self._store.load()
         self._epoch = loaded.epoch
-        self._restored = tuple(one for one in loaded.records if not isinstance(one, CORES + SHELLS))
-        self._driver.restore(loaded.records)
+        self._restored = tuple(one for one in loaded.records if not isinstance(one, OWN_RECORDS))
+        self._runner.restore(loaded.records)
         tasks = await self._stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(self._driver.run, loaded.epoch)
+        tasks.start_soon(self._runner.run, loaded.epoch)
         self._open = True
         return self
 
@@ -136,8 +135,8 @@ class Taskscaler:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        left = None if self._driver.failed else await self._shut_down()
-        self._driver.stop()
+        left = None if self._runner.failed else await self._shut_down()
+        self._runner.stop()
         if left is not None:
             logger.error("%s", left)
             if exc_value is not None:
@@ -145,8 +144,8 @@ class Taskscaler:
         try:
             await self._stack.__aexit__(exc_type, exc_value, traceback)
         except BaseExceptionGroup as errors:
-            # The body's own exception goes on as it is, and the driver's comes out alone.
-            error = _cause(errors, failed=self._driver.failed)
+            # The body's own exception propagates as it is, and the runner's alone.
+            error = _cause(errors, failed=self._runner.failed)
             if error is not exc_value:
                 raise error from error.__cause__
         finally:
@@ -155,57 +154,59 @@ class Taskscaler:
             raise left
 
     async def _shut_down(self) -> InstancesLeft | None:
-        """Let the core finish; return what could not be removed."""
+        """Wait until the core has shut down; return what could not be removed."""
         settings = self._state.settings
-        begun = anyio.current_time()
+        began = anyio.current_time()
         with anyio.CancelScope(shield=True):
-            self._driver.post(events.ShutdownAsked(settings.delete_instances_on_shutdown))
+            self._runner.post(events.ShutdownAsked(settings.delete_instances_on_shutdown))
             with anyio.move_on_after(settings.shutdown_timeout.total_seconds()):
-                await self._driver.ended.wait()
-        if self._driver.failed or not settings.delete_instances_on_shutdown:
+                await self._runner.ended.wait()
+        if self._runner.failed or not settings.delete_instances_on_shutdown:
             return None
         ids = [f"{one.group}/{one.id}" for one in _summaries.removable(self._state)]
         expected = sum(group.unseen for group in self._state.groups.values())
         if not ids and not expected:
             return None
-        return InstancesLeft(ids, expected, timedelta(seconds=anyio.current_time() - begun))
+        return InstancesLeft(ids, expected, timedelta(seconds=anyio.current_time() - began))
 
     async def _close(self) -> None:
         self._open = False
-        self._claims.abandon("the scaler was closed")
+        self._runner.claims.abandon("the scaler was closed")
+        for claim in self._runner.claims:
+            self._runner.history.add(claim.entry())
         with anyio.CancelScope(shield=True):
-            if not self._driver.failed:
+            if not self._runner.failed:
                 try:
-                    await self._driver.history.write(self._epoch)
+                    await self._runner.history.write(self._epoch)
                 except StoreError as error:
-                    logger.warning("the last of the history is missing: %s", error)
+                    logger.warning("the last part of the history is missing: %s", error)
             await self._connections.aclose()
 
-    # What a user can do.
+    # The operations of a user.
 
     def reserve(self, key: str) -> None:
-        """Make sure of a slot before a task exists; `acquire` or `unreserve` ends that.
+        """Reserve a slot before a task exists, until `acquire` or `unreserve`.
 
         Args:
             key: names the task that may come; unique among all tasks.
 
         Raises:
-            NoCapacity: it is refused, and the message says why.
+            NoCapacity: the reservation is refused; the message says why.
             ScalerClosed: the scaler is not open, or is shutting down.
             IllegalEvent: the key is in use.
         """
         self._check_open()
-        for effect in self._driver.post(events.TaskReserved(key)):
+        for effect in self._runner.post(events.TaskReserved(key)):
             if isinstance(effect, effects.Refuse):
                 raise (ScalerClosed if self._state.refusing else NoCapacity)(effect.why)
 
     def unreserve(self, key: str) -> None:
-        """Give a reservation back that no task has used.
+        """Give back a reservation that no task has used.
 
         Raises:
-            IllegalEvent: there is none of that key.
+            IllegalEvent: there is no reservation with that key.
         """
-        self._driver.post(events.TaskUnreserved(key))
+        self._runner.post(events.TaskUnreserved(key))
 
     def acquire(
         self, key: str, *, timeout: timedelta | None = DEFAULT_ACQUIRE_TIMEOUT
@@ -222,32 +223,32 @@ class Taskscaler:
         Raises:
             AcquireTimeout: on entering, no slot came free in time; the message says why.
             ScalerClosed: on entering, the scaler takes no more tasks.
-            AcquisitionLost: the instance was lost; the body did not end by itself.
-            AcquisitionSuspended: the task was suspended; `resume` it to go on.
+            AcquisitionLost: the instance was lost before the body ended.
+            AcquisitionSuspended: the task was suspended; `resume` continues it.
             IllegalEvent: on entering, the key is in use.
         """
         self._check_open()
-        return self._claims.hold(Claim(key), timeout)
+        return self._slots.hold(key, timeout)
 
     async def suspend(self, key: str) -> None:
-        """Let a task stop for now: its body is cancelled, its slot and its instance are kept.
+        """Suspend a task: cancel its body, but keep its slot and its instance.
 
-        Its `acquire` raises `AcquisitionSuspended`, also if the body ended by itself
-        meanwhile. The instance is stopped when no task runs on it any more. Returns
-        when the body has ended and the store knows. When cancelled, the task is
-        suspended all the same. Called from the body itself, it does not return.
+        Its `acquire` raises `AcquisitionSuspended`, even if the body ends before the
+        cancellation reaches it. The instance is stopped when no other task runs on it.
+        Returns when the body has ended and the store has confirmed it. When cancelled,
+        the task is suspended nevertheless. Called from the body itself, it does not return.
 
         Args:
             key: of a task that holds a slot.
 
         Raises:
-            NotSuspendable: its group cannot; nothing has changed.
+            NotSuspendable: its group cannot suspend instances; nothing has changed.
             AcquisitionLost: its instance was lost before its body had ended.
             IllegalEvent: it holds no slot.
             ScalerClosed: the scaler is not open.
         """
         self._check_open()
-        await self._claims.suspend(key)
+        await self._slots.suspend(key)
 
     def resume(
         self, key: str, *, timeout: timedelta | None = DEFAULT_ACQUIRE_TIMEOUT
@@ -255,41 +256,41 @@ class Taskscaler:
         """Return a context manager in which a suspended task holds its slot again.
 
         Entering waits until the instance runs and is ready. A cancellation or a
-        timeout then leaves the task suspended, to be resumed another time.
+        timeout while waiting leaves the task suspended, to be resumed another time.
 
         Args:
-            key: of a suspended task; also of an earlier life of the scaler.
+            key: of a suspended task, also one of a previous process.
             timeout: how long to wait; None waits for ever.
 
         Raises:
             AcquireTimeout: on entering, it was not ready in time; the message says why.
             ScalerClosed: on entering, the scaler takes no more tasks; it stays suspended.
-            AcquisitionLost: the instance, and with it what was suspended there, is gone.
+            AcquisitionLost: the instance is gone, and everything on it.
             AcquisitionSuspended: the task was suspended again.
-            IllegalEvent: on entering, no task of that key is suspended.
+            IllegalEvent: on entering, no task with that key is suspended.
         """
         self._check_open()
-        return self._claims.hold(Claim(key, resumed=True), timeout)
+        return self._slots.hold(key, timeout, resumed=True)
 
     def release(self, key: str) -> None:
         """Give up a suspended task for good, and its slot.
 
         Raises:
-            IllegalEvent: no task of that key is suspended, or it is being resumed.
+            IllegalEvent: no task with that key is suspended, or it is being resumed.
             ScalerClosed: the scaler is not open.
         """
         self._check_open()
-        self._driver.post(events.SuspendedTaskDropped(key))
+        self._runner.post(events.SuspendedTaskDropped(key))
 
     def suspended(self) -> tuple[SuspendedTask, ...]:
-        """Return the tasks that are suspended, the longest suspended first."""
+        """Return the suspended tasks, the longest suspended first."""
         return _summaries.suspended(self._state)
 
     async def drain(self, timeout: timedelta | None = None) -> None:
-        """Take no new tasks, and wait until none is left; suspended ones stay suspended.
+        """Take no new tasks, and wait until no task is left. Idempotent.
 
-        Tasks that wait, have a reservation or run go on. That no new ones are taken
-        cannot be undone, and is not by a cancellation. Idempotent.
+        Tasks that wait, have a reservation or run go on; suspended ones stay suspended.
+        Draining cannot be undone: a cancellation or a timeout ends only the waiting.
 
         Args:
             timeout: how long to wait; None waits for ever.
@@ -299,10 +300,10 @@ class Taskscaler:
             ScalerClosed: the scaler is not open, or ended with tasks left.
         """
         self._check_open()
-        self._driver.post(events.DrainAsked())
+        self._runner.post(events.DrainAsked())
         seconds = float("inf") if timeout is None else timeout.total_seconds()
         with anyio.move_on_after(seconds):
-            await self._driver.rest()
+            await self._runner.wait_until_drained()
             return
         tasks = self._state.tasks
         waiting = len(tasks.waiting) + len(tasks.resuming)
@@ -317,72 +318,92 @@ class Taskscaler:
     ) -> None:
         """Commit records that are not the scaler's own, such as those of jobs.
 
-        They are written together with the scaler's. Returns when they are durable.
-        When cancelled, they may or may not have been written, but not by half.
+        They are written in one transaction with the scaler's. Returns when they are
+        durable. When cancelled, either all or none of them are written.
 
         Args:
-            put: records, each replacing the one of its key.
-            drop: keys to forget.
+            put: records, each replacing the one with its key.
+            drop: keys of records to delete.
 
         Raises:
-            IllegalEvent: a record is the scaler's own.
+            IllegalEvent: a record is one of the scaler's own.
             ScalerClosed: the scaler is not open, or ended before they were written.
         """
         self._check_open()
-        if any(isinstance(one, CORES + SHELLS) for one in put):
-            raise IllegalEvent("instances and groups are recorded by the scaler itself")
-        await self._driver.commit(put, drop)
+        if any(isinstance(one, OWN_RECORDS) for one in put):
+            raise IllegalEvent("the scaler itself keeps the records of instances and groups")
+        await self._runner.commit(put, drop)
 
     @property
     def restored(self) -> tuple[Record, ...]:
-        """Return what the store held on entering that is not the scaler's own."""
+        """Return the records in the store on entering that were not the scaler's own."""
         return self._restored
 
     def capacity(self) -> Capacity:
-        """Return how much there is of everything now."""
+        """Return how many instances, slots and tasks there are now."""
         return _summaries.capacity(self._state)
 
     def instances(self) -> tuple[InstanceSummary, ...]:
-        """Return all instances of this scaler, the bygone ones first."""
-        return (*self._driver.history.instances, *_summaries.instances(self._state))
+        """Return all instances of this scaler; those that are gone come first."""
+        return (*self._runner.history.instances, *_summaries.instances(self._state))
 
     def decisions(self) -> tuple[Decision, ...]:
-        """Return the newest scaling decisions, the oldest of them first."""
-        return tuple(self._driver.history.decisions)
+        """Return the newest scaling decisions, in the order in which they were made."""
+        return tuple(self._runner.history.decisions)
 
     def explain(self, key: str | None = None) -> str:
         """Return in one sentence, with numbers, why tasks are waiting now.
 
         Args:
-            key: of a task, to be told what it has or why it waits; None asks for all.
+            key: of one task: return what it has or why it waits. None is about all tasks.
         """
-        return self._claims.explain(key)
+        return explain_task(self._state, self._runner.claims, key)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Put other settings in force, at once and without touching any task.
+        """Apply other settings at once, without touching any task.
 
         Raises:
-            IllegalEvent: something differs that cannot change while the scaler runs;
+            IllegalEvent: a setting differs that cannot change while the scaler runs;
                 the old settings stay in force.
             ScalerClosed: the scaler is not open.
         """
         self._check_open()
-        self._driver.post(events.SettingsChanged(settings))
+        self._runner.post(events.SettingsChanged(settings))
 
     def _check_open(self) -> None:
         if not self._open:
             raise ScalerClosed("the scaler is not open; use it inside its `async with`")
 
 
-def _cause(errors: BaseExceptionGroup[BaseException], *, failed: bool) -> BaseException:
-    """Return what is to come out of the block.
+def _settings_by_group(
+    connector: ConnectorSettings | Mapping[str, ConnectorSettings] | None,
+    groups: Mapping[str, InstanceGroup],
+) -> dict[str, ConnectorSettings]:
+    """Return the connector settings of each group.
 
-    When the machinery has failed, that its tasks were told so is a consequence, and so is
-    what they raised because of that.
+    Raises:
+        IllegalEvent: they name a group that does not exist.
+    """
+    if not isinstance(connector, Mapping):
+        return dict.fromkeys(groups, connector or ConnectorSettings())
+    unknown = sorted(set(connector) - set(groups))
+    if unknown:
+        raise IllegalEvent(
+            f"connector settings are given for {', '.join(unknown)}, but the groups are "
+            f"{', '.join(groups)}"
+        )
+    return {id: connector.get(id, ConnectorSettings()) for id in groups}
+
+
+def _cause(errors: BaseExceptionGroup[BaseException], *, failed: bool) -> BaseException:
+    """Return the exception that comes out of the block.
+
+    If the runner failed, its tasks were told so. Their exceptions follow from its own, and
+    are left out.
     """
     if failed:
         _, others = errors.split(_follows)
-        return errors if others is None else only(others)
+        return errors if others is None else only_error(others)
     return errors.exceptions[0] if len(errors.exceptions) == 1 else errors
 
 

@@ -1,4 +1,4 @@
-"""What a scaler tells about itself: plain values."""
+"""The reports of a scaler about itself, as plain values."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = (
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How much there is of everything at one moment.
+    """Instances, slots and tasks of a scaler at one moment, counted.
 
     Attributes:
         instances: how many are in each life (`creating`, `preparing`, `ready`,
             `draining`, `removing`, `foreign`).
         slots_used: slots that tasks hold.
-        slots_total: slots on instances that serve.
+        slots_total: slots on instances that serve tasks.
         waiting: tasks that wait for a slot.
         reserved: reservations that no task has used yet.
     """
@@ -47,15 +47,15 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class InstanceSummary:
-    """The life of one instance so far.
+    """The history of one instance until now.
 
     Attributes:
         id: its id in its group.
         group: the id of the group.
         created_at: when it was first seen.
-        ready_at: when it could first take a task; None if it could not yet.
-        removed_at: when it was found gone; None if it is there.
-        removal_reason: why it went, or is to go; None as long as it is to stay.
+        ready_at: when it could first take a task; None if it never could.
+        removed_at: when it was found gone; None if it still exists.
+        removal_reason: why it was or will be removed; None while it stays.
         tasks: how many tasks were started on it.
     """
 
@@ -88,7 +88,7 @@ class SuspendedTask:
 
 
 def capacity(state: ScalerState) -> Capacity:
-    """Return how much there is of everything now."""
+    """Return the counts of now."""
     standing = state.standing()
     demand = standing.demand
     return Capacity(
@@ -101,13 +101,13 @@ def capacity(state: ScalerState) -> Capacity:
 
 
 def instances(state: ScalerState) -> Iterator[InstanceSummary]:
-    """Yield the instances of a scaler that are there."""
+    """Yield the instances of a scaler that exist."""
     for group in state.groups.values():
         yield from (_summary(group.name, one) for one in group.ours())
 
 
 def removable(state: ScalerState) -> Iterator[InstanceSummary]:
-    """Yield the instances that a shutdown was to remove, and has not."""
+    """Yield the instances that a shutdown must remove and has not removed yet."""
     for group in state.groups.values():
         yield from (
             _summary(group.name, one) for one in group.ours() if one.life is not Life.SUSPENDED

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-import anyio
-
+from fleeting._deadlines import DeadlineExceeded, call_within
 from fleeting.errors import FleetingError, ProviderError
 
 if TYPE_CHECKING:
@@ -31,14 +30,14 @@ async def bounded(call: Awaitable[T], seconds: float, failure: str, advice: str 
         ProviderError: it took too long, or raised something other than a `FleetingError`.
         FleetingError: it failed.
     """
-    with anyio.move_on_after(seconds):
-        try:
-            return await call
-        except FleetingError:
-            raise
-        except Exception as error:
-            raise plugin_bug(error, failure) from error
-    raise too_late(failure, seconds, advice)
+    try:
+        return await call_within(seconds, lambda: call)
+    except FleetingError:
+        raise
+    except DeadlineExceeded:
+        raise too_late(failure, seconds, advice) from None
+    except Exception as error:
+        raise plugin_bug(error, failure) from error
 
 
 def expect_type(value: object, expected: type) -> None:

@@ -10,7 +10,6 @@ from fleeting import driving
 from fleeting.errors import ConfigError, FleetingError, GroupHeld
 from fleeting.types import GroupSettings
 from taskscaler._errors import TaskscalerError
-from taskscaler.cli.reached import ReachedGroup
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -78,8 +77,7 @@ async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
             if isinstance(error, ConfigError):
                 raise ConfigError(*(f"{where}: {text}" for text in error.problems)) from error
             raise TaskscalerError(f"{where}: {error}") from error
-        # One group is reached as the scaler is told; of several, each knows by itself.
-        groups.append(group if len(plan.groups) == 1 else ReachedGroup(group, one.connector))
+        groups.append(group)
     return groups
 
 

@@ -137,8 +137,9 @@ class _Session:
                     self._groups = [group.info for group in groups]
                     await self._show_groups()
                     self._plan = plan = with_limits(plan, self._groups)
-                    connector = plan.groups[0].connector if len(groups) == 1 else None
-                    scaler = Taskscaler(groups, plan.settings, store=store, connector=connector)
+                    pairs = zip(self._groups, plan.groups, strict=True)
+                    connectors = {group.id: one.connector for group, one in pairs}
+                    scaler = Taskscaler(groups, plan.settings, store=store, connector=connectors)
                     self._scaler = await stack.enter_async_context(scaler)
                     self._opened.set()
                     if plan.state is not None:

@@ -1,68 +1,50 @@
-"""A task's claim to a slot, from asking for it to giving it back.
+"""Claims: one for each task that waits for a slot or holds one.
 
-Whatever becomes of a task, `Claims._end` is where its claim ends, and it does not
-await: it looks at what the core knows of the task at that moment, and gives back
-just that. A task that is to be suspended is so from the moment in which its body
-has ended, clean-up included, because only then may its instance be stopped.
+A claim is plain state. The core runner delivers the core's answers to it, and the
+task that made it (`taskscaler._slots`) waits for them. Nothing here awaits.
 """
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
-from fleeting.types import Capability
-from taskscaler._acquisition import Acquisition
-from taskscaler._errors import (
-    AcquireTimeout,
-    AcquisitionLost,
-    AcquisitionSuspended,
-    IllegalEvent,
-    NotSuspendable,
-    ScalerClosed,
-)
-from taskscaler.core import effects, events, explain
+from taskscaler.core import effects
 from taskscaler.storage._abc import TaskEntry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
-    from datetime import timedelta
+    from collections.abc import Iterator
 
-    from fleeting.abc import InstanceGroup
-    from taskscaler.core import Refuse, Revoke
-    from taskscaler.core.model.group import Group
-    from taskscaler.core.model.instance import Instance
-    from taskscaler.runtime.connections import Connections
-    from taskscaler.runtime.driver import Driver
+    from taskscaler.core import Grant, Refuse, Revoke
 
 __all__ = ("Claim", "Claims")
 
-# How many tasks may wait so that one which waits no longer is still told its place.
-SOUGHT = 1000
+# How many suspended tasks that lost their slots are remembered.
+LOST_TASKS = 10_000
 
 
 class Claim:
-    """A task that asks for a slot or holds one.
+    """A task that waits for a slot or holds one.
 
     Attributes:
         key: the task's.
         resumed: whether it asks for the slot in which it was suspended.
         instance: the id of the instance of that slot; empty if it is not resumed.
         asked_at: when it asked.
-        granted_at: when it got its slot; None if it has not.
-        answered: set when the answer is there.
-        ended: set when nothing is claimed any more; None as long as nobody waits for that.
-        grant: the slot; None if it is not granted.
+        granted_at: when it got its slot; None before.
+        answered: set when the core has answered.
+        ended: set when the claim has ended; None until someone waits for that.
+        grant: the slot; None before it is granted.
         refusal: why there will be no slot; None if that is not known.
-        lost: why the slot is lost; None as long as it is not.
-        suspended: whether the task is to be suspended.
-        scope: what is cancelled when the slot is lost; set when the body begins.
+        lost: why the slot was lost; None if it was not.
+        suspended: whether the slot is kept for the task when its body has ended.
+        scope: cancelled when the slot is lost; None before the body begins.
     """
 
-    # There may be tens of thousands that wait, and an event costs most of what a claim does.
+    # There may be tens of thousands of claims. An event is the largest part of one, so
+    # `ended` is only created when it is needed.
     __slots__ = (
         "answered",
         "asked_at",
@@ -86,25 +68,25 @@ class Claim:
         self.granted_at: datetime | None = None
         self.answered = anyio.Event()
         self.ended: anyio.Event | None = None
-        self.grant: effects.Grant | None = None
+        self.grant: Grant | None = None
         self.refusal: str | None = None
         self.lost: str | None = None
         self.suspended = False
         self.scope: anyio.CancelScope | None = None
 
-    def deliver(self, effect: effects.Grant | Refuse | Revoke) -> None:
-        """Take what the core says to this task."""
-        if isinstance(effect, effects.Grant):
-            self.grant = effect
+    def deliver(self, answer: Grant | Refuse | Revoke) -> None:
+        """Record the core's answer and wake the task."""
+        if isinstance(answer, effects.Grant):
+            self.grant = answer
             self.granted_at = datetime.now(UTC)
             self.answered.set()
-        elif isinstance(effect, effects.Refuse):
-            self.abandon(effect.why)
+        elif isinstance(answer, effects.Refuse):
+            self.abandon(answer.why)
         else:
-            self.abandon(effect.cause)
+            self.abandon(answer.cause)
 
     def abandon(self, why: str) -> None:
-        """Refuse the slot, or take it away if it was granted."""
+        """Refuse the slot, or revoke it if it was granted."""
         if self.grant is None:
             self.refusal = why
         elif self.lost is None:
@@ -113,16 +95,16 @@ class Claim:
         self.answered.set()
 
     def suspend(self) -> None:
-        """Let the task's body end, and the slot be kept for it."""
+        """Cancel the task's body, and keep the slot for the task."""
         self.suspended = True
         self._cancel()
 
     def entry(self, outcome: str | None = None, reason: str = "") -> TaskEntry:
-        """Return what became of it.
+        """Return the entry of the history for a claim that ends.
 
         Args:
-            outcome: of one that got no slot, if that is not what the claim itself tells.
-            reason: the same in words.
+            outcome: of a claim without a slot, if the claim itself does not tell.
+            reason: human-readable, likewise.
         """
         if self.grant is None:
             outcome = outcome or ("cancelled" if self.refusal is None else "refused")
@@ -148,215 +130,44 @@ class Claim:
 
 
 class Claims:
-    """Asks the driver for slots on behalf of tasks, and gives them back.
+    """All claims by key, and the suspended tasks that lost their slots."""
 
-    Args:
-        driver: that of the core.
-        groups: opened groups, by id.
-        connections: those to the instances.
-    """
+    def __init__(self) -> None:
+        self._claims: dict[str, Claim] = {}
+        self._lost: dict[str, Revoke] = {}
 
-    def __init__(
-        self,
-        driver: Driver,
-        groups: Mapping[str, InstanceGroup],
-        connections: Connections,
-    ) -> None:
-        self._driver = driver
-        self._groups = groups
-        self._connections = connections
+    def __iter__(self) -> Iterator[Claim]:
+        return iter(tuple(self._claims.values()))
 
-    @asynccontextmanager
-    async def hold(self, claim: Claim, timeout: timedelta | None) -> AsyncGenerator[Acquisition]:
-        """Return a context manager in which the task holds its slot; see `Taskscaler.acquire`."""
-        acquisition = await self._wait(claim, timeout)
-        scope = claim.scope = anyio.CancelScope()
-        try:
-            with scope:
-                yield acquisition
-        except Exception as error:
-            # What fails because the slot is not the task's any more is told as what it is.
-            end = self._end(claim)
-            if end is None:
-                raise
-            raise end from error
-        finally:
-            self._end(claim)
-        # A body that ended by itself has not lost anything.
-        if claim.suspended or scope.cancelled_caught:
-            raise _parting(claim) or AcquisitionLost(acquisition.instance, "it was given up")
+    def get(self, key: str) -> Claim | None:
+        """Return the claim of a task."""
+        return self._claims.get(key)
 
-    async def suspend(self, key: str) -> None:
-        """Let a task end that holds a slot, and keep the slot; see `Taskscaler.suspend`."""
-        claim = self._driver.claims.get(key)
-        if claim is None or claim.grant is None:
-            raise IllegalEvent(f"task {key!r} holds no slot in which it could be suspended")
-        if Capability.SUSPEND not in self._groups[claim.grant.group].info.capabilities:
-            raise NotSuspendable(
-                f"task {key!r} goes on: its group {claim.grant.group} cannot suspend instances"
-            )
-        claim.suspend()
-        claim.ended = claim.ended or anyio.Event()
-        await claim.ended.wait()
-        if claim.lost is not None:
-            raise AcquisitionLost(claim.grant.id, claim.lost)
-        # Nothing more is to be written; but what was decided until now must be.
-        await self._driver.commit((), ())
+    def replace(self, key: str, claim: Claim | None) -> Claim | None:
+        """Set or remove the claim of a task; return the one it had before."""
+        previous = self._claims.pop(key, None)
+        if claim is not None:
+            self._claims[key] = claim
+        return previous
+
+    def addressee(self, answer: Grant | Refuse | Revoke) -> Claim | None:
+        """Return the claim that an answer of the core is for.
+
+        A suspended task has no claim. If its slot is revoked, that is remembered
+        until it is resumed.
+        """
+        claim = self._claims.get(answer.key)
+        if claim is None and isinstance(answer, effects.Revoke):
+            self._lost[answer.key] = answer
+            if len(self._lost) > LOST_TASKS:
+                del self._lost[next(iter(self._lost))]
+        return claim
+
+    def take_loss(self, key: str) -> Revoke | None:
+        """Return, once, why a suspended task lost its slot."""
+        return self._lost.pop(key, None)
 
     def abandon(self, why: str) -> None:
-        """Tell everybody that there is nothing behind their claims any more, and note it."""
-        self._driver.abandon_claims(why)
-        for claim in self._driver.claims.values():
-            self._driver.history.add(claim.entry())
-
-    def explain(self, key: str | None) -> str:
-        """Return why tasks wait, or what a certain task has; see `Taskscaler.explain`."""
-        tasks, standing = self._driver.state.tasks, self._driver.state.standing()
-        if key is None:
-            return explain(standing)
-        if key in tasks.waiting:
-            return explain(
-                standing,
-                key=key,
-                place=1 + next(place for place, one in enumerate(tasks) if one == key),
-                waiting_seconds=self._waiting_seconds(key),
-            )
-        if (held := tasks.held.get(key)) is not None:
-            return explain(standing, key=key, holds=self._slot(key, *held))
-        if (kept := tasks.suspended.get(key)) is not None:
-            group, instance = kept
-            doing = "is to go on in" if key in tasks.resuming else "is suspended, and keeps"
-            suspension = instance.suspended[key]
-            return (
-                f"task {key!r} {doing} slot {suspension.slot} of instance {instance.id} of "
-                f"{group.name} ({instance.life.value}), suspended since {_at(suspension.since)}"
-            )
-        return explain(standing, key=key, reserved=key in tasks.reserved)
-
-    def _waiting_seconds(self, key: str) -> float | None:
-        claim = self._driver.claims.get(key)
-        return None if claim is None else (datetime.now(UTC) - claim.asked_at).total_seconds()
-
-    def _slot(self, key: str, group: Group, instance: Instance) -> str:
-        claim = self._driver.claims.get(key)
-        if claim is None or claim.grant is None or claim.granted_at is None:
-            return (
-                f"a slot on instance {instance.id} of {group.name}, and is told as soon as the "
-                "instance has answered and the store has confirmed it"
-            )
-        since = f"of {group.name} since {_at(claim.granted_at)}"
-        lost = f", and lost it: {claim.lost}" if claim.lost is not None else ""
-        return f"slot {claim.grant.slot} of instance {instance.id} {since}{lost}"
-
-    # From asking to the answer.
-
-    async def _wait(self, claim: Claim, timeout: timedelta | None) -> Acquisition:
-        self._ask(claim)
-        seconds = float("inf") if timeout is None else timeout.total_seconds()
-        try:
-            if timeout is None:
-                await claim.answered.wait()
-            else:
-                with anyio.move_on_after(seconds):
-                    await claim.answered.wait()
-        except BaseException:
-            self._withdraw(claim, "cancelled")
-            raise
-        grant = claim.grant
-        if grant is None:
-            raise self._refused(claim, seconds)
-        if claim.lost is not None or claim.suspended:
-            self._end(claim)
-            raise _parting(claim) or AcquisitionLost(grant.id, "it was given up")
-        return Acquisition(
-            claim,
-            grant,
-            driver=self._driver,
-            group=self._groups[grant.group],
-            connections=self._connections,
-        )
-
-    def _ask(self, claim: Claim) -> None:
-        claims, key = self._driver.claims, claim.key
-        if self._driver.ended.is_set():
-            # Nothing is carried out any more, and so nobody would ever answer.
-            raise ScalerClosed(f"task {key!r} got no slot: the scaler has ended")
-        if (kept := self._driver.state.tasks.suspended.get(key)) is not None:
-            claim.instance = kept[1].id
-        elif (lost := self._driver.lost.pop(key, None)) is not None and claim.resumed:
-            raise AcquisitionLost(lost.id, lost.cause)
-        previous, claims[key] = claims.get(key), claim
-        try:
-            self._driver.post(events.TaskResumed(key) if claim.resumed else events.TaskAsked(key))
-        except BaseException:
-            # Refused: the key belongs to another task.
-            del claims[key]
-            if previous is not None:
-                claims[key] = previous
-            raise
-
-    def _refused(self, claim: Claim, seconds: float) -> Exception:
-        """Return why there is no slot, having withdrawn the claim."""
-        if claim.refusal is not None:
-            self._withdraw(claim, "refused")
-            if claim.resumed and not self._driver.state.refusing and not self._driver.failed:
-                return AcquisitionLost(claim.instance, claim.refusal)
-            return ScalerClosed(f"task {claim.key!r} got no slot: {claim.refusal}")
-        why = self._why_not_yet(claim)
-        self._withdraw(claim, "timed out", why)
-        return AcquireTimeout(f"no slot came free within {seconds:g}s: {why}")
-
-    def _why_not_yet(self, claim: Claim) -> str:
-        if not self._driver.holds(claim):
-            # Of many tasks that time out together, not each can look for its place.
-            many = len(self._driver.state.tasks.waiting) > SOUGHT
-            return self.explain(None if many else claim.key)
-        _, instance = self._driver.state.tasks.held[claim.key]
-        if claim.key in instance.unconfirmed:
-            return f"one was found, but its instance {instance.id} has not answered yet"
-        return "one was found, but the store has not confirmed it yet"
-
-    # Giving back.
-
-    def _withdraw(self, claim: Claim, outcome: str, reason: str = "") -> None:
-        """End a claim before its body began; what was suspended is so again."""
-        claim.suspended = claim.suspended or claim.resumed
-        self._end(claim, outcome, reason)
-
-    def _end(
-        self, claim: Claim, outcome: str | None = None, reason: str = ""
-    ) -> AcquisitionLost | AcquisitionSuspended | None:
-        """End a claim, whatever has become of it; the core knows. Idempotent.
-
-        Returns:
-            Why it ended otherwise than its body did; None if it did not.
-        """
-        driver, key = self._driver, claim.key
-        if driver.claims.get(key) is not claim:
-            return _parting(claim)
-        holds = driver.holds(claim)
-        del driver.claims[key]
-        if claim.suspended and claim.grant is not None and not holds and claim.lost is None:
-            claim.lost = "it is being removed"
-        driver.history.add(claim.entry(outcome, reason))
-        if claim.ended is not None:
-            claim.ended.set()
-        tasks = driver.state.tasks
-        if claim.suspended and holds:
-            driver.post(events.TaskSuspended(key))
-        elif key in tasks.held:
-            driver.post(events.TaskReleased(key))
-        elif key in tasks.waiting or key in tasks.resuming:
-            driver.post(events.TaskCancelled(key))
-        return _parting(claim)
-
-
-def _at(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _parting(claim: Claim) -> AcquisitionLost | AcquisitionSuspended | None:
-    """Return why a slot is not its task's any more; None if that is not so."""
-    if claim.grant is not None and claim.lost is not None:
-        return AcquisitionLost(claim.grant.id, claim.lost)
-    return AcquisitionSuspended(claim.key) if claim.suspended else None
+        """Refuse or revoke the slots of all claims."""
+        for claim in self:
+            claim.abandon(why)

@@ -1,11 +1,10 @@
 """One connection for each instance, made when it is first needed and shared by its slots.
 
-A line is what there is to one instance: its connection, and a lock that lets one
-task at a time make it while the others wait for the result. To close a line is
-final. Who is about to connect through it at that moment closes what comes of
-it, so that no connection outlives its instance; a later machine of the same id
-gets another line. What the next line to the same machine can use again, its
-address, credentials and host keys, is in the contacts.
+While one task connects, the others that need the same connection wait for it.
+Closing a `SharedConnection` is final: a task that is connecting at that moment
+closes its result, so no connection outlives its instance, and a later machine
+with the same id gets a new `SharedConnection`. The connect info cache keeps what
+the next connection to the same machine can use: address, credentials, host keys.
 """
 
 from __future__ import annotations
@@ -14,37 +13,37 @@ import logging
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
 
+from fleeting import CancelledInside, DeadlineExceeded, call_within
 from fleeting.errors import ConnectorError, InstanceGone, Unreachable
-from taskscaler.runtime import provider_calls as _calls
-from taskscaler.runtime.connect_info_cache import Contacts
+from taskscaler.runtime import provider_calls
+from taskscaler.runtime.connect_info_cache import ConnectInfoCache
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from fleeting.abc import Connection, InstanceGroup
     from fleeting.types import ConnectInfo, ConnectorSettings
 
-__all__ = ("Connections", "Line")
+__all__ = ("Connections", "SharedConnection")
 
 logger = logging.getLogger("taskscaler")
 
 # How long closing one connection may take.
 CLOSE_SECONDS = 5.0
 
-# How long a connector may take that was given no time, and how much longer than its time it
-# is waited for: what it has to say for itself is better than that it said nothing.
+# How long a connector may take if no timeout is configured.
 CONNECT_SECONDS = 60.0
+# A connector gets this much longer than its timeout, because its own error says more than ours.
 GRACE_SECONDS = 10.0
 
 
-class Line:
-    """The way to one instance.
+class SharedConnection:
+    """The connection to one instance, shared by all of its slots.
 
     Attributes:
-        lock: held while its connection is made.
-        connection: None if there is none.
+        lock: held while connecting.
+        connection: None before the first, and after a broken one was discarded.
         closed: whether it must not be used any more.
     """
 
@@ -54,134 +53,142 @@ class Line:
         self.closed = False
 
     @property
-    def working(self) -> Connection | None:
-        """Return the connection if it works."""
+    def usable(self) -> Connection | None:
+        """Return the connection if it is open."""
         connection = self.connection
         return connection if connection is not None and connection.is_open else None
 
     def check(self, id: str) -> None:
-        """Return if the line may be used.
+        """Check that it is not closed.
 
         Raises:
-            InstanceGone: it is closed.
+            InstanceGone: it is.
         """
         if self.closed:
-            reason = f"instance {id} was given up while it was being connected to"
-            raise InstanceGone(id, reason)
+            raise InstanceGone(id, f"instance {id} was given up while connecting to it")
 
-    async def hang_up(self) -> None:
-        """Close the connection, if there is one, politely but not for long."""
+    async def discard(self) -> None:
+        """Close the connection, if there is one; another one may follow."""
         connection, self.connection = self.connection, None
         if connection is None:
             return
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            try:
-                await connection.aclose()
-            except Exception:
-                logger.exception("closing a connection raised what it must not")
-            except anyio.get_cancelled_exc_class():
-                await anyio.lowlevel.checkpoint_if_cancelled()
-                logger.exception("closing a connection was cancelled inside the connector")
+        try:
+            await call_within(CLOSE_SECONDS, connection.aclose, shield=True)
+        except DeadlineExceeded:
+            logger.warning("closing a connection took longer than %gs", CLOSE_SECONDS)
+        except Exception:
+            logger.exception("closing a connection failed by a bug in the connector")
 
-    async def aclose(self) -> None:
-        """Close the line for good."""
+    async def close(self) -> None:
+        """Close it for good."""
         self.closed = True
-        await self.hang_up()
+        await self.discard()
 
 
 class Connections:
     """The connections of a scaler, by group and instance.
 
+    Args:
+        connect: makes a connection.
+        settings: the operator's, by group.
+
     Attributes:
-        contacts: what is known of the ways to the instances.
+        cache: what is known about reaching the instances.
     """
 
     def __init__(
         self,
         connect: Callable[[ConnectInfo], Awaitable[Connection]],
-        settings: ConnectorSettings,
+        settings: Mapping[str, ConnectorSettings],
     ) -> None:
-        self.contacts = Contacts()
+        self.cache = ConnectInfoCache()
         self._connect = connect
         self._settings = settings
-        self._lines: dict[tuple[str, str], Line] = {}
+        self._shared: dict[tuple[str, str], SharedConnection] = {}
 
-    async def get(self, group: InstanceGroup, id: str, answer_seconds: float) -> Connection:
-        """Return the connection to an instance, made anew if there is none that works.
+    async def get(self, group: InstanceGroup, id: str, provider_seconds: float) -> Connection:
+        """Return an open connection to an instance, after connecting to it if necessary.
 
         Args:
             group: its group.
             id: its id there.
-            answer_seconds: how long the provider may take to say how to reach it; the
-                connector gets its own time on top of that.
+            provider_seconds: how long the provider may take to return the connect info;
+                the connector's own timeout comes on top of that.
 
         Raises:
-            FleetingError: it cannot be made.
+            FleetingError: connecting failed.
         """
-        line = self._lines.get((group.info.id, id))
-        if line is None:
-            line = self._lines[group.info.id, id] = Line()
-        if (connection := line.working) is not None:
+        shared = self._shared.get((group.info.id, id))
+        if shared is None:
+            shared = self._shared[group.info.id, id] = SharedConnection()
+        if (connection := shared.usable) is not None:
             return connection
-        async with line.lock:
-            if (connection := line.working) is not None:
+        async with shared.lock:
+            if (connection := shared.usable) is not None:
                 return connection
-            await line.hang_up()
-            return await self._dial(line, group, id, answer_seconds)
+            await shared.discard()
+            return await self._open(shared, group, id, provider_seconds)
 
-    async def _dial(
-        self, line: Line, group: InstanceGroup, id: str, answer_seconds: float
-    ) -> Connection:
-        line.check(id)
-        info = self.contacts.find(group.info.id, id)
-        if info is None:
-            info = await _calls.connect_info(group, id, answer_seconds)
-            line.check(id)
-            info = self.contacts.keep(group.info.id, id, info)
-        try:
-            line.connection = connection = await self._open(info.with_settings(self._settings))
-        except ConnectorError:
-            # An address or a credential may have changed.
-            if not line.closed:
-                self.contacts.doubt(group.info.id, id)
-            raise
-        try:
-            line.check(id)
-        except InstanceGone:
-            await line.hang_up()
-            raise
-        self.contacts.see(group.info.id, id, connection.host_keys)
-        return connection
+    def detach(self, group: str, id: str) -> SharedConnection | None:
+        """Stop using the connection to an instance at once; return it, to be closed.
 
-    async def _open(self, info: ConnectInfo) -> Connection:
-        """Connect, with a deadline for connectors that do not keep their own."""
-        seconds = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
-        with anyio.move_on_after(seconds + GRACE_SECONDS):
-            try:
-                return await self._connect(info)
-            except anyio.get_cancelled_exc_class() as error:
-                # Unless it comes again, it was not we who were cancelled, but something in there.
-                await anyio.lowlevel.checkpoint_if_cancelled()
-                raise Unreachable(
-                    f"connecting to instance {info.id} was cancelled inside the connector "
-                    f"{info.protocol!r}, by a bug"
-                ) from error
-        raise Unreachable(
-            f"no connection to instance {info.id} within {seconds + GRACE_SECONDS:g}s, "
-            f"and no word from the connector {info.protocol!r} why"
-        )
-
-    def take(self, group: str, id: str) -> Line | None:
-        """Let nobody use the line to an instance any more; return it, to be closed."""
-        line = self._lines.pop((group, id), None)
-        if line is not None:
-            line.closed = True
-        return line
+        The provider is asked again before the next connection, because a suspended
+        instance may come back with another address.
+        """
+        self.cache.invalidate(group, id)
+        shared = self._shared.pop((group, id), None)
+        if shared is not None:
+            shared.closed = True
+        return shared
 
     async def aclose(self) -> None:
         """Close all connections, at the same time."""
         async with anyio.create_task_group() as closing:
-            for group, id in list(self._lines):
-                line = self.take(group, id)
-                if line is not None:
-                    closing.start_soon(line.aclose)
+            for group, id in list(self._shared):
+                shared = self.detach(group, id)
+                if shared is not None:
+                    closing.start_soon(shared.close)
+
+    async def _open(
+        self, shared: SharedConnection, group: InstanceGroup, id: str, provider_seconds: float
+    ) -> Connection:
+        shared.check(id)
+        info = self.cache.find(group.info.id, id)
+        if info is None:
+            info = await provider_calls.connect_info(group, id, provider_seconds)
+            shared.check(id)
+            info = self.cache.keep(group.info.id, id, info)
+        try:
+            connection = await self._call_connector(
+                info.with_settings(self._settings[group.info.id])
+            )
+        except ConnectorError:
+            # The address or the credentials may have changed.
+            if not shared.closed:
+                self.cache.invalidate(group.info.id, id)
+            raise
+        shared.connection = connection
+        try:
+            shared.check(id)
+        except InstanceGone:
+            await shared.discard()
+            raise
+        self.cache.keep_host_keys(group.info.id, id, connection.host_keys)
+        return connection
+
+    async def _call_connector(self, info: ConnectInfo) -> Connection:
+        """Connect, with a deadline for connectors that do not keep their own."""
+        timeout = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
+        seconds = timeout + GRACE_SECONDS
+        try:
+            return await call_within(seconds, lambda: self._connect(info))
+        except DeadlineExceeded:
+            raise Unreachable(
+                f"connecting to instance {info.id} took longer than {seconds:g}s, and the "
+                f"connector {info.protocol!r} did not say why"
+            ) from None
+        except CancelledInside as error:
+            raise Unreachable(
+                f"connecting to instance {info.id} was cancelled inside the connector "
+                f"{info.protocol!r}, by a bug"
+            ) from error

@@ -1,9 +1,9 @@
-"""What the scaler remembers of what it did, for people: in memory, and in the store.
+"""The history: decisions, ended tasks and bygone instances, in memory and in the store.
 
-Notes are written by one task, at most once a second and only when something has
-changed, so that they cost the tasks nothing. The picture of how things stand is
-not even made more often. A store that cannot take a note does not stop the
-scaler, since nothing depends on it; only one that has another holder does.
+One task writes the history to the store, at most once a second and only after a
+change, so that it costs the tasks nothing. Nothing depends on it: if the store
+cannot take it, the history has a gap and the scaler goes on. It ends only if the
+store has another holder.
 """
 
 from __future__ import annotations
@@ -17,75 +17,75 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
+from fleeting import CancelledInside, DeadlineExceeded, call_within
 from taskscaler._errors import Fenced, StoreError
-from taskscaler._log import describe
 from taskscaler._summaries import InstanceSummary
 from taskscaler.storage._abc import Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from taskscaler.core import Decision, Gone, ScalerState
-    from taskscaler.runtime.claims import Claim
+    from taskscaler.runtime.claims import Claims
     from taskscaler.storage import Store
     from taskscaler.storage._abc import Entry
 
-__all__ = ("History", "take_picture")
+__all__ = ("History", "log_line", "take_picture")
 
 logger = logging.getLogger("taskscaler")
 
-# How many decisions and how many bygone instances are remembered here.
+# How many decisions and how many bygone instances are kept in memory.
 DECISIONS = 1000
 INSTANCES = 20_000
 
-# The pause between two notes, how long one may take, and how many entries may wait for it.
+# The pause between two writes, how long one may take, and how many entries may wait for it.
 PAUSE_SECONDS = 1.0
-NOTE_SECONDS = 10.0
+WRITE_SECONDS = 10.0
 ENTRIES = 10_000
 
-# How many waiting and how many held keys are in a picture at most.
+# How many waiting and how many held keys a picture has at most.
 KEYS = 10_000
 
 
 class History:
-    """What happened, the newest of it.
+    """The newest part of what happened.
 
     Args:
-        store: where notes go.
-        picture: makes a picture of now.
+        store: keeps the history.
+        take_picture: returns how things stand now.
 
     Attributes:
         decisions: the newest ones.
         instances: the newest of those that are gone.
     """
 
-    def __init__(self, store: Store, picture: Callable[[], Picture]) -> None:
+    def __init__(self, store: Store, take_picture: Callable[[], Picture]) -> None:
         self.decisions: deque[Decision] = deque(maxlen=DECISIONS)
         self.instances: deque[InstanceSummary] = deque(maxlen=INSTANCES)
         self._store = store
-        self._take_picture = picture
+        self._take_picture = take_picture
         self._entries: deque[Entry] = deque(maxlen=ENTRIES)
         self._changed = anyio.Event()
-        self._noted: Picture | None = None
+        self._written: Picture | None = None
         self._failing = False
 
-    def change(self) -> None:
-        """Let a picture be taken soon: something may have changed."""
+    def mark_changed(self) -> None:
+        """Take a picture soon, because the state may have changed."""
         self._changed.set()
 
     def add(self, entry: Entry) -> None:
-        """Let something be noted soon."""
+        """Write an entry soon."""
         self._entries.append(entry)
         self._changed.set()
 
-    def decided(self, decision: Decision) -> None:
-        """Remember a decision."""
-        logger.info("scaling decision: %s", describe(decision))
+    def add_decision(self, decision: Decision) -> None:
+        """Log and keep a decision."""
+        logger.info("scaling decision: %s", log_line(decision))
         self.decisions.append(decision)
         self.add(decision)
 
-    def buried(self, gone: Gone) -> None:
-        """Remember an instance that is no more."""
+    def add_bygone(self, gone: Gone) -> None:
+        """Log and keep an instance that is gone."""
         logger.info("instance %s of %s is gone: %s", gone.id, gone.group, gone.reason)
         self.instances.append(
             InstanceSummary(
@@ -100,7 +100,7 @@ class History:
         )
 
     async def run(self, epoch: int) -> None:
-        """Write notes until cancelled.
+        """Write to the store until cancelled.
 
         Raises:
             Fenced: the store has another holder.
@@ -111,7 +111,7 @@ class History:
             await self.write(epoch)
 
     async def write(self, epoch: int) -> None:
-        """Write what has not been written, if there is anything; not cut off by a cancellation.
+        """Write all that is not written yet. A cancellation does not interrupt this.
 
         Raises:
             Fenced: the store has another holder.
@@ -132,31 +132,63 @@ class History:
             self._failing = True
         else:
             self._failing = False
-            self._noted = self._noted if picture is None else picture
+            self._written = self._written if picture is None else picture
 
     def _new_picture(self) -> Picture | None:
-        """Return how things stand, unless that was noted already."""
-        picture, noted = self._take_picture(), self._noted
-        if noted is not None and msgspec.structs.replace(picture, at=noted.at) == noted:
+        """Return how things stand, unless that is written already."""
+        picture, written = self._take_picture(), self._written
+        if written is not None and msgspec.structs.replace(picture, at=written.at) == written:
             return None
         return picture
 
     async def _note(self, epoch: int, entries: tuple[Entry, ...], picture: Picture | None) -> None:
-        # Half-written it could not be told from unwritten, and would be written twice.
-        with anyio.move_on_after(NOTE_SECONDS, shield=True):
-            await self._store.note(epoch, entries, picture)
-            return
-        raise StoreError(f"{type(self._store).__name__} took no note within {NOTE_SECONDS:g}s")
+        # Shielded: after an interrupted write it is unknown which entries are in the store, and
+        # the next write would repeat them.
+        name = type(self._store).__name__
+        try:
+            await call_within(
+                WRITE_SECONDS, lambda: self._store.note(epoch, entries, picture), shield=True
+            )
+        except DeadlineExceeded:
+            raise StoreError(f"{name} did not take the history within {WRITE_SECONDS:g}s") from None
+        except CancelledInside as error:
+            raise StoreError(f"{name} did not take the history: {error}") from error
 
 
-def take_picture(state: ScalerState, claims: Mapping[str, Claim]) -> Picture:
+def take_picture(state: ScalerState, claims: Claims) -> Picture:
     """Return how things stand now."""
     now = datetime.now(UTC)
     waiting = (
-        (key, claims[key].asked_at if key in claims else now) for key in islice(state.tasks, KEYS)
+        (key, claim.asked_at if (claim := claims.get(key)) is not None else now)
+        for key in islice(state.tasks, KEYS)
     )
     held = (
         (key, group.name, instance.id)
         for key, (group, instance) in islice(state.tasks.held.items(), KEYS)
     )
     return Picture(now, state.standing(), tuple(waiting), tuple(held))
+
+
+def log_line(decision: Decision) -> str:
+    """Return a decision with all of its inputs as one line of `key=value` pairs.
+
+    Values that are not one word are quoted, so that programs can parse the line.
+    """
+    pairs: dict[str, object] = {
+        "group": decision.group,
+        "rule": decision.rule.value,
+        "wanted": decision.wanted,
+        "decided": decision.decided,
+        "clamped_by": decision.clamped_by,
+        **decision.demand.inputs,
+        "detail": decision.detail,
+    }
+    return " ".join(f"{name}={_quoted(value)}" for name, value in pairs.items())
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    if text and not any(one.isspace() or one in '"=' for one in text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

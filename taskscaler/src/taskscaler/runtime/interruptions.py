@@ -1,4 +1,4 @@
-"""Listens to a group that announces interruptions, for as long as the scaler runs."""
+"""Watches groups that announce interruptions, for as long as the scaler runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
 
+from fleeting import CancelledInside, DeadlineExceeded, call_within
 from fleeting.errors import FleetingError
 from fleeting.types import Notice
 from taskscaler.core import events
@@ -22,55 +22,66 @@ __all__ = ("watch",)
 
 logger = logging.getLogger("taskscaler")
 
-# The pause before listening again to a group that stopped talking, and its limit.
+# The pause before watching again after the plugin stopped, and its limit.
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 
+# How long a plugin may take to clean up when it is not watched any more.
+CLOSE_SECONDS = 5.0
+
 
 async def watch(group: InstanceGroup, post: Callable[[events.Event], object]) -> None:
-    """Post what a group announces, until cancelled; whatever it raises, it is listened to again.
+    """Post what a group announces, until cancelled; start again whenever the plugin stops.
 
     Args:
         group: one with `Capability.WATCH`.
         post: takes the events.
     """
     pause = FIRST_PAUSE_SECONDS
+
+    async def follow() -> None:
+        nonlocal pause
+        async with _notices(group) as notices:
+            async for notice in notices:
+                post(_event(group.info.id, notice))
+                pause = FIRST_PAUSE_SECONDS
+
     while True:
         try:
-            async with _listening(group) as notices:
-                async for notice in notices:
-                    post(_event(group.info.id, notice))
-                    pause = FIRST_PAUSE_SECONDS
+            await call_within(None, follow)
             why = "it ended by itself"
         except FleetingError as error:
             why = str(error)
+        except CancelledInside as error:
+            why = str(error)
         except Exception as error:
-            logger.exception("watching group %s raised what it must not", group.info.id)
+            logger.exception("watching group %s failed by a bug in the plugin", group.info.id)
             why = f"a bug in the plugin: {type(error).__name__}"
-        except anyio.get_cancelled_exc_class():
-            # Unless it comes again, it was not we who were cancelled, but something in the plugin.
-            await anyio.lowlevel.checkpoint_if_cancelled()
-            why = "it was cancelled inside the plugin, by a bug"
         logger.warning("group %s announces no interruptions for %gs: %s", group.info.id, pause, why)
         await anyio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
 @asynccontextmanager
-async def _listening(group: InstanceGroup) -> AsyncGenerator[AsyncIterator[Notice]]:
-    """Let the plugin clean up here and now, whyever nobody listens any more."""
+async def _notices(group: InstanceGroup) -> AsyncGenerator[AsyncIterator[Notice]]:
+    """Iterate over the notices of a group, and have the plugin clean up afterwards."""
     notices = group.watch()
     try:
         yield notices
     finally:
-        # A generator has it, and so have streams; an iterator need not.
+        # Generators and streams have an `aclose`; other iterators need not.
         aclose = getattr(notices, "aclose", None)
         if aclose is not None:
-            await aclose()
+            try:
+                await call_within(CLOSE_SECONDS, aclose, shield=True)
+            except DeadlineExceeded:
+                logger.warning(
+                    "group %s did not stop watching within %gs", group.info.id, CLOSE_SECONDS
+                )
 
 
 def _event(group: str, notice: object) -> events.InterruptionAnnounced:
     if not isinstance(notice, Notice):
-        # What it is could be a secret.
-        raise TypeError(f"it announced a value of type {type(notice).__name__}, and no Notice")
+        # Only its type: the value could be a secret.
+        raise TypeError(f"it announced a {type(notice).__name__} instead of a Notice")
     return events.InterruptionAnnounced(group, notice.id, notice.reason, notice.deadline)

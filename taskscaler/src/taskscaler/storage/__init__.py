@@ -1,10 +1,11 @@
-"""What must survive a restart: the contract of a store, and the stores."""
+"""Stores keep what must survive a restart: their contract, in memory, and in an SQLite file."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from taskscaler.core import JobRecord, Record
 from taskscaler.storage._abc import Entry, Loaded, Picture, Remembered, Store, TaskEntry
 from taskscaler.storage._memory import MemoryStore
 
@@ -13,9 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Entry",
+    "JobRecord",
     "Loaded",
     "MemoryStore",
     "Picture",
+    "Record",
     "Remembered",
     "SqliteStore",
     "Store",
@@ -26,7 +29,7 @@ __all__ = (
 
 
 def __getattr__(name: str) -> Any:
-    """Import the store in a file when it is asked for: it needs SQLite and a cipher."""
+    """Import the SQLite store only when it is used: it needs SQLite and a cipher."""
     if name not in {"SqliteStore", "read_records", "recall"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("taskscaler.storage._sqlite"), name)

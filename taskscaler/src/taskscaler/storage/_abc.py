@@ -1,11 +1,12 @@
 """The contract of a store.
 
-A store keeps the newest record of each key. Who loads it becomes its holder
-and gets an epoch, larger than every earlier one; a commit under an older epoch
-is refused, so that two scalers cannot both act on one store, however slowly the
-first one notices that it has been replaced. Besides the records it keeps a
-history, of the newest so many entries, and a picture of how things stand, for
-people who ask why; anyone may read these at any time.
+A store keeps the newest record of each key. The scaler that loads it becomes its
+holder and gets an epoch, larger than every earlier one. A commit under an older epoch
+is refused, so two scalers can never both act on one store, however late the first
+one notices that it was replaced.
+
+For operators who ask why, a store also keeps a history, limited to the newest
+entries, and a picture of how things stand. Anyone may read these at any time.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ("Entry", "Loaded", "Picture", "Remembered", "Store", "TaskEntry")
 
 
 class TaskEntry(msgspec.Struct, frozen=True, gc=False, tag="task"):
-    """What became of one task: enough to replay it.
+    """The history of one task that has ended: enough to replay it.
 
     Attributes:
         key: the task's.
@@ -36,9 +37,9 @@ class TaskEntry(msgspec.Struct, frozen=True, gc=False, tag="task"):
         granted_at: when it got one; None if it never did.
         ended_at: when it gave the slot back, lost it, or stopped waiting.
         group: the id of the group of its instance; empty without a slot.
-        instance: the id of its instance; the same.
+        instance: the id of its instance; likewise.
         outcome: `released`, `lost`, `suspended`, `cancelled`, `timed out` or `refused`.
-        reason: for people; empty for the ordinary.
+        reason: human-readable; empty if the task ended normally.
     """
 
     key: str
@@ -58,11 +59,11 @@ class Picture(msgspec.Struct, frozen=True):
     """How things stood at one moment.
 
     Attributes:
-        at: when.
-        standing: in numbers.
-        waiting: the keys of tasks that waited, with since when, the first to be served
-            first; cut off where they are too many.
-        held: the keys of tasks that held a slot, with group and instance; likewise.
+        at: the moment.
+        standing: the numbers.
+        waiting: the key of each waiting task, with the time at which it asked, in the
+            order of the queue; cut off if there are too many.
+        held: the key of each task with a slot, with its group and its instance; likewise.
     """
 
     at: datetime
@@ -73,10 +74,10 @@ class Picture(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a new holder gets.
+    """The result of `Store.load`.
 
     Attributes:
-        epoch: to be named in every commit.
+        epoch: the holder's; every commit names it.
         records: the newest of each key, in any order.
     """
 
@@ -86,12 +87,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What anybody may know of a scaler that runs or has run.
+    """The history of a scaler that runs or has run.
 
     Attributes:
         picture: the newest; None if there is none yet.
-        decisions: the newest, the oldest of them first.
-        tasks: the newest that have ended, the oldest of them first.
+        decisions: the newest, in the order in which they were made.
+        tasks: the newest that have ended, in the order in which they did.
     """
 
     picture: Picture | None
@@ -100,13 +101,13 @@ class Remembered:
 
 
 class Store(ABC):
-    """Keeps records over a restart; used by one scaler at a time."""
+    """Keeps records across restarts; used by one scaler at a time."""
 
     @abstractmethod
     async def load(self) -> Loaded:
         """Become the holder and read everything.
 
-        Each call makes the caller the holder and fences the one before. When
+        Each call makes the caller the holder and fences the previous one. When
         cancelled, the caller may or may not have become the holder.
 
         Raises:
@@ -118,18 +119,19 @@ class Store(ABC):
     async def commit(
         self, epoch: int, put: Sequence[Record], drop: Sequence[tuple[str, str, str]]
     ) -> None:
-        """Write and forget records, all or nothing, before returning.
+        """Write and delete records in one transaction.
 
-        They are then there whatever happens to the process or to its machine.
-        Idempotent. When cancelled, it may or may not have been done, but not by half.
+        When this returns, the change survives a crash of the process or the machine.
+        Idempotent. When cancelled, either all of it or nothing is written.
 
         Args:
             epoch: from `load`.
-            put: records, each replacing the one of its key.
-            drop: keys to forget; unknown ones are ignored.
+            put: records, each replacing the one with its key.
+            drop: keys of records to delete; unknown ones are ignored.
 
         Raises:
-            Fenced: a newer holder exists; nothing was written, and nothing ever will be.
+            Fenced: there is a newer holder. Nothing was written, and never will be
+                under this epoch.
             StoreError: the store cannot be written, naming it and the cause.
         """
 
@@ -137,9 +139,9 @@ class Store(ABC):
     async def note(
         self, epoch: int, entries: Sequence[Entry], picture: Picture | None = None
     ) -> None:
-        """Add to the history and replace the picture; what is too old is forgotten.
+        """Append to the history and replace the picture; delete the oldest entries.
 
-        Cheaper than `commit`: the newest notes may be lost if the machine loses power.
+        Cheaper than `commit`: the newest entries may be lost if the machine loses power.
 
         Args:
             epoch: from `load`.
@@ -147,13 +149,13 @@ class Store(ABC):
             picture: None leaves it as it is.
 
         Raises:
-            Fenced: a newer holder exists; nothing was written.
+            Fenced: there is a newer holder; nothing was written.
             StoreError: the store cannot be written, naming it and the cause.
         """
 
     @abstractmethod
     async def recall(self) -> Remembered:
-        """Read history and picture without becoming the holder.
+        """Read the history and the picture without becoming the holder.
 
         Raises:
             StoreError: the store cannot be read, naming it and the cause.

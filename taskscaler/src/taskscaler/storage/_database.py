@@ -1,4 +1,4 @@
-"""A state file as its writer and its readers open it, and what can be wrong with one."""
+"""Opening a state file, for its one writer and for readers, and explaining SQLite's errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from taskscaler._errors import StoreError
-from taskscaler.storage._files import beside
+from taskscaler.storage._files import sibling
 from taskscaler.storage._schema import check_version, has_tables, migrate, scalar
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, TypeVar
 
+    from taskscaler.storage._batches import Request
     from taskscaler.storage._sealing import Sealer
-    from taskscaler.storage._writer import Request
 
     T = TypeVar("T")
 
@@ -24,42 +24,44 @@ __all__ = ("Database", "read", "writing")
 
 # How long a writer waits for another program that has the file in a transaction of its own.
 BUSY_SECONDS = 5.0
-# A burst of records makes the log of the database long once; it need not stay so.
+# A burst of records makes the write-ahead log long; it is truncated to this length afterwards.
 LOG_BYTES = 4 << 20
-# This many pages at a time are given back to the system, once this share of them is empty.
+# So many pages at a time are returned to the system, if more than one in `VACUUM_SHARE` is empty.
 VACUUM_PAGES = 256
 VACUUM_SHARE = 4
 
-# Promises SQLite that nobody writes.
+# Promises SQLite that no process writes to the file.
 IMMUTABLE = "immutable=1"
 
-# What the result codes of SQLite mean to the one who has to mend it, by the primary code.
-MENDING = {
-    sqlite3.SQLITE_NOTADB: "it is no SQLite database; name another file, or move this one away",
+# The cause and the remedy for each primary result code of SQLite.
+EXPLANATIONS = {
+    sqlite3.SQLITE_NOTADB: (
+        "it is not an SQLite database; choose another file, or move this one away"
+    ),
     sqlite3.SQLITE_CORRUPT: (
         "it is damaged; restore it from a copy, or move it away together with its -wal and -shm, "
-        "begin anew, and look in the cloud for instances that are left"
+        "start with an empty state, and look in the cloud for instances that are left"
     ),
     sqlite3.SQLITE_FULL: "the disk is full; free some space and start again",
     sqlite3.SQLITE_READONLY: "it is read-only for this user; change its owner or mode",
-    sqlite3.SQLITE_PERM: "this user may not; change its owner or mode",
-    sqlite3.SQLITE_AUTH: "this user may not; change its owner or mode",
+    sqlite3.SQLITE_PERM: "permission is denied; change its owner or mode",
+    sqlite3.SQLITE_AUTH: "permission is denied; change its owner or mode",
     sqlite3.SQLITE_CANTOPEN: (
-        "it, or what is needed beside it, cannot be opened; change owner or mode of the file, its "
-        "-wal, its -shm and their directory"
+        "it, its -wal or its -shm cannot be opened; change the owner or mode of these files and "
+        "of their directory"
     ),
     sqlite3.SQLITE_BUSY: "another program is writing to it; end its transaction",
     sqlite3.SQLITE_LOCKED: "another program is writing to it; end its transaction",
-    sqlite3.SQLITE_IOERR: "the disk fails, or there is a limit to the size of files; look there",
+    sqlite3.SQLITE_IOERR: "the disk fails, or the size of files is limited; check the disk",
 }
 
 
 class Database:
-    """The file as its one writer has it, in one thread.
+    """A state file opened for writing, used by one thread.
 
     Attributes:
         path: the file.
-        connection: in a transaction while the work of a request runs, which may use it.
+        connection: in a transaction while the work of a request runs.
         sealer: for secrets.
     """
 
@@ -70,10 +72,10 @@ class Database:
         self._is_durable = True
 
     def run(self, batch: Sequence[Request[Any]]) -> None:
-        """Do everything that waits in one transaction.
+        """Run a batch of requests in one transaction.
 
         Work that raises anything but an error of SQLite must have changed nothing. An
-        error of SQLite undoes the batch, and each request gets it.
+        error of SQLite rolls the batch back, and becomes the error of each request.
         """
         try:
             self._flush(durable=any(request.durable for request in batch))
@@ -82,36 +84,36 @@ class Database:
                 self._do(request)
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
-            # SQLite may have rolled back by itself, and then there is nothing left to do.
+            # SQLite may have rolled back by itself already.
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             for request in batch:
-                request.error = explained(error, self.path, "written")
+                request.error = explain(error, self.path, "written")
         else:
-            self._give_back()
+            self._shrink()
 
     def _do(self, request: Request[Any]) -> None:
         try:
             request.result = request.work(self)
         except sqlite3.Error:
             raise
-        except Exception as error:  # noqa: BLE001 - it is the caller's, who waits for it
+        except Exception as error:  # noqa: BLE001 - it is raised where the request was made
             request.error = error
 
     def _flush(self, *, durable: bool) -> None:
-        """Choose whether a transaction reaches the disk before it is done, or some time later."""
+        """Set whether the next transaction is flushed to the disk before it ends."""
         if durable is not self._is_durable:
             self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._is_durable = durable
 
-    def _give_back(self) -> None:
-        """Shorten the file if much of it is empty; it is as valid if that fails."""
+    def _shrink(self) -> None:
+        """Return empty pages to the system. The file is as valid if that fails."""
         try:
             empty = scalar(self.connection, "PRAGMA freelist_count")
             if empty > VACUUM_PAGES and empty * VACUUM_SHARE > scalar(
                 self.connection, "PRAGMA page_count"
             ):
-                # Each step of this statement gives one page back, and only a script takes all.
+                # Each step of this statement returns one page; `execute` would stop after one.
                 self.connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         except sqlite3.Error:
             pass
@@ -119,53 +121,56 @@ class Database:
 
 @contextmanager
 def writing(path: Path) -> Generator[sqlite3.Connection]:
-    """Open a file to write to it; its tables are of today's version then.
+    """Open a file for writing, and upgrade its tables to this version.
 
     Raises:
-        StoreError: it cannot be opened or used, naming it and what to do.
+        StoreError: it cannot be opened or used; the message says what to do.
     """
     try:
         connection = sqlite3.connect(
             uri(path, "mode=rw"), uri=True, isolation_level=None, timeout=BUSY_SECONDS
         )
     except sqlite3.Error as error:
-        raise explained(error, path, "opened") from None
+        raise explain(error, path, "opened") from None
     with closing(connection):
         try:
             _prepare(connection, path)
         except sqlite3.Error as error:
-            raise explained(error, path, "opened") from None
+            raise explain(error, path, "opened") from None
         yield connection
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     check_version(connection, path)
-    # Before the log and the first table; nothing changes it later.
+    # This has an effect only before the log and the first table exist.
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(
-            f"the state file {path} is where SQLite cannot keep a write-ahead log, perhaps on a "
-            "network file system; put it on a local disk"
+            f"SQLite cannot keep a write-ahead log next to the state file {path}, which may be on "
+            "a network file system; put it on a local disk"
         )
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA fullfsync = ON")  # macOS calls a flush what is none
+    connection.execute("PRAGMA fullfsync = ON")  # on macOS, fsync does not flush
     connection.execute("PRAGMA checkpoint_fullfsync = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     migrate(connection, path)
-    # SQLite opens what it may not write to for reading, and says so at the first write.
+    # SQLite opens a write-protected file without an error, and fails at the first write.
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("ROLLBACK")
 
 
 def read(path: Path, query: Callable[[sqlite3.Connection], T]) -> T | None:
-    """Read a file as anybody may at any time, writing nothing; None if it is still empty.
+    """Read a file without writing anything, whether it is in use or not.
+
+    Returns:
+        The result of the query; None if the file is still empty.
 
     Raises:
-        StoreError: it cannot be read, naming it and what to do.
+        StoreError: it cannot be read; the message says what to do.
     """
-    failure = StoreError(f"there is no state file {path}; name the one that a scaler was given")
+    failure = StoreError(f"there is no state file {path}; check the path")
     try:
         if not path.is_file():
             raise failure
@@ -173,26 +178,26 @@ def read(path: Path, query: Callable[[sqlite3.Connection], T]) -> T | None:
             try:
                 return _read_once(path, options, query)
             except sqlite3.Error as error:
-                failure = explained(error, path, "read")
+                failure = explain(error, path, "read")
     except OSError as error:
         raise StoreError(
-            f"the state file {path} cannot be read ({error.strerror}); ask its owner"
+            f"the state file {path} cannot be read ({error.strerror}); ask its owner for access"
         ) from None
     raise failure
 
 
 def _ways(path: Path) -> Generator[str]:
-    """Yield the ways to open a file for reading, the next one if one fails.
+    """Yield the options for opening a file for reading, to be tried in this order.
 
-    The log is there while a scaler runs, and after it was killed. Without one nobody
-    writes, the file is all there is, and nothing is made beside it to read it.
+    A log exists while a scaler runs, and after it was killed. Without one, no process
+    writes to the file, and reading it as immutable creates no other files next to it.
     """
     if not _has_log(path):
         yield IMMUTABLE
     yield "readonly_shm=1"
     if not _has_log(path):
-        yield IMMUTABLE  # its scaler ended meanwhile
-    yield "mode=ro"  # a log that came here without its index
+        yield IMMUTABLE  # its scaler has just ended
+    yield "mode=ro"  # a log that was copied without its index
 
 
 def _read_once(path: Path, options: str, query: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -205,21 +210,21 @@ def _read_once(path: Path, options: str, query: Callable[[sqlite3.Connection], T
         connection.execute("BEGIN")
         result = query(connection) if has_tables(connection, path) else None
     if options == IMMUTABLE and _has_log(path):
-        raise sqlite3.OperationalError("a scaler opened it meanwhile; try again")
+        raise sqlite3.OperationalError("a scaler opened it at the same time; try again")
     return result
 
 
 def _has_log(path: Path) -> bool:
-    return beside(path, "-wal").exists()
+    return sibling(path, "-wal").exists()
 
 
 def uri(path: Path, options: str) -> str:
-    """Return the address of a file as SQLite wants it."""
+    """Return the URI of a file for SQLite."""
     return f"{path.absolute().as_uri()}?{options}"
 
 
-def explained(error: sqlite3.Error, path: Path, doing: str) -> StoreError:
-    """Return an error of SQLite for the one who has to mend it."""
+def explain(error: sqlite3.Error, path: Path, doing: str) -> StoreError:
+    """Return an error of SQLite with its cause and its remedy."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    why = MENDING.get(code, f"SQLite says: {error}")
+    why = EXPLANATIONS.get(code, f"SQLite reports: {error}")
     return StoreError(f"the state file {path} cannot be {doing}: {why}")

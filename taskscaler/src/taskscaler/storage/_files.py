@@ -1,4 +1,4 @@
-"""Files that nobody else may read, and the lock that says who writes to them."""
+"""Private files, and the lock of the one scaler that writes to a state file."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = (
-    "beside",
     "check_kind",
     "create_private",
     "is_private",
     "locked",
     "make_directory",
     "open_private",
+    "sibling",
     "sync_directory",
 )
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
-# Where nothing is linked to another file behind our back, and no child process inherits it.
+# Follow no symbolic link that another user may have planted; no child process inherits the file.
 SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """Return the file that has the same name with something added."""
+def sibling(path: Path, suffix: str) -> Path:
+    """Return the file next to another one that has its name plus a suffix."""
     return path.with_name(path.name + suffix)
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory and what is missing above it, private to this user.
+    """Create a directory and its missing parents, private to this user.
 
     Raises:
-        StoreError: it cannot be made.
+        StoreError: it cannot be created.
     """
     try:
         for part in (*reversed(directory.parents), directory):
@@ -49,26 +49,26 @@ def make_directory(directory: Path) -> None:
                 part.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"the directory {directory} for the state cannot be made ({error.strerror}); make it "
-            "yourself, or name a file elsewhere"
+            f"the directory {directory} for the state file cannot be created ({error.strerror}); "
+            "create it yourself, or choose a file elsewhere"
         ) from None
 
 
 def check_kind(path: Path) -> None:
-    """Refuse what is there and is no file.
+    """Check that a path is a regular file, or does not exist.
 
     Raises:
         StoreError: it is a directory, a device or the like.
     """
     if path.exists() and not path.is_file():
-        raise StoreError(f"{path} is no file; name a file for the state")
+        raise StoreError(f"{path} is not a regular file; choose another path for the state file")
 
 
 def create_private(path: Path) -> None:
-    """Make an empty file that only this user may read, unless there is one.
+    """Create an empty file that only this user may read, unless it exists.
 
     Raises:
-        StoreError: it cannot be made, or is no file.
+        StoreError: it cannot be created, or is not a regular file.
     """
     try:
         os.close(open_private(path, os.O_RDWR | os.O_EXCL))
@@ -76,15 +76,15 @@ def create_private(path: Path) -> None:
         check_kind(path)
     except OSError as error:
         raise StoreError(
-            f"the state file {path} cannot be made ({error.strerror}); make its directory "
-            "writable for this user, or name a file elsewhere"
+            f"the state file {path} cannot be created ({error.strerror}); make its directory "
+            "writable for this user, or choose a file elsewhere"
         ) from None
     else:
         sync_directory(path.parent)
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open a file, and make it readable for this user alone if it is missing.
+    """Open a file; if it is missing, create it so that only this user may read it.
 
     Raises:
         OSError: it cannot be opened, or is a symbolic link.
@@ -93,7 +93,7 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def sync_directory(directory: Path) -> None:
-    """Have the names in a directory survive a power loss, where a system offers that."""
+    """Make the names in a directory survive a power loss, where the system can do that."""
     if sys.platform != "win32":
         handle = os.open(directory, os.O_RDONLY)
         try:
@@ -104,15 +104,15 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Generator[None]:
-    """Keep every other scaler away from a file, as long as this process lives at most.
+    """Keep other scalers from using a file while the block runs and this process lives.
 
-    The lock is on a file of its own beside it, which says who holds it; see `fleeting._lock`.
+    The lock is on a separate file next to it, which also names the holder.
 
     Raises:
         StoreLocked: another scaler that is alive holds it.
-        StoreError: the lock cannot be had for another reason.
+        StoreError: the lock cannot be acquired for another reason.
     """
-    path_of_lock = beside(path, ".lock")
+    path_of_lock = sibling(path, ".lock")
     with ExitStack() as stack:
         try:
             stack.enter_context(locked_file(path_of_lock))
@@ -120,8 +120,8 @@ def locked(path: Path) -> Generator[None]:
             holder = read_holder(path_of_lock)
             raise StoreLocked(
                 f"the state file {path} is in use by another scaler"
-                f"{f' ({holder})' if holder else ''}; stop that one, or give this one a file of "
-                "its own"
+                f"{f' ({holder})' if holder else ''}; stop that scaler, or choose another file for "
+                "this one"
             ) from None
         except OSError as error:
             raise _unlockable(path_of_lock, error) from None
@@ -130,11 +130,11 @@ def locked(path: Path) -> Generator[None]:
 
 def _unlockable(lock: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"the lock {lock} cannot be had ({error.strerror}); put the state into a directory on a "
-        "local disk that this user may write to"
+        f"the lock file {lock} cannot be locked ({error.strerror}); put the state file into a "
+        "directory on a local disk that this user may write to"
     )
 
 
 def is_private(path: Path) -> bool:
-    """Return whether nobody else may read a file, as far as the system tells."""
+    """Return whether only this user may read a file. On Windows, modes do not tell."""
     return os.name == "nt" or not stat.S_IMODE(path.stat().st_mode) & 0o077

@@ -1,4 +1,4 @@
-"""A store that lives as long as its process: for ad-hoc runs and for tests."""
+"""A store in memory: for ad-hoc runs and for tests."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ("MemoryStore",)
 
-# How many decisions and how many tasks are remembered.
+# How many decisions and how many tasks the history keeps.
 HISTORY = 1000
 
 
 class MemoryStore(Store):
-    """Keeps records in memory.
+    """Keeps records in memory, until its process ends.
 
     Attributes:
         records: the newest of each key.
@@ -70,6 +70,6 @@ class MemoryStore(Store):
     def _check(self, epoch: int) -> None:
         if epoch != self._epoch:
             raise Fenced(
-                f"another scaler took this store over (epoch {self._epoch}, ours is {epoch}); "
+                f"another scaler took over this store (epoch {self._epoch}, ours is {epoch}); "
                 "this one must stop"
             )

@@ -1,8 +1,8 @@
 """Records and entries of the history as rows of a state file, and back.
 
-What is written is JSON, for people with a database shell; a record with secrets is
-sealed. Unknown fields of a newer version are ignored, and fields that an older version
-did not know have their defaults.
+Rows hold JSON, which is readable in a database shell. A record with secrets is sealed.
+Unknown fields of a newer version are ignored, and fields that an older version did not
+know have their defaults.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ SEALED = "connect"
 
 
 def _plain(value: object) -> object:
-    # A duration of a configuration file: msgspec knows the class above it only.
+    # msgspec encodes a `timedelta`, but not `fleeting.Duration`, its subclass.
     if isinstance(value, timedelta):
         return timedelta(days=value.days, seconds=value.seconds, microseconds=value.microseconds)
-    raise NotImplementedError(f"a {type(value).__name__} has no place in a state file")
+    raise NotImplementedError(f"a {type(value).__name__} cannot be written to a state file")
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
@@ -51,19 +51,20 @@ def encode(value: object, path: Path) -> str:
     """Return an entry of the history as text.
 
     Raises:
-        StoreError: it holds text that is no Unicode.
+        StoreError: it holds text that is not valid Unicode.
     """
     try:
         return _encoder.encode(value).decode()
     except UnicodeEncodeError:
-        raise _no_text(path) from None
+        raise _not_unicode(path) from None
 
 
 def row_of(record: Record, sealer: Sealer, path: Path) -> Row:
     """Return a record as a row.
 
     Raises:
-        StoreError: it holds text that is no Unicode, or there is no key to seal it with.
+        StoreError: it holds text that is not valid Unicode, or no key to seal it with
+            can be written.
     """
     body = encode(record, path)
     if isinstance(record, ConnectRecord):
@@ -74,10 +75,10 @@ def row_of(record: Record, sealer: Sealer, path: Path) -> Row:
 def checked_keys(
     keys: Sequence[tuple[str, str, str]], path: Path
 ) -> Sequence[tuple[str, str, str]]:
-    """Return keys that a database can look for.
+    """Return keys after checking that a database can look for them.
 
     Raises:
-        StoreError: one holds text that is no Unicode.
+        StoreError: one holds text that is not valid Unicode.
     """
     encode(keys, path)
     return keys
@@ -87,7 +88,7 @@ def decode_record(row: Row, path: Path) -> Record:
     """Return the record of a row that is not sealed.
 
     Raises:
-        StoreError: it is not what this version writes or can read.
+        StoreError: this version cannot read it.
     """
     kind, group, id, body = row
     try:
@@ -100,7 +101,7 @@ def decode_record(row: Row, path: Path) -> Record:
 
 
 def unseal(rows: Iterable[Row], sealer: Sealer) -> Iterator[ConnectRecord | tuple[str, str, str]]:
-    """Yield for each sealed row its record, or its key if it does not open any more."""
+    """Yield for each sealed row its record, or its key if it cannot be unsealed."""
     for *key, body in rows:
         binding = (key[0], key[1], key[2])
         try:
@@ -110,7 +111,7 @@ def unseal(rows: Iterable[Row], sealer: Sealer) -> Iterator[ConnectRecord | tupl
 
 
 def decode_entries(bodies: Iterable[tuple[str]], kind: type[T], path: Path) -> tuple[T, ...]:
-    """Return the history that can be read; the rest is for people only, and is left out."""
+    """Return the entries that this version can read. Nothing depends on the others."""
     decoder = msgspec.json.Decoder(kind)
     entries: list[T] = []
     unreadable = 0
@@ -121,7 +122,7 @@ def decode_entries(bodies: Iterable[tuple[str]], kind: type[T], path: Path) -> t
             unreadable += 1
     if unreadable:
         logger.warning(
-            "%d entries of the history in %s are of another version and are left out",
+            "%d entries of the history in %s are of another version and were skipped",
             unreadable,
             path,
         )
@@ -132,10 +133,10 @@ def _binding(key: tuple[str, str, str]) -> bytes:
     return _encoder.encode(key)
 
 
-def _no_text(path: Path) -> StoreError:
+def _not_unicode(path: Path) -> StoreError:
     return StoreError(
-        f"a record for the state file {path} holds text that is no Unicode; look for lone "
-        "surrogates in the keys of tasks and the names of jobs"
+        f"a record for the state file {path} holds text that is not valid Unicode; look for "
+        "lone surrogates in the keys of tasks and the names of jobs"
     )
 
 
@@ -145,11 +146,11 @@ def _unreadable(row: Row, path: Path, why: str) -> StoreError:
         f"{column} = '{_quoted(value)}'"
         for column, value in (("kind", kind), ("group_id", group), ("id", id))
     )
-    forget = f"DELETE FROM records WHERE {where}"  # noqa: S608 - a person runs it, or does not
+    delete = f"DELETE FROM records WHERE {where}"  # noqa: S608 - shown to the operator, not run
     return StoreError(
         f"the state file {path} holds a record that cannot be read, {kind} {id!r} of {group!r} "
-        f"({why}); use the version that wrote it, or forget it with "
-        f'`sqlite3 {shlex.quote(str(path))} "{forget}"`'
+        f"({why}); use the version that wrote it, or delete it with "
+        f'`sqlite3 {shlex.quote(str(path))} "{delete}"`'
     )
 
 

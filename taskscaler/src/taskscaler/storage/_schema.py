@@ -1,7 +1,7 @@
-"""The tables of a state file, and how an older file becomes one of today.
+"""The tables of a state file, and the migrations of older files.
 
-A change of the tables is a new function at the end of `MIGRATIONS`, and never a change
-of one that is there. The number of those that a file has behind it is its version.
+To change the tables, add a function at the end of `MIGRATIONS`; never change one that
+was released. The version of a file is the number of migrations that it went through.
 """
 
 from __future__ import annotations
@@ -37,40 +37,39 @@ MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (_first,)
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return how many migrations a file has behind it; 0 if it is empty.
+    """Return the version of a file; 0 if it is empty.
 
     Raises:
-        StoreError: it is of a newer version, or another program's.
+        StoreError: the file is of a newer version, or another program's.
     """
     version = scalar(connection, "PRAGMA user_version")
     ours = scalar(connection, "PRAGMA application_id") == APPLICATION
     if not ours and (version or scalar(connection, "SELECT count(*) FROM sqlite_master")):
-        raise StoreError(f"{path} is the database of another program; name another file")
+        raise StoreError(f"{path} is the database of another program; choose another file")
     if version > len(MIGRATIONS):
         raise StoreError(
-            f"the state file {path} is of version {version}, written by a newer taskscaler, and "
-            f"this one knows {len(MIGRATIONS)} at most; use the newer one, or another file"
+            f"the state file {path} is of version {version}, written by a newer taskscaler; this "
+            f"one supports up to version {len(MIGRATIONS)}; use the newer one, or another file"
         )
     return version
 
 
 def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
-    """Return whether a file can be read as it is, or is still empty.
+    """Return whether a file has the tables of this version; False if it is still empty.
 
     Raises:
-        StoreError: it is of an older or newer version, or another program's.
+        StoreError: the file is of an older or newer version, or another program's.
     """
     version = check_version(connection, path)
     if 0 < version < len(MIGRATIONS):
         raise StoreError(
-            f"the state file {path} is of an older version; start its scaler once, which brings "
-            "it up to date"
+            f"the state file {path} is of an older version; start its scaler once to upgrade it"
         )
     return bool(version)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the tables to the newest version, all or nothing.
+    """Upgrade the tables to the newest version in one transaction.
 
     Raises:
         StoreError: the file is of a newer version, or another program's.
@@ -85,13 +84,13 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         connection.execute("COMMIT")
     except BaseException:
-        # SQLite may have rolled back by itself, and then there is nothing left to do.
+        # SQLite may have rolled back by itself already.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
 
 
 def scalar(connection: sqlite3.Connection, query: str) -> int:
-    """Return the one number that a query gives."""
+    """Return the one number that a query returns."""
     (number,) = connection.execute(query).fetchone()
     return int(number)

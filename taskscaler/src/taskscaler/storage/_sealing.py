@@ -1,8 +1,8 @@
-"""Secrets are written sealed, with a key that is not in the file.
+"""Sealed secrets: encrypted with a key that is not in the state file.
 
-The seal is AES-256 in Galois/Counter Mode under a fresh nonce. It also covers the
-key of the record, which stands beside it in the clear: a sealed text that is moved to
-another row does not open there. `cryptography` is imported with the first secret.
+The seal is AES-256 in Galois/Counter Mode under a fresh nonce. It also authenticates
+the key of the record, which is stored in the clear: a sealed text that is moved to
+another row cannot be unsealed there. `cryptography` is imported with the first secret.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from taskscaler._errors import StoreError
-from taskscaler.storage._files import beside, is_private, open_private, sync_directory
+from taskscaler.storage._files import is_private, open_private, sibling, sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,32 +29,32 @@ NONCE_BYTES = 12
 
 
 class Unsealable(Exception):
-    """The key is lost or another one, or the text is not what was sealed."""
+    """The key was lost or replaced, or the text was changed."""
 
 
 class Sealer:
-    """Seals texts and opens them again.
+    """Seals and unseals texts.
 
-    Without a key file of the operator's own, the key is made beside the state file when
-    the first secret is to be sealed.
+    If the operator names no key file, the key is in a file next to the state file, which
+    is created when the first secret is sealed.
 
     Args:
         path: the state file.
-        key_file: the operator's own; None for the one beside the state file.
+        key_file: the operator's; None for the one next to the state file.
 
     Raises:
-        StoreError: the key file is there and cannot be used, or is the operator's and missing.
+        StoreError: the key file cannot be used, or the operator's does not exist.
     """
 
     def __init__(self, path: Path, key_file: Path | None) -> None:
-        self._path = key_file or beside(path, ".key")
+        self._path = key_file or sibling(path, ".key")
         self._cipher: AESGCM | None = None
         self._key: bytes | None = None
         if key_file is not None or self._path.exists():
             self._key = _read_key(self._path)
 
     def seal(self, text: bytes, bound_to: bytes) -> str:
-        """Return a text that only this key opens, and only for what it is bound to.
+        """Seal a text; it can be unsealed only with this key and the same `bound_to`.
 
         Raises:
             StoreError: a new key cannot be written.
@@ -68,10 +68,10 @@ class Sealer:
         return base64.b64encode(nonce + sealed).decode()
 
     def unseal(self, sealed: str, bound_to: bytes) -> bytes:
-        """Return what was sealed.
+        """Return the text that was sealed.
 
         Raises:
-            Unsealable: it cannot be had any more.
+            Unsealable: the key or the text is not the one of the sealing.
         """
         from cryptography.exceptions import InvalidTag
 
@@ -96,7 +96,7 @@ def _read_key(path: Path) -> bytes:
     try:
         if not is_private(path):
             raise StoreError(
-                f"the key file {path} may be read by others, and so may be the secrets; run "
+                f"other users can read the key file {path}, and so the secrets; run "
                 f"`chmod 600 {shlex.quote(str(path))}`"
             )
         key = base64.b64decode(path.read_bytes().strip(), validate=True)
@@ -104,13 +104,13 @@ def _read_key(path: Path) -> bytes:
         key = b""
     except OSError as error:
         raise StoreError(
-            f"the key file {path} cannot be read ({error.strerror}); name the one that the state "
-            f"was written with, or make a new one with `{_recipe(path)}`"
+            f"the key file {path} cannot be read ({error.strerror}); use the one that the state "
+            f"was written with, or create a new one with `{_recipe(path)}`"
         ) from None
     if len(key) != KEY_BYTES:
         raise StoreError(
-            f"the key file {path} holds no key of {KEY_BYTES} bytes in Base64; make a new one with "
-            f"`{_recipe(path)}`, and credentials of instances are asked for again"
+            f"the key file {path} must hold {KEY_BYTES} bytes in Base64; create a new one with "
+            f"`{_recipe(path)}`, and providers are asked for the credentials of instances again"
         )
     return key
 
@@ -120,8 +120,8 @@ def _recipe(path: Path) -> str:
 
 
 def _write_key(path: Path, key: bytes) -> None:
-    # Whole or not at all: half a key would lose every secret at the next start.
-    draft = beside(path, ".new")
+    # Renamed when it is complete: half a key would lose every secret at the next start.
+    draft = sibling(path, ".new")
     try:
         draft.unlink(missing_ok=True)
         with os.fdopen(open_private(draft, os.O_WRONLY | os.O_EXCL), "wb") as file:
@@ -132,6 +132,6 @@ def _write_key(path: Path, key: bytes) -> None:
         sync_directory(path.parent)
     except OSError as error:
         raise StoreError(
-            f"the key file {path} cannot be written ({error.strerror}); without it no credentials "
-            "can be kept"
+            f"the key file {path} cannot be written ({error.strerror}), so credentials cannot be "
+            "stored; make its directory writable for this user"
         ) from None

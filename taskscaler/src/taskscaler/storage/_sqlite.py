@@ -1,19 +1,21 @@
-"""A store in one file, which survives the process and the machine: SQLite.
+"""A store in an SQLite file, which survives the process and the machine.
 
 Theory of operation
 -------------------
-The file is used in three ways. Its one writer holds a lock beside it for as long as it
-is open, which the system takes back from a process that dies; so a second scaler is
-refused at once, and the next one after a crash is not. The lock only says so early: what
-keeps two scalers apart for certain is the epoch in the file, compared in the same
-transaction that writes. The writer is a thread (`_writer`) that owns the connection and
-puts all that waits into one transaction. Records are on the disk before a commit
-returns; notes are in the file, and reach the disk with the next record or some time later.
-Readers are others than the writer, also in this process: they have connections of their own,
-write nothing at all, and see the newest whole transaction (`recall`, `read_records`).
+One scaler at a time writes to the file. It holds a lock on a file next to it while it is
+open. The system releases the lock of a process that dies, so a second scaler is refused
+at once, but the next one after a crash is not. The lock only makes the refusal early. The
+guarantee is the epoch in the file, which is compared in the same transaction that writes.
 
-Secrets are sealed (`_sealing`). One that cannot be opened again is forgotten with a warning,
-for it can be asked for again, and a fleet must not be lost with a key.
+The writer is a thread (`_batches`) that owns the connection and puts all requests that
+wait into one transaction. Records are on the disk before a commit returns. Entries of the
+history are in the file, and reach the disk with the next record or some time later.
+
+Readers (`recall`, `read_records`) have their own connections, also in the scaler's
+process. They write nothing, and see the newest complete transaction.
+
+Secrets are sealed (`_sealing`). One that cannot be unsealed is deleted with a warning: the
+provider can be asked again, and the loss of a key must not mean the loss of a fleet.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from taskscaler._errors import Fenced, StoreError
 from taskscaler.core import ConnectRecord, Decision
 from taskscaler.storage import _files
 from taskscaler.storage._abc import Loaded, Picture, Remembered, Store, TaskEntry
+from taskscaler.storage._batches import BatchThread
 from taskscaler.storage._database import Database, read, writing
 from taskscaler.storage._rows import (
     SEALED,
@@ -44,7 +47,6 @@ from taskscaler.storage._rows import (
 )
 from taskscaler.storage._schema import scalar
 from taskscaler.storage._sealing import Sealer
-from taskscaler.storage._writer import Writer
 
 if TYPE_CHECKING:
     import sqlite3
@@ -59,68 +61,68 @@ __all__ = ("SqliteStore", "read_records", "recall")
 
 logger = logging.getLogger("taskscaler")
 
-# How many decisions and how many ended tasks are remembered.
+# How many decisions and how many ended tasks the history keeps.
 DECISIONS = 10_000
 TASKS = 100_000
 
 
 class SqliteStore(Store):
-    """Keeps records in one file, for one scaler at a time; made by `open`.
+    """Keeps records in one file, for one scaler at a time. Use `open` to get one.
 
     Attributes:
-        path: the file, with nothing relative and no symbolic link in it.
+        path: the absolute path of the file, with symbolic links resolved.
     """
 
-    def __init__(self, path: Path, writer: Writer[Database]) -> None:
+    def __init__(self, path: Path, thread: BatchThread[Database]) -> None:
         self.path = path
-        self._writer = writer
+        self._thread = thread
 
     @classmethod
     @asynccontextmanager
     async def open(
         cls, path: str | os.PathLike[str], *, key_file: Path | None = None
     ) -> AsyncGenerator[Self]:
-        """Open a file, or begin a new one, and keep other scalers away from it.
+        """Open a file, or create it, and keep other scalers from using it.
 
-        The file, those beside it and a missing directory are made private to this user.
-        Leaving waits until everything that was asked for is written, also when
-        cancelled, but for a minute at most: a disk that hangs is logged, and left behind.
-        What is asked for later is refused with a `StoreError`.
+        The file, the files next to it and missing directories are created private to
+        this user. Leaving waits until all requests are written, even when cancelled, but
+        for a minute at most: if the disk hangs, that is logged. Later requests raise
+        `StoreError`.
 
         Args:
-            path: the file; on a local disk.
+            path: the file, on a local disk.
             key_file: holds 32 bytes in Base64, to seal secrets with; private to this
-                user. None for a key of the store's own, in the file of the same name
-                with `.key` added.
+                user. None for a key that the store creates, in the file of the same
+                name with `.key` added.
 
         Raises:
             StoreLocked: another scaler that is alive has it open; the message says which.
-            StoreError: the file or the key cannot be used, naming it and what to do.
+            StoreError: the file or the key cannot be used; the message says what to do.
         """
         resolved = _resolved(path)
-        writer = Writer(
+        thread = BatchThread(
             partial(_opened, resolved, key_file),
             name=f"store {resolved.name}",
             closed=lambda: StoreError(f"the state file {resolved} is closed"),
         )
-        async with writer:
-            yield cls(resolved, writer)
+        async with thread:
+            yield cls(resolved, thread)
 
     @override
     async def load(self) -> Loaded:
-        return await self._writer.run(_load, durable=True)
+        return await self._thread.run(_load, durable=True)
 
     @override
     async def commit(
         self, epoch: int, put: Sequence[Record], drop: Sequence[tuple[str, str, str]]
     ) -> None:
-        await self._writer.run(partial(_commit, epoch, put, drop), durable=True)
+        await self._thread.run(partial(_commit, epoch, put, drop), durable=True)
 
     @override
     async def note(
         self, epoch: int, entries: Sequence[Entry], picture: Picture | None = None
     ) -> None:
-        await self._writer.run(partial(_note, epoch, entries, picture), durable=False)
+        await self._thread.run(partial(_note, epoch, entries, picture), durable=False)
 
     @override
     async def recall(self) -> Remembered:
@@ -128,13 +130,13 @@ class SqliteStore(Store):
 
 
 def recall(path: str | os.PathLike[str]) -> Remembered:
-    """Read history and picture of a scaler that runs or has run; writes nothing.
+    """Read the history of a scaler that runs or has run, without writing anything.
 
     Args:
-        path: the file, which may be in use.
+        path: the state file, which may be in use.
 
     Raises:
-        StoreError: there is none, or it cannot be read, naming it and what to do.
+        StoreError: it does not exist or cannot be read; the message says what to do.
     """
     file = _resolved(path)
     bodies = read(file, _read_history)
@@ -149,13 +151,13 @@ def recall(path: str | os.PathLike[str]) -> Remembered:
 
 
 def read_records(path: str | os.PathLike[str]) -> tuple[Record, ...]:
-    """Read all records but the sealed ones, without becoming the holder; writes nothing.
+    """Read all records except the sealed ones, without writing anything.
 
     Args:
-        path: the file, which may be in use.
+        path: the state file, which may be in use.
 
     Raises:
-        StoreError: there is none, or it cannot be read, naming it and what to do.
+        StoreError: it does not exist or cannot be read; the message says what to do.
     """
     file = _resolved(path)
     rows = read(file, _read_rows) or ()
@@ -163,14 +165,14 @@ def read_records(path: str | os.PathLike[str]) -> tuple[Record, ...]:
 
 
 def _resolved(path: str | os.PathLike[str]) -> Path:
-    # One file has one lock, by whatever name it is called.
+    # The lock belongs to the file, not to one of its names.
     return Path(os.path.realpath(path))
 
 
 @contextmanager
 def _opened(path: Path, key_file: Path | None) -> Generator[Database]:
     _files.make_directory(path.parent)
-    # Before the lock, so that none is left beside a device or a directory.
+    # Before locking, which would create a lock file next to a device or a directory.
     _files.check_kind(path)
     with _files.locked(path):
         _files.create_private(path)
@@ -191,8 +193,8 @@ def _load(database: Database) -> Loaded:
     if lost:
         _delete(database, lost)
         logger.warning(
-            "the credentials of %d instances in %s do not open with this key and are forgotten; "
-            "they are asked for again, and so are host keys",
+            "the credentials of %d instances in %s cannot be unsealed with this key and were "
+            "deleted; providers are asked for them again, and host keys are learned again",
             len(lost),
             database.path,
         )
@@ -225,7 +227,7 @@ def _note(
 
 def _append(database: Database, table: str, bodies: Sequence[tuple[str]], limit: int) -> None:
     if bodies:
-        # The table is one of two above; numbers grow by one, so the oldest are a range.
+        # The name of the table is a constant. Numbers grow by one, so the oldest are a range.
         run = database.connection
         run.executemany(f"INSERT INTO {table} (body) VALUES (?)", bodies)  # noqa: S608 - see above
         run.execute(
@@ -244,7 +246,7 @@ def _check(epoch: int, database: Database) -> None:
     newest = _epoch(database)
     if epoch != newest:
         raise Fenced(
-            f"another scaler took the state file {database.path} over (epoch {newest}, ours is "
+            f"another scaler took over the state file {database.path} (epoch {newest}, ours is "
             f"{epoch}); this one must stop"
         )
 

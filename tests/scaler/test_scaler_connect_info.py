@@ -1,4 +1,4 @@
-"""How instances are reached: when a provider is asked, and which host keys must be shown."""
+"""Connect info: when the provider is asked, and which host keys an instance must show."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from fleeting.errors import AuthenticationFailed, OutcomeUnknown, Unreachable
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
-from fleeting.types import ConnectInfo, State
-from taskscaler import AcquireTimeout, Policy, Settings, Taskscaler
+from fleeting.types import ConnectInfo, ConnectorSettings, State
+from taskscaler import AcquireTimeout, IllegalEvent, Policy, Settings, Taskscaler
 from taskscaler.core import ConnectRecord, InstanceRecord
 from taskscaler.storage import MemoryStore
 
@@ -35,8 +35,14 @@ class Guarded(FakeInstanceGroup):
         infos: what each connection was made with.
     """
 
-    def __init__(self, lifetime: timedelta | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        lifetime: timedelta | None = None,
+        *,
+        id: str = "fake/group",
+        max_size: int | None = None,
+    ) -> None:
+        super().__init__(id=id, max_size=max_size)
         self.lifetime = lifetime
         self.infos: list[ConnectInfo] = []
 
@@ -71,8 +77,8 @@ async def reconnect(scaler: Taskscaler, group: Guarded) -> None:
         assert acquisition.instance == "i-1"
 
 
-async def test_a_provider_is_asked_once() -> None:
-    """Without an expiry, a new connection uses what is known, and the keys that were seen."""
+async def test_the_provider_is_asked_once() -> None:
+    """Without an expiry, a new connection uses the first answer and the host keys shown."""
     group = Guarded()
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition, acquisition.connect():
@@ -84,8 +90,8 @@ async def test_a_provider_is_asked_once() -> None:
     assert [one.host_keys for one in group.infos] == [(), ("ssh-fake 1",), ("ssh-fake 1",)]
 
 
-async def test_expired_credentials_are_fetched_anew_and_their_host_keys_kept() -> None:
-    """Only when a connection is needed, and not in the last tenth of their time."""
+async def test_expired_credentials_are_replaced_and_host_keys_kept() -> None:
+    """They are used until the last tenth of their time, and replaced when they are needed."""
     group = Guarded(timedelta(seconds=100))
     async with Taskscaler([group], ONE, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition, acquisition.connect():
@@ -102,7 +108,7 @@ async def test_expired_credentials_are_fetched_anew_and_their_host_keys_kept() -
 
 
 @pytest.mark.parametrize("error", [AuthenticationFailed("no"), Unreachable("it moved")])
-async def test_a_connection_that_fails_makes_the_provider_be_asked_again(error: Exception) -> None:
+async def test_the_provider_is_asked_again_after_a_failed_connection(error: Exception) -> None:
     """Credentials and addresses may have changed."""
     group = Guarded()
     group.script("connect", Reply(error=error))  # type: ignore[arg-type] # both are FleetingErrors
@@ -114,8 +120,8 @@ async def test_a_connection_that_fails_makes_the_provider_be_asked_again(error: 
         assert group.secrets() == ["secret 1", "secret 2"]
 
 
-async def test_a_restart_uses_what_was_known() -> None:
-    """No provider is asked for a prepared instance, and it must show the same host key."""
+async def test_a_restart_uses_stored_connect_info() -> None:
+    """The provider is not asked for a prepared instance, which must show the same host key."""
     group, store = Guarded(), MemoryStore()
     async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
         async with scaler.acquire("a"):
@@ -133,8 +139,8 @@ async def test_a_restart_uses_what_was_known() -> None:
     assert group.secrets()[-1] == "secret 1"
 
 
-async def test_after_a_restart_expired_credentials_are_not_used_but_their_host_keys_are() -> None:
-    """What was stored for an instance whose credentials ran out says still who it is."""
+async def test_a_restart_uses_host_keys_but_not_expired_credentials() -> None:
+    """The host keys stay valid when the stored credentials have expired."""
     group, store = Guarded(), MemoryStore()
     async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
         async with scaler.acquire("a"):
@@ -151,8 +157,8 @@ async def test_after_a_restart_expired_credentials_are_not_used_but_their_host_k
     assert group.infos[-1].host_keys == ("ssh-fake 1",)
 
 
-async def test_what_belongs_to_no_instance_is_dropped() -> None:
-    """Records of instances that are gone, unknown, or another machine now, leave the store."""
+async def test_records_without_their_instance_are_dropped() -> None:
+    """Records of instances that are gone, unknown or recreated are deleted from the store."""
     group, store = Guarded(), MemoryStore()
     async with Taskscaler([group], Settings(), store=store, connect=group.connect) as scaler:
         async with scaler.acquire("a"):
@@ -163,7 +169,7 @@ async def test_what_belongs_to_no_instance_is_dropped() -> None:
     async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
         async with scaler.acquire("a"):
             pass
-    for id, incarnation in (("nobody", None), ("i-2", "another")):
+    for id, incarnation in (("unknown", None), ("i-2", "another")):
         info = ConnectInfo(id, "fake", host_keys=("ssh-fake wrong",))
         record = ConnectRecord("fake/group", id, incarnation, info)
         store.records[record.key] = record
@@ -177,7 +183,7 @@ async def test_what_belongs_to_no_instance_is_dropped() -> None:
 
 
 async def test_the_successor_of_an_instance_has_its_own_host_key() -> None:
-    """Recreated under the same id, it need not show its predecessor's, and its own is stored."""
+    """An instance recreated with the same id shows and stores its own host key."""
     group, store = Guarded(), MemoryStore()
     async with Taskscaler([group], KEEP_ONE, store=store, connect=group.connect) as scaler:
         async with scaler.acquire("a"):
@@ -197,9 +203,9 @@ async def test_the_successor_of_an_instance_has_its_own_host_key() -> None:
 
 
 async def test_connecting_has_a_deadline() -> None:
-    """A provider that hangs, or a connector that ignores its time, costs a task no more than that.
+    """A task does not wait longer for a provider or a connector that hangs.
 
-    The first gets `operation_timeout`, the second the time that it was given and ten seconds.
+    The provider has `operation_timeout`, the connector its timeout and ten seconds more.
     """
     group = Guarded()
     settings = Settings(policy=LAZY, max_instances=1, probe_after=timedelta(days=1))
@@ -209,20 +215,20 @@ async def test_connecting_has_a_deadline() -> None:
             group.lifetime = None
             group.script("connect", Reply(before=Gate()))
             before = anyio.current_time()
-            with pytest.raises(Unreachable, match="no word from the connector 'fake'"):
+            with pytest.raises(Unreachable, match="the connector 'fake' did not say why"):
                 async with acquisition.connect():
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert anyio.current_time() - before == pytest.approx(70)
             group.script("connect_info", Reply(before=Gate()))
             before = anyio.current_time()
             with pytest.raises(OutcomeUnknown, match="was not answered within 60s"):
                 async with acquisition.connect():
-                    pytest.fail("nobody may come here")
+                    pytest.fail("the body must not run")
             assert anyio.current_time() - before == pytest.approx(60)
 
 
 async def test_a_naive_expiry_is_a_bug_of_the_plugin() -> None:
-    """It is told as one, and the instance is not used with credentials of unknown age."""
+    """It is reported as one, and the credentials of unknown age are not used."""
     group = Guarded()
 
     async def connect_info(id: str) -> ConnectInfo:
@@ -234,16 +240,16 @@ async def test_a_naive_expiry_is_a_bug_of_the_plugin() -> None:
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         with anyio.move_on_after(60):
             async with scaler.acquire("a"):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         reasons = [str(one.removal_reason) for one in scaler.instances()]
         assert any("bug in the plugin" in reason for reason in reasons)
     assert all(one.state is not State.FAILED for one in group.listing.instances)
 
 
-async def test_an_answer_of_the_wrong_kind_is_not_repeated(
+async def test_an_answer_of_the_wrong_type_is_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What a plugin gives instead of a `ConnectInfo` may hold a password, and nobody sees it."""
+    """A wrong answer instead of a `ConnectInfo` may hold a password, so only its type is shown."""
     group = FakeInstanceGroup()
 
     async def connect_info(id: str) -> object:
@@ -254,6 +260,32 @@ async def test_an_answer_of_the_wrong_kind_is_not_repeated(
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         with pytest.raises(AcquireTimeout, match="returned a dict") as caught:
             async with scaler.acquire("a", timeout=timedelta(minutes=1)):
-                pytest.fail("nobody may come here")
+                pytest.fail("the body must not run")
         reasons = [one.removal_reason for one in scaler.instances()]
     assert "open sesame" not in f"{caught.value} {reasons} {caplog.text}"
+
+
+async def test_each_group_has_its_own_connector_settings() -> None:
+    """Settings can be given by the group's id; a group without any uses the provider's answer."""
+    first, second = Guarded(id="first", max_size=1), Guarded(id="second", max_size=1)
+    connected: list[tuple[str, timedelta | None]] = []
+
+    async def connect(info: ConnectInfo) -> FakeConnection:
+        connected.append((info.username, info.timeout))
+        group = first if info.username == "first-user" else second
+        return await group.connect(info)
+
+    settings = {"first": ConnectorSettings(username="first-user", timeout=timedelta(seconds=5))}
+    async with (
+        Taskscaler([first, second], connector=settings, connect=connect) as scaler,
+        scaler.acquire("a"),
+        scaler.acquire("b"),
+    ):
+        assert dict(connected) == {"first-user": timedelta(seconds=5), "": None}
+
+
+def test_connector_settings_of_an_unknown_group_are_refused() -> None:
+    """A wrong id in the connector settings is an error, not silently ignored."""
+    settings = {"fake/grup": ConnectorSettings(username="builder")}
+    with pytest.raises(IllegalEvent, match="for fake/grup, but the groups are fake/group"):
+        Taskscaler([FakeInstanceGroup()], connector=settings)

@@ -1,19 +1,19 @@
-"""One thread that owns something slow and blocking, and does what it is asked in batches.
+"""A thread that owns a blocking resource, and runs requests on it in batches.
 
 Theory of operation
 -------------------
-What blocks stays off the event loop, and what may be used by one thread only has one.
-The thread takes everything that waits, does it as one batch, and reports back with a
-single visit to the event loop; while it is at work, the next batch gathers. So a
-commit costs one flush to the disk when it comes alone, and so do two thousand that
-come together.
+Blocking calls stay off the event loop, and a resource for one thread only is used by
+one thread only. The thread takes all requests that wait, runs them as one batch, and
+reports back with a single visit to the event loop; while it works, the next batch
+gathers. So two thousand commits that come together cost one flush to the disk, as one
+that comes alone does.
 
-Requests are put and taken under one lock, which nobody holds while working. A caller
-that is cancelled leaves its request behind: it is done, and its report reaches nobody.
-Closing means that no request is taken any more, and that those which wait are done
-before the thread ends; whoever closes waits for that end, cancelled or not, but no longer
-than `CLOSE_SECONDS`: a disk may hang for ever. Should the event loop be gone before that
-end, the thread notices at its next report and ends.
+Requests are added and taken under one lock, which is not held while they run. If a
+caller is cancelled, its request runs nevertheless, and its report is ignored. After
+closing has begun, new requests are refused, and the thread runs those that wait before
+it ends. Closing waits for that end, even when cancelled, but no longer than
+`CLOSE_SECONDS`: a disk may hang for ever. If the event loop ends first, the thread
+notices at its next report and ends too.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, Self
 
-__all__ = ("Owned", "Request", "Writer")
+__all__ = ("BatchThread", "Owned", "Request")
 
 logger = logging.getLogger("taskscaler")
 
-# How long whoever closes waits for what is still to be done.
+# How long closing waits for the requests that remain.
 CLOSE_SECONDS = 60.0
 
 T = TypeVar("T")
@@ -44,14 +44,14 @@ OwnedT = TypeVar("OwnedT", bound="Owned")
 
 
 class Request(Generic[T]):
-    """One thing to do, and what came of it.
+    """Work for the thread, and its outcome.
 
     Attributes:
-        work: does it, in the thread, and returns its result.
+        work: runs in the thread and returns the result.
         durable: whether it must survive a power loss when it is done.
-        result: what it returned; meaningless before it is done, and after a failure.
-        error: what it raised; None if it did not.
-        done: set on the event loop, once one of the two is known.
+        result: the result of the work; meaningless before it is done, and after an error.
+        error: the exception of the work; None if it raised none.
+        done: set on the event loop when the work is done.
     """
 
     def __init__(self, work: Callable[[Any], T], *, durable: bool) -> None:
@@ -62,7 +62,7 @@ class Request(Generic[T]):
         self.done = anyio.Event()
 
     async def wait(self) -> T:
-        """Wait until it is done, and return or raise what came of it."""
+        """Wait until it is done; return its result or raise its error."""
         await self.done.wait()
         if self.error is not None:
             raise self.error
@@ -70,23 +70,23 @@ class Request(Generic[T]):
 
 
 class Owned(Protocol):
-    """What a thread can own."""
+    """A resource that a `BatchThread` can own."""
 
     def run(self, batch: Sequence[Request[Any]]) -> None:
-        """Do everything, and give each request its result or its error.
+        """Run all requests, and set the result or the error of each.
 
-        What it raises instead is the error of each request.
+        An exception becomes the error of each request.
         """
         ...
 
 
-class Writer(Generic[OwnedT]):
-    """Owns something in a thread of its own, from entering to leaving; see the theory above.
+class BatchThread(Generic[OwnedT]):
+    """A thread that owns a resource from entering to leaving; see the theory above.
 
     Args:
-        opened: makes what is owned; entered and left in the thread.
-        name: of the thread.
-        closed: makes the error for whoever asks when it is too late.
+        opened: opens the resource; entered and left in the thread.
+        name: the thread's.
+        closed: returns the error for requests that come too late.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Writer(Generic[OwnedT]):
         self._token = current_token()
         self._opening = Request[None](lambda _: None, durable=False)
         self._ending = Request[None](lambda _: None, durable=False)
-        # A daemon: an interpreter that goes down with the event loop is not to wait for it.
+        # A daemon, because an interpreter that ends with its event loop must not wait for it.
         threading.Thread(target=self._main, name=self._name, daemon=True).start()
         try:
             await self._opening.wait()
@@ -129,19 +129,19 @@ class Writer(Generic[OwnedT]):
             await self._ending.done.wait()
         if not self._ending.done.is_set():
             logger.error(
-                "%s could not be closed within %gs, and what was asked of it last may not be done; "
-                "see whether its disk hangs",
+                "%s did not close within %gs, and its last requests may not be done; check whether "
+                "its disk hangs",
                 self._name,
                 CLOSE_SECONDS,
             )
 
     async def run(self, work: Callable[[OwnedT], T], *, durable: bool) -> T:
-        """Have something done in the thread, together with what else waits.
+        """Run work in the thread, in one batch with other requests that wait.
 
-        When cancelled, it is done nevertheless, now or later.
+        When cancelled, the work runs nevertheless, sooner or later.
 
         Args:
-            work: gets what is owned; its result and its exceptions are those of this call.
+            work: takes the resource; its result and its exceptions are those of this call.
             durable: whether it must survive a power loss when this returns.
         """
         request = Request(work, durable=durable)
@@ -162,8 +162,8 @@ class Writer(Generic[OwnedT]):
                     _do(owned, batch)
                     self._report(batch)
         except anyio.RunFinishedError:
-            return  # Nobody is left to be told.
-        except BaseException as error:  # noqa: BLE001 - whoever entered or leaves is to hear of it
+            return  # The event loop has ended, so there is nothing to report to.
+        except BaseException as error:  # noqa: BLE001 - it is raised by entering or leaving
             stage.error = error
         self._finish()
 
@@ -177,7 +177,7 @@ class Writer(Generic[OwnedT]):
             self._report([*left, self._opening, self._ending])
 
     def _take(self) -> list[Request[Any]]:
-        """Return all that waits, when something does; nothing once all is done and closed."""
+        """Wait for requests and return them all; return none when closed and all are done."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closing)
             batch, self._waiting = self._waiting, []
@@ -190,7 +190,7 @@ class Writer(Generic[OwnedT]):
 def _do(owned: Owned, batch: Sequence[Request[Any]]) -> None:
     try:
         owned.run(batch)
-    except BaseException as error:  # noqa: BLE001 - it belongs to those who asked, and they wait
+    except BaseException as error:  # noqa: BLE001 - it is raised where the requests were made
         for request in batch:
             request.error = error
 

@@ -1,0 +1,52 @@
+"""Calls of foreign code: providers, connectors, stores and what they run.
+
+Foreign code may hang, and on asyncio it may let a cancellation escape that was meant
+for one of its own tasks. Passed on, that would end the caller without a word.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ("CancelledInside", "DeadlineExceeded", "call_within")
+
+T = TypeVar("T")
+
+
+class DeadlineExceeded(Exception):
+    """A call did not return in time, and was cancelled. Handle it where the call is made."""
+
+
+class CancelledInside(Exception):
+    """A call raised a cancellation that its caller had not asked for: a bug in what was called."""
+
+
+async def call_within(
+    seconds: float | None, call: Callable[[], Awaitable[T]], *, shield: bool = False
+) -> T:
+    """Await a call of foreign code for a limited time.
+
+    Args:
+        seconds: the deadline; None waits for ever.
+        call: makes the call.
+        shield: for clean-up: a cancellation from outside does not interrupt the call.
+
+    Raises:
+        DeadlineExceeded: the call did not return in time; it was cancelled.
+        CancelledInside: the call was cancelled, but not from outside.
+        Exception: whatever the call raises.
+    """
+    with anyio.move_on_after(seconds, shield=shield):
+        try:
+            return await call()
+        except anyio.get_cancelled_exc_class() as error:
+            # A cancellation from outside is raised again at the next checkpoint, which is here.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise CancelledInside("it was cancelled inside, by a bug") from error
+    raise DeadlineExceeded(f"it did not return within {seconds:g}s")
