@@ -67,7 +67,7 @@ class Bench:
         event = events.ListingArrived("g", Listing(tuple(instances)))
         gc.collect()
         milliseconds = self.apply(event)
-        while self.state.groups["g"].digestion is not None:
+        while self.state.digesting:
             milliseconds += self.apply(events.TimePassed())
         return milliseconds
 

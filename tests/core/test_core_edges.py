@@ -9,10 +9,8 @@ import pytest
 
 from core_model import START, Play
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
+from taskscaler.core import InstanceRecord, Phase, Policy, Settings, TombstoneRecord
 from taskscaler.core.model import decisions, demand, effects, events, explain, records
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import InstanceRecord, TombstoneRecord
-from taskscaler.core.model.settings import Policy, Settings
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 ABLE = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))
@@ -97,8 +95,8 @@ def test_an_instance_that_wakes_brings_the_slots_that_nobody_keeps() -> None:
     record = InstanceRecord("g", "a", None, START, 1, (), ready_at=START, suspended=kept)
     play = Play(settings(capacity_per_instance=2), ABLE, records=[record])
     play.list(Instance("a", State.RUNNING))
-    assert play.life("a") is Life.PREPARING
-    assert play.state.standing().demand.coming == 1
+    assert play.phase("a") is Phase.PREPARING
+    assert play.state.demand().coming == 1
 
 
 def test_only_as_many_idle_instances_go_as_are_not_needed() -> None:
@@ -186,7 +184,7 @@ def test_a_later_machine_under_an_id_that_was_given_up_is_a_stranger() -> None:
         Instance("unclear", State.RUNNING),
     )
     assert play.take(effects.Decrease).ids == ("same", "unclear")
-    assert play.life("other") is Life.FOREIGN
+    assert play.phase("other") is Phase.FOREIGN
 
 
 def test_a_suspended_task_that_is_given_up_asks_for_a_decision() -> None:

@@ -22,10 +22,8 @@ from fleeting.errors import (
     Throttled,
 )
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core.model import effects, events
+from taskscaler.core import Settings, effects, events, explain
 from taskscaler.core.model.decisions import Clamp
-from taskscaler.core.model.explain import explain
-from taskscaler.core.model.settings import Settings
 from taskscaler.core.model.throttle import TokenBucket
 
 UNLIMITED = Settings(throttle_limit=math.inf)
@@ -251,7 +249,8 @@ def test_only_when_nothing_else_is_to_be_had_is_it_asked_again_before() -> None:
     assert settle(play, "spot", OutOfCapacity("still none left")) == 2
     play.tick(2.0)
     assert settle(play, "spot") == 2
-    assert play.state.groups["spot"].cooldown.until == 0.0, "a success clears"
+    play.tick()
+    assert play.pause("spot")[1] == play.seconds, "a success ends the cooldown"
 
 
 def test_the_other_group_failing_too_does_not_make_the_first_wait_longer() -> None:
@@ -286,7 +285,7 @@ def test_a_cooldown_for_the_quota_ends_when_an_instance_of_the_group_is_gone() -
         play.say(events.InstancePrepared("on-demand", "b"))
         play.relist(group="spot")
         play.relist(group="spot")
-        assert not play.state.groups["spot"].instances
+        assert list(play.phases()) == ["b"]
         play.tick(10.0)
         ask(play, 1, "last")
         assert play.take(effects.Increase).group == preferred
@@ -304,7 +303,7 @@ def test_what_only_the_operator_can_mend_is_not_tried_again_and_again(
     settle(play, "spot", error)
     play.tick()
     assert settle(play, "on-demand") == 1
-    assert play.state.groups["spot"].backoff.until == 300.0
+    assert play.pause("spot")[0] == 300.0
     alone = Play()
     alone.list()
     ask(alone, 1)
@@ -326,12 +325,12 @@ def test_a_throttled_group_waits_as_told_or_else_longer_each_time() -> None:
     for pause in (1.0, 2.0, 4.0):
         settle(play, error=Throttled("slow down"))
         play.tick()
-        assert play.group.backoff.until == play.seconds + pause
+        assert play.pause() == (play.seconds + pause, play.seconds)
         assert play.state.blocked[0].clamp is Clamp.PAUSED
         play.tick(pause)
     settle(play, error=Throttled("slow down", retry_after=timedelta(seconds=77)))
-    assert play.group.backoff.until == play.seconds + 77.0
-    assert play.group.cooldown.until == 0.0
+    play.tick()
+    assert play.pause() == (play.seconds + 77.0, play.seconds), "no cooldown"
 
 
 def test_failures_that_a_listing_reports_have_their_class_too() -> None:
@@ -363,8 +362,8 @@ def test_a_lost_reply_delays_the_next_group_by_a_tenth_of_the_creation_timeout()
     assert play.take(effects.Increase).group == "on-demand"
     (first,) = play.state.blocked
     assert (first.group, first.clamp, first.decided) == ("spot", Clamp.OVERDUE, 0)
-    assert "2 instances, asked for more than 1m ago" in first.clamped_by
-    demand = play.state.standing().demand
+    assert "2 instances, requested more than 1m ago" in first.clamped_by
+    demand = play.state.demand()
     assert (demand.overdue, demand.instances) == (2, 4), "the limit counts them all the while"
 
 
@@ -382,7 +381,7 @@ def test_what_is_overdue_is_not_asked_of_its_group_a_second_time() -> None:
     play.take(effects.List)
     play.say(events.ListingArrived("g", Listing(tuple(map(_creating, "abcde")))))
     play.tick(1.0)
-    assert play.state.standing().demand.overdue == 0
+    assert play.state.demand().overdue == 0
     assert not play.has(effects.Increase)
 
 
@@ -403,7 +402,7 @@ def test_a_cloud_that_means_to_create_for_ever_does_not_hold_the_next_group_off(
     while not any(isinstance(one, effects.List) and one.group == "spot" for one in play.todo):
         play.tick(1.0)
     play.list(group="spot", pending=1)
-    assert play.state.standing().demand.overdue == 0, "it is getting on"
+    assert play.state.demand().overdue == 0, "it is getting on"
 
 
 def test_a_request_without_an_answer_holds_the_rest_off_for_some_seconds_only() -> None:
@@ -441,7 +440,8 @@ def test_an_answer_that_was_lost_is_no_success() -> None:
     increase = play.take(effects.Increase, "spot")
     lost = events.IncreaseSettled("spot", increase.operation, Accepted(0), unknown=True)
     play.say(lost)
-    assert play.state.groups["spot"].cooldown.reason == "none left"
+    play.tick()
+    assert play.pause("spot")[1] == 300.0
 
 
 # Limits.

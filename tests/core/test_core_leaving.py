@@ -7,19 +7,22 @@ from datetime import timedelta
 from core_model import START, Play
 from fleeting.errors import Throttled
 from fleeting.types import Accepted, Instance, Listing, State
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import (
-    ConnectRecord,
+from taskscaler.core import (
     GroupRecord,
     InstanceRecord,
     JobRecord,
     OperationRecord,
+    Phase,
+    Policy,
     Record,
+    Rule,
+    Settings,
     TombstoneRecord,
+    UnknownInstances,
+    effects,
+    events,
 )
-from taskscaler.core.model.settings import Policy, Settings, UnknownInstances
+from taskscaler.core.model.records import ConnectRecord
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 HOUR = timedelta(hours=1)
@@ -43,12 +46,12 @@ def test_an_old_instance_is_retired_and_its_task_goes_on() -> None:
     play = Play(settings(max_instance_age=HOUR))
     play.ready("a")
     play.todo.clear()
-    born = play.group.instances["a"].born
+    born = (play.one("a").created_at - START).total_seconds()
     play.tick(born + 3599.0 - play.seconds)
-    assert play.life("a") is Life.READY
+    assert play.phase("a") is Phase.READY
     assert play.take(effects.WakeAt).monotonic == born + 3600.0
     play.tick(1.0)
-    assert play.life("a") is Life.DRAINING
+    assert play.phase("a") is Phase.DRAINING
     play.say(events.TaskReleased("task-0"))
     play.tick()
     decrease = play.take(effects.Decrease)
@@ -83,7 +86,7 @@ def test_without_a_maximum_age_nobody_is_too_old() -> None:
     play.say(events.TaskReleased("task-0"))
     play.todo.clear()
     play.tick(365 * 86400.0)
-    assert play.life("a") is Life.READY
+    assert play.phase("a") is Phase.READY
 
 
 def test_age_counts_from_before_a_restart() -> None:
@@ -93,9 +96,9 @@ def test_age_counts_from_before_a_restart() -> None:
     play.list(Instance("a", State.RUNNING))
     play.say(events.InstancePrepared("g", "a"))
     play.tick(59.0)
-    assert play.life("a") is Life.READY
+    assert play.phase("a") is Phase.READY
     play.tick(1.0)
-    assert play.life("a") is Life.REMOVING
+    assert play.phase("a") is Phase.REMOVING
 
 
 # Shutdown and drain.
@@ -197,7 +200,7 @@ def test_an_instance_that_ran_tasks_is_used_again_if_the_operator_says_so() -> N
     play.say(events.InstancePrepared("g", "a"))
     play.say(events.TaskAsked("last"))
     assert play.take(effects.Grant).id == "a"
-    assert play.life("a") is Life.DRAINING, "that was its third use"
+    assert play.phase("a") is Phase.DRAINING, "that was its third use"
 
 
 def test_an_instance_that_was_never_ready_is_prepared_with_the_command() -> None:
@@ -239,7 +242,7 @@ def test_records_of_others_are_left_alone() -> None:
         JobRecord("job", "digest", "running", 1),
     ]
     play = Play(settings(), records=records)
-    assert play.group.instances == {}
+    assert play.phases() == {}
     assert not any(isinstance(one, effects.Persist) for one in play.todo)
     assert [one.key for one in records] == [
         ("instance", "other", "a"),
@@ -260,6 +263,6 @@ def test_an_instance_that_was_known_not_to_be_ours_is_not_ours_after_a_crash() -
     assert record == OperationRecord("g", "op-1", 1, START, ("theirs",))
     later = Play(settings(), records=[record])
     later.list(Instance("theirs", State.RUNNING))
-    assert later.life("theirs") is Life.FOREIGN
+    assert later.phase("theirs") is Phase.FOREIGN
     later.relist(Instance("theirs", State.RUNNING), Instance("ours", State.RUNNING))
-    assert later.life("ours") is Life.PREPARING
+    assert later.phase("ours") is Phase.PREPARING

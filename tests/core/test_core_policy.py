@@ -14,10 +14,16 @@ from core_model import Play, picture
 from fleeting.types import GroupInfo, Listing, State
 from fleeting.types import Instance as Listed
 from taskscaler import IllegalEvent
-from taskscaler.core.machine import ScalerState
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.policy import in_force
-from taskscaler.core.model.settings import Period, Policy, ScheduledPolicy, Settings
+from taskscaler.core import (
+    Period,
+    Policy,
+    ScalerState,
+    ScheduledPolicy,
+    Settings,
+    effects,
+    events,
+    in_force,
+)
 
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
@@ -227,7 +233,7 @@ def sleep(play: Play, until: float) -> None:
         )
         for one in [one for one in play.todo if isinstance(one, effects.List)]:
             play.todo.remove(one)
-            known = play.state.groups[one.group].instances.values()
+            known = [each for each in play.state.instances() if each.group == one.group]
             listed = tuple(Listed(instance.id, State.RUNNING) for instance in known)
             play.say(events.ListingArrived(one.group, Listing(listed)))
 
@@ -237,10 +243,10 @@ def test_a_switch_starts_provisioning_by_itself() -> None:
     play = Play(NIGHTLY)
     sleep(play, 8 * 3600 - 0.001)
     assert not play.has(effects.Increase)
-    assert not play.state.preemptive
+    assert not play.state.policy.preemptive
     sleep(play, 8 * 3600)
     assert play.take(effects.Increase).count == 2
-    assert play.state.preemptive
+    assert play.state.policy.preemptive
 
 
 def test_a_switch_is_in_force_with_the_first_event_after_it() -> None:
@@ -274,7 +280,7 @@ def test_a_switch_out_of_preemptive_mode_serves_those_who_wait(how: str) -> None
     play.grow("a")
     assert play.say(events.TaskReserved("promised")) == []
     play.say(events.TaskAsked("waits"))
-    assert "waits" in play.state.tasks.waiting
+    assert "waits" in play.queue()
     play.seconds = 8 * 3600.0
     if how == "time passes":
         play.tick()

@@ -13,12 +13,19 @@ from fleeting.errors import (
     Throttled,
 )
 from fleeting.types import Accepted, Instance, Listing, State
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Clamp, Rule
-from taskscaler.core.model.explain import Standing, describe, explain
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import GroupRecord
-from taskscaler.core.model.settings import Policy, Settings
+from taskscaler.core import (
+    GroupRecord,
+    Phase,
+    Policy,
+    Rule,
+    Settings,
+    Standing,
+    effects,
+    events,
+    explain,
+)
+from taskscaler.core.model.decisions import Clamp
+from taskscaler.core.model.explain import describe
 
 UNLIMITED = Settings(throttle_limit=math.inf)
 
@@ -131,9 +138,9 @@ def test_a_task_is_told_its_place_and_what_is_coming() -> None:
     play.list()
     ask(play, 4)
     play.tick(90.0)
-    standing, tasks = play.state.standing(), play.state.tasks
+    standing = play.state.standing()
     play.say(events.TaskCancelled("t0"))
-    assert [tasks.place(f"t{number}") for number in range(4)] == [None, 1, 2, 3]
+    assert [play.state.place(f"t{number}") for number in range(4)] == [None, 1, 2, 3]
     assert explain(standing, key="t3", place=4, waiting_seconds=90.2) == (
         "task 't3' has waited for 1m30s for a slot as number 4 of 4 in the queue, and nothing is "
         "coming: 0 slots in use, 0 free, 0 coming, 2 overdue; 1 of at most 1 instances; "
@@ -153,7 +160,7 @@ def replace_coming(play: Play) -> Standing:
     play.take(effects.List)
     play.say(events.ListingArrived("g", Listing((_creating("a"),))))
     play.tick()
-    assert play.group.lives[Life.CREATING] == 1
+    assert [*play.phases().values()].count(Phase.CREATING) == 1
     return play.state.standing()
 
 
@@ -209,12 +216,13 @@ def test_pauses_and_cooldowns_outlast_a_restart_and_not_their_time() -> None:
     )
     assert record is not None
     again = Play(UNLIMITED, records=(record, replace_group(record)))
-    assert (again.group.backoff.failures, again.group.backoff.until) == (2, 3.0)
-    assert (again.group.cooldown.until, again.group.cooldown.reason) == (300.0, "none left")
     assert stored(again) is None, "what is as it was stored is not stored again"
     again.list()
     ask(again, 1)
     assert not again.has(effects.Increase)
+    assert "a pause of 3s after 2 failures in a row, the last: none left" in explain(
+        again.state.standing()
+    )
     again.tick(3.0)
     settle(again)
     again.relist(Instance("a", State.RUNNING))
@@ -235,9 +243,13 @@ def test_a_wall_clock_that_jumped_back_makes_no_pause_for_ever() -> None:
     """What is stored for next year is waited for as long as the longest pause."""
     late = START + timedelta(days=365)
     play = Play(UNLIMITED, records=(GroupRecord("g", 1, late, late, "no"),))
-    assert play.group.backoff.until == 300.0
-    assert play.group.cooldown.until == 300.0
+    play.list()
+    ask(play, 1)
+    assert "a pause of 5m after 1 failures" in play.state.blocked[0].clamped_by
+    assert play.cooldown() == 300.0
     early = START - timedelta(days=1)
     over = Play(UNLIMITED, records=(GroupRecord("g", 1, early, early, "no"),))
-    assert over.group.backoff.until == 0.0
-    assert over.group.cooldown.reason == ""
+    over.list()
+    ask(over, 1)
+    assert over.has(effects.Increase)
+    assert over.cooldown() == 0.0

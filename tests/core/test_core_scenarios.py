@@ -12,13 +12,19 @@ from core_model import START, Play, picture
 from fleeting.errors import OutOfCapacity, PermissionDenied
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
 from taskscaler import IllegalEvent
-from taskscaler.core.machine import ScalerState
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.explain import explain
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import InstanceRecord, OperationRecord
-from taskscaler.core.model.settings import Placement, Policy, Settings
+from taskscaler.core import (
+    InstanceRecord,
+    OperationRecord,
+    Phase,
+    Placement,
+    Policy,
+    Rule,
+    ScalerState,
+    Settings,
+    effects,
+    events,
+    explain,
+)
 
 ROOMY = Policy(idle_time=timedelta(minutes=20))
 
@@ -68,8 +74,8 @@ def test_placement_fills_or_spreads(placement: Placement) -> None:
     """With one slot used on `b`, packing goes on there, spreading goes to the empty `a`."""
     play = Play(Settings(capacity_per_instance=3, placement=placement, policy=ROOMY))
     play.ready("a", "b")
-    held = dict(play.state.tasks.held)
-    on_b = [key for key, (_, instance) in held.items() if instance.id == "b"]
+    held = {one.key: one.instance for one in play.state.held()}
+    on_b = [key for key, instance in held.items() if instance == "b"]
     for key in held:
         if key != on_b[0]:
             play.say(events.TaskReleased(key))
@@ -95,7 +101,7 @@ def test_idle_instances_go_after_their_time_and_the_rest_stays_as_policy_wants()
     decrease = play.take(effects.Decrease)
     assert len(decrease.ids) == 3
     assert [one.rule for one in decrease.decisions] == [Rule.IDLE]
-    assert play.group.lives[Life.READY] == 1
+    assert [*play.phases().values()].count(Phase.READY) == 1
 
 
 def test_an_instance_serves_as_often_as_it_may_and_is_then_removed() -> None:
@@ -104,9 +110,9 @@ def test_an_instance_serves_as_often_as_it_may_and_is_then_removed() -> None:
     play.ready("a")
     play.say(events.TaskReleased("task-0"))
     play.say(events.TaskAsked("third"))
-    assert play.group.instances["a"].life is Life.DRAINING
+    assert play.phase("a") is Phase.DRAINING
     play.say(events.TaskReleased("third"))
-    demand = play.state.standing().demand
+    demand = play.state.demand()
     assert (demand.acquired, demand.free, demand.unavailable) == (1, 0, 1)
     play.tick()
     assert not play.has(effects.Decrease)
@@ -223,8 +229,8 @@ def test_a_restart_finds_instances_use_counts_and_open_requests_again() -> None:
     prepared = {one.id for one in play.todo if isinstance(one, effects.Prepare)}
     assert prepared == {"fresh", "promised"}
     assert set(play.take(effects.Decrease).ids) == {"used-up", "busy"}
-    assert play.group.instances["fresh"].uses_left == 1
-    assert play.group.operations.outstanding == 0
+    assert play.one("fresh").used == 1
+    assert play.state.expected == 0
     with pytest.raises(IllegalEvent):
         play.say(events.RecordsRestored(()))
 
@@ -378,7 +384,7 @@ def test_what_a_task_holds_is_stored_as_long_as_it_holds_it() -> None:
     play = Play(Settings(policy=ROOMY))
     play.ready("a")
     play.todo.clear()
-    a = play.group.instances["a"]
+    a = play.one("a")
     record = InstanceRecord("g", "a", None, a.created_at, 1, (), ready_at=a.ready_at)
     play.say(events.TaskReleased("task-0"))
     assert play.take(effects.Persist).put == (record,)
@@ -407,7 +413,7 @@ def test_a_change_out_of_preemptive_mode_serves_who_waits_at_once() -> None:
     play.grow("a")
     assert play.say(events.TaskReserved("promised")) == []
     play.say(events.TaskAsked("waits"))
-    assert "waits" in play.state.tasks.waiting
+    assert "waits" in play.queue()
     relaxed = replace(play.state.settings, policy=replace(policy, preemptive_mode=False))
     play.say(events.SettingsChanged(relaxed))
     assert play.take(effects.Grant).key == "waits"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
-from core_model import Cloud
+from core_model import Cloud, fleet_of
 from fleeting.errors import OutOfCapacity, ProviderError, Throttled
 from fleeting.types import Accepted, GroupInfo, State
 from taskscaler.core import ScalerState, effects, events
@@ -67,8 +67,9 @@ class Player:
         for effect in answer:
             self.book(effect)
         if isinstance(event, events.TimePassed):
-            digesting = any(group.digestion for group in self.state.groups.values())
-            assert digesting or self.wake_at > self.seconds, "time passes between two decisions"
+            assert self.state.digesting or self.wake_at > self.seconds, (
+                "time passes between two decisions"
+            )
         return answer
 
     def book(self, effect: effects.Effect) -> None:
@@ -127,7 +128,8 @@ class Player:
         assert taken not in self.suspended.values(), "I3: the slot is kept"
         assert 0 <= grant.slot < self.settings.capacity_per_instance, "I3"
         self.slots[grant.key] = taken
-        instance = self.state.groups[grant.group].instances[grant.id]
+        instance = self.state.instance(grant.group, grant.id)
+        assert instance is not None, "granted on an instance that is gone"
         machine = (grant.id, instance.incarnation)
         self.uses[machine] = self.uses.get(machine, 0) + 1
         if self.settings.max_use_count:
@@ -137,8 +139,8 @@ class Player:
         assert increase.count > 0
         assert increase.decision.decided == increase.count
         limit = self.settings.max_instances
-        assert not limit or self.state.standing().demand.instances <= limit, "I1"
-        group = self.state.groups[increase.group]
+        assert not limit or self.state.demand().instances <= limit, "I1"
+        group = fleet_of(self.state).group(increase.group)
         assert group.max_size is None or group.size <= group.max_size, "I1 for one group"
 
     # The cloud answers.

@@ -33,7 +33,7 @@ from taskscaler._errors import (
     ScalerClosed,
     StoreError,
 )
-from taskscaler.core import ScalerState, Settings, effects, events, records
+from taskscaler.core import ScalerState, Settings, TaskStatus, effects, events, records
 from taskscaler.runtime.claims import Claim, Claims
 from taskscaler.runtime.connections import Connections
 from taskscaler.runtime.driver import Driver, only
@@ -165,7 +165,7 @@ class Taskscaler:
         if self._driver.failed or not settings.delete_instances_on_shutdown:
             return None
         ids = [f"{one.group}/{one.id}" for one in _summaries.removable(self._state)]
-        expected = sum(group.unseen for group in self._state.groups.values())
+        expected = self._state.expected
         if not ids and not expected:
             return None
         return InstancesLeft(ids, expected, timedelta(seconds=anyio.current_time() - begun))
@@ -304,11 +304,12 @@ class Taskscaler:
         with anyio.move_on_after(seconds):
             await self._driver.rest()
             return
-        tasks = self._state.tasks
-        waiting = len(tasks.waiting) + len(tasks.resuming)
+        demand, kept = self._state.demand(), self._state.suspended()
+        waiting = demand.waiting + sum(one.status is TaskStatus.RESUMING for one in kept)
+        held = sum(1 for _ in self._state.held())
         raise DrainTimeout(
-            f"after {seconds:g}s of draining, {len(tasks.held)} tasks hold a slot, "
-            f"{waiting} wait for one and {len(tasks.reserved)} reservations are not "
+            f"after {seconds:g}s of draining, {held} tasks hold a slot, "
+            f"{waiting} wait for one and {demand.reserved} reservations are not "
             "given back; they go on"
         )
 

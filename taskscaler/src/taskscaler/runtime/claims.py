@@ -24,7 +24,7 @@ from taskscaler._errors import (
     NotSuspendable,
     ScalerClosed,
 )
-from taskscaler.core import effects, events, explain
+from taskscaler.core import TaskStatus, effects, events, explain
 from taskscaler.storage._abc import TaskEntry
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from fleeting.abc import InstanceGroup
-    from taskscaler.core import Refuse, Revoke
-    from taskscaler.core.model.group import Group
-    from taskscaler.core.model.instance import Instance
+    from taskscaler.core import Refuse, Revoke, TaskView
     from taskscaler.runtime.connections import Connections
     from taskscaler.runtime.driver import Driver
 
@@ -211,42 +209,42 @@ class Claims:
 
     def explain(self, key: str | None) -> str:
         """Return why tasks wait, or what a certain task has; see `Taskscaler.explain`."""
-        tasks, standing = self._driver.state.tasks, self._driver.state.standing()
+        state, standing = self._driver.state, self._driver.state.standing()
         if key is None:
             return explain(standing)
-        if key in tasks.waiting:
+        task = state.task(key)
+        if task is None or task.status is TaskStatus.RESERVED:
+            return explain(standing, key=key, reserved=task is not None)
+        if task.status is TaskStatus.WAITING:
             return explain(
                 standing,
                 key=key,
-                place=1 + next(place for place, one in enumerate(tasks) if one == key),
+                place=state.place(key),
                 waiting_seconds=self._waiting_seconds(key),
             )
-        if (held := tasks.held.get(key)) is not None:
-            return explain(standing, key=key, holds=self._slot(key, *held))
-        if (kept := tasks.suspended.get(key)) is not None:
-            group, instance = kept
-            doing = "is to go on in" if key in tasks.resuming else "is suspended, and keeps"
-            suspension = instance.suspended[key]
-            return (
-                f"task {key!r} {doing} slot {suspension.slot} of instance {instance.id} of "
-                f"{group.name} ({instance.life.value}), suspended since {_at(suspension.since)}"
-            )
-        return explain(standing, key=key, reserved=key in tasks.reserved)
+        if task.since is None or task.phase is None:
+            return explain(standing, key=key, holds=self._slot(task))
+        resuming = task.status is TaskStatus.RESUMING
+        doing = "is to go on in" if resuming else "is suspended, and keeps"
+        return (
+            f"task {key!r} {doing} slot {task.slot} of instance {task.instance} of "
+            f"{task.group} ({task.phase.value}), suspended since {_at(task.since)}"
+        )
 
     def _waiting_seconds(self, key: str) -> float | None:
         claim = self._driver.claims.get(key)
         return None if claim is None else (datetime.now(UTC) - claim.asked_at).total_seconds()
 
-    def _slot(self, key: str, group: Group, instance: Instance) -> str:
-        claim = self._driver.claims.get(key)
+    def _slot(self, task: TaskView) -> str:
+        claim = self._driver.claims.get(task.key)
         if claim is None or claim.grant is None or claim.granted_at is None:
             return (
-                f"a slot on instance {instance.id} of {group.name}, and is told as soon as the "
+                f"a slot on instance {task.instance} of {task.group}, and is told as soon as the "
                 "instance has answered and the store has confirmed it"
             )
-        since = f"of {group.name} since {_at(claim.granted_at)}"
+        since = f"of {task.group} since {_at(claim.granted_at)}"
         lost = f", and lost it: {claim.lost}" if claim.lost is not None else ""
-        return f"slot {claim.grant.slot} of instance {instance.id} {since}{lost}"
+        return f"slot {claim.grant.slot} of instance {task.instance} {since}{lost}"
 
     # From asking to the answer.
 
@@ -281,8 +279,9 @@ class Claims:
         if self._driver.ended.is_set():
             # Nothing is carried out any more, and so nobody would ever answer.
             raise ScalerClosed(f"task {key!r} got no slot: the scaler has ended")
-        if (kept := self._driver.state.tasks.suspended.get(key)) is not None:
-            claim.instance = kept[1].id
+        task = self._driver.state.task(key)
+        if task is not None and task.since is not None:
+            claim.instance = task.instance
         elif (lost := self._driver.lost.pop(key, None)) is not None and claim.resumed:
             raise AcquisitionLost(lost.id, lost.cause)
         previous, claims[key] = claims.get(key), claim
@@ -309,11 +308,11 @@ class Claims:
     def _why_not_yet(self, claim: Claim) -> str:
         if not self._driver.holds(claim):
             # Of many tasks that time out together, not each can look for its place.
-            many = len(self._driver.state.tasks.waiting) > SOUGHT
+            many = self._driver.state.demand().waiting > SOUGHT
             return self.explain(None if many else claim.key)
-        _, instance = self._driver.state.tasks.held[claim.key]
-        if claim.key in instance.unconfirmed:
-            return f"one was found, but its instance {instance.id} has not answered yet"
+        task = self._driver.state.task(claim.key)
+        if task is not None and task.status is TaskStatus.UNCONFIRMED:
+            return f"one was found, but its instance {task.instance} has not answered yet"
         return "one was found, but the store has not confirmed it yet"
 
     # Giving back.
@@ -341,12 +340,13 @@ class Claims:
         driver.history.add(claim.entry(outcome, reason))
         if claim.ended is not None:
             claim.ended.set()
-        tasks = driver.state.tasks
+        task = driver.state.task(key)
+        status = None if task is None else task.status
         if claim.suspended and holds:
             driver.post(events.TaskSuspended(key))
-        elif key in tasks.held:
+        elif status in (TaskStatus.HOLDING, TaskStatus.UNCONFIRMED, TaskStatus.LOST):
             driver.post(events.TaskReleased(key))
-        elif key in tasks.waiting or key in tasks.resuming:
+        elif status in (TaskStatus.WAITING, TaskStatus.RESUMING):
             driver.post(events.TaskCancelled(key))
         return _parting(claim)
 

@@ -202,8 +202,7 @@ class Driver:
         """Return whether a claim has its slot still: neither given back nor lost."""
         if self.claims.get(claim.key) is not claim:
             return False
-        held = self.state.tasks.held.get(claim.key)
-        return held is not None and claim.key in held[1].tasks
+        return self.state.holds(claim.key)
 
     async def run(self, epoch: int) -> None:
         """Carry effects out until `stop`, and whatever is cancelled around it.
@@ -439,7 +438,7 @@ class Driver:
     # What the store knows of how to reach an instance.
 
     def _store_contact(self, group: str, id: str) -> None:
-        instance = self.state.groups[group].instances.get(id)
+        instance = self.state.instance(group, id)
         if instance is None:
             return
         record = self._connections.contacts.record(group, id, instance.incarnation)

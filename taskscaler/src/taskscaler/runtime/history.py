@@ -153,10 +153,8 @@ def take_picture(state: ScalerState, claims: Mapping[str, Claim]) -> Picture:
     """Return how things stand now."""
     now = datetime.now(UTC)
     waiting = (
-        (key, claims[key].asked_at if key in claims else now) for key in islice(state.tasks, KEYS)
+        (key, claims[key].asked_at if key in claims else now)
+        for key in islice(state.waiting(), KEYS)
     )
-    held = (
-        (key, group.name, instance.id)
-        for key, (group, instance) in islice(state.tasks.held.items(), KEYS)
-    )
+    held = ((one.key, one.group, one.instance) for one in islice(state.held(), KEYS))
     return Picture(now, state.standing(), tuple(waiting), tuple(held))
