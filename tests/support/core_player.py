@@ -45,7 +45,7 @@ class Player:
         self.clouds = {info.id: Cloud(info.id) for info in infos}
         self.state = ScalerState(infos, self.settings, name="operation", portion=portion)
         self.seconds = 0.0
-        self.wake_at = 0.0
+        self.wake_at = float("inf")
         self.todo: list[effects.Effect] = []
         self.lowered = False
         self.reserved: set[str] = set()
@@ -64,6 +64,10 @@ class Player:
     def apply(self, event: events.Event) -> list[effects.Effect]:
         now = events.Now(self.seconds, START + timedelta(seconds=self.seconds))
         answer = self.state.apply(event, now)
+        wakes = [effect.monotonic for effect in answer if isinstance(effect, effects.WakeAt)]
+        assert len(wakes) <= 1, "when to decide next is computed once"
+        if not isinstance(event, events.TimePassed):
+            assert all(at < self.wake_at for at in wakes), "a wish is replaced by an earlier one"
         for effect in answer:
             self.book(effect)
         if isinstance(event, events.TimePassed):

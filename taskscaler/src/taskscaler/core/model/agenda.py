@@ -15,7 +15,7 @@ CHANGED = 1
 # Something that no task waits for: decide without haste.
 SOON = 2
 
-# A slot was taken: decide without haste, if the policy wants idle capacity.
+# Fewer slots are free: decide without haste, if the policy wants idle capacity.
 TAKEN = 4
 
 # Capacity was given back, or is needed less: decide when an instance was idle long enough.

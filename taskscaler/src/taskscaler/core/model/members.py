@@ -97,7 +97,10 @@ class Members:
         """
         was, phase = instance.phase, TRANSITIONS[instance.phase][trigger]
         instance.phase = phase
-        self._agenda.news |= CHANGED
+        if trigger is not Trigger.DISMISSED:
+            # A dismissal alone is not news: a used up instance had no slots left to offer,
+            # and whatever else leads to one is news by itself.
+            self._agenda.news |= CHANGED
         if was is phase:
             return
         self.counts[was] -= 1

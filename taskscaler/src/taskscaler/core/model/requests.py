@@ -81,7 +81,7 @@ class Requests:
             one.awaited = True
             one.calls += 1
             ids.append(one.instance.id)
-        self.calling = bool(ids)
+        self.calling = self.calling or bool(ids)
         return tuple(ids)
 
     def postpone(self, request: Request, until: float) -> None:

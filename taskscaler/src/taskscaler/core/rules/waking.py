@@ -34,7 +34,9 @@ def after_event(fleet: Fleet, now: Now) -> float:
         return now.monotonic
     at = NEVER
     leisure = max(now.monotonic, fleet.decided_at + LEISURE_SECONDS)
-    if news & SOON or (news & TAKEN and fleet.keeps_idle):
+    # A slot that one task hands on to the next leaves the idle capacity as it was.
+    taken = news & TAKEN and not news & EASED
+    if news & SOON or (taken and fleet.keeps_idle):
         at = leisure
     if news & EASED:
         idle_seconds = policy.idle_time.total_seconds()
