@@ -73,7 +73,7 @@ def cycles_per_second(state: ScalerState, cycles: int) -> float:
 
 
 def decision_seconds(state: ScalerState, size: int) -> list[float]:
-    """Return how long single decisions take with 50,000 tasks waiting beside a listing each."""
+    """Return how long single decisions take with 50,000 tasks waiting, each after a listing."""
     for number in range(50_000):
         state.apply(events.TaskAsked(f"waits-{number}"), events.Now(2.0, WALL))
     instances = tuple(Instance(f"i-{number}", State.RUNNING) for number in range(size))

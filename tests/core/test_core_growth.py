@@ -67,10 +67,10 @@ def wake_at(play: Play) -> float:
     wishes=st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(1, 30)), max_size=30),
     start=st.floats(0.0, 1e7),
 )
-def test_no_window_has_more_than_the_burst_and_what_came_meanwhile(
+def test_no_window_has_more_than_the_burst_and_the_tokens_that_came(
     limit: float, burst: int, wishes: list[tuple[float, int]], start: float
 ) -> None:
-    """Whoever looks at the requests of any stretch of time finds at most burst + limit * length."""
+    """Any stretch of time has at most burst + limit * length requests."""
     bucket = TokenBucket(Settings(throttle_limit=limit, throttle_burst=burst))
     now = start
     taken: list[tuple[float, int]] = []
@@ -117,7 +117,7 @@ def test_the_burst_is_the_setting_or_the_limit_of_instances_or_of_the_rate(
     assert TokenBucket(settings).available(0.0) == burst
 
 
-def test_what_was_taken_stays_taken_when_the_settings_change() -> None:
+def test_used_tokens_stay_used_when_the_settings_change() -> None:
     """A reload neither fills the bucket nor empties it."""
     bucket = TokenBucket(Settings(throttle_limit=1, throttle_burst=10))
     bucket.take(4, 100.0)
@@ -154,7 +154,7 @@ def test_a_large_demand_gets_its_burst_at_once_and_the_rest_as_tokens_come() -> 
 
 
 def test_the_bucket_is_shared_by_all_groups() -> None:
-    """What the first group takes is not there for the second."""
+    """Tokens that the first group takes are gone for the second."""
     settings = Settings(throttle_limit=0.01, throttle_burst=3)
     play = two_groups(settings, GroupInfo("spot", 2), ON_DEMAND)
     ask(play, 4)
@@ -199,7 +199,7 @@ def test_requests_keep_the_interval_and_the_rate_and_everybody_is_served(
         assert total <= 2 + limit * (asked[-1][0] - asked[first][0]) + 1e-6
 
 
-def test_what_comes_within_the_interval_is_asked_for_together() -> None:
+def test_demand_within_the_interval_is_requested_together() -> None:
     """The first task is served at once, the nine that follow by one request a second later."""
     play = Play()
     play.list()
@@ -267,7 +267,7 @@ def test_the_other_group_failing_too_does_not_make_the_first_wait_longer() -> No
 
 
 def test_a_cooldown_for_the_quota_ends_when_an_instance_of_the_group_is_gone() -> None:
-    """What it gave back to the account can be had again; that is not so for capacity."""
+    """A removed instance gives its quota back, but not capacity."""
     for error, preferred in (
         (QuotaExceeded("8 of 8 used"), "spot"),
         (OutOfCapacity("none left"), "on-demand"),
@@ -294,7 +294,7 @@ def test_a_cooldown_for_the_quota_ends_when_an_instance_of_the_group_is_gone() -
 @pytest.mark.parametrize(
     "error", [PermissionDenied("the key has expired"), GroupGone("no such group")]
 )
-def test_what_only_the_operator_can_mend_is_not_tried_again_and_again(
+def test_failures_that_only_the_operator_can_fix_pause_for_long(
     error: ProviderError,
 ) -> None:
     """The group pauses for as long as any pause may last; the next one serves at once."""
@@ -345,7 +345,7 @@ def test_failures_that_a_listing_reports_have_their_class_too() -> None:
     assert play.take(effects.Increase).group == "on-demand"
 
 
-# What does not come must not keep others waiting.
+# Requests without a result must not hold up others.
 
 
 def test_a_lost_reply_delays_the_next_group_by_a_tenth_of_the_creation_timeout() -> None:
@@ -367,7 +367,7 @@ def test_a_lost_reply_delays_the_next_group_by_a_tenth_of_the_creation_timeout()
     assert (demand.overdue, demand.instances) == (2, 4), "the limit counts them all the while"
 
 
-def test_what_is_overdue_is_not_asked_of_its_group_a_second_time() -> None:
+def test_overdue_instances_are_not_requested_of_their_group_again() -> None:
     """A single group is only asked for what came later, and nothing exceeds what is needed."""
     play = Play(UNLIMITED)
     play.list()
@@ -390,7 +390,7 @@ def _creating(id: str) -> Instance:
 
 
 def test_a_cloud_that_means_to_create_for_ever_does_not_hold_the_next_group_off() -> None:
-    """What was pending when the scaler came is counted, and after a minute not waited for."""
+    """Instances pending at the start are counted, and after a minute not waited for."""
     play = Play(UNLIMITED, SPOT, ON_DEMAND)
     play.list(group="spot", pending=2)
     play.list(group="on-demand")
@@ -406,7 +406,7 @@ def test_a_cloud_that_means_to_create_for_ever_does_not_hold_the_next_group_off(
 
 
 def test_a_request_without_an_answer_holds_the_rest_off_for_some_seconds_only() -> None:
-    """What it asked for may come, but the tasks that came later need not wait for that."""
+    """Its request may still succeed, but later tasks need not wait for that."""
     play = two_groups()
     ask(play, 1)
     hanging = play.take(effects.Increase, "spot")
@@ -421,7 +421,7 @@ def test_a_request_without_an_answer_holds_the_rest_off_for_some_seconds_only() 
 
 
 def test_a_first_listing_that_hangs_holds_the_next_group_off_for_some_seconds_only() -> None:
-    """Nobody waits out the whole timeout of a call to a group that may be dead."""
+    """Demand does not wait for the whole timeout of a call to a group that may be dead."""
     play = Play(UNLIMITED, SPOT, ON_DEMAND)
     play.list(group="on-demand")
     ask(play, 1)
@@ -448,7 +448,7 @@ def test_an_answer_that_was_lost_is_no_success() -> None:
 
 
 def test_the_limit_of_a_group_is_the_smaller_of_its_own_and_the_operators() -> None:
-    """What is beyond it goes to the next group, and `max_instances` is over all of them."""
+    """The rest goes to the next group, and `max_instances` is over all groups."""
     limits = {"spot": 2, "on-demand": 9}
     settings = replace(UNLIMITED, group_limits=limits, max_instances=6)
     play = two_groups(settings, GroupInfo("spot", 5), GroupInfo("on-demand", 3))

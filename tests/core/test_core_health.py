@@ -22,7 +22,7 @@ def settings(**changes: object) -> Settings:
 
 
 def idle(play: Play, *ids: str) -> None:
-    """Get ready instances that nobody uses."""
+    """Get ready instances without tasks."""
     play.ready(*ids)
     for number in range(len(ids) * play.state.settings.capacity_per_instance):
         play.say(events.TaskReleased(f"task-{number}"))
@@ -166,7 +166,7 @@ def test_a_task_that_gives_up_during_the_check_leaves_nothing_behind() -> None:
 
 
 def test_an_instance_that_vanishes_during_the_check_sends_its_tasks_back() -> None:
-    """They never knew their slot, so they lost nothing; nobody is told, and they wait on."""
+    """They never knew their slot, so they lost nothing; they are not told, and wait on."""
     play = Play(settings(missed_updates=1))
     idle(play, "a")
     play.say(events.TaskAsked("next"), after=60.0)
@@ -218,7 +218,7 @@ def test_an_announced_interruption_ends_the_placing_and_begins_the_replacement()
     play.say(events.TaskAsked("task"))
     play.say(events.InterruptionAnnounced("g", "busy", "spot"))
     play.say(events.InterruptionAnnounced("g", "idle", "spot"))
-    play.say(events.InterruptionAnnounced("g", "nobody", "spot"))
+    play.say(events.InterruptionAnnounced("g", "unknown", "spot"))
     lives = play.phases()
     assert lives == {"busy": Phase.DRAINING, "idle": Phase.REMOVING}
     play.tick()
@@ -230,7 +230,7 @@ def test_an_announced_interruption_ends_the_placing_and_begins_the_replacement()
 
 
 def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
-    """It would not serve anybody."""
+    """No task could use it."""
     play = Play(settings(), GroupInfo("g"))
     play.list()
     play.say(events.TaskAsked("task"))
@@ -248,7 +248,7 @@ def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
 def test_an_instance_that_is_interrupted_while_it_sleeps_or_wakes_goes_after_its_tasks(
     when: Phase,
 ) -> None:
-    """Who sleeps there may go on, and nobody else gets a slot; a restart does not forget it."""
+    """Its suspended tasks may be resumed, no others get a slot; a restart does not forget it."""
     able = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))
     play = Play(settings(), able)
     play.ready("a")

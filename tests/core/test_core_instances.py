@@ -26,7 +26,7 @@ ROOMY = Policy(idle_time=timedelta(minutes=20))
 
 
 def test_a_failed_instance_loses_its_tasks_at_once() -> None:
-    """What the cloud calls failed is removed, and its tasks are told why."""
+    """An instance that the cloud calls failed is removed, and its tasks are told why."""
     play = Play(Settings(capacity_per_instance=2, policy=ROOMY))
     play.ready("a")
     play.relist(Instance("a", State.FAILED, reason="the disk is broken"))
@@ -63,7 +63,7 @@ def test_a_missing_instance_is_gone_after_two_listings() -> None:
 
 
 def test_an_instance_that_comes_back_after_it_was_given_up_is_removed() -> None:
-    """It was ours, so nobody else would remove it; and nothing is known about it any more."""
+    """It was ours, so no other program would remove it; and its condition is unknown."""
     play = Play(Settings(policy=ROOMY))
     play.ready("a")
     play.relist()
@@ -75,7 +75,7 @@ def test_an_instance_that_comes_back_after_it_was_given_up_is_removed() -> None:
     stored = [
         one for effect in play.todo if isinstance(effect, effects.Persist) for one in effect.put
     ]
-    assert "a" in [one.key[2] for one in stored], "after a restart nobody else would know it"
+    assert "a" in [one.key[2] for one in stored], "a restart must know it"
 
 
 def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -> None:
@@ -100,7 +100,7 @@ def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -
 
 
 def test_a_recreated_instance_is_a_new_one_of_ours() -> None:
-    """Another incarnation under the same id has lost the tasks, and is prepared anew."""
+    """Another incarnation under the same id has lost the tasks, and is prepared again."""
     play = Play(Settings(policy=ROOMY))
     play.ready("a")
     play.relist(Instance("a", State.RUNNING, incarnation="1"))
@@ -151,7 +151,7 @@ def test_a_change_of_that_setting_judges_the_ignored_ones_again() -> None:
     assert play.take(effects.Prepare).id == "x"
 
 
-def test_what_was_accepted_and_fails_after_all_makes_room_and_a_pause() -> None:
+def test_an_accepted_instance_that_fails_makes_room_and_a_pause() -> None:
     """A failure that a listing reports ends the wait for that instance."""
     play = Play()
     play.list()
@@ -189,8 +189,8 @@ def test_an_instance_that_is_created_for_ever_is_given_up() -> None:
     assert play.failures() == 1
 
 
-def test_what_cannot_be_listed_is_not_given_up() -> None:
-    """While a cloud does not answer, nobody knows whether a restored instance runs; it does."""
+def test_no_instance_is_given_up_without_a_listing() -> None:
+    """While a cloud does not answer, it is unknown whether a restored instance runs; it does."""
     record = InstanceRecord("g", "a", "1", START, 1, ())
     play = Play(Settings(policy=ROOMY), records=[record])
     for _ in range(10):
@@ -237,7 +237,7 @@ def test_a_pause_between_listings_that_the_cloud_asks_for_outlasts_a_change_of_s
 
 
 def test_instances_without_an_id_count_as_coming() -> None:
-    """What a listing calls pending is neither bought again nor beyond the limit."""
+    """Instances that a listing calls pending are not requested again, and count."""
     play = Play(Settings(max_instances=2))
     play.list(pending=2)
     for key in "ab":
@@ -273,7 +273,7 @@ def test_an_instance_that_does_not_become_ready_is_replaced_after_a_growing_paus
 
 
 def test_reports_about_instances_that_are_gone_are_ignored() -> None:
-    """Reports and removals cross on their way, which is nobody's fault."""
+    """Reports and removals cross on their way."""
     play = Play()
     play.list()
     for event in (
@@ -365,7 +365,7 @@ def test_only_the_newest_given_up_ids_are_remembered(monkeypatch: pytest.MonkeyP
     assert len(play.records(TombstoneRecord)) == 1
 
 
-def test_the_idle_time_begins_anew_with_each_task() -> None:
+def test_the_idle_time_restarts_with_each_task() -> None:
     """An instance that was used in between is as idle as since its last task."""
     play = Play(Settings(policy=Policy(idle_time=timedelta(seconds=60))))
     play.ready("a")
@@ -378,7 +378,7 @@ def test_the_idle_time_begins_anew_with_each_task() -> None:
     assert play.take(effects.Decrease).decisions[0].detail == "a: it was idle for 1m"
 
 
-def test_an_answer_about_an_instance_that_is_gone_meanwhile_is_no_news() -> None:
+def test_an_answer_about_an_instance_that_is_gone_is_ignored() -> None:
     """The listing was faster than the answer to the removal."""
     play = Play()
     play.ready("a")
@@ -458,7 +458,7 @@ def test_a_name_that_an_answer_gave_is_good_for_one_instance() -> None:
     assert play.take(effects.Decrease).ids == ("a",)
 
 
-def test_what_came_back_counts_while_nobody_knows_what_it_is() -> None:
+def test_an_instance_that_came_back_counts_before_it_is_judged() -> None:
     """As long as an answer is awaited that may name it, it is neither ours nor not; it is there."""
     play = Play(Settings(max_instances=2, missed_updates=1, policy=ROOMY))
     play.ready("a")

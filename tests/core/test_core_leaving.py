@@ -59,7 +59,7 @@ def test_an_old_instance_is_retired_and_its_task_goes_on() -> None:
     assert "older than 1h" in decrease.decisions[0].detail
 
 
-def test_a_fleet_of_one_age_is_replaced_a_part_at_a_time() -> None:
+def test_instances_of_one_age_are_replaced_a_part_at_a_time() -> None:
     """Every tenth goes; the next when one of them is gone."""
     play = Play(settings(max_instance_age=HOUR, missed_updates=1))
     ids = [f"i-{number}" for number in range(20)]
@@ -79,8 +79,8 @@ def test_a_fleet_of_one_age_is_replaced_a_part_at_a_time() -> None:
     assert play.take(effects.Decrease).ids == ("i-2",)
 
 
-def test_without_a_maximum_age_nobody_is_too_old() -> None:
-    """A year is no reason by itself."""
+def test_no_instance_is_too_old_without_a_maximum_age() -> None:
+    """A year alone does not dismiss an instance."""
     play = Play(settings(policy=Policy(idle_time=timedelta(days=1000))))
     play.ready("a")
     play.say(events.TaskReleased("task-0"))
@@ -133,8 +133,8 @@ def test_a_shutdown_waits_for_an_instance_that_is_being_deleted() -> None:
     assert play.state.finished
 
 
-def test_a_drain_serves_those_who_came_in_time() -> None:
-    """Who waits or was promised a slot gets it; nobody else does; then nothing is left."""
+def test_a_drain_serves_tasks_that_came_in_time() -> None:
+    """Tasks that wait or were promised a slot get it, and no others; then nothing is left."""
     play = Play(settings(capacity_per_instance=2, max_instances=1))
     play.list()
     play.say(events.TaskAsked("waits"))
@@ -156,7 +156,7 @@ def test_a_drain_serves_those_who_came_in_time() -> None:
 
 
 def test_a_drain_buys_no_idle_capacity_and_removes_none() -> None:
-    """Nobody will come for it in this life of the scaler, but somebody may in the next."""
+    """No task will use it in this process, but one may in the next."""
     play = Play(settings(policy=Policy(idle_count=1, idle_time=timedelta(hours=1))))
     play.list()
     play.grow("a")
@@ -212,7 +212,7 @@ def test_an_instance_that_was_never_ready_is_prepared_with_the_command() -> None
 
 
 def test_an_instance_that_was_given_up_before_a_restart_is_still_ours() -> None:
-    """It comes back, and is removed rather than taken for somebody else's."""
+    """It comes back, and is removed rather than taken for a foreign one."""
     stones = [TombstoneRecord("g", "a", "1", START), TombstoneRecord("other", "b", None, START)]
     play = Play(settings(unknown_instances=UnknownInstances.IGNORE), records=stones)
     play.list(Instance("a", State.RUNNING, incarnation="1"))
@@ -221,7 +221,7 @@ def test_an_instance_that_was_given_up_before_a_restart_is_still_ours() -> None:
     assert ("tombstone", "g", "a") in dropped
 
 
-def test_only_what_may_come_back_is_remembered() -> None:
+def test_only_instances_that_may_come_back_are_remembered() -> None:
     """An instance that was listed as being deleted is not stored as given up."""
     play = Play(settings(missed_updates=1))
     play.ready("a", "b")
@@ -254,7 +254,7 @@ def test_records_of_others_are_left_alone() -> None:
 
 
 def test_an_instance_that_was_known_not_to_be_ours_is_not_ours_after_a_crash() -> None:
-    """It is not taken for what came of a request whose outcome nobody knows."""
+    """It is not taken for the result of a request whose outcome is unknown."""
     play = Play(settings())
     play.list(Instance("theirs", State.RUNNING))
     play.say(events.TaskAsked("task"))

@@ -291,7 +291,7 @@ class ScalerMachine(Player, RuleBasedStateMachine):
         self.lowered = True
         self.apply(events.SettingsChanged(self.settings))
 
-    # What always holds.
+    # Invariants.
 
     @invariant()
     def books_agree(self) -> None:
@@ -323,7 +323,7 @@ class ScalerMachine(Player, RuleBasedStateMachine):
             assert total <= self.settings.max_instances, "I1 in truth"
 
     @invariant()
-    def nobody_waits_beside_a_free_slot(self) -> None:
+    def no_task_waits_while_a_slot_is_free(self) -> None:
         if hasattr(self, "state") and (demand := self.state.demand()).waiting:
             assert demand.free <= (len(self.reserved) if self.settings.policy.preemptive else 0)
 

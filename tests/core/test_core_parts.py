@@ -43,7 +43,7 @@ demands = st.builds(
 
 
 @given(demands)
-def test_what_is_bought_covers_the_shortfall_and_not_an_instance_more(demand: Demand) -> None:
+def test_wanted_instances_just_cover_the_shortfall(demand: Demand) -> None:
     """The instances wanted are the fewest that cover the tasks that wait and the idle target."""
     bought = demand.wanted * demand.slots_per_instance
     assert bought >= demand.shortfall
@@ -57,10 +57,10 @@ def test_nothing_is_bought_and_removable_at_once(demand: Demand) -> None:
 
 
 @given(demands)
-def test_surplus_is_what_neither_tasks_nor_the_policy_need(demand: Demand) -> None:
+def test_surplus_is_needed_by_neither_tasks_nor_the_policy(demand: Demand) -> None:
     """Waiting tasks come first; reservations and the idle target may be the same slots.
 
-    What is coming serves those who wait, and stands in for nothing that is ready.
+    Coming slots serve waiting tasks, and do not replace ready ones.
     """
     unserved = max(0, demand.waiting - demand.coming)
     assert demand.surplus == demand.free - unserved - max(demand.reserved, demand.target)
@@ -69,8 +69,8 @@ def test_surplus_is_what_neither_tasks_nor_the_policy_need(demand: Demand) -> No
 
 
 @given(demands)
-def test_room_is_what_the_limit_leaves(demand: Demand) -> None:
-    """There is no room at or above the limit, and no limit at all if it is zero."""
+def test_room_is_the_rest_of_the_limit(demand: Demand) -> None:
+    """Nothing can be added at or above the limit; zero means no limit."""
     if demand.max_instances == 0:
         assert demand.room is None
     else:
@@ -117,7 +117,7 @@ def test_preemptive_mode_follows_the_idle_count_unless_told(
     "wrong",
     [{"capacity_per_instance": 0}, {"max_instances": -1}, {"max_use_count": -1}],
 )
-def test_settings_refuse_what_cannot_be_meant(wrong: dict[str, int]) -> None:
+def test_settings_refuse_impossible_values(wrong: dict[str, int]) -> None:
     """A message names the setting that is wrong."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Settings(**wrong)  # type: ignore[arg-type] # one key of the right type each
@@ -145,7 +145,7 @@ def ready(members: Members, number: int) -> TrackedInstance:
     capacity=st.integers(1, 4),
     choices=st.lists(st.tuples(st.sampled_from(["new", "take", "give", "go"]), st.integers(0, 99))),
 )
-def test_slot_search_finds_what_a_scan_would_find(
+def test_slot_search_agrees_with_a_scan(
     spread: bool,  # noqa: FBT001 - Hypothesis passes arguments by name
     capacity: int,
     choices: list[tuple[str, int]],
@@ -271,7 +271,7 @@ def test_pauses_double_up_to_the_limit_and_end_with_a_success() -> None:
 
 
 def test_a_pause_is_as_long_as_the_cloud_asks_for() -> None:
-    """What the cloud wants counts if it is longer than what we would do, even beyond the limit."""
+    """The cloud's pause counts if it is longer than ours, even beyond the limit."""
     backoff = Backoff()
     second = timedelta(seconds=1)
     backoff.failed(0.0, "slow down", first=second, limit=second, retry_after=timedelta(seconds=90))
@@ -293,7 +293,7 @@ def test_operations_are_claimed_the_oldest_first_and_closed_when_done() -> None:
     assert len(operations) == 0
 
 
-def test_what_failed_after_all_is_not_expected_any_more() -> None:
+def test_failed_instances_are_not_expected_any_more() -> None:
     """Failures count against answered operations only, the oldest first."""
     operations = Operations()
     for name in "abc":

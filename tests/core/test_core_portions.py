@@ -52,7 +52,7 @@ def test_it_goes_on_by_itself(state: ScalerState) -> None:
 
 
 def test_a_task_gets_its_slot_in_between(state: ScalerState) -> None:
-    """What is ready takes tasks although the rest of its listing is not looked at yet."""
+    """Ready instances take tasks although the rest of the listing is not digested."""
     state.apply(events.InstancePrepared("g", "i-0"), now(1))
     answer = state.apply(events.TaskAsked("t"), now(1))
     assert any(isinstance(one, effects.Grant) and one.id == "i-0" for one in answer)
@@ -69,7 +69,7 @@ def test_nothing_is_decided_before_its_end(state: ScalerState) -> None:
     assert any(isinstance(one, effects.Increase) for one in answers)
 
 
-def test_what_is_missing_is_missed_at_its_end(state: ScalerState) -> None:
+def test_missing_instances_are_missed_at_its_end(state: ScalerState) -> None:
     """An instance whose turn has not come is not taken for one that is gone."""
     finish(state, 1)
     turned = tuple(Instance(one.id, State.UNKNOWN) for one in FLEET.instances[:4])

@@ -50,7 +50,7 @@ def _creating(id: str) -> Instance:
     return Instance(id, State.CREATING)
 
 
-# What is recorded.
+# The record of decisions.
 
 
 def held_back(play: Play) -> list[tuple[str, Clamp | None]]:
@@ -60,13 +60,13 @@ def held_back(play: Play) -> list[tuple[str, Clamp | None]]:
     return [(one.group, one.clamp) for one in told]
 
 
-def test_what_is_held_back_is_told_once_and_not_with_every_second_of_it() -> None:
+def test_a_demand_that_is_held_back_is_reported_once() -> None:
     """A pause has other seconds left each time, and is the same pause all the while."""
     play = Play(UNLIMITED)
     play.list()
     assert held_back(play) == []
     ask(play, 1)
-    assert held_back(play) == [], "an answer that is awaited for a moment is no news"
+    assert held_back(play) == [], "an answer that is awaited for a moment is not recorded"
     settle(play, error=Throttled("slow down", retry_after=timedelta(seconds=50)))
     play.tick()
     assert held_back(play) == [("g", Clamp.PAUSED)]
@@ -132,7 +132,7 @@ def replace_limit(play: Play) -> str:
 # One task.
 
 
-def test_a_task_is_told_its_place_and_what_is_coming() -> None:
+def test_a_task_is_told_its_place_and_the_coming_slots() -> None:
     """One sentence with numbers for one task, whatever has become of it."""
     play = Play(Settings(capacity_per_instance=2, max_instances=1))
     play.list()
@@ -156,7 +156,7 @@ def test_a_task_is_told_its_place_and_what_is_coming() -> None:
 
 
 def replace_coming(play: Play) -> Standing:
-    """Let what was asked for be seen, and return where that leaves everybody."""
+    """Show the requested instance in a listing, and return the summary."""
     play.take(effects.List)
     play.say(events.ListingArrived("g", Listing((_creating("a"),))))
     play.tick()
@@ -174,8 +174,8 @@ def test_a_task_that_does_not_wait_is_told_so() -> None:
     assert explain(standing, key="x").startswith("task 'x' neither waits nor holds a slot")
 
 
-def test_an_explanation_says_what_decides_over_instances_that_are_not_ours() -> None:
-    """Who reads that some are foreign is led to what removes them, and to the setting."""
+def test_an_explanation_names_the_setting_for_foreign_instances() -> None:
+    """A count of foreign instances comes with the command that removes them and the setting."""
     play = Play(Settings(max_instances=1))
     play.list(Instance("x", State.RUNNING))
     ask(play, 1)
@@ -184,7 +184,7 @@ def test_an_explanation_says_what_decides_over_instances_that_are_not_ours() -> 
     assert "`fleeting group decrease`, or see unknown_instances)" in told
 
 
-# What a restart must not forget.
+# Pauses that outlast a restart.
 
 
 def stored(play: Play) -> GroupRecord | None:
@@ -240,7 +240,7 @@ def replace_group(record: GroupRecord) -> GroupRecord:
 
 
 def test_a_wall_clock_that_jumped_back_makes_no_pause_for_ever() -> None:
-    """What is stored for next year is waited for as long as the longest pause."""
+    """A pause that is stored until next year is as long as the longest pause."""
     late = START + timedelta(days=365)
     play = Play(UNLIMITED, records=(GroupRecord("g", 1, late, late, "no"),))
     play.list()

@@ -1,4 +1,4 @@
-"""What reservations protect, what they may count on, and what they must not keep for ever."""
+"""Reservations: their protection, the capacity they count on, and how that expires."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_throttling_leaves_one_idle_instance_unreserved() -> None:
     assert reserve(play, "e") == ""
 
 
-def test_throttling_does_not_refuse_what_the_policy_keeps_idle_anyway() -> None:
+def test_throttling_allows_reservations_of_the_idle_target() -> None:
     """A single warm instance would otherwise never be reserved, and never be removed either."""
     policy = Policy(idle_count=1, idle_time=MINUTE)
     play = Play(Settings(policy=policy, reservation_throttling=True))
@@ -112,7 +112,7 @@ def test_throttling_does_not_refuse_what_the_policy_keeps_idle_anyway() -> None:
 
 
 def test_throttling_concerns_idle_capacity_only() -> None:
-    """With nothing idle, what can be created can be reserved as ever."""
+    """With nothing idle, what can be created can still be reserved."""
     play = Play(Settings(max_instances=2, reservation_throttling=True))
     assert [bool(reserve(play, key)) for key in "abc"] == [False, False, True]
 
@@ -138,7 +138,7 @@ def poll(play: Play, number: int) -> None:
         Policy(idle_time=MINUTE, scale_factor=2.0),
     ],
 )
-def test_who_polls_for_ever_keeps_no_more_than_the_policy_does(policy: Policy) -> None:
+def test_endless_polling_keeps_no_more_idle_than_the_policy(policy: Policy) -> None:
     """However long reservations follow on each other, idle capacity goes in its time."""
     play = Play(Settings(policy=policy))
     idle(play, 3)
@@ -181,7 +181,7 @@ def test_a_task_that_gets_a_slot_on_it_lets_it_stay() -> None:
     assert ready(play) == 0
 
 
-def test_a_promise_is_refused_on_what_is_parting_and_kept_where_it_was_given() -> None:
+def test_a_promise_is_refused_on_closed_instances_and_kept_where_it_was_given() -> None:
     """In preemptive mode, one of two idle instances parts; only the other can be promised."""
     policy = Policy(idle_time=MINUTE, preemptive_mode=True)
     play = Play(Settings(policy=policy))
@@ -196,7 +196,7 @@ def test_a_promise_is_refused_on_what_is_parting_and_kept_where_it_was_given() -
     assert reserve(play, "new") == "", "nothing parts any more"
 
 
-def test_what_is_needed_after_all_stays() -> None:
+def test_closed_instances_that_are_needed_after_all_stay() -> None:
     """An operator who wants more idle capacity does not lose what was to go, nor forget it."""
     play = Play(Settings(policy=BRIEF))
     idle(play, 1)

@@ -1,4 +1,4 @@
-"""What the core decides in situations that an operator would recognise."""
+"""Decisions in situations that an operator would recognise."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_group_that_cannot_be_listed_is_passed_over() -> None:
     assert "the key has expired" in explain(play.state.standing())
 
 
-def test_reservations_without_preemption_count_what_can_still_be_created() -> None:
+def test_reservations_without_preemption_count_on_instances_that_can_be_created() -> None:
     """The limit of two instances with two slots gives four reservations, and a reason after."""
     play = Play(Settings(capacity_per_instance=2, max_instances=2), GroupInfo("g", 5))
     play.list()
@@ -180,7 +180,7 @@ def test_without_any_limit_every_reservation_is_possible() -> None:
 
 
 def test_preemptive_reservations_are_promises_of_slots_that_are_free_now() -> None:
-    """No other task gets such a slot, and whoever holds the promise gets it before the queue."""
+    """No other task gets such a slot, and the task with the promise gets it before the queue."""
     policy = Policy(idle_count=1, idle_time=timedelta(minutes=20))
     play = Play(Settings(policy=policy, max_instances=1))
     assert isinstance(play.say(events.TaskReserved("early"))[0], effects.Refuse)
@@ -215,7 +215,7 @@ def test_a_reservation_protects_capacity_from_removal() -> None:
 
 
 def test_a_restart_finds_instances_use_counts_and_open_requests_again() -> None:
-    """Known instances are prepared anew, used-up and interrupted ones go, promises still count."""
+    """Known instances are prepared again, used-up and interrupted ones go, promises still count."""
     records = (
         InstanceRecord("g", "fresh", None, START, 1, ()),
         InstanceRecord("g", "used-up", None, START, 2, ()),
@@ -236,7 +236,7 @@ def test_a_restart_finds_instances_use_counts_and_open_requests_again() -> None:
 
 
 def test_restored_instances_that_are_gone_are_forgotten() -> None:
-    """What is missing from the listings is dropped from the store."""
+    """An instance that is missing from the listings is dropped from the store."""
     record = InstanceRecord("g", "a", "1", START, 0, ())
     play = Play(Settings(), records=[record])
     play.list()
@@ -306,12 +306,12 @@ def test_shutdown_without_removal_is_finished_at_once() -> None:
     [
         events.ListingArrived("nowhere", Listing()),
         events.IncreaseSettled("g", "never-asked", Accepted(1)),
-        events.TaskUnreserved("nobody"),
-        events.TaskCancelled("nobody"),
-        events.TaskReleased("nobody"),
+        events.TaskUnreserved("unknown"),
+        events.TaskCancelled("unknown"),
+        events.TaskReleased("unknown"),
     ],
 )
-def test_what_cannot_have_happened_is_refused(event: events.Event) -> None:
+def test_impossible_events_are_refused(event: events.Event) -> None:
     """An impossible event raises, and nothing has changed."""
     play = Play()
     before = picture(play.state)
@@ -343,7 +343,7 @@ def test_explanation_names_the_numbers_and_the_limit() -> None:
 
 
 def test_a_demand_that_just_fits_is_not_clamped() -> None:
-    """Exactly as many as the group and the limit allow is no reason for a complaint."""
+    """Exactly as many as the group and the limit allow is not reported as held back."""
     play = Play(Settings(max_instances=2), GroupInfo("g", 2))
     play.list()
     for key in "ab":
@@ -353,7 +353,7 @@ def test_a_demand_that_just_fits_is_not_clamped() -> None:
 
 
 def test_a_shorter_interval_takes_effect_at_once() -> None:
-    """Nobody waits for the end of an interval that the operator has just shortened."""
+    """A shortened interval applies at once."""
     play = Play()
     play.list()
     play.todo.clear()
@@ -379,7 +379,7 @@ def test_shutdown_waits_for_instances_and_for_those_that_may_yet_come() -> None:
     assert not play.state.finished, "an instance is to be removed"
 
 
-def test_what_a_task_holds_is_stored_as_long_as_it_holds_it() -> None:
+def test_a_held_slot_is_stored_until_it_is_released() -> None:
     """The record of an instance names its tasks and counts its uses before the slot is given."""
     play = Play(Settings(policy=ROOMY))
     play.ready("a")
@@ -395,7 +395,7 @@ def test_what_a_task_holds_is_stored_as_long_as_it_holds_it() -> None:
     assert isinstance(play.todo[1], effects.Grant)
 
 
-def test_reservations_count_what_is_on_its_way() -> None:
+def test_reservations_count_on_coming_instances() -> None:
     """At the limit, slots on an instance that is being created can still be reserved."""
     play = Play(Settings(capacity_per_instance=2, max_instances=1))
     play.list()
@@ -405,8 +405,8 @@ def test_reservations_count_what_is_on_its_way() -> None:
     assert isinstance(play.say(events.TaskReserved("c"))[0], effects.Refuse)
 
 
-def test_a_change_out_of_preemptive_mode_serves_who_waits_at_once() -> None:
-    """A slot that was promised to a reservation is then free for everybody."""
+def test_a_change_out_of_preemptive_mode_serves_waiting_tasks_at_once() -> None:
+    """A slot that was promised to a reservation is then free for all tasks."""
     policy = Policy(idle_count=1, idle_time=timedelta(minutes=20))
     play = Play(Settings(policy=policy, max_instances=1))
     play.list()

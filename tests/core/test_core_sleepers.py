@@ -1,4 +1,4 @@
-"""What a restart finds of tasks that sleep."""
+"""Suspended tasks after a restart."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_a_slot_that_no_longer_exists_is_not_restored() -> None:
     assert play.suspended() == []
 
 
-def test_a_wall_clock_that_was_set_back_makes_nobody_sleep_longer() -> None:
-    """What seems to have begun in the future began just now, and is not in others' way."""
+def test_a_wall_clock_that_was_set_back_prolongs_no_suspension() -> None:
+    """A suspension in the future counts from now, and does not hold up others."""
     hour = timedelta(hours=1)
     kept = (("future", 0, START + hour),)
     records = [InstanceRecord("g", "a", None, START + hour, 1, (), suspended=kept)]
@@ -68,7 +68,7 @@ def test_slots_and_tasks_that_a_store_has_twice_are_restored_once() -> None:
 
 
 def test_a_restored_instance_that_the_cloud_does_not_understand_keeps_its_suspended_task() -> None:
-    """It need not run, so that it does not for longer than a creation may take is no failure."""
+    """It need not run, so running late is not a failure to create it."""
     kept = (("task-0", 0, START),)
     record = InstanceRecord("g", "a", None, START, 1, (), ready_at=START, suspended=kept)
     play = Play(Settings(creation_timeout=timedelta(seconds=10)), ABLE, records=[record])

@@ -1,4 +1,4 @@
-"""What would surprise an operator, and therefore must not happen."""
+"""Reactions that would surprise an operator, and must not happen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def release_all(play: Play) -> None:
 
 
 def test_a_ready_instance_is_not_removed_because_another_one_is_still_booting() -> None:
-    """What keeps the policy's idle slot is there now, and not only promised by the cloud."""
+    """The idle slot of the policy exists now, and is not only promised by the cloud."""
     play = Play(Settings(policy=WARM))
     play.list()
     play.grow("a")
@@ -67,7 +67,7 @@ def test_judging_the_ignored_ones_again_makes_no_room() -> None:
 
 
 def test_judging_the_ignored_ones_again_takes_none_of_them_for_one_that_was_asked_for() -> None:
-    """What is asked for meanwhile is still expected, and ours when it comes."""
+    """An instance that is requested meanwhile is still expected, and ours when it comes."""
     settings = Settings(policy=ROOMY)
     play = Play(settings)
     play.list(Instance("x", State.RUNNING))
@@ -82,7 +82,7 @@ def test_judging_the_ignored_ones_again_takes_none_of_them_for_one_that_was_aske
     assert play.take(effects.Prepare).id == "new"
 
 
-def test_what_is_above_a_lowered_limit_goes_as_soon_as_it_is_idle() -> None:
+def test_instances_above_a_lowered_limit_go_as_soon_as_they_are_idle() -> None:
     """The limit is stronger than the idle capacity; what is busy or promised stays."""
     policy = Policy(idle_count=4, idle_time=timedelta(seconds=30))
     play = Play(Settings(policy=policy))
@@ -102,7 +102,7 @@ def test_what_is_above_a_lowered_limit_goes_as_soon_as_it_is_idle() -> None:
     assert not play.has(effects.Increase)
 
 
-def test_what_is_above_a_lowered_limit_of_a_group_goes_and_comes_back_in_another() -> None:
+def test_instances_above_a_lowered_limit_of_a_group_are_replaced_in_another() -> None:
     """Within all other limits; what is promised stays, as it does above `max_instances`."""
     policy = Policy(idle_count=3, idle_time=timedelta(hours=1))
     play = Play(Settings(policy=policy, max_instances=5), GroupInfo("g"), GroupInfo("h"))
@@ -122,7 +122,7 @@ def test_what_is_above_a_lowered_limit_of_a_group_goes_and_comes_back_in_another
 
 
 def test_a_group_that_takes_less_and_says_nothing_is_not_asked_at_once_again() -> None:
-    """Not to be told why is no reason to ask as fast as the group can answer."""
+    """Without a reason, the group is not asked as fast as it can answer."""
     play = Play()
     play.list()
     play.say(events.TaskAsked("t"))
@@ -170,8 +170,8 @@ def test_a_removal_is_not_repeated_as_fast_as_it_is_refused() -> None:
     assert play.has(effects.Decrease)
 
 
-def test_what_the_cloud_still_means_to_create_is_still_ours() -> None:
-    """A slow cloud's instances are not taken for somebody else's when they come at last."""
+def test_pending_instances_stay_ours() -> None:
+    """A slow cloud's instances are not taken for foreign ones when they come at last."""
     play = Play()
     play.list()
     for key in ("s", "t"):
@@ -225,7 +225,7 @@ def test_an_instance_of_ours_that_is_first_seen_being_deleted_is_not_waited_for(
     assert play.take(effects.Increase).count == 1
 
 
-def test_a_restart_goes_on_removing_what_was_to_be_removed() -> None:
+def test_a_restart_continues_removals() -> None:
     """An instance that failed is not given tasks again because the scaler was restarted."""
     play = Play(Settings(policy=ROOMY))
     play.ready("a", "b")
@@ -369,7 +369,7 @@ def test_settings_that_would_make_it_spin_are_refused(wrong: dict[str, object]) 
         {"scale_factor": float("inf")},
     ],
 )
-def test_policies_refuse_what_cannot_be_meant(wrong: dict[str, float]) -> None:
+def test_policies_refuse_impossible_values(wrong: dict[str, float]) -> None:
     """Less than no capacity cannot be kept."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Policy(**wrong)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - on purpose
@@ -382,7 +382,7 @@ def test_an_increase_that_brought_all_before_its_answer_is_not_stored_for_ever()
     assert play.take(effects.Persist).drop == (record.key,)
 
 
-def test_an_answer_that_names_only_what_was_listed_already_lets_the_others_come() -> None:
+def test_an_answer_that_names_listed_instances_only_still_expects_the_others() -> None:
     """The name belongs to one that has come; it keeps no place for it a second time."""
     play = Play(Settings(policy=ROOMY))
     play.list()

@@ -57,7 +57,7 @@ def life(play: Play) -> Phase:
     return play.phase("a")
 
 
-def test_the_instance_sleeps_when_nobody_runs_on_it_any_more() -> None:
+def test_an_instance_is_suspended_when_no_task_runs_on_it_any_more() -> None:
     """As long as another task runs there it goes on, and its free slots are offered."""
     play = start(capacity=3)
     play.say(events.TaskSuspended("task-0"))
@@ -139,7 +139,7 @@ def test_a_task_that_is_resumed_while_its_instance_goes_to_sleep_waits_until_it_
 
 
 def test_a_task_that_gives_up_being_resumed_stays_suspended() -> None:
-    """The instance comes up, finds nobody to serve, and is suspended again."""
+    """The instance comes up, finds no task to serve, and is suspended again."""
     play = asleep()
     play.say(events.TaskResumed("task-0"))
     play.tick()
@@ -177,7 +177,7 @@ def test_a_suspension_or_resumption_without_effect_is_asked_for_again() -> None:
     play.tick()
     play.take(effects.Suspend)
     play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
-    play.say(events.SuspendSettled("g", ("nobody",), REFUSED))
+    play.say(events.SuspendSettled("g", ("unknown",), REFUSED))
     play.tick(59.0)
     assert not play.has(effects.Suspend)
     play.tick(1.0)
@@ -188,14 +188,14 @@ def test_a_suspension_or_resumption_without_effect_is_asked_for_again() -> None:
     play.take(effects.Resume)
     play.tick(100.0)
     assert not play.has(effects.Resume), "the first answer is awaited"
-    play.say(events.ResumeSettled("g", ("a", "nobody"), REFUSED))
+    play.say(events.ResumeSettled("g", ("a", "unknown"), REFUSED))
     play.tick(59.0)
     assert not play.has(effects.Resume)
     play.tick(1.0)
     play.take(effects.Resume)
 
 
-def test_a_task_that_nobody_resumes_loses_its_slot_in_time() -> None:
+def test_a_task_that_is_not_resumed_in_time_loses_its_slot() -> None:
     """Its instance goes with the last of them."""
     play = asleep(suspend_time_to_live=timedelta(hours=1))
     until = 3600.0 - (play.seconds - began(play))
@@ -229,7 +229,7 @@ def test_a_suspended_task_can_be_given_up() -> None:
     play.say(events.TaskSuspended("task-0"))
     play.say(events.TaskAsked("other"))
     play.say(events.SuspendedTaskDropped("task-0"))
-    assert play.take(effects.Grant).slot == 0, "whoever waited has it"
+    assert play.take(effects.Grant).slot == 0, "the waiting task has it"
 
 
 def test_a_task_whose_instance_is_lost_is_told_when_it_wants_to_go_on() -> None:
@@ -245,7 +245,7 @@ def test_a_task_whose_instance_is_lost_is_told_when_it_wants_to_go_on() -> None:
 
 
 def test_an_instance_that_does_not_become_ready_again_is_lost() -> None:
-    """What was on it cannot be reached."""
+    """The files on it cannot be reached."""
     play = asleep()
     play.say(events.TaskResumed("task-0"))
     play.tick()
@@ -256,7 +256,7 @@ def test_an_instance_that_does_not_become_ready_again_is_lost() -> None:
     assert life(play) is Phase.REMOVING
 
 
-def test_an_instance_that_somebody_else_stops_is_of_no_use() -> None:
+def test_an_instance_that_another_program_stops_is_removed() -> None:
     """Its running tasks are lost; only for suspended ones it is kept."""
     play = start()
     play.relist(Instance("a", State.SUSPENDED))
@@ -273,8 +273,8 @@ def test_an_instance_that_somebody_else_stops_is_of_no_use() -> None:
     assert record.tasks == (), "after a restart it is not one on which tasks ran"
 
 
-def test_an_instance_that_somebody_else_starts_is_put_to_sleep_again() -> None:
-    """Nobody would use it otherwise."""
+def test_an_instance_that_another_program_starts_is_suspended_again() -> None:
+    """No task would use it otherwise."""
     play = asleep()
     play.relist(Instance("a", State.RUNNING))
     play.say(events.InstancePrepared("g", "a"))
@@ -339,7 +339,7 @@ def test_a_shutdown_leaves_suspended_instances_alone() -> None:
     assert play.state.finished
 
 
-def test_a_shutdown_refuses_who_waits_to_be_resumed() -> None:
+def test_a_shutdown_refuses_tasks_that_wait_to_be_resumed() -> None:
     """The task stays suspended, and can be resumed in the scaler's next life."""
     play = asleep()
     play.say(events.TaskResumed("task-0"))
@@ -368,13 +368,13 @@ def test_suspended_tasks_outlive_the_scaler() -> None:
     assert later.take(effects.Resume).ids == ("a",)
 
 
-def test_what_cannot_be_suspended_or_resumed_is_refused() -> None:
-    """A task without a slot, one in another group, one that nobody knows, and one twice."""
+def test_impossible_suspensions_and_resumptions_are_refused() -> None:
+    """A task without a slot, one in another group, an unknown one, and one twice."""
     play = Play(Settings(policy=ROOMY))
     play.ready("a")
     for event in (
         events.TaskSuspended("task-0"),
-        events.TaskSuspended("nobody"),
+        events.TaskSuspended("unknown"),
         events.TaskResumed("task-0"),
         events.SuspendedTaskDropped("task-0"),
     ):
@@ -390,7 +390,7 @@ def test_what_cannot_be_suspended_or_resumed_is_refused() -> None:
 
 
 def test_a_task_that_sleeps_is_told_that_its_instance_is_lost() -> None:
-    """Nobody waits for it now, but somebody will want to resume it."""
+    """It does not wait now, but can be resumed later."""
     play = asleep()
     play.relist()
     revoke = play.take(effects.Revoke)

@@ -70,7 +70,7 @@ class Cloud:
             del self.members[one.id]
 
     def happen(self, what: str, id: str) -> None:
-        """Let something happen to an instance, without anybody having asked for it."""
+        """Change an instance without a request."""
         match what:
             case "boots":
                 self.turn(id, State.RUNNING)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
-# What is done outside, and answered by an event.
+# Effects that are answered by an event.
 CALLS = (
     effects.List,
     effects.Increase,
@@ -218,7 +218,7 @@ class Player:
         if kind == "stale" and cloud.previous is not None:
             listing, cloud.previous = cloud.previous, None
             if self.seconds > self.settings.creation_timeout.total_seconds():
-                # What was accepted that long ago is written off when an old listing lacks it.
+                # An old listing that lacks accepted instances lets them be written off.
                 self.lowered = True
             self.apply(events.ListingArrived(effect.group, listing))
             return
@@ -281,6 +281,6 @@ class Player:
                 self.sleep()
 
     def sleep(self) -> None:
-        """Let time pass until the core wants to be woken."""
+        """Pass the time until the core has to be woken."""
         self.seconds = max(self.seconds, self.wake_at)
         self.apply(events.TimePassed())

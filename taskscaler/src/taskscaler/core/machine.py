@@ -91,7 +91,7 @@ class ScalerState:
             as one.
 
     Raises:
-        IllegalEvent: two groups have the same id, or there is no group.
+        IllegalEvent: two groups have the same id, or none is given.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class ScalerState:
                 self._out.add(WakeAt(at))
         fleet.agenda.news = 0
 
-    # What a driver may ask.
+    # For drivers.
 
     @property
     def settings(self) -> Settings:
@@ -222,7 +222,7 @@ class ScalerState:
         return self._fleet.tasks.holds(key)
 
     def task(self, key: str) -> TaskView | None:
-        """Return what is known about a task; None if its key is not in use."""
+        """Return the state of a task; None if its key is not in use."""
         return views.task(self._fleet.tasks, key)
 
     def place(self, key: str) -> int | None:
@@ -250,7 +250,7 @@ class ScalerState:
         """Return one instance, or None.
 
         Raises:
-            IllegalEvent: there is no such group.
+            IllegalEvent: no group has that id.
         """
         one = self._fleet.group(group).members.get(id)
         return None if one is None else views.instance(one)

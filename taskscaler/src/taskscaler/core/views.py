@@ -20,7 +20,7 @@ __all__ = ("InstanceView", "TaskStatus", "TaskView", "held", "instance", "kept",
 
 
 class TaskStatus(enum.Enum):
-    """What a task wants or has."""
+    """The kinds of claims that a task can have."""
 
     RESERVED = "has a reservation"
     WAITING = "waits for a slot"
@@ -32,7 +32,7 @@ class TaskStatus(enum.Enum):
 
 
 class TaskView(msgspec.Struct, frozen=True, gc=False):
-    """What is known about a task.
+    """The state of a task.
 
     Attributes:
         key: the task's.
@@ -54,7 +54,7 @@ class TaskView(msgspec.Struct, frozen=True, gc=False):
 
 
 class InstanceView(msgspec.Struct, frozen=True, gc=False):
-    """What is known about an instance.
+    """The state of an instance.
 
     Attributes:
         group: the id of its group.
@@ -63,7 +63,7 @@ class InstanceView(msgspec.Struct, frozen=True, gc=False):
         phase: where it is in its life.
         created_at: when it was first seen.
         ready_at: when it could first take a task; None if it could not yet.
-        rule: the rule by which it is to go; None if it is not.
+        rule: the rule by which it was dismissed; None if it was not.
         reason: the same, human-readable; empty if it is not.
         used: how many tasks were started on it.
         available: how many tasks it could take now.
@@ -82,7 +82,7 @@ class InstanceView(msgspec.Struct, frozen=True, gc=False):
 
 
 def task(tasks: TaskBook, key: str) -> TaskView | None:
-    """Return what is known about a task; None if its key is not in use."""
+    """Return the state of a task; None if its key is not in use."""
     if key in tasks.waiting:
         return TaskView(key, TaskStatus.WAITING)
     if (place := tasks.held.get(key)) is not None:

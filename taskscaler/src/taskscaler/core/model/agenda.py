@@ -1,4 +1,4 @@
-"""What has changed since the last decision, as far as the next one depends on it.
+"""News since the last decision, as far as the next one depends on it.
 
 The parts of the model report here what changes in them, so a handler cannot
 forget it. At the end of every event the machine computes from this, once, when

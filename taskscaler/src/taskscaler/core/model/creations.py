@@ -1,4 +1,4 @@
-"""What is known about the creation of instances in one group: requests, pauses, cooldown."""
+"""The creation of instances in one group: requests, pauses, cooldown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be done: the only answers of the core.
+"""The effects: things to do, and the only answers of the core.
 
 Effects are carried out in their order. Those after a `Persist` wait until it is
 committed. An effect that takes time carries its deadline, and its outcome comes

@@ -34,7 +34,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Lack(enum.Enum):
-    """Why a reservation is refused."""
+    """Reasons to refuse a reservation."""
 
     NOT_FREE = "no slot is free at once, as preemptive mode demands"
     NO_CAPACITY = "no slot is free, and none can be added"

@@ -39,7 +39,7 @@ class Fleet:
         portion: how much of a listing is digested at once (`rules/listings.py`).
 
     Raises:
-        IllegalEvent: two groups have the same id, or there is no group.
+        IllegalEvent: two groups have the same id, or none is given.
 
     Attributes:
         settings: those in force.
@@ -127,7 +127,7 @@ class Fleet:
         try:
             return self._by_name[name]
         except KeyError:
-            raise IllegalEvent(f"there is no group {name!r}") from None
+            raise IllegalEvent(f"no group has the id {name!r}") from None
 
     def find(self, name: str) -> Group | None:
         """Return a group by its id, or None."""
@@ -188,7 +188,7 @@ class Fleet:
         )
 
     def potential(self, demand: Demand) -> int | None:
-        """Return how many slots could still be added; None if there is no limit."""
+        """Return how many slots could still be added; None without a limit."""
         rooms = [] if demand.room is None else [demand.room]
         limits = [(group, group.limit(self.settings)) for group in self.groups]
         if all(limit is not None for _, limit in limits):

@@ -78,7 +78,7 @@ class Group:
         return len(self.members) + self.creations.unseen + self.ownership.undecided
 
     def limit(self, settings: Settings) -> int | None:
-        """Return the most instances it may have; None if there is no limit."""
+        """Return the most instances it may have; None without a limit."""
         limits = (self.max_size, settings.group_limits.get(self.name))
         return min((one for one in limits if one is not None), default=None)
 
@@ -143,7 +143,7 @@ class Group:
             self.suspensions.forget(instance)
 
     def dismiss(self, instance: TrackedInstance, departure: Departure, now: Now) -> None:
-        """An instance is to go: record why, and offer it to no further task."""
+        """Record why an instance must go, and offer it to no further task."""
         instance.departure = departure
         self.step(instance, Trigger.DISMISSED, now)
 

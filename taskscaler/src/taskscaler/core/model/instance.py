@@ -18,7 +18,7 @@ __all__ = ("Departure", "Health", "Suspension", "TrackedInstance")
 
 
 class Departure(msgspec.Struct, frozen=True, gc=False):
-    """Why an instance is to go.
+    """Why an instance was dismissed.
 
     Attributes:
         rule: the rule that decided it.
@@ -78,7 +78,7 @@ class TrackedInstance:
         max_uses: how many tasks may start on it; 0 for any number.
         incarnation: tells it from a later instance of the same id.
         phase: written by `Members` alone.
-        departure: why it is to go; None if it is not to go.
+        departure: why it was dismissed; None if it was not.
         seen_at: when it was first listed, in monotonic seconds.
         created_at: the same as wall time, or earlier if a previous process saw it.
         born: `created_at` in monotonic seconds.

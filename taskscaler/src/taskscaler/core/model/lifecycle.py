@@ -15,18 +15,18 @@ The cloud's own state (`fleeting.types.State`) is an input to this and never the
 same thing. An instance that the cloud calls running need not be ready, and one
 that we are removing may be called running for a long time.
 
-One trigger says that an instance is to go, whatever the reason and the phase:
-DISMISSED. It is defined for every phase. A ready instance drains from then on.
-In the other phases no task can get a slot anyway, so the phase stays; only the
-reason is recorded. The second trigger, CLEARED, follows when no task runs on or
-is suspended on a dismissed instance: at once, or after the last of them. An
-instance that was dismissed while it slept may be needed once more by its
-suspended tasks; when it is prepared for them it RETURNED, and drains.
+One trigger, DISMISSED, says that an instance must go, whatever the reason. It is
+defined for every phase. A ready instance drains from then on. In the other phases
+no task can get a slot anyway, so the phase stays and only the reason is recorded.
+The second trigger, CLEARED, follows when no task runs or is suspended on a
+dismissed instance: at once, or after the last of them. An instance that was
+dismissed while it slept may be needed once more by its suspended tasks; when it is
+prepared for them it RETURNED, and drains.
 
 The table is complete: `Members.step` is the only code that changes a phase, and a
-trigger that the table does not list raises `KeyError`, because it is a bug. What
-is asked of the provider meanwhile (`Requests`) and whether an instance passes its
-checks (`Checks`) are separate, and never decide a phase by themselves.
+trigger that the table does not list raises `KeyError`, because it is a bug. Two
+matters are separate, and never decide a phase by themselves: the requests to the
+provider (`Requests`), and the health of an instance (`Checks`).
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class Trigger(enum.Enum):
 
     RUNS = "the cloud reports it as running"
     PREPARED = "it was reached and proved ready"
-    RETURNED = "it was reached and proved ready, after it had been dismissed"
-    DISMISSED = "it is to go"
-    CLEARED = "it is to go, and no task is left on it"
+    RETURNED = "it was reached and proved ready, but had been dismissed"
+    DISMISSED = "it was dismissed"
+    CLEARED = "it was dismissed, and no task is left on it"
     STOPS = "all its tasks are suspended"
     STOPPED = "the cloud reports it as suspended"
     WAKES = "one of its tasks is resumed"

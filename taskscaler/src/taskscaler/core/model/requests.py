@@ -1,4 +1,4 @@
-"""What is asked of a provider about single instances: to remove, suspend or resume them."""
+"""Requests to a provider about single instances: to remove, suspend or resume them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ("Request", "Requests", "Suspensions")
 
 
 class Request:
-    """What one instance waits for.
+    """A request for one instance.
 
     Attributes:
         instance: the one.

@@ -1,4 +1,4 @@
-"""What the tasks want and have: reservations, the queue, the slots they hold."""
+"""The state of each task: reservations, the queue, the slots that tasks hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ("TaskBook",)
 
 
 class TaskBook:
-    """What is known about each task. A key is in one of the four collections at most.
+    """The state of each task. A key is in one of the four collections at most.
 
     Args:
         agenda: learns of changes.

@@ -91,7 +91,7 @@ class Cooldown:
 
     Attributes:
         until: its end, in monotonic seconds.
-        reason: the failure, human-readable; empty if there is no cooldown.
+        reason: the failure, human-readable; empty without a cooldown.
         quota: whether the quota is used up, which any removed instance gives back.
     """
 

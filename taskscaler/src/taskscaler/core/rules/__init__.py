@@ -1,4 +1,4 @@
-"""What follows from what the core knows: one file for each subject.
+"""The reactions to events: one file for each subject.
 
 A rule is a function of the fleet, an event and the time. It first checks whether the
 event is possible, then changes the model, and adds effects to the outbox. Rules

@@ -42,7 +42,7 @@ NEVER = float("inf")
 
 
 class _Hold(NamedTuple):
-    """What holds a group back.
+    """A reason why a group gets fewer instances than wanted.
 
     Attributes:
         clamp: the kind.

@@ -32,7 +32,7 @@ def dismiss(
     now: Now,
     out: Outbox,
 ) -> None:
-    """An instance is to go as soon as no task is left on it. Idempotent.
+    """Remove an instance as soon as no task is left on it. Idempotent.
 
     Unconfirmed tasks return to the queue: the next instance may serve them longer.
     """

@@ -1,4 +1,4 @@
-"""What a listing of a group means, and when to ask for one.
+"""The meaning of a listing of a group, and when to ask for one.
 
 * A new id is ours if an operation still waits for an instance. If we gave it up
   earlier it is ours too, and is removed unless the answer to an operation named it

@@ -1,4 +1,4 @@
-"""What the operator asks of the whole scaler: other settings, to drain, to shut down."""
+"""Commands for the whole scaler: apply other settings, drain, shut down."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a previous process of this scaler left, restored before anything else.
+"""Restore the state of a previous process, before any other event.
 
 Instances come back as if they were being created; the first listings tell whether they
-still exist and run. What a task did on an instance when the scaler ended is not known,
-so such an instance is removed, unless `keep_instance_with_acquisitions` says to use it
+still exist and run. If tasks ran on an instance when the scaler ended, its condition is
+unknown; it is removed, unless `keep_instance_with_acquisitions` says to use it
 again. Suspended tasks come back as they were. An increase with an unknown outcome may
 still bring all that was requested.
 """
@@ -108,7 +108,7 @@ def _monotonic(at: datetime, now: Now) -> float:
 def _departure(
     instance: TrackedInstance, record: InstanceRecord, settings: Settings
 ) -> Departure | None:
-    """Return why a restored instance is to go; None if it is not."""
+    """Return why a restored instance must go; None if it may stay."""
     if record.tasks and not settings.keep_instance_with_acquisitions:
         return Departure(Rule.FAILED, "it ran tasks when the scaler ended")
     if record.rule is not None:

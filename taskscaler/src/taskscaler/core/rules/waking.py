@@ -41,7 +41,7 @@ def after_event(fleet: Fleet, now: Now) -> float:
     if news & EASED:
         idle_seconds = policy.idle_time.total_seconds()
         for group in fleet.groups:
-            # What protected a closed instance may have ended.
+            # The protection of a closed instance may have ended.
             since = float("-inf") if group.idle.closed else group.idle.bound()
             if since is not None:
                 at = min(at, max(since + idle_seconds, leisure))
