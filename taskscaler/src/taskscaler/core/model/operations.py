@@ -108,9 +108,6 @@ class Operations:
     def __contains__(self, id: str) -> bool:
         return id in self._open
 
-    def __len__(self) -> int:
-        return len(self._open)
-
     def add(self, operation: Operation) -> None:
         """Open an operation."""
         self._open[operation.id] = operation
