@@ -43,7 +43,7 @@ def fleet(size: int) -> ScalerState:
     state.apply(events.IncreaseSettled("g", increase.operation, Accepted(size)), now)
     instances = tuple(Instance(f"i-{number}", State.RUNNING) for number in range(size))
     state.apply(events.ListingArrived("g", Listing(instances)), now)
-    while state.groups["g"].digestion is not None:
+    while state.digesting:
         state.apply(events.TimePassed(), now)
     for instance in instances:
         state.apply(events.InstancePrepared("g", instance.id), now)
@@ -53,7 +53,7 @@ def fleet(size: int) -> ScalerState:
 def cycles_per_second(state: ScalerState, cycles: int) -> float:
     """Return how many cycles a second the core does, a decision after every hundredth."""
     chance = random.Random(1)
-    held = list(state.tasks.held)
+    held = [one.key for one in state.held()]
     chance.shuffle(held)
     now = events.Now(1.0, WALL)
     for key in held[int(len(held) * 0.7) :]:
@@ -73,7 +73,7 @@ def cycles_per_second(state: ScalerState, cycles: int) -> float:
 
 
 def decision_seconds(state: ScalerState, size: int) -> list[float]:
-    """Return how long single decisions take with 50,000 tasks waiting beside a listing each."""
+    """Return how long single decisions take with 50,000 tasks waiting, each after a listing."""
     for number in range(50_000):
         state.apply(events.TaskAsked(f"waits-{number}"), events.Now(2.0, WALL))
     instances = tuple(Instance(f"i-{number}", State.RUNNING) for number in range(size))

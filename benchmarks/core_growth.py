@@ -12,7 +12,7 @@ because counting memory costs time. Every step is as the shell does it, through
 * `memory of an instance`, `memory of a waiting task`: what stays allocated.
 
 `ratio` is the cost at this size, by that at the size before: 10 is linear, 1 does
-not depend on the fleet. What repeats is told by its median.
+not depend on the fleet. Repeated steps are reported by their median.
 
     python -m benchmarks.core_growth
 """
@@ -67,12 +67,12 @@ class Bench:
         event = events.ListingArrived("g", Listing(tuple(instances)))
         gc.collect()
         milliseconds = self.apply(event)
-        while self.state.groups["g"].digestion is not None:
+        while self.state.digesting:
             milliseconds += self.apply(events.TimePassed())
         return milliseconds
 
     def be_ready(self, ids: Sequence[str]) -> float:
-        """Let instances be prepared; return the milliseconds."""
+        """Report instances as prepared; return the milliseconds."""
         return self.apply(*[events.InstancePrepared("g", id) for id in ids])
 
     def wait(self, name: str, count: int) -> None:

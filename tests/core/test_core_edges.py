@@ -1,4 +1,4 @@
-"""What a mistake by one, or a decision that is not asked for, would change."""
+"""Off-by-one errors, and decisions that are not due, would show here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pytest
 
 from core_model import START, Play
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
+from taskscaler.core import InstanceRecord, Phase, Policy, Settings, TombstoneRecord
 from taskscaler.core.model import decisions, demand, effects, events, explain, records
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import InstanceRecord, TombstoneRecord
-from taskscaler.core.model.settings import Policy, Settings
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 ABLE = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))
@@ -33,7 +31,7 @@ def settings(**changes: object) -> Settings:
 
 
 def idle(play: Play, *ids: str) -> None:
-    """Get ready instances that nobody uses, and forget how."""
+    """Get ready instances without tasks, and forget how."""
     play.ready(*ids)
     for number in range(len(ids) * play.state.settings.capacity_per_instance):
         play.say(events.TaskReleased(f"task-{number}"))
@@ -49,7 +47,7 @@ def woken_at(play: Play) -> list[float]:
 
 
 @pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)
-def test_what_the_core_says_and_hears_cannot_be_changed(struct: type[msgspec.Struct]) -> None:
+def test_values_of_the_core_are_frozen(struct: type[msgspec.Struct]) -> None:
     """Each of these values is frozen, and those that are made all the time cost no collection."""
     assert struct.__struct_config__.frozen
     frequent = struct.__module__.rpartition(".")[2] in ("effects", "events", "records")
@@ -78,8 +76,8 @@ def test_a_slot_that_is_taken_asks_for_a_decision_only_where_idle_capacity_is_ke
     assert woken_at(play) == ([decided + 0.1] if waits else [])
 
 
-def test_a_reservation_that_is_given_back_serves_who_waits() -> None:
-    """The slot was promised, and is free for everybody now."""
+def test_a_reservation_that_is_given_back_serves_a_waiting_task() -> None:
+    """The slot was promised, and is free for all tasks now."""
     play = Play(settings())
     idle(play, "a")
     strict = Policy(idle_time=timedelta(hours=10), preemptive_mode=True)
@@ -91,14 +89,14 @@ def test_a_reservation_that_is_given_back_serves_who_waits() -> None:
     assert play.take(effects.Grant).key == "waits"
 
 
-def test_an_instance_that_wakes_brings_the_slots_that_nobody_keeps() -> None:
+def test_a_resumed_instance_brings_its_other_slots() -> None:
     """Of two slots one is kept by a suspended task, so one is coming."""
     kept = (("task-0", 0, START),)
     record = InstanceRecord("g", "a", None, START, 1, (), ready_at=START, suspended=kept)
     play = Play(settings(capacity_per_instance=2), ABLE, records=[record])
     play.list(Instance("a", State.RUNNING))
-    assert play.life("a") is Life.PREPARING
-    assert play.state.standing().demand.coming == 1
+    assert play.phase("a") is Phase.PREPARING
+    assert play.state.demand().coming == 1
 
 
 def test_only_as_many_idle_instances_go_as_are_not_needed() -> None:
@@ -115,7 +113,7 @@ def test_only_as_many_idle_instances_go_as_are_not_needed() -> None:
     assert len(play.take(effects.Decrease).ids) == 2
 
 
-def test_a_task_that_is_resumed_in_its_last_moment_makes_nobody_spin() -> None:
+def test_a_task_that_is_resumed_in_its_last_moment_causes_no_busy_loop() -> None:
     """Its time is over while it is being resumed, and no decision is asked for at once again."""
     play = Play(settings(suspend_time_to_live=timedelta(hours=1)), ABLE)
     play.ready("a")
@@ -186,7 +184,7 @@ def test_a_later_machine_under_an_id_that_was_given_up_is_a_stranger() -> None:
         Instance("unclear", State.RUNNING),
     )
     assert play.take(effects.Decrease).ids == ("same", "unclear")
-    assert play.life("other") is Life.FOREIGN
+    assert play.phase("other") is Phase.FOREIGN
 
 
 def test_a_suspended_task_that_is_given_up_asks_for_a_decision() -> None:

@@ -22,10 +22,8 @@ from fleeting.errors import (
     Throttled,
 )
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core.model import effects, events
+from taskscaler.core import Settings, effects, events, explain
 from taskscaler.core.model.decisions import Clamp
-from taskscaler.core.model.explain import explain
-from taskscaler.core.model.settings import Settings
 from taskscaler.core.model.throttle import TokenBucket
 
 UNLIMITED = Settings(throttle_limit=math.inf)
@@ -69,10 +67,10 @@ def wake_at(play: Play) -> float:
     wishes=st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(1, 30)), max_size=30),
     start=st.floats(0.0, 1e7),
 )
-def test_no_window_has_more_than_the_burst_and_what_came_meanwhile(
+def test_no_window_has_more_than_the_burst_and_the_tokens_that_came(
     limit: float, burst: int, wishes: list[tuple[float, int]], start: float
 ) -> None:
-    """Whoever looks at the requests of any stretch of time finds at most burst + limit * length."""
+    """Any stretch of time has at most burst + limit * length requests."""
     bucket = TokenBucket(Settings(throttle_limit=limit, throttle_burst=burst))
     now = start
     taken: list[tuple[float, int]] = []
@@ -119,7 +117,7 @@ def test_the_burst_is_the_setting_or_the_limit_of_instances_or_of_the_rate(
     assert TokenBucket(settings).available(0.0) == burst
 
 
-def test_what_was_taken_stays_taken_when_the_settings_change() -> None:
+def test_used_tokens_stay_used_when_the_settings_change() -> None:
     """A reload neither fills the bucket nor empties it."""
     bucket = TokenBucket(Settings(throttle_limit=1, throttle_burst=10))
     bucket.take(4, 100.0)
@@ -156,7 +154,7 @@ def test_a_large_demand_gets_its_burst_at_once_and_the_rest_as_tokens_come() -> 
 
 
 def test_the_bucket_is_shared_by_all_groups() -> None:
-    """What the first group takes is not there for the second."""
+    """Tokens that the first group takes are gone for the second."""
     settings = Settings(throttle_limit=0.01, throttle_burst=3)
     play = two_groups(settings, GroupInfo("spot", 2), ON_DEMAND)
     ask(play, 4)
@@ -201,7 +199,7 @@ def test_requests_keep_the_interval_and_the_rate_and_everybody_is_served(
         assert total <= 2 + limit * (asked[-1][0] - asked[first][0]) + 1e-6
 
 
-def test_what_comes_within_the_interval_is_asked_for_together() -> None:
+def test_demand_within_the_interval_is_requested_together() -> None:
     """The first task is served at once, the nine that follow by one request a second later."""
     play = Play()
     play.list()
@@ -251,7 +249,8 @@ def test_only_when_nothing_else_is_to_be_had_is_it_asked_again_before() -> None:
     assert settle(play, "spot", OutOfCapacity("still none left")) == 2
     play.tick(2.0)
     assert settle(play, "spot") == 2
-    assert play.state.groups["spot"].cooldown.until == 0.0, "a success clears"
+    play.tick()
+    assert play.pause("spot")[1] == play.seconds, "a success ends the cooldown"
 
 
 def test_the_other_group_failing_too_does_not_make_the_first_wait_longer() -> None:
@@ -268,7 +267,7 @@ def test_the_other_group_failing_too_does_not_make_the_first_wait_longer() -> No
 
 
 def test_a_cooldown_for_the_quota_ends_when_an_instance_of_the_group_is_gone() -> None:
-    """What it gave back to the account can be had again; that is not so for capacity."""
+    """A removed instance gives its quota back, but not capacity."""
     for error, preferred in (
         (QuotaExceeded("8 of 8 used"), "spot"),
         (OutOfCapacity("none left"), "on-demand"),
@@ -286,7 +285,7 @@ def test_a_cooldown_for_the_quota_ends_when_an_instance_of_the_group_is_gone() -
         play.say(events.InstancePrepared("on-demand", "b"))
         play.relist(group="spot")
         play.relist(group="spot")
-        assert not play.state.groups["spot"].instances
+        assert list(play.phases()) == ["b"]
         play.tick(10.0)
         ask(play, 1, "last")
         assert play.take(effects.Increase).group == preferred
@@ -295,7 +294,7 @@ def test_a_cooldown_for_the_quota_ends_when_an_instance_of_the_group_is_gone() -
 @pytest.mark.parametrize(
     "error", [PermissionDenied("the key has expired"), GroupGone("no such group")]
 )
-def test_what_only_the_operator_can_mend_is_not_tried_again_and_again(
+def test_failures_that_only_the_operator_can_fix_pause_for_long(
     error: ProviderError,
 ) -> None:
     """The group pauses for as long as any pause may last; the next one serves at once."""
@@ -304,7 +303,7 @@ def test_what_only_the_operator_can_mend_is_not_tried_again_and_again(
     settle(play, "spot", error)
     play.tick()
     assert settle(play, "on-demand") == 1
-    assert play.state.groups["spot"].backoff.until == 300.0
+    assert play.pause("spot")[0] == 300.0
     alone = Play()
     alone.list()
     ask(alone, 1)
@@ -326,12 +325,12 @@ def test_a_throttled_group_waits_as_told_or_else_longer_each_time() -> None:
     for pause in (1.0, 2.0, 4.0):
         settle(play, error=Throttled("slow down"))
         play.tick()
-        assert play.group.backoff.until == play.seconds + pause
+        assert play.pause() == (play.seconds + pause, play.seconds)
         assert play.state.blocked[0].clamp is Clamp.PAUSED
         play.tick(pause)
     settle(play, error=Throttled("slow down", retry_after=timedelta(seconds=77)))
-    assert play.group.backoff.until == play.seconds + 77.0
-    assert play.group.cooldown.until == 0.0
+    play.tick()
+    assert play.pause() == (play.seconds + 77.0, play.seconds), "no cooldown"
 
 
 def test_failures_that_a_listing_reports_have_their_class_too() -> None:
@@ -346,7 +345,7 @@ def test_failures_that_a_listing_reports_have_their_class_too() -> None:
     assert play.take(effects.Increase).group == "on-demand"
 
 
-# What does not come must not keep others waiting.
+# Requests without a result must not hold up others.
 
 
 def test_a_lost_reply_delays_the_next_group_by_a_tenth_of_the_creation_timeout() -> None:
@@ -363,12 +362,12 @@ def test_a_lost_reply_delays_the_next_group_by_a_tenth_of_the_creation_timeout()
     assert play.take(effects.Increase).group == "on-demand"
     (first,) = play.state.blocked
     assert (first.group, first.clamp, first.decided) == ("spot", Clamp.OVERDUE, 0)
-    assert "2 instances, asked for more than 1m ago" in first.clamped_by
-    demand = play.state.standing().demand
+    assert "2 instances, requested more than 1m ago" in first.clamped_by
+    demand = play.state.demand()
     assert (demand.overdue, demand.instances) == (2, 4), "the limit counts them all the while"
 
 
-def test_what_is_overdue_is_not_asked_of_its_group_a_second_time() -> None:
+def test_overdue_instances_are_not_requested_of_their_group_again() -> None:
     """A single group is only asked for what came later, and nothing exceeds what is needed."""
     play = Play(UNLIMITED)
     play.list()
@@ -382,7 +381,7 @@ def test_what_is_overdue_is_not_asked_of_its_group_a_second_time() -> None:
     play.take(effects.List)
     play.say(events.ListingArrived("g", Listing(tuple(map(_creating, "abcde")))))
     play.tick(1.0)
-    assert play.state.standing().demand.overdue == 0
+    assert play.state.demand().overdue == 0
     assert not play.has(effects.Increase)
 
 
@@ -391,7 +390,7 @@ def _creating(id: str) -> Instance:
 
 
 def test_a_cloud_that_means_to_create_for_ever_does_not_hold_the_next_group_off() -> None:
-    """What was pending when the scaler came is counted, and after a minute not waited for."""
+    """Instances pending at the start are counted, and after a minute not waited for."""
     play = Play(UNLIMITED, SPOT, ON_DEMAND)
     play.list(group="spot", pending=2)
     play.list(group="on-demand")
@@ -403,11 +402,11 @@ def test_a_cloud_that_means_to_create_for_ever_does_not_hold_the_next_group_off(
     while not any(isinstance(one, effects.List) and one.group == "spot" for one in play.todo):
         play.tick(1.0)
     play.list(group="spot", pending=1)
-    assert play.state.standing().demand.overdue == 0, "it is getting on"
+    assert play.state.demand().overdue == 0, "it is getting on"
 
 
 def test_a_request_without_an_answer_holds_the_rest_off_for_some_seconds_only() -> None:
-    """What it asked for may come, but the tasks that came later need not wait for that."""
+    """Its request may still succeed, but later tasks need not wait for that."""
     play = two_groups()
     ask(play, 1)
     hanging = play.take(effects.Increase, "spot")
@@ -422,7 +421,7 @@ def test_a_request_without_an_answer_holds_the_rest_off_for_some_seconds_only() 
 
 
 def test_a_first_listing_that_hangs_holds_the_next_group_off_for_some_seconds_only() -> None:
-    """Nobody waits out the whole timeout of a call to a group that may be dead."""
+    """Demand does not wait for the whole timeout of a call to a group that may be dead."""
     play = Play(UNLIMITED, SPOT, ON_DEMAND)
     play.list(group="on-demand")
     ask(play, 1)
@@ -441,14 +440,15 @@ def test_an_answer_that_was_lost_is_no_success() -> None:
     increase = play.take(effects.Increase, "spot")
     lost = events.IncreaseSettled("spot", increase.operation, Accepted(0), unknown=True)
     play.say(lost)
-    assert play.state.groups["spot"].cooldown.reason == "none left"
+    play.tick()
+    assert play.pause("spot")[1] == 300.0
 
 
 # Limits.
 
 
 def test_the_limit_of_a_group_is_the_smaller_of_its_own_and_the_operators() -> None:
-    """What is beyond it goes to the next group, and `max_instances` is over all of them."""
+    """The rest goes to the next group, and `max_instances` is over all groups."""
     limits = {"spot": 2, "on-demand": 9}
     settings = replace(UNLIMITED, group_limits=limits, max_instances=6)
     play = two_groups(settings, GroupInfo("spot", 5), GroupInfo("on-demand", 3))

@@ -8,11 +8,8 @@ import pytest
 
 from core_model import Play
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.settings import Policy, Settings
-from taskscaler.core.rules.health import CHECKS_AT_ONCE
+from taskscaler.core import Phase, Policy, Rule, Settings, effects, events
+from taskscaler.core.model.checks import CHECKS_AT_ONCE
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 QUIET = timedelta(0)
@@ -25,7 +22,7 @@ def settings(**changes: object) -> Settings:
 
 
 def idle(play: Play, *ids: str) -> None:
-    """Get ready instances that nobody uses."""
+    """Get ready instances without tasks."""
     play.ready(*ids)
     for number in range(len(ids) * play.state.settings.capacity_per_instance):
         play.say(events.TaskReleased(f"task-{number}"))
@@ -55,7 +52,7 @@ def test_a_slot_behind_a_silent_connection_is_handed_out_when_the_check_has_pass
     assert [(one.key, one.slot) for one in grants] == [("first", 0), ("second", 1)]
     play.say(events.TaskReleased("first"))
     play.say(events.TaskAsked("third"), after=9.0)
-    assert "third" in play.state.tasks.held
+    assert "third" in play.held()
     assert not play.has(effects.CheckHealth), "it proved itself 9 seconds ago"
 
 
@@ -78,19 +75,18 @@ def test_a_failed_check_sends_the_tasks_back_to_the_front_of_the_queue() -> None
     for key in ("first", "second", "third"):
         play.say(events.TaskAsked(key), after=20.0)
     play.say(events.HealthFailed("g", "a", "no answer"))
-    instance = play.group.instances["a"]
-    assert list(play.state.tasks) == ["first", "second", "third"]
-    assert [play.state.tasks.place(key) for key in ("first", "second", "third")] == [1, 2, 3]
-    assert (instance.used, instance.uses_left, instance.available) == (2, 7, 0)
-    demand = play.state.standing().demand
-    assert (demand.free, play.group.unhealthy, demand.unavailable) == (0, 2, 0)
+    instance = play.one("a")
+    assert play.queue() == ["first", "second", "third"]
+    assert [play.state.place(key) for key in ("first", "second", "third")] == [1, 2, 3]
+    assert (instance.used, instance.available) == (2, 0)
+    demand = play.state.demand()
+    assert (demand.free, demand.unhealthy, demand.unavailable) == (0, 2, 0)
     play.todo.clear()
     play.tick(10.0)
     assert play.take(effects.CheckHealth).cloud, "the next one asks the cloud, too"
     answer = play.say(events.HealthPassed("g", "a"))
     assert [one.key for one in answer if isinstance(one, effects.Grant)] == ["first", "second"]
-    assert instance.failures == 0
-    assert play.group.unhealthy == 0
+    assert play.state.demand().unhealthy == 0
 
 
 def test_an_instance_that_keeps_failing_is_replaced() -> None:
@@ -109,7 +105,7 @@ def test_an_instance_that_keeps_failing_is_replaced() -> None:
     assert decrease.ids == ("a",)
     assert decrease.decisions[0].rule is Rule.UNHEALTHY
     assert "failed 3 checks in a row, the last: no answer" in decrease.decisions[0].detail
-    assert play.group.sick == {}
+    assert play.state.demand().unhealthy == 0
 
 
 @pytest.mark.parametrize("remove", [True, False])
@@ -128,12 +124,11 @@ def test_tasks_on_an_instance_that_keeps_failing_run_on_unless_the_operator_says
     play.tick(60.0)
     assert play.take(effects.CheckHealth).cloud
     play.say(events.HealthFailed("g", "a", "dead"))
-    instance = play.group.instances["a"]
     assert play.has(effects.Revoke) is remove
-    assert instance.life is (Life.REMOVING if remove else Life.DRAINING)
+    assert play.phase("a") is (Phase.REMOVING if remove else Phase.DRAINING)
     play.say(events.TaskReleased("task-0"))
     play.say(events.TaskReleased("task-1"))
-    assert instance.life is Life.REMOVING
+    assert play.phase("a") is Phase.REMOVING
 
 
 @pytest.mark.parametrize("how", ["failed", "given up"])
@@ -144,17 +139,17 @@ def test_a_last_use_that_fell_through_is_none(how: str) -> None:
     play.say(events.TaskAsked("last"), after=60.0)
     if how == "failed":
         play.say(events.HealthFailed("g", "a", "no answer"))
-        assert list(play.state.tasks) == ["last"]
+        assert play.queue() == ["last"]
     else:
         play.say(events.TaskReleased("last"))
         play.say(events.TaskAsked("last"))
     play.tick(10.0)
-    assert play.life("a") is Life.READY
+    assert play.phase("a") is Phase.READY
     play.say(events.HealthPassed("g", "a"))
     assert play.take(effects.Grant).key == "last"
-    assert play.life("a") is Life.DRAINING
+    assert play.phase("a") is Phase.DRAINING
     play.say(events.TaskReleased("last"))
-    assert play.group.instances["a"].rule is Rule.USED_UP
+    assert play.one("a").rule is Rule.USED_UP
 
 
 def test_a_task_that_gives_up_during_the_check_leaves_nothing_behind() -> None:
@@ -163,7 +158,7 @@ def test_a_task_that_gives_up_during_the_check_leaves_nothing_behind() -> None:
     idle(play, "a")
     play.say(events.TaskAsked("next"), after=60.0)
     play.say(events.TaskReleased("next"))
-    assert play.group.instances["a"].used == 2
+    assert play.one("a").used == 2
     assert not any(
         isinstance(one, effects.Grant) for one in play.say(events.HealthPassed("g", "a"))
     )
@@ -171,7 +166,7 @@ def test_a_task_that_gives_up_during_the_check_leaves_nothing_behind() -> None:
 
 
 def test_an_instance_that_vanishes_during_the_check_sends_its_tasks_back() -> None:
-    """They never knew their slot, so they lost nothing; nobody is told, and they wait on."""
+    """They never knew their slot, so they lost nothing; they are not told, and wait on."""
     play = Play(settings(missed_updates=1))
     idle(play, "a")
     play.say(events.TaskAsked("next"), after=60.0)
@@ -179,8 +174,7 @@ def test_an_instance_that_vanishes_during_the_check_sends_its_tasks_back() -> No
     play.take(effects.CheckHealth)
     play.list()
     assert not play.has(effects.Revoke)
-    assert list(play.state.tasks) == ["next"]
-    assert play.group.checking == 0
+    assert play.queue() == ["next"]
     assert play.say(events.HealthPassed("g", "a")) == [], "a late answer means nothing"
     assert play.say(events.HealthFailed("g", "a", "late")) == []
 
@@ -224,19 +218,19 @@ def test_an_announced_interruption_ends_the_placing_and_begins_the_replacement()
     play.say(events.TaskAsked("task"))
     play.say(events.InterruptionAnnounced("g", "busy", "spot"))
     play.say(events.InterruptionAnnounced("g", "idle", "spot"))
-    play.say(events.InterruptionAnnounced("g", "nobody", "spot"))
-    lives = {one.id: one.life for one in play.group.instances.values()}
-    assert lives == {"busy": Life.DRAINING, "idle": Life.REMOVING}
+    play.say(events.InterruptionAnnounced("g", "unknown", "spot"))
+    lives = play.phases()
+    assert lives == {"busy": Phase.DRAINING, "idle": Phase.REMOVING}
     play.tick()
     assert play.take(effects.Increase).count == 1, "two idle slots are wanted, on one instance"
     decrease = play.take(effects.Decrease)
     assert (decrease.ids, decrease.decisions[0].rule) == (("idle",), Rule.INTERRUPTED)
     play.say(events.TaskReleased("task"))
-    assert play.life("busy") is Life.REMOVING
+    assert play.phase("busy") is Phase.REMOVING
 
 
 def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
-    """It would not serve anybody."""
+    """No task could use it."""
     play = Play(settings(), GroupInfo("g"))
     play.list()
     play.say(events.TaskAsked("task"))
@@ -245,16 +239,16 @@ def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(increase.count)))
     play.relist(Instance("a", State.CREATING))
     play.say(events.InterruptionAnnounced("g", "a", "spot"))
-    assert play.life("a") is Life.REMOVING
+    assert play.phase("a") is Phase.REMOVING
     play.say(events.InterruptionAnnounced("g", "a", "again"))
-    assert play.group.instances["a"].reason == "spot"
+    assert play.one("a").reason == "spot"
 
 
-@pytest.mark.parametrize("when", [Life.SUSPENDED, Life.RESUMING, Life.PREPARING])
+@pytest.mark.parametrize("when", [Phase.SUSPENDED, Phase.RESUMING, Phase.PREPARING])
 def test_an_instance_that_is_interrupted_while_it_sleeps_or_wakes_goes_after_its_tasks(
-    when: Life,
+    when: Phase,
 ) -> None:
-    """Who sleeps there may go on, and nobody else gets a slot; a restart does not forget it."""
+    """Its suspended tasks may be resumed, no others get a slot; a restart does not forget it."""
     able = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))
     play = Play(settings(), able)
     play.ready("a")
@@ -263,21 +257,21 @@ def test_an_instance_that_is_interrupted_while_it_sleeps_or_wakes_goes_after_its
     play.tick()
     play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
     play.relist(Instance("a", State.SUSPENDED))
-    for life in (Life.SUSPENDED, Life.RESUMING, Life.PREPARING):
-        if life is Life.RESUMING:
+    for life in (Phase.SUSPENDED, Phase.RESUMING, Phase.PREPARING):
+        if life is Phase.RESUMING:
             play.say(events.TaskResumed("task-0"))
-        elif life is Life.PREPARING:
+        elif life is Phase.PREPARING:
             play.relist(Instance("a", State.RUNNING))
-        assert play.life("a") is life
+        assert play.phase("a") is life
         if life is when:
             (persist,) = play.say(events.InterruptionAnnounced("g", "a", "spot"))[:1]
             assert isinstance(persist, effects.Persist)
             assert [getattr(one, "reason", "") for one in persist.put] == ["spot"]
     play.say(events.InstancePrepared("g", "a"))
-    assert play.life("a") is Life.DRAINING
+    assert play.phase("a") is Phase.DRAINING
     play.say(events.TaskReleased("task-0"))
-    assert play.life("a") is Life.REMOVING
-    assert play.group.instances["a"].rule is Rule.INTERRUPTED
+    assert play.phase("a") is Phase.REMOVING
+    assert play.one("a").rule is Rule.INTERRUPTED
 
 
 def test_a_used_up_instance_that_keeps_failing_is_taken_down_if_the_operator_says_so() -> None:
@@ -292,11 +286,11 @@ def test_a_used_up_instance_that_keeps_failing_is_taken_down_if_the_operator_say
         )
     )
     play.ready("a")
-    assert play.life("a") is Life.DRAINING
+    assert play.phase("a") is Phase.DRAINING
     play.tick(60.0)
     play.say(events.HealthFailed("g", "a", "dead"))
     assert play.take(effects.Revoke).key == "task-0"
-    assert play.life("a") is Life.REMOVING
+    assert play.phase("a") is Phase.REMOVING
 
 
 @pytest.mark.parametrize("kind", [events.InterruptionAnnounced, events.InstanceBroke])
@@ -313,5 +307,5 @@ def test_a_task_is_not_sent_to_an_instance_that_began_to_go_during_its_check(
     play.say(events.TaskReleased("second"))
     play.say(kind("g", "goes", "spot"))
     assert play.take(effects.Grant) == effects.Grant("first", "g", "stays", 0)
-    assert play.life("goes") is Life.REMOVING
+    assert play.phase("goes") is Phase.REMOVING
     assert play.say(events.HealthPassed("g", "goes")) == []

@@ -9,18 +9,24 @@ import pytest
 from core_model import START, Play
 from fleeting.errors import OutOfCapacity, ProviderError, Throttled
 from fleeting.types import Accepted, Instance, Listing, State
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.explain import explain
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import InstanceRecord
-from taskscaler.core.model.settings import Policy, Settings, UnknownInstances
+from taskscaler.core import (
+    InstanceRecord,
+    Phase,
+    Policy,
+    Rule,
+    Settings,
+    TombstoneRecord,
+    UnknownInstances,
+    effects,
+    events,
+    explain,
+)
 
 ROOMY = Policy(idle_time=timedelta(minutes=20))
 
 
 def test_a_failed_instance_loses_its_tasks_at_once() -> None:
-    """What the cloud calls failed is removed, and its tasks are told why."""
+    """An instance that the cloud calls failed is removed, and its tasks are told why."""
     play = Play(Settings(capacity_per_instance=2, policy=ROOMY))
     play.ready("a")
     play.relist(Instance("a", State.FAILED, reason="the disk is broken"))
@@ -31,7 +37,7 @@ def test_a_failed_instance_loses_its_tasks_at_once() -> None:
     ]
     assert play.take(effects.Decrease).ids == ("a",)
     play.say(events.TaskReleased("task-0"))
-    assert "task-0" not in play.state.tasks
+    assert play.status("task-0") is None
 
 
 def test_an_instance_that_the_cloud_takes_away_is_not_asked_for_again() -> None:
@@ -57,7 +63,7 @@ def test_a_missing_instance_is_gone_after_two_listings() -> None:
 
 
 def test_an_instance_that_comes_back_after_it_was_given_up_is_removed() -> None:
-    """It was ours, so nobody else would remove it; and nothing is known about it any more."""
+    """It was ours, so no other program would remove it; and its condition is unknown."""
     play = Play(Settings(policy=ROOMY))
     play.ready("a")
     play.relist()
@@ -65,11 +71,11 @@ def test_an_instance_that_comes_back_after_it_was_given_up_is_removed() -> None:
     play.relist(Instance("a", State.RUNNING))
     decrease = play.take(effects.Decrease)
     assert (decrease.ids, decrease.decisions[0].rule) == (("a",), Rule.UNKNOWN)
-    assert not play.group.given_up, "it is one of ours again"
+    assert not play.records(TombstoneRecord), "it is one of ours again"
     stored = [
         one for effect in play.todo if isinstance(effect, effects.Persist) for one in effect.put
     ]
-    assert "a" in [one.key[2] for one in stored], "after a restart nobody else would know it"
+    assert "a" in [one.key[2] for one in stored], "a restart must know it"
 
 
 def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -> None:
@@ -86,7 +92,7 @@ def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -
     play.tick()
     increase = play.take(effects.Increase)
     play.relist(Instance("host", State.RUNNING))
-    assert not play.group.instances, "it is not judged before the answer is there"
+    assert play.phases() == {}, "it is not judged before the answer is there"
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(1, ("host",))))
     play.relist(Instance("host", State.RUNNING))
     assert play.take(effects.Prepare).id == "host"
@@ -94,7 +100,7 @@ def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -
 
 
 def test_a_recreated_instance_is_a_new_one_of_ours() -> None:
-    """Another incarnation under the same id has lost the tasks, and is prepared anew."""
+    """Another incarnation under the same id has lost the tasks, and is prepared again."""
     play = Play(Settings(policy=ROOMY))
     play.ready("a")
     play.relist(Instance("a", State.RUNNING, incarnation="1"))
@@ -102,7 +108,7 @@ def test_a_recreated_instance_is_a_new_one_of_ours() -> None:
     play.relist(Instance("a", State.RUNNING, incarnation="2"))
     assert play.take(effects.Revoke).cause == "it was recreated under the same id"
     assert play.take(effects.Prepare).id == "a"
-    assert play.group.instances["a"].used == 0
+    assert play.one("a").used == 0
 
 
 def test_a_recreated_foreign_instance_stays_foreign() -> None:
@@ -110,26 +116,26 @@ def test_a_recreated_foreign_instance_stays_foreign() -> None:
     play = Play()
     play.list(Instance("x", State.RUNNING, incarnation="1"))
     play.relist(Instance("x", State.RUNNING, incarnation="2"))
-    assert play.group.instances["x"].life is Life.FOREIGN
+    assert play.phase("x") is Phase.FOREIGN
     assert not play.has(effects.Prepare)
 
 
 @pytest.mark.parametrize(
     ("setting", "life"),
     [
-        (UnknownInstances.IGNORE, Life.FOREIGN),
-        (UnknownInstances.ADOPT, Life.PREPARING),
-        (UnknownInstances.REMOVE, Life.REMOVING),
+        (UnknownInstances.IGNORE, Phase.FOREIGN),
+        (UnknownInstances.ADOPT, Phase.PREPARING),
+        (UnknownInstances.REMOVE, Phase.REMOVING),
     ],
 )
 def test_unknown_instances_are_treated_as_the_setting_says(
-    setting: UnknownInstances, life: Life
+    setting: UnknownInstances, life: Phase
 ) -> None:
     """They are ignored, adopted or removed; ignored ones count against the limit."""
     play = Play(Settings(unknown_instances=setting, max_instances=1))
     play.list(Instance("x", State.RUNNING), Instance("y", State.DELETING))
-    assert play.group.instances["x"].life is life
-    assert play.group.instances["y"].life is Life.FOREIGN
+    assert play.phase("x") is life
+    assert play.phase("y") is Phase.FOREIGN
     play.say(events.TaskAsked("a"))
     play.tick()
     assert not play.has(effects.Increase)
@@ -145,7 +151,7 @@ def test_a_change_of_that_setting_judges_the_ignored_ones_again() -> None:
     assert play.take(effects.Prepare).id == "x"
 
 
-def test_what_was_accepted_and_fails_after_all_makes_room_and_a_pause() -> None:
+def test_an_accepted_instance_that_fails_makes_room_and_a_pause() -> None:
     """A failure that a listing reports ends the wait for that instance."""
     play = Play()
     play.list()
@@ -158,7 +164,7 @@ def test_what_was_accepted_and_fails_after_all_makes_room_and_a_pause() -> None:
     error = OutOfCapacity("no such machine today")
     play.say(events.ListingArrived("g", Listing(failures=(error,))))
     play.tick()
-    assert play.group.size == 0
+    assert play.state.demand().instances == 0
     assert "no such machine today" in explain(play.state.standing())
     assert not play.has(effects.Increase)
     play.tick(1.0)
@@ -180,11 +186,11 @@ def test_an_instance_that_is_created_for_ever_is_given_up() -> None:
     play.seconds += 1.0
     play.relist(Instance("a", State.CREATING))
     assert "did not run within 10m" in play.take(effects.Decrease).decisions[0].detail
-    assert play.group.backoff.failures == 1
+    assert play.failures() == 1
 
 
-def test_what_cannot_be_listed_is_not_given_up() -> None:
-    """While a cloud does not answer, nobody knows whether a restored instance runs; it does."""
+def test_no_instance_is_given_up_without_a_listing() -> None:
+    """While a cloud does not answer, it is unknown whether a restored instance runs; it does."""
     record = InstanceRecord("g", "a", "1", START, 1, ())
     play = Play(Settings(policy=ROOMY), records=[record])
     for _ in range(10):
@@ -210,12 +216,12 @@ def test_a_promise_that_no_listing_shows_is_written_off_after_the_timeout() -> N
     play.tick(700.0)
     play.take(effects.List)
     play.say(events.ListingFailed("g", Throttled("slow down", retry_after=timedelta(seconds=30))))
-    assert play.group.size == 1
+    assert play.state.demand().instances == 1
     play.tick(29.0)
     assert not play.has(effects.List), "as late as the cloud asked for"
     play.tick(1.0)
     play.list()
-    assert play.group.size == 0
+    assert play.state.demand().instances == 0
 
 
 def test_a_pause_between_listings_that_the_cloud_asks_for_outlasts_a_change_of_settings() -> None:
@@ -231,14 +237,14 @@ def test_a_pause_between_listings_that_the_cloud_asks_for_outlasts_a_change_of_s
 
 
 def test_instances_without_an_id_count_as_coming() -> None:
-    """What a listing calls pending is neither bought again nor beyond the limit."""
+    """Instances that a listing calls pending are not requested again, and count."""
     play = Play(Settings(max_instances=2))
     play.list(pending=2)
     for key in "ab":
         play.say(events.TaskAsked(key))
     play.tick()
     assert not play.has(effects.Increase)
-    assert play.state.standing().demand.coming == 2
+    assert play.state.demand().coming == 2
 
 
 def test_an_instance_that_does_not_become_ready_is_replaced_after_a_growing_pause() -> None:
@@ -253,22 +259,21 @@ def test_an_instance_that_does_not_become_ready_is_replaced_after_a_growing_paus
         play.relist(Instance(f"i{attempt}", State.RUNNING))
         play.take(effects.Prepare)
         play.say(events.PreparationFailed("g", f"i{attempt}", "it does not answer"))
-        assert play.group.backoff.until - play.seconds == 2**attempt
         play.tick()
+        assert play.pause()[0] - play.seconds == 2**attempt
         decrease = play.take(effects.Decrease)
         play.say(events.DecreaseSettled("g", decrease.ids, Accepted(1, decrease.ids)))
         while not play.has(effects.Increase):
             play.tick(0.5)
             play.todo = [one for one in play.todo if not isinstance(one, effects.List)]
-            play.group.listing = False
             play.say(events.ListingArrived("g", Listing()))
-    assert "it does not answer" in play.group.backoff.reason
+    assert "it does not answer" in play.state.standing().troubles["g"]
     play.grow("good")
-    assert play.group.backoff.failures == 0
+    assert play.failures() == 0
 
 
 def test_reports_about_instances_that_are_gone_are_ignored() -> None:
-    """Reports and removals cross on their way, which is nobody's fault."""
+    """Reports and removals cross on their way."""
     play = Play()
     play.list()
     for event in (
@@ -277,7 +282,7 @@ def test_reports_about_instances_that_are_gone_are_ignored() -> None:
         events.InstanceBroke("g", "x", "gone"),
     ):
         assert play.say(event) == []
-    assert play.group.backoff.failures == 0
+    assert play.failures() == 0
 
 
 def test_a_broken_instance_gets_no_more_tasks_and_goes_with_its_last_one() -> None:
@@ -325,7 +330,7 @@ def test_removals_are_asked_for_again_until_the_instance_is_gone() -> None:
     play.tick(120.0)
     assert not play.has(effects.Decrease)
     play.relist()
-    assert not play.group.instances
+    assert play.phases() == {}
 
 
 def test_an_id_that_a_listing_has_twice_counts_once() -> None:
@@ -334,7 +339,7 @@ def test_an_id_that_a_listing_has_twice_counts_once() -> None:
     play.ready("a")
     twin = Instance("a", State.RUNNING)
     play.relist(twin, twin)
-    assert len(play.group.instances) == 1
+    assert len(play.phases()) == 1
     assert not play.has(effects.Revoke)
 
 
@@ -345,22 +350,22 @@ def test_a_foreign_instance_is_never_stored() -> None:
     play.relist(Instance("x", State.RUNNING, incarnation="1"))
     play.relist()
     play.relist()
-    assert not play.group.instances
+    assert play.phases() == {}
     assert not play.has(effects.Persist)
     assert not play.has(effects.Gone)
 
 
 def test_only_the_newest_given_up_ids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scaler that runs for years does not remember every instance it ever had."""
-    monkeypatch.setattr("taskscaler.core.model.group.MEMORY", 1)
+    monkeypatch.setattr("taskscaler.core.model.members.MEMORY", 1)
     play = Play(Settings(policy=ROOMY))
     play.ready("a", "b")
     play.relist()
     play.relist()
-    assert len(play.group.given_up) == 1
+    assert len(play.records(TombstoneRecord)) == 1
 
 
-def test_the_idle_time_begins_anew_with_each_task() -> None:
+def test_the_idle_time_restarts_with_each_task() -> None:
     """An instance that was used in between is as idle as since its last task."""
     play = Play(Settings(policy=Policy(idle_time=timedelta(seconds=60))))
     play.ready("a")
@@ -373,7 +378,7 @@ def test_the_idle_time_begins_anew_with_each_task() -> None:
     assert play.take(effects.Decrease).decisions[0].detail == "a: it was idle for 1m"
 
 
-def test_an_answer_about_an_instance_that_is_gone_meanwhile_is_no_news() -> None:
+def test_an_answer_about_an_instance_that_is_gone_is_ignored() -> None:
     """The listing was faster than the answer to the removal."""
     play = Play()
     play.ready("a")
@@ -382,9 +387,9 @@ def test_an_answer_about_an_instance_that_is_gone_meanwhile_is_no_news() -> None
     ids = play.take(effects.Decrease).ids
     play.relist()
     play.relist()
-    assert play.group.ours() == []
+    assert play.phases() == {}
     play.say(events.DecreaseSettled("g", ids, Accepted(1, ids)))
-    assert not play.group.instances
+    assert play.phases() == {}
 
 
 @pytest.mark.parametrize(("ready", "failures"), [(False, 1), (True, 0)])
@@ -404,7 +409,7 @@ def test_only_a_failure_to_come_up_makes_the_group_pause(
         play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
         play.relist(Instance("a", State.CREATING))
     play.relist(Instance("a", State.FAILED, reason="the disk is broken"))
-    assert play.group.backoff.failures == failures
+    assert play.failures() == failures
     assert play.take(effects.Decrease).ids == ("a",)
 
 
@@ -453,7 +458,7 @@ def test_a_name_that_an_answer_gave_is_good_for_one_instance() -> None:
     assert play.take(effects.Decrease).ids == ("a",)
 
 
-def test_what_came_back_counts_while_nobody_knows_what_it_is() -> None:
+def test_an_instance_that_came_back_counts_before_it_is_judged() -> None:
     """As long as an answer is awaited that may name it, it is neither ours nor not; it is there."""
     play = Play(Settings(max_instances=2, missed_updates=1, policy=ROOMY))
     play.ready("a")
@@ -462,8 +467,7 @@ def test_what_came_back_counts_while_nobody_knows_what_it_is() -> None:
     play.tick()
     increase = play.take(effects.Increase)
     play.relist(Instance("a", State.RUNNING))
-    assert play.state.standing().demand.instances == 2, "it, and the one that is asked for"
+    assert play.state.demand().instances == 2, "it, and the one that is asked for"
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
     play.relist(Instance("a", State.RUNNING))
-    assert play.state.standing().demand.instances == 2
-    assert play.group.undecided == 0
+    assert play.state.demand().instances == 2

@@ -7,19 +7,22 @@ from datetime import timedelta
 from core_model import START, Play
 from fleeting.errors import Throttled
 from fleeting.types import Accepted, Instance, Listing, State
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import (
-    ConnectRecord,
+from taskscaler.core import (
     GroupRecord,
     InstanceRecord,
     JobRecord,
     OperationRecord,
+    Phase,
+    Policy,
     Record,
+    Rule,
+    Settings,
     TombstoneRecord,
+    UnknownInstances,
+    effects,
+    events,
 )
-from taskscaler.core.model.settings import Policy, Settings, UnknownInstances
+from taskscaler.core.model.records import ConnectRecord
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 HOUR = timedelta(hours=1)
@@ -43,12 +46,12 @@ def test_an_old_instance_is_retired_and_its_task_goes_on() -> None:
     play = Play(settings(max_instance_age=HOUR))
     play.ready("a")
     play.todo.clear()
-    born = play.group.instances["a"].born
+    born = (play.one("a").created_at - START).total_seconds()
     play.tick(born + 3599.0 - play.seconds)
-    assert play.life("a") is Life.READY
+    assert play.phase("a") is Phase.READY
     assert play.take(effects.WakeAt).monotonic == born + 3600.0
     play.tick(1.0)
-    assert play.life("a") is Life.DRAINING
+    assert play.phase("a") is Phase.DRAINING
     play.say(events.TaskReleased("task-0"))
     play.tick()
     decrease = play.take(effects.Decrease)
@@ -56,7 +59,7 @@ def test_an_old_instance_is_retired_and_its_task_goes_on() -> None:
     assert "older than 1h" in decrease.decisions[0].detail
 
 
-def test_a_fleet_of_one_age_is_replaced_a_part_at_a_time() -> None:
+def test_instances_of_one_age_are_replaced_a_part_at_a_time() -> None:
     """Every tenth goes; the next when one of them is gone."""
     play = Play(settings(max_instance_age=HOUR, missed_updates=1))
     ids = [f"i-{number}" for number in range(20)]
@@ -76,14 +79,14 @@ def test_a_fleet_of_one_age_is_replaced_a_part_at_a_time() -> None:
     assert play.take(effects.Decrease).ids == ("i-2",)
 
 
-def test_without_a_maximum_age_nobody_is_too_old() -> None:
-    """A year is no reason by itself."""
+def test_no_instance_is_too_old_without_a_maximum_age() -> None:
+    """A year alone does not dismiss an instance."""
     play = Play(settings(policy=Policy(idle_time=timedelta(days=1000))))
     play.ready("a")
     play.say(events.TaskReleased("task-0"))
     play.todo.clear()
     play.tick(365 * 86400.0)
-    assert play.life("a") is Life.READY
+    assert play.phase("a") is Phase.READY
 
 
 def test_age_counts_from_before_a_restart() -> None:
@@ -93,9 +96,9 @@ def test_age_counts_from_before_a_restart() -> None:
     play.list(Instance("a", State.RUNNING))
     play.say(events.InstancePrepared("g", "a"))
     play.tick(59.0)
-    assert play.life("a") is Life.READY
+    assert play.phase("a") is Phase.READY
     play.tick(1.0)
-    assert play.life("a") is Life.REMOVING
+    assert play.phase("a") is Phase.REMOVING
 
 
 # Shutdown and drain.
@@ -130,8 +133,8 @@ def test_a_shutdown_waits_for_an_instance_that_is_being_deleted() -> None:
     assert play.state.finished
 
 
-def test_a_drain_serves_those_who_came_in_time() -> None:
-    """Who waits or was promised a slot gets it; nobody else does; then nothing is left."""
+def test_a_drain_serves_tasks_that_came_in_time() -> None:
+    """Tasks that wait or were promised a slot get it, and no others; then nothing is left."""
     play = Play(settings(capacity_per_instance=2, max_instances=1))
     play.list()
     play.say(events.TaskAsked("waits"))
@@ -153,7 +156,7 @@ def test_a_drain_serves_those_who_came_in_time() -> None:
 
 
 def test_a_drain_buys_no_idle_capacity_and_removes_none() -> None:
-    """Nobody will come for it in this life of the scaler, but somebody may in the next."""
+    """No task will use it in this process, but one may in the next."""
     play = Play(settings(policy=Policy(idle_count=1, idle_time=timedelta(hours=1))))
     play.list()
     play.grow("a")
@@ -197,7 +200,7 @@ def test_an_instance_that_ran_tasks_is_used_again_if_the_operator_says_so() -> N
     play.say(events.InstancePrepared("g", "a"))
     play.say(events.TaskAsked("last"))
     assert play.take(effects.Grant).id == "a"
-    assert play.life("a") is Life.DRAINING, "that was its third use"
+    assert play.phase("a") is Phase.DRAINING, "that was its third use"
 
 
 def test_an_instance_that_was_never_ready_is_prepared_with_the_command() -> None:
@@ -209,7 +212,7 @@ def test_an_instance_that_was_never_ready_is_prepared_with_the_command() -> None
 
 
 def test_an_instance_that_was_given_up_before_a_restart_is_still_ours() -> None:
-    """It comes back, and is removed rather than taken for somebody else's."""
+    """It comes back, and is removed rather than taken for a foreign one."""
     stones = [TombstoneRecord("g", "a", "1", START), TombstoneRecord("other", "b", None, START)]
     play = Play(settings(unknown_instances=UnknownInstances.IGNORE), records=stones)
     play.list(Instance("a", State.RUNNING, incarnation="1"))
@@ -218,7 +221,7 @@ def test_an_instance_that_was_given_up_before_a_restart_is_still_ours() -> None:
     assert ("tombstone", "g", "a") in dropped
 
 
-def test_only_what_may_come_back_is_remembered() -> None:
+def test_only_instances_that_may_come_back_are_remembered() -> None:
     """An instance that was listed as being deleted is not stored as given up."""
     play = Play(settings(missed_updates=1))
     play.ready("a", "b")
@@ -239,7 +242,7 @@ def test_records_of_others_are_left_alone() -> None:
         JobRecord("job", "digest", "running", 1),
     ]
     play = Play(settings(), records=records)
-    assert play.group.instances == {}
+    assert play.phases() == {}
     assert not any(isinstance(one, effects.Persist) for one in play.todo)
     assert [one.key for one in records] == [
         ("instance", "other", "a"),
@@ -251,7 +254,7 @@ def test_records_of_others_are_left_alone() -> None:
 
 
 def test_an_instance_that_was_known_not_to_be_ours_is_not_ours_after_a_crash() -> None:
-    """It is not taken for what came of a request whose outcome nobody knows."""
+    """It is not taken for the result of a request whose outcome is unknown."""
     play = Play(settings())
     play.list(Instance("theirs", State.RUNNING))
     play.say(events.TaskAsked("task"))
@@ -260,6 +263,6 @@ def test_an_instance_that_was_known_not_to_be_ours_is_not_ours_after_a_crash() -
     assert record == OperationRecord("g", "op-1", 1, START, ("theirs",))
     later = Play(settings(), records=[record])
     later.list(Instance("theirs", State.RUNNING))
-    assert later.life("theirs") is Life.FOREIGN
+    assert later.phase("theirs") is Phase.FOREIGN
     later.relist(Instance("theirs", State.RUNNING), Instance("ours", State.RUNNING))
-    assert later.life("ours") is Life.PREPARING
+    assert later.phase("ours") is Phase.PREPARING

@@ -21,12 +21,20 @@ from hypothesis.stateful import (
     rule,
 )
 
-from core_model import check_group, picture
+from core_model import check_state, picture
 from core_player import Player
 from fleeting.types import Capability, GroupInfo
 from taskscaler import IllegalEvent
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.settings import Placement, Policy, Settings, UnknownInstances
+from taskscaler.core import (
+    Phase,
+    Placement,
+    Policy,
+    Settings,
+    TaskStatus,
+    UnknownInstances,
+    effects,
+    events,
+)
 from taskscaler.core.rules.listings import PORTION
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -92,16 +100,17 @@ class ScalerMachine(Player, RuleBasedStateMachine):
             GroupInfo(name, size, capabilities=able)
             for name, size in zip(names, sizes, strict=True)
         ]
+        self.can_suspend = can_suspend
         self.begin(infos, portion)
 
     # The tasks.
 
     @rule(key=st.sampled_from(KEYS))
     def reserve(self, key: str) -> None:
-        if key in self.state.tasks:
+        if self.state.task(key) is not None:
             self.refuses(events.TaskReserved(key))
             return
-        free = sum(group.slots.free for group in self.state.groups.values())
+        free = self.state.demand().free
         answer = self.apply(events.TaskReserved(key))
         if not any(isinstance(effect, effects.Refuse) for effect in answer):
             if self.settings.policy.preemptive:
@@ -118,7 +127,7 @@ class ScalerMachine(Player, RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS))
     def ask(self, key: str) -> None:
-        if key in self.state.tasks and key not in self.reserved:
+        if self.state.task(key) is not None and key not in self.reserved:
             self.refuses(events.TaskAsked(key))
             return
         self.reserved.discard(key)
@@ -130,16 +139,17 @@ class ScalerMachine(Player, RuleBasedStateMachine):
         if key in self.resuming:
             self.resuming.discard(key)
             self.apply(events.TaskCancelled(key))
-            assert key in self.state.tasks.suspended, "it stays suspended"
+            assert self.kept(key), "it stays suspended"
             return
         if key not in self.waiting:
             self.refuses(events.TaskCancelled(key))
             return
         self.waiting.discard(key)
         # It may have a slot already, and not know of it because the instance is checked.
-        has_slot = key in self.state.tasks.held
+        task = self.state.task(key)
+        has_slot = task is not None and task.status is TaskStatus.UNCONFIRMED
         self.apply(events.TaskReleased(key) if has_slot else events.TaskCancelled(key))
-        assert key not in self.state.tasks, "I15"
+        assert self.state.task(key) is None, "I15"
 
     @rule(key=st.sampled_from(KEYS))
     def release(self, key: str) -> None:
@@ -154,7 +164,7 @@ class ScalerMachine(Player, RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS))
     def suspend(self, key: str) -> None:
         held = self.slots.get(key)
-        if held is None or not self.state.groups[held[0]].can_suspend:
+        if held is None or not self.can_suspend:
             self.refuses(events.TaskSuspended(key))
             return
         self.suspended[key] = self.slots.pop(key)
@@ -175,6 +185,13 @@ class ScalerMachine(Player, RuleBasedStateMachine):
             return
         del self.suspended[key]
         self.apply(events.SuspendedTaskDropped(key))
+
+    def status(self, key: str) -> TaskStatus | None:
+        task = self.state.task(key)
+        return None if task is None else task.status
+
+    def kept(self, key: str) -> bool:
+        return self.status(key) is TaskStatus.SUSPENDED
 
     def refuses(self, event: events.Event) -> None:
         before = picture(self.state)
@@ -274,28 +291,27 @@ class ScalerMachine(Player, RuleBasedStateMachine):
         self.lowered = True
         self.apply(events.SettingsChanged(self.settings))
 
-    # What always holds.
+    # Invariants.
 
     @invariant()
     def books_agree(self) -> None:
         if not hasattr(self, "state"):
             return
-        tasks = self.state.tasks
-        instances = [
-            one for group in self.state.groups.values() for one in group.instances.values()
-        ]
-        # They have a slot already, and do not know.
-        unconfirmed = {key for one in instances for key in one.unconfirmed}
-        assert set(tasks.reserved) == self.reserved, "I8"
-        assert set(tasks.waiting) | unconfirmed == self.waiting
-        assert set(tasks) == self.waiting - unconfirmed
-        assert set(tasks.held) == set(self.slots) | self.revoked | unconfirmed
-        assert set(tasks.suspended) == set(self.suspended)
-        assert tasks.resuming == self.resuming
-        demand = self.state.standing().demand
+        # They have a slot already, and were not told.
+        held = [*self.state.held()]
+        unconfirmed = {one.key for one in held if one.status is TaskStatus.UNCONFIRMED}
+        reserved = {key for key in KEYS if self.status(key) is TaskStatus.RESERVED}
+        assert reserved == self.reserved, "I8"
+        assert set(self.state.waiting()) == self.waiting - unconfirmed
+        assert {one.key for one in held} == set(self.slots) | self.revoked | unconfirmed
+        kept = [*self.state.suspended()]
+        assert {one.key for one in kept} == set(self.suspended)
+        resuming = {one.key for one in kept if one.status is TaskStatus.RESUMING}
+        assert resuming == self.resuming
+        demand = self.state.demand()
+        assert demand.waiting == len(self.waiting - unconfirmed)
         assert demand.acquired == len(self.slots) + len(unconfirmed)
-        for group in self.state.groups.values():
-            check_group(group, self.settings)
+        check_state(self.state)
 
     @invariant()
     def limit_is_kept_in_truth(self) -> None:
@@ -307,10 +323,9 @@ class ScalerMachine(Player, RuleBasedStateMachine):
             assert total <= self.settings.max_instances, "I1 in truth"
 
     @invariant()
-    def nobody_waits_beside_a_free_slot(self) -> None:
-        if hasattr(self, "state") and self.state.tasks.waiting:
-            free = sum(group.slots.free for group in self.state.groups.values())
-            assert free <= (len(self.reserved) if self.settings.policy.preemptive else 0)
+    def no_task_waits_while_a_slot_is_free(self) -> None:
+        if hasattr(self, "state") and (demand := self.state.demand()).waiting:
+            assert demand.free <= (len(self.reserved) if self.settings.policy.preemptive else 0)
 
     # The end.
 
@@ -324,7 +339,7 @@ class ScalerMachine(Player, RuleBasedStateMachine):
             assert self.scaled == [], "I6: no churn under constant load"
         self.let_go()
         self.settle(rounds=200)
-        left = [one for group in self.state.groups.values() for one in group.ours()]
+        left = [one for one in self.state.instances() if one.phase is not Phase.FOREIGN]
         assert left == [], "I5: zero is reached"
         self.scaled.clear()
         self.settle(rounds=30)
@@ -341,8 +356,8 @@ class ScalerMachine(Player, RuleBasedStateMachine):
             if key in self.resuming:
                 self.cancel(key)
             self.drop(key)
-        assert not self.state.tasks.held
-        assert not self.state.tasks.suspended
+        assert not [*self.state.held()]
+        assert not [*self.state.suspended()]
         policy = replace(self.settings.policy, idle_count=0)
         self.settings = replace(self.settings, policy=policy)
         self.apply(events.SettingsChanged(self.settings))

@@ -14,10 +14,16 @@ from core_model import Play, picture
 from fleeting.types import GroupInfo, Listing, State
 from fleeting.types import Instance as Listed
 from taskscaler import IllegalEvent
-from taskscaler.core.machine import ScalerState
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.policy import in_force
-from taskscaler.core.model.settings import Period, Policy, ScheduledPolicy, Settings
+from taskscaler.core import (
+    Period,
+    Policy,
+    ScalerState,
+    ScheduledPolicy,
+    Settings,
+    effects,
+    events,
+    in_force,
+)
 
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
@@ -141,7 +147,7 @@ def test_going_from_look_to_look_meets_every_switch(settings: Settings, start: d
 
 
 def test_a_period_in_the_hour_that_is_left_out_does_not_come_that_day() -> None:
-    """On 29 March there is no half past two in Berlin; on the day before and after there is."""
+    """On 29 March half past two does not occur in Berlin; on the day before and after it does."""
     night = scheduled(1, hours(2, 2), zone=ZoneInfo("Europe/Berlin"))
     settings = Settings(schedule=(night,))
     held = {
@@ -205,7 +211,7 @@ def test_a_year_takes_few_looks(schedule: tuple[ScheduledPolicy, ...], most: int
     assert looks <= most
 
 
-# What a switch leads to. START of `Play` is a Sunday midnight, in UTC.
+# The effects of a switch. START of `Play` is a Sunday midnight, in UTC.
 
 WORKING_HOURS = scheduled(2, hours(8, 17))
 NIGHTLY = Settings(policy=Policy(idle_time=timedelta(minutes=10)), schedule=(WORKING_HOURS,))
@@ -227,7 +233,7 @@ def sleep(play: Play, until: float) -> None:
         )
         for one in [one for one in play.todo if isinstance(one, effects.List)]:
             play.todo.remove(one)
-            known = play.state.groups[one.group].instances.values()
+            known = [each for each in play.state.instances() if each.group == one.group]
             listed = tuple(Listed(instance.id, State.RUNNING) for instance in known)
             play.say(events.ListingArrived(one.group, Listing(listed)))
 
@@ -237,14 +243,14 @@ def test_a_switch_starts_provisioning_by_itself() -> None:
     play = Play(NIGHTLY)
     sleep(play, 8 * 3600 - 0.001)
     assert not play.has(effects.Increase)
-    assert not play.state.preemptive
+    assert not play.state.policy.preemptive
     sleep(play, 8 * 3600)
     assert play.take(effects.Increase).count == 2
-    assert play.state.preemptive
+    assert play.state.policy.preemptive
 
 
 def test_a_switch_is_in_force_with_the_first_event_after_it() -> None:
-    """No reservation is promised by a policy of yesterday, also if nobody has woken the scaler."""
+    """No reservation is promised by an outdated policy, even if the scaler was not woken."""
     play = Play(NIGHTLY)
     assert play.say(events.TaskReserved("early")) == []
     play.say(events.TaskReserved("late"), after=8 * 3600.0)
@@ -257,15 +263,15 @@ def test_an_impossible_event_does_not_switch_anything() -> None:
     play.seconds = 9 * 3600.0
     before = picture(play.state)
     with pytest.raises(IllegalEvent):
-        play.say(events.TaskReleased("nobody"))
+        play.say(events.TaskReleased("unknown"))
     assert picture(play.state) == before
     play.tick()
     assert play.state.policy.idle_count == 2
 
 
 @pytest.mark.parametrize("how", ["time passes", "a task is released"])
-def test_a_switch_out_of_preemptive_mode_serves_those_who_wait(how: str) -> None:
-    """A slot that was promised to a reservation is free for everybody from that moment on."""
+def test_a_switch_out_of_preemptive_mode_serves_waiting_tasks(how: str) -> None:
+    """A slot that was promised to a reservation is free for all tasks from that moment on."""
     day = scheduled(1, hours(0, 7))
     relaxed = Policy(idle_time=timedelta(hours=1), preemptive_mode=False)
     trusted = timedelta(days=1)
@@ -274,7 +280,7 @@ def test_a_switch_out_of_preemptive_mode_serves_those_who_wait(how: str) -> None
     play.grow("a")
     assert play.say(events.TaskReserved("promised")) == []
     play.say(events.TaskAsked("waits"))
-    assert "waits" in play.state.tasks.waiting
+    assert "waits" in play.queue()
     play.seconds = 8 * 3600.0
     if how == "time passes":
         play.tick()
@@ -297,7 +303,7 @@ def test_a_wall_clock_that_jumps_is_followed_and_never_makes_it_spin() -> None:
 
 
 def test_a_wall_clock_that_stands_still_before_a_switch_is_asked_ten_times_a_second() -> None:
-    """What is left of a second is no reason to ask a million times."""
+    """The rest of a second does not cause a busy loop."""
     state = ScalerState([GroupInfo("g")], NIGHTLY, name="op")
     wall = datetime(2026, 3, 1, 7, 59, 59, 999_999, tzinfo=UTC)
     answer = state.apply(events.TimePassed(), events.Now(5.0, wall))

@@ -8,10 +8,7 @@ import pytest
 
 from core_model import START
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core.machine import ScalerState
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.settings import Policy, Settings
+from taskscaler.core import Phase, Policy, ScalerState, Settings, effects, events
 
 FLEET = Listing(tuple(Instance(f"i-{number}", State.RUNNING) for number in range(5)))
 
@@ -23,7 +20,7 @@ def now(seconds: float) -> events.Now:
 
 def finish(state: ScalerState, seconds: float) -> None:
     """Let it look at all parts of the listing."""
-    while state.groups["g"].digestion is not None:
+    while state.digesting:
         state.apply(events.TimePassed(), now(seconds))
 
 
@@ -44,19 +41,18 @@ def state() -> ScalerState:
 
 def test_it_goes_on_by_itself(state: ScalerState) -> None:
     """After each part it wants to be woken at once, and with the last one all are known."""
-    group = state.groups["g"]
     for known in range(1, 5):
-        assert len(group.instances) == known
+        assert len([*state.instances()]) == known
         assert state.demand().instances == 5, "what is not looked at yet is still expected"
         assert effects.WakeAt(1) in state.apply(events.TimePassed(), now(1))
-    assert len(group.instances) == 5
+    assert len([*state.instances()]) == 5
     state.apply(events.TimePassed(), now(1))
-    assert group.digestion is None
+    assert not state.digesting
     assert effects.WakeAt(1) not in state.apply(events.TimePassed(), now(1))
 
 
 def test_a_task_gets_its_slot_in_between(state: ScalerState) -> None:
-    """What is ready takes tasks although the rest of its listing is not looked at yet."""
+    """Ready instances take tasks although the rest of the listing is not digested."""
     state.apply(events.InstancePrepared("g", "i-0"), now(1))
     answer = state.apply(events.TaskAsked("t"), now(1))
     assert any(isinstance(one, effects.Grant) and one.id == "i-0" for one in answer)
@@ -67,20 +63,20 @@ def test_nothing_is_decided_before_its_end(state: ScalerState) -> None:
     for number in range(20):
         state.apply(events.TaskAsked(f"t-{number}"), now(1))
     answers: list[effects.Effect] = []
-    while state.groups["g"].digestion is not None:
+    while state.digesting:
         assert not any(isinstance(one, effects.Increase | effects.List) for one in answers)
         answers = state.apply(events.TimePassed(), now(100))
     assert any(isinstance(one, effects.Increase) for one in answers)
 
 
-def test_what_is_missing_is_missed_at_its_end(state: ScalerState) -> None:
+def test_missing_instances_are_missed_at_its_end(state: ScalerState) -> None:
     """An instance whose turn has not come is not taken for one that is gone."""
     finish(state, 1)
     turned = tuple(Instance(one.id, State.UNKNOWN) for one in FLEET.instances[:4])
     state.apply(events.ListingArrived("g", Listing(turned)), now(2))
-    missed = {one.id: one.missed for one in state.groups["g"].instances.values()}
-    assert set(missed.values()) == {0}
     finish(state, 2)
-    missed = {one.id: one.missed for one in state.groups["g"].instances.values()}
-    assert missed == {"i-0": 0, "i-1": 0, "i-2": 0, "i-3": 0, "i-4": 1}
-    assert state.groups["g"].lives[Life.PREPARING] == 5
+    assert {one.phase for one in state.instances()} == {Phase.PREPARING}
+    state.apply(events.ListingArrived("g", Listing(turned)), now(3))
+    assert len([*state.instances()]) == 5, "the fifth was missed once, and is not gone yet"
+    finish(state, 3)
+    assert [one.id for one in state.instances()] == ["i-0", "i-1", "i-2", "i-3"]

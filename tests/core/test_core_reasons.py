@@ -13,12 +13,19 @@ from fleeting.errors import (
     Throttled,
 )
 from fleeting.types import Accepted, Instance, Listing, State
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Clamp, Rule
-from taskscaler.core.model.explain import Standing, describe, explain
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import GroupRecord
-from taskscaler.core.model.settings import Policy, Settings
+from taskscaler.core import (
+    GroupRecord,
+    Phase,
+    Policy,
+    Rule,
+    Settings,
+    Standing,
+    effects,
+    events,
+    explain,
+)
+from taskscaler.core.model.decisions import Clamp
+from taskscaler.core.model.explain import describe
 
 UNLIMITED = Settings(throttle_limit=math.inf)
 
@@ -43,7 +50,7 @@ def _creating(id: str) -> Instance:
     return Instance(id, State.CREATING)
 
 
-# What is recorded.
+# The record of decisions.
 
 
 def held_back(play: Play) -> list[tuple[str, Clamp | None]]:
@@ -53,13 +60,13 @@ def held_back(play: Play) -> list[tuple[str, Clamp | None]]:
     return [(one.group, one.clamp) for one in told]
 
 
-def test_what_is_held_back_is_told_once_and_not_with_every_second_of_it() -> None:
+def test_a_demand_that_is_held_back_is_reported_once() -> None:
     """A pause has other seconds left each time, and is the same pause all the while."""
     play = Play(UNLIMITED)
     play.list()
     assert held_back(play) == []
     ask(play, 1)
-    assert held_back(play) == [], "an answer that is awaited for a moment is no news"
+    assert held_back(play) == [], "an answer that is awaited for a moment is not recorded"
     settle(play, error=Throttled("slow down", retry_after=timedelta(seconds=50)))
     play.tick()
     assert held_back(play) == [("g", Clamp.PAUSED)]
@@ -125,15 +132,15 @@ def replace_limit(play: Play) -> str:
 # One task.
 
 
-def test_a_task_is_told_its_place_and_what_is_coming() -> None:
+def test_a_task_is_told_its_place_and_the_coming_slots() -> None:
     """One sentence with numbers for one task, whatever has become of it."""
     play = Play(Settings(capacity_per_instance=2, max_instances=1))
     play.list()
     ask(play, 4)
     play.tick(90.0)
-    standing, tasks = play.state.standing(), play.state.tasks
+    standing = play.state.standing()
     play.say(events.TaskCancelled("t0"))
-    assert [tasks.place(f"t{number}") for number in range(4)] == [None, 1, 2, 3]
+    assert [play.state.place(f"t{number}") for number in range(4)] == [None, 1, 2, 3]
     assert explain(standing, key="t3", place=4, waiting_seconds=90.2) == (
         "task 't3' has waited for 1m30s for a slot as number 4 of 4 in the queue, and nothing is "
         "coming: 0 slots in use, 0 free, 0 coming, 2 overdue; 1 of at most 1 instances; "
@@ -149,11 +156,11 @@ def test_a_task_is_told_its_place_and_what_is_coming() -> None:
 
 
 def replace_coming(play: Play) -> Standing:
-    """Let what was asked for be seen, and return where that leaves everybody."""
+    """Show the requested instance in a listing, and return the summary."""
     play.take(effects.List)
     play.say(events.ListingArrived("g", Listing((_creating("a"),))))
     play.tick()
-    assert play.group.lives[Life.CREATING] == 1
+    assert [*play.phases().values()].count(Phase.CREATING) == 1
     return play.state.standing()
 
 
@@ -167,8 +174,8 @@ def test_a_task_that_does_not_wait_is_told_so() -> None:
     assert explain(standing, key="x").startswith("task 'x' neither waits nor holds a slot")
 
 
-def test_an_explanation_says_what_decides_over_instances_that_are_not_ours() -> None:
-    """Who reads that some are foreign is led to what removes them, and to the setting."""
+def test_an_explanation_names_the_setting_for_foreign_instances() -> None:
+    """A count of foreign instances comes with the command that removes them and the setting."""
     play = Play(Settings(max_instances=1))
     play.list(Instance("x", State.RUNNING))
     ask(play, 1)
@@ -177,7 +184,7 @@ def test_an_explanation_says_what_decides_over_instances_that_are_not_ours() -> 
     assert "`fleeting group decrease`, or see unknown_instances)" in told
 
 
-# What a restart must not forget.
+# Pauses that outlast a restart.
 
 
 def stored(play: Play) -> GroupRecord | None:
@@ -209,12 +216,13 @@ def test_pauses_and_cooldowns_outlast_a_restart_and_not_their_time() -> None:
     )
     assert record is not None
     again = Play(UNLIMITED, records=(record, replace_group(record)))
-    assert (again.group.backoff.failures, again.group.backoff.until) == (2, 3.0)
-    assert (again.group.cooldown.until, again.group.cooldown.reason) == (300.0, "none left")
     assert stored(again) is None, "what is as it was stored is not stored again"
     again.list()
     ask(again, 1)
     assert not again.has(effects.Increase)
+    assert "a pause of 3s after 2 failures in a row, the last: none left" in explain(
+        again.state.standing()
+    )
     again.tick(3.0)
     settle(again)
     again.relist(Instance("a", State.RUNNING))
@@ -232,12 +240,16 @@ def replace_group(record: GroupRecord) -> GroupRecord:
 
 
 def test_a_wall_clock_that_jumped_back_makes_no_pause_for_ever() -> None:
-    """What is stored for next year is waited for as long as the longest pause."""
+    """A pause that is stored until next year is as long as the longest pause."""
     late = START + timedelta(days=365)
     play = Play(UNLIMITED, records=(GroupRecord("g", 1, late, late, "no"),))
-    assert play.group.backoff.until == 300.0
-    assert play.group.cooldown.until == 300.0
+    play.list()
+    ask(play, 1)
+    assert "a pause of 5m after 1 failures" in play.state.blocked[0].clamped_by
+    assert play.cooldown() == 300.0
     early = START - timedelta(days=1)
     over = Play(UNLIMITED, records=(GroupRecord("g", 1, early, early, "no"),))
-    assert over.group.backoff.until == 0.0
-    assert over.group.cooldown.reason == ""
+    over.list()
+    ask(over, 1)
+    assert over.has(effects.Increase)
+    assert over.cooldown() == 0.0

@@ -1,4 +1,4 @@
-"""What reservations protect, what they may count on, and what they must not keep for ever."""
+"""Reservations: their protection, the capacity they count on, and how that expires."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 
 from core_model import Play
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.settings import Placement, Policy, Settings
+from taskscaler.core import Phase, Placement, Policy, Rule, Settings, TaskStatus, effects, events
 
 MINUTE = timedelta(minutes=1)
 BRIEF = Policy(idle_time=MINUTE)
+
+
+def ours(play: Play, group: str) -> list[str]:
+    """Return the ids of the instances of a group that are not about to go."""
+    known = [one for one in play.state.instances() if one.group == group]
+    return [one.id for one in known if one.phase is not Phase.REMOVING]
 
 
 def answer_all(play: Play) -> None:
@@ -30,22 +33,16 @@ def answer_all(play: Play) -> None:
             case effects.Increase():
                 accepted = Accepted(one.count)
                 play.say(events.IncreaseSettled(one.group, one.operation, accepted))
-                group = play.state.groups[one.group]
                 names = (f"{one.operation}-{number}" for number in range(one.count))
-                known = [(known.id, known.state) for known in group.ours()]
-                known += [(name, State.RUNNING) for name in names]
-                listed = tuple(Instance(id, state) for id, state in known)
+                listed = tuple(
+                    Instance(id, State.RUNNING) for id in (*ours(play, one.group), *names)
+                )
                 play.say(events.ListingArrived(one.group, Listing(listed)))
             case effects.Decrease():
                 accepted = Accepted(len(one.ids), one.ids)
                 play.say(events.DecreaseSettled(one.group, one.ids, accepted))
             case effects.List():
-                group = play.state.groups[one.group]
-                stay = tuple(
-                    Instance(known.id, State.RUNNING)
-                    for known in group.ours()
-                    if known.life is not Life.REMOVING
-                )
+                stay = tuple(Instance(id, State.RUNNING) for id in ours(play, one.group))
                 play.say(events.ListingArrived(one.group, Listing(stay)))
             case effects.Prepare():
                 play.say(events.InstancePrepared(one.group, one.id))
@@ -68,8 +65,8 @@ def idle(play: Play, count: int) -> None:
     for number in range(count * slots):
         play.say(events.TaskAsked(f"first-{number}"))
     run(play, 10)
-    assert len(play.state.tasks.held) == count * slots
-    for key in list(play.state.tasks.held):
+    assert len(play.held()) == count * slots
+    for key in play.held():
         play.say(events.TaskReleased(key))
     play.todo = [one for one in play.todo if isinstance(one, effects.List)]
 
@@ -82,7 +79,7 @@ def reserve(play: Play, key: str) -> str:
 
 def ready(play: Play) -> int:
     """Return how many instances take tasks."""
-    return sum(group.lives[Life.READY] for group in play.state.order)
+    return [*play.phases().values()].count(Phase.READY)
 
 
 # Throttling.
@@ -104,7 +101,7 @@ def test_throttling_leaves_one_idle_instance_unreserved() -> None:
     assert reserve(play, "e") == ""
 
 
-def test_throttling_does_not_refuse_what_the_policy_keeps_idle_anyway() -> None:
+def test_throttling_allows_reservations_of_the_idle_target() -> None:
     """A single warm instance would otherwise never be reserved, and never be removed either."""
     policy = Policy(idle_count=1, idle_time=MINUTE)
     play = Play(Settings(policy=policy, reservation_throttling=True))
@@ -115,7 +112,7 @@ def test_throttling_does_not_refuse_what_the_policy_keeps_idle_anyway() -> None:
 
 
 def test_throttling_concerns_idle_capacity_only() -> None:
-    """With nothing idle, what can be created can be reserved as ever."""
+    """With nothing idle, what can be created can still be reserved."""
     play = Play(Settings(max_instances=2, reservation_throttling=True))
     assert [bool(reserve(play, key)) for key in "abc"] == [False, False, True]
 
@@ -126,7 +123,7 @@ def test_throttling_concerns_idle_capacity_only() -> None:
 def poll(play: Play, number: int) -> None:
     """Hold a reservation at any time: take the next before the last is given back."""
     reserve(play, f"poll-{number}")
-    if f"poll-{number - 1}" in play.state.tasks.reserved:
+    if play.status(f"poll-{number - 1}") is TaskStatus.RESERVED:
         play.say(events.TaskUnreserved(f"poll-{number - 1}"))
     run(play, 10)
 
@@ -141,14 +138,14 @@ def poll(play: Play, number: int) -> None:
         Policy(idle_time=MINUTE, scale_factor=2.0),
     ],
 )
-def test_who_polls_for_ever_keeps_no_more_than_the_policy_does(policy: Policy) -> None:
+def test_endless_polling_keeps_no_more_idle_than_the_policy(policy: Policy) -> None:
     """However long reservations follow on each other, idle capacity goes in its time."""
     play = Play(Settings(policy=policy))
     idle(play, 3)
     for number in range(30):
         poll(play, number)
     assert ready(play) == policy.idle_count
-    assert policy.preemptive or play.state.tasks.reserved, "polling goes on"
+    assert policy.preemptive or play.state.demand().reserved, "polling goes on"
 
 
 def test_a_reservation_that_was_there_before_keeps_its_instance() -> None:
@@ -157,7 +154,7 @@ def test_a_reservation_that_was_there_before_keeps_its_instance() -> None:
     idle(play, 1)
     assert reserve(play, "old") == ""
     run(play, 70)
-    assert play.group.parting_slots == 1
+    assert play.closed_slots() == 1
     assert reserve(play, "new") == "", "it counts on what can be created"
     run(play, 70)
     assert ready(play) == 1
@@ -166,7 +163,7 @@ def test_a_reservation_that_was_there_before_keeps_its_instance() -> None:
     decrease = play.take(effects.Decrease)
     assert [one.rule for one in decrease.decisions] == [Rule.IDLE]
     assert "it was idle for 2m" in decrease.decisions[0].detail
-    assert play.group.parting_slots == 0
+    assert play.closed_slots() == 0
 
 
 def test_a_task_that_gets_a_slot_on_it_lets_it_stay() -> None:
@@ -176,7 +173,7 @@ def test_a_task_that_gets_a_slot_on_it_lets_it_stay() -> None:
     reserve(play, "old")
     run(play, 70)
     play.say(events.TaskAsked("old"))
-    assert play.group.parting == {}
+    assert play.closed_slots() == 0
     play.say(events.TaskReleased("old"))
     run(play, 50)
     assert ready(play) == 1
@@ -184,14 +181,14 @@ def test_a_task_that_gets_a_slot_on_it_lets_it_stay() -> None:
     assert ready(play) == 0
 
 
-def test_a_promise_is_refused_on_what_is_parting_and_kept_where_it_was_given() -> None:
+def test_a_promise_is_refused_on_closed_instances_and_kept_where_it_was_given() -> None:
     """In preemptive mode, one of two idle instances parts; only the other can be promised."""
     policy = Policy(idle_time=MINUTE, preemptive_mode=True)
     play = Play(Settings(policy=policy))
     idle(play, 2)
     reserve(play, "old")
     run(play, 70)
-    assert (ready(play), play.group.parting_slots) == (1, 1), "one was kept by nothing"
+    assert (ready(play), play.closed_slots()) == (1, 1), "one was kept by nothing"
     assert "preemptive" in reserve(play, "new")
     play.say(events.TaskAsked("old"))
     assert "preemptive" in reserve(play, "new"), "nothing is free"
@@ -199,18 +196,18 @@ def test_a_promise_is_refused_on_what_is_parting_and_kept_where_it_was_given() -
     assert reserve(play, "new") == "", "nothing parts any more"
 
 
-def test_what_is_needed_after_all_stays() -> None:
+def test_closed_instances_that_are_needed_after_all_stay() -> None:
     """An operator who wants more idle capacity does not lose what was to go, nor forget it."""
     play = Play(Settings(policy=BRIEF))
     idle(play, 1)
     reserve(play, "old")
     run(play, 70)
-    assert play.group.parting_slots == 1
+    assert play.closed_slots() == 1
     wanted = replace(BRIEF, idle_count=1, preemptive_mode=False)
     play.say(events.SettingsChanged(replace(play.state.settings, policy=wanted)))
     play.say(events.TaskUnreserved("old"))
     run(play, 10)
-    assert (ready(play), play.group.parting_slots) == (1, 0)
+    assert (ready(play), play.closed_slots()) == (1, 0)
     play.say(events.SettingsChanged(replace(play.state.settings, policy=BRIEF)))
     run(play, 10)
     assert ready(play) == 0
@@ -222,9 +219,10 @@ def test_an_instance_that_is_lost_while_it_parts_is_not_counted_any_more() -> No
     idle(play, 1)
     reserve(play, "old")
     run(play, 70)
-    (id,) = play.group.parting
+    (id,) = play.phases()
+    assert play.closed_slots() == 1
     play.say(events.InstanceBroke("g", id, "the connection broke"))
-    assert (play.group.parting, play.group.parting_slots) == ({}, 0)
+    assert play.closed_slots() == 0
 
 
 def test_the_end_of_an_older_reservation_by_a_task_lets_the_others_go() -> None:
@@ -236,32 +234,34 @@ def test_the_end_of_an_older_reservation_by_a_task_lets_the_others_go() -> None:
     for key in ("old-1", "old-2"):
         reserve(play, key)
     run(play, 70)
-    assert play.group.parting_slots == 2
+    assert play.closed_slots() == 2
     reserve(play, "new")
     play.say(events.TaskUnreserved("old-1"))
     run(play, 2)
-    assert play.group.parting_slots == 2, "the other one is still there"
+    assert play.closed_slots() == 2, "the other one is still there"
     play.todo.clear()
     play.say(events.TaskAsked("old-2"))
-    assert play.take(effects.Grant).id == play.state.tasks.held["runs"][1].id
+    task = play.state.task("runs")
+    assert task is not None
+    assert play.take(effects.Grant).id == task.instance
     assert play.has(effects.WakeAt)
     run(play, 2)
     assert ready(play) == 1
-    assert "new" in play.state.tasks.reserved
+    assert play.status("new") is TaskStatus.RESERVED
 
 
 def act(play: Play, what: str, key: str) -> None:
     """Let a task do something if it can, or let time pass."""
-    tasks = play.state.tasks
-    if what == "reserve" and key not in tasks:
+    status = play.status(key)
+    if what == "reserve" and status is None:
         reserve(play, key)
-    elif what == "unreserve" and key in tasks.reserved:
+    elif what == "unreserve" and status is TaskStatus.RESERVED:
         play.say(events.TaskUnreserved(key))
-    elif what == "ask" and (key in tasks.reserved or key not in tasks):
-        promised = key in tasks.reserved and play.state.preemptive
+    elif what == "ask" and status in (TaskStatus.RESERVED, None):
+        promised = status is TaskStatus.RESERVED and play.state.policy.preemptive
         play.say(events.TaskAsked(key))
-        assert key in tasks.held or not promised, "I7: the slot is there"
-    elif what == "release" and key in tasks.held:
+        assert key in play.held() or not promised, "I7: the slot is there"
+    elif what == "release" and key in play.held():
         play.say(events.TaskReleased(key))
     elif what in ("wait", "long"):
         run(play, 70 if what == "long" else 10)
@@ -269,13 +269,14 @@ def act(play: Play, what: str, key: str) -> None:
 
 def let_go(play: Play) -> None:
     """Give back all claims."""
-    tasks = play.state.tasks
-    for key in list(tasks.waiting):
+    for key in play.queue():
         play.say(events.TaskCancelled(key))
-    for key in list(tasks.held):
+    for key in play.held():
         play.say(events.TaskReleased(key))
-    for key in list(tasks.reserved):
-        play.say(events.TaskUnreserved(key))
+    for key in (f"t{number}" for number in range(6)):
+        if play.status(key) is TaskStatus.RESERVED:
+            play.say(events.TaskUnreserved(key))
+    assert play.state.drained
 
 
 @profile(deadline=None, max_examples=60)
@@ -310,18 +311,11 @@ def test_every_promise_is_kept_and_pollers_keep_nothing_for_ever(
         placement=placement,
     )
     play = Play(settings, GroupInfo("a"), GroupInfo("b", 2))
-    tasks = play.state.tasks
     idle(play, 3)
     for what, number in steps:
         act(play, what, f"t{number}")
-        free = sum(group.slots.free for group in play.state.order)
-        assert not preemptive or len(tasks.reserved) <= free, "I7 between the steps"
-        for group in play.state.order:
-            assert group.parting_slots == sum(group.parting.values())
-            assert all(
-                group.instances[id].available == slots for id, slots in group.parting.items()
-            )
-        assert tasks.older <= tasks.reserved
+        demand = play.state.demand()
+        assert not preemptive or demand.reserved <= demand.free, "I7 between the steps"
     let_go(play)
     for number in range(25):
         poll(play, number)

@@ -1,4 +1,4 @@
-"""What the core decides in situations that an operator would recognise."""
+"""Decisions in situations that an operator would recognise."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from core_model import START, Play, picture
 from fleeting.errors import OutOfCapacity, PermissionDenied
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
 from taskscaler import IllegalEvent
-from taskscaler.core.machine import ScalerState
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.explain import explain
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import InstanceRecord, OperationRecord
-from taskscaler.core.model.settings import Placement, Policy, Settings
+from taskscaler.core import (
+    InstanceRecord,
+    OperationRecord,
+    Phase,
+    Placement,
+    Policy,
+    Rule,
+    ScalerState,
+    Settings,
+    effects,
+    events,
+    explain,
+)
 
 ROOMY = Policy(idle_time=timedelta(minutes=20))
 
@@ -68,8 +74,8 @@ def test_placement_fills_or_spreads(placement: Placement) -> None:
     """With one slot used on `b`, packing goes on there, spreading goes to the empty `a`."""
     play = Play(Settings(capacity_per_instance=3, placement=placement, policy=ROOMY))
     play.ready("a", "b")
-    held = dict(play.state.tasks.held)
-    on_b = [key for key, (_, instance) in held.items() if instance.id == "b"]
+    held = {one.key: one.instance for one in play.state.held()}
+    on_b = [key for key, instance in held.items() if instance == "b"]
     for key in held:
         if key != on_b[0]:
             play.say(events.TaskReleased(key))
@@ -95,7 +101,7 @@ def test_idle_instances_go_after_their_time_and_the_rest_stays_as_policy_wants()
     decrease = play.take(effects.Decrease)
     assert len(decrease.ids) == 3
     assert [one.rule for one in decrease.decisions] == [Rule.IDLE]
-    assert play.group.lives[Life.READY] == 1
+    assert [*play.phases().values()].count(Phase.READY) == 1
 
 
 def test_an_instance_serves_as_often_as_it_may_and_is_then_removed() -> None:
@@ -104,9 +110,9 @@ def test_an_instance_serves_as_often_as_it_may_and_is_then_removed() -> None:
     play.ready("a")
     play.say(events.TaskReleased("task-0"))
     play.say(events.TaskAsked("third"))
-    assert play.group.instances["a"].life is Life.DRAINING
+    assert play.phase("a") is Phase.DRAINING
     play.say(events.TaskReleased("third"))
-    demand = play.state.standing().demand
+    demand = play.state.demand()
     assert (demand.acquired, demand.free, demand.unavailable) == (1, 0, 1)
     play.tick()
     assert not play.has(effects.Decrease)
@@ -148,7 +154,7 @@ def test_a_group_that_cannot_be_listed_is_passed_over() -> None:
     assert "the key has expired" in explain(play.state.standing())
 
 
-def test_reservations_without_preemption_count_what_can_still_be_created() -> None:
+def test_reservations_without_preemption_count_on_instances_that_can_be_created() -> None:
     """The limit of two instances with two slots gives four reservations, and a reason after."""
     play = Play(Settings(capacity_per_instance=2, max_instances=2), GroupInfo("g", 5))
     play.list()
@@ -174,7 +180,7 @@ def test_without_any_limit_every_reservation_is_possible() -> None:
 
 
 def test_preemptive_reservations_are_promises_of_slots_that_are_free_now() -> None:
-    """No other task gets such a slot, and whoever holds the promise gets it before the queue."""
+    """No other task gets such a slot, and the task with the promise gets it before the queue."""
     policy = Policy(idle_count=1, idle_time=timedelta(minutes=20))
     play = Play(Settings(policy=policy, max_instances=1))
     assert isinstance(play.say(events.TaskReserved("early"))[0], effects.Refuse)
@@ -209,7 +215,7 @@ def test_a_reservation_protects_capacity_from_removal() -> None:
 
 
 def test_a_restart_finds_instances_use_counts_and_open_requests_again() -> None:
-    """Known instances are prepared anew, used-up and interrupted ones go, promises still count."""
+    """Known instances are prepared again, used-up and interrupted ones go, promises still count."""
     records = (
         InstanceRecord("g", "fresh", None, START, 1, ()),
         InstanceRecord("g", "used-up", None, START, 2, ()),
@@ -223,14 +229,14 @@ def test_a_restart_finds_instances_use_counts_and_open_requests_again() -> None:
     prepared = {one.id for one in play.todo if isinstance(one, effects.Prepare)}
     assert prepared == {"fresh", "promised"}
     assert set(play.take(effects.Decrease).ids) == {"used-up", "busy"}
-    assert play.group.instances["fresh"].uses_left == 1
-    assert play.group.operations.outstanding == 0
+    assert play.one("fresh").used == 1
+    assert play.state.expected == 0
     with pytest.raises(IllegalEvent):
         play.say(events.RecordsRestored(()))
 
 
 def test_restored_instances_that_are_gone_are_forgotten() -> None:
-    """What is missing from the listings is dropped from the store."""
+    """An instance that is missing from the listings is dropped from the store."""
     record = InstanceRecord("g", "a", "1", START, 0, ())
     play = Play(Settings(), records=[record])
     play.list()
@@ -300,12 +306,12 @@ def test_shutdown_without_removal_is_finished_at_once() -> None:
     [
         events.ListingArrived("nowhere", Listing()),
         events.IncreaseSettled("g", "never-asked", Accepted(1)),
-        events.TaskUnreserved("nobody"),
-        events.TaskCancelled("nobody"),
-        events.TaskReleased("nobody"),
+        events.TaskUnreserved("unknown"),
+        events.TaskCancelled("unknown"),
+        events.TaskReleased("unknown"),
     ],
 )
-def test_what_cannot_have_happened_is_refused(event: events.Event) -> None:
+def test_impossible_events_are_refused(event: events.Event) -> None:
     """An impossible event raises, and nothing has changed."""
     play = Play()
     before = picture(play.state)
@@ -337,7 +343,7 @@ def test_explanation_names_the_numbers_and_the_limit() -> None:
 
 
 def test_a_demand_that_just_fits_is_not_clamped() -> None:
-    """Exactly as many as the group and the limit allow is no reason for a complaint."""
+    """Exactly as many as the group and the limit allow is not reported as held back."""
     play = Play(Settings(max_instances=2), GroupInfo("g", 2))
     play.list()
     for key in "ab":
@@ -347,7 +353,7 @@ def test_a_demand_that_just_fits_is_not_clamped() -> None:
 
 
 def test_a_shorter_interval_takes_effect_at_once() -> None:
-    """Nobody waits for the end of an interval that the operator has just shortened."""
+    """A shortened interval applies at once."""
     play = Play()
     play.list()
     play.todo.clear()
@@ -373,12 +379,12 @@ def test_shutdown_waits_for_instances_and_for_those_that_may_yet_come() -> None:
     assert not play.state.finished, "an instance is to be removed"
 
 
-def test_what_a_task_holds_is_stored_as_long_as_it_holds_it() -> None:
+def test_a_held_slot_is_stored_until_it_is_released() -> None:
     """The record of an instance names its tasks and counts its uses before the slot is given."""
     play = Play(Settings(policy=ROOMY))
     play.ready("a")
     play.todo.clear()
-    a = play.group.instances["a"]
+    a = play.one("a")
     record = InstanceRecord("g", "a", None, a.created_at, 1, (), ready_at=a.ready_at)
     play.say(events.TaskReleased("task-0"))
     assert play.take(effects.Persist).put == (record,)
@@ -389,7 +395,7 @@ def test_what_a_task_holds_is_stored_as_long_as_it_holds_it() -> None:
     assert isinstance(play.todo[1], effects.Grant)
 
 
-def test_reservations_count_what_is_on_its_way() -> None:
+def test_reservations_count_on_coming_instances() -> None:
     """At the limit, slots on an instance that is being created can still be reserved."""
     play = Play(Settings(capacity_per_instance=2, max_instances=1))
     play.list()
@@ -399,15 +405,15 @@ def test_reservations_count_what_is_on_its_way() -> None:
     assert isinstance(play.say(events.TaskReserved("c"))[0], effects.Refuse)
 
 
-def test_a_change_out_of_preemptive_mode_serves_who_waits_at_once() -> None:
-    """A slot that was promised to a reservation is then free for everybody."""
+def test_a_change_out_of_preemptive_mode_serves_waiting_tasks_at_once() -> None:
+    """A slot that was promised to a reservation is then free for all tasks."""
     policy = Policy(idle_count=1, idle_time=timedelta(minutes=20))
     play = Play(Settings(policy=policy, max_instances=1))
     play.list()
     play.grow("a")
     assert play.say(events.TaskReserved("promised")) == []
     play.say(events.TaskAsked("waits"))
-    assert "waits" in play.state.tasks.waiting
+    assert "waits" in play.queue()
     relaxed = replace(play.state.settings, policy=replace(policy, preemptive_mode=False))
     play.say(events.SettingsChanged(relaxed))
     assert play.take(effects.Grant).key == "waits"

@@ -1,4 +1,4 @@
-"""What a restart finds of tasks that sleep."""
+"""Suspended tasks after a restart."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ import pytest
 
 from core_model import START, Play
 from fleeting.types import Capability, GroupInfo, Instance, State
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import InstanceRecord
-from taskscaler.core.model.settings import Policy, Settings
+from taskscaler.core import InstanceRecord, Phase, Policy, Rule, Settings, effects, events
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 ABLE = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))
@@ -33,7 +29,7 @@ def test_an_instance_with_suspended_and_lost_tasks_stays_for_the_suspended_ones(
     play.say(events.TaskResumed("task-0"))
     play.say(events.InstancePrepared("g", "a"))
     assert play.take(effects.Grant).slot == 1
-    assert play.life("a") is (Life.READY if keep else Life.DRAINING)
+    assert play.phase("a") is (Phase.READY if keep else Phase.DRAINING)
 
 
 def test_a_slot_that_no_longer_exists_is_not_restored() -> None:
@@ -41,11 +37,11 @@ def test_a_slot_that_no_longer_exists_is_not_restored() -> None:
     kept = (("task-0", 1, START),)
     record = InstanceRecord("g", "a", None, START, 2, (), suspended=kept)
     play = Play(Settings(capacity_per_instance=1), ABLE, records=[record])
-    assert play.state.tasks.suspended == {}
+    assert play.suspended() == []
 
 
-def test_a_wall_clock_that_was_set_back_makes_nobody_sleep_longer() -> None:
-    """What seems to have begun in the future began just now, and is not in others' way."""
+def test_a_wall_clock_that_was_set_back_prolongs_no_suspension() -> None:
+    """A suspension in the future counts from now, and does not hold up others."""
     hour = timedelta(hours=1)
     kept = (("future", 0, START + hour),)
     records = [InstanceRecord("g", "a", None, START + hour, 1, (), suspended=kept)]
@@ -54,7 +50,7 @@ def test_a_wall_clock_that_was_set_back_makes_nobody_sleep_longer() -> None:
     play.list(Instance("a", State.SUSPENDED))
     play.tick(60.0)
     assert play.take(effects.Revoke).key == "future"
-    assert play.group.instances["a"].born == 0.0
+    assert play.phase("a") is Phase.REMOVING
 
 
 def test_slots_and_tasks_that_a_store_has_twice_are_restored_once() -> None:
@@ -67,16 +63,12 @@ def test_slots_and_tasks_that_a_store_has_twice_are_restored_once() -> None:
         InstanceRecord("g", "a", None, START, 2, (), suspended=first),
     ]
     play = Play(Settings(capacity_per_instance=2), ABLE, records=records)
-    kept = {one.id: list(one.suspended) for one in play.group.instances.values()}
-    assert kept == {"a": ["x"], "b": ["z"]}
-    assert {key: one.id for key, (_, one) in play.state.tasks.suspended.items()} == {
-        "x": "a",
-        "z": "b",
-    }
+    kept = {one.key: (one.instance, one.slot) for one in play.state.suspended()}
+    assert kept == {"x": ("a", 0), "z": ("b", 1)}
 
 
 def test_a_restored_instance_that_the_cloud_does_not_understand_keeps_its_suspended_task() -> None:
-    """It need not run, so that it does not for longer than a creation may take is no failure."""
+    """It need not run, so running late is not a failure to create it."""
     kept = (("task-0", 0, START),)
     record = InstanceRecord("g", "a", None, START, 1, (), ready_at=START, suspended=kept)
     play = Play(Settings(creation_timeout=timedelta(seconds=10)), ABLE, records=[record])
@@ -85,7 +77,7 @@ def test_a_restored_instance_that_the_cloud_does_not_understand_keeps_its_suspen
     assert not play.has(effects.Revoke)
     play.say(events.SuspendedTaskDropped("task-0"))
     play.relist(Instance("a", State.UNKNOWN))
-    assert play.life("a") is Life.REMOVING, "nothing keeps it any more"
+    assert play.phase("a") is Phase.REMOVING, "nothing keeps it any more"
 
 
 def test_a_sleeping_task_can_be_given_up_before_its_instance_is_seen_again() -> None:
@@ -93,10 +85,10 @@ def test_a_sleeping_task_can_be_given_up_before_its_instance_is_seen_again() -> 
     record = InstanceRecord("g", "a", None, START, 1, (), suspended=(("task-0", 0, START),))
     play = Play(Settings(policy=ROOMY), ABLE, records=[record])
     play.say(events.SuspendedTaskDropped("task-0"))
-    assert play.life("a") is Life.CREATING
+    assert play.phase("a") is Phase.CREATING
     play.list(Instance("a", State.RUNNING))
     play.say(events.InstancePrepared("g", "a"))
-    assert play.state.standing().demand.free == 1
+    assert play.state.demand().free == 1
 
 
 def test_a_record_with_a_suspended_task_survives_its_encoding() -> None:

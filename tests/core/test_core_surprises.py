@@ -1,4 +1,4 @@
-"""What would surprise an operator, and therefore must not happen."""
+"""Reactions that would surprise an operator, and must not happen."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from datetime import timedelta
 
 import pytest
 
-from core_model import START, Play
+from core_model import START, Play, fleet_of, inside
 from fleeting.errors import Throttled
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Rule
+from taskscaler.core import (
+    GroupRecord,
+    InstanceRecord,
+    OperationRecord,
+    Phase,
+    Policy,
+    Rule,
+    Settings,
+    UnknownInstances,
+    effects,
+    events,
+)
 from taskscaler.core.model.demand import target_idle
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.operations import Operation
-from taskscaler.core.model.records import GroupRecord, InstanceRecord, OperationRecord
-from taskscaler.core.model.settings import Policy, Settings, UnknownInstances
 
 ROOMY = Policy(idle_time=timedelta(minutes=20))
 WARM = Policy(idle_count=1, idle_time=timedelta(seconds=30))
@@ -24,12 +30,12 @@ WARM = Policy(idle_count=1, idle_time=timedelta(seconds=30))
 
 def release_all(play: Play) -> None:
     """Give back every slot."""
-    for key in list(play.state.tasks.held):
+    for key in play.held():
         play.say(events.TaskReleased(key))
 
 
 def test_a_ready_instance_is_not_removed_because_another_one_is_still_booting() -> None:
-    """What keeps the policy's idle slot is there now, and not only promised by the cloud."""
+    """The idle slot of the policy exists now, and is not only promised by the cloud."""
     play = Play(Settings(policy=WARM))
     play.list()
     play.grow("a")
@@ -61,7 +67,7 @@ def test_judging_the_ignored_ones_again_makes_no_room() -> None:
 
 
 def test_judging_the_ignored_ones_again_takes_none_of_them_for_one_that_was_asked_for() -> None:
-    """What is asked for meanwhile is still expected, and ours when it comes."""
+    """An instance that is requested meanwhile is still expected, and ours when it comes."""
     settings = Settings(policy=ROOMY)
     play = Play(settings)
     play.list(Instance("x", State.RUNNING))
@@ -70,13 +76,13 @@ def test_judging_the_ignored_ones_again_takes_none_of_them_for_one_that_was_aske
     increase = play.take(effects.Increase)
     play.say(events.SettingsChanged(replace(settings, unknown_instances=UnknownInstances.REMOVE)))
     play.relist(Instance("x", State.RUNNING))
-    assert play.life("x") is Life.REMOVING
+    assert play.phase("x") is Phase.REMOVING
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
     play.relist(Instance("x", State.RUNNING), Instance("new", State.RUNNING))
     assert play.take(effects.Prepare).id == "new"
 
 
-def test_what_is_above_a_lowered_limit_goes_as_soon_as_it_is_idle() -> None:
+def test_instances_above_a_lowered_limit_go_as_soon_as_they_are_idle() -> None:
     """The limit is stronger than the idle capacity; what is busy or promised stays."""
     policy = Policy(idle_count=4, idle_time=timedelta(seconds=30))
     play = Play(Settings(policy=policy))
@@ -96,7 +102,7 @@ def test_what_is_above_a_lowered_limit_goes_as_soon_as_it_is_idle() -> None:
     assert not play.has(effects.Increase)
 
 
-def test_what_is_above_a_lowered_limit_of_a_group_goes_and_comes_back_in_another() -> None:
+def test_instances_above_a_lowered_limit_of_a_group_are_replaced_in_another() -> None:
     """Within all other limits; what is promised stays, as it does above `max_instances`."""
     policy = Policy(idle_count=3, idle_time=timedelta(hours=1))
     play = Play(Settings(policy=policy, max_instances=5), GroupInfo("g"), GroupInfo("h"))
@@ -116,7 +122,7 @@ def test_what_is_above_a_lowered_limit_of_a_group_goes_and_comes_back_in_another
 
 
 def test_a_group_that_takes_less_and_says_nothing_is_not_asked_at_once_again() -> None:
-    """Not to be told why is no reason to ask as fast as the group can answer."""
+    """Without a reason, the group is not asked as fast as it can answer."""
     play = Play()
     play.list()
     play.say(events.TaskAsked("t"))
@@ -164,8 +170,8 @@ def test_a_removal_is_not_repeated_as_fast_as_it_is_refused() -> None:
     assert play.has(effects.Decrease)
 
 
-def test_what_the_cloud_still_means_to_create_is_still_ours() -> None:
-    """A slow cloud's instances are not taken for somebody else's when they come at last."""
+def test_pending_instances_stay_ours() -> None:
+    """A slow cloud's instances are not taken for foreign ones when they come at last."""
     play = Play()
     play.list()
     for key in ("s", "t"):
@@ -175,17 +181,17 @@ def test_what_the_cloud_still_means_to_create_is_still_ours() -> None:
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(2)))
     play.tick(700.0)
     play.list(pending=2)
-    assert play.group.operations.outstanding == 2
+    assert [one.count for one in play.records(OperationRecord)] == [2]
     while not play.has(effects.List):
         play.tick(1.0)
     play.list(pending=1)
-    assert play.group.operations.outstanding == 1
+    assert [one.count for one in play.records(OperationRecord)] == [1]
     assert "1 accepted instances did not appear" in play.state.standing().troubles["g"]
     stored = [one.put for one in play.todo if isinstance(one, effects.Persist)]
     assert (OperationRecord("g", increase.operation, 1, START),) in stored
     play.relist(Instance("late", State.RUNNING))
     assert play.take(effects.Prepare).id == "late"
-    assert increase.operation not in play.group.operations
+    assert increase.operation not in {one.id for one in play.records(OperationRecord)}
 
 
 @pytest.mark.parametrize("how", ["deleting", "missing"])
@@ -214,12 +220,12 @@ def test_an_instance_of_ours_that_is_first_seen_being_deleted_is_not_waited_for(
     increase = play.take(effects.Increase)
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(1, ("a",))))
     play.relist(Instance("a", State.DELETING))
-    assert play.group.instances["a"].life is Life.REMOVING
+    assert play.phase("a") is Phase.REMOVING
     play.tick(1.0)
     assert play.take(effects.Increase).count == 1
 
 
-def test_a_restart_goes_on_removing_what_was_to_be_removed() -> None:
+def test_a_restart_continues_removals() -> None:
     """An instance that failed is not given tasks again because the scaler was restarted."""
     play = Play(Settings(policy=ROOMY))
     play.ready("a", "b")
@@ -243,13 +249,14 @@ def test_a_restart_goes_on_removing_what_was_to_be_removed() -> None:
 
 
 def test_a_longer_pause_that_the_cloud_asks_for_in_a_pause_counts() -> None:
-    """A throttled request that was under way when an instance failed is no lesser word."""
-    play = Play()
-    play.list()
-    play.say(events.TaskAsked("s"))
+    """A throttled request that was under way when an instance failed counts all the same."""
+    play = Play(Settings(unknown_instances=UnknownInstances.ADOPT))
+    play.list(Instance("adopted", State.RUNNING))
+    for key in "st":
+        play.say(events.TaskAsked(key))
     play.tick()
     increase = play.take(effects.Increase)
-    play.group.creation_failed("another instance failed", events.Now(play.seconds, START))
+    play.say(events.PreparationFailed("g", "adopted", "no answer"))
     error = Throttled("slow down", retry_after=timedelta(seconds=100))
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(0, error=error)))
     play.tick(99.0)
@@ -294,28 +301,23 @@ def test_a_restart_keeps_the_order_in_which_instances_and_requests_came() -> Non
 
 def test_instances_that_come_and_go_behind_an_idle_one_are_not_remembered() -> None:
     """Of what was ever idle, no more is kept than there is, however long the first one stays."""
-    play = Play(Settings(policy=Policy(idle_count=1, idle_time=timedelta(days=1))))
+    settings = Settings(policy=Policy(idle_count=1, idle_time=timedelta(days=1)))
+    play = Play(settings)
     play.list()
     play.grow("stays")
-    group = play.group
+    play.say(events.SettingsChanged(replace(settings, unknown_instances=UnknownInstances.ADOPT)))
     for number in range(500):
         id = f"i-{number}"
-        group.operations.add(operation(id, play.seconds))
         play.say(events.ListingArrived("g", running("stays", id)))
         play.say(events.InstancePrepared("g", id))
-        for _ in range(group.settings.missed_updates):
+        for _ in range(settings.missed_updates):
             play.say(events.ListingArrived("g", running("stays")))
-    assert list(group.instances) == ["stays"]
-    queued = object.__getattribute__(group.idle, "_entries")
-    assert len(queued) < 200
+    assert list(play.phases()) == ["stays"]
+    (group,) = fleet_of(play.state).groups
+    assert len(inside(inside(group.idle, "_queue"), "_entries")) < 200
     first = group.idle.first()
     assert first is not None
     assert first.id == "stays"
-
-
-def operation(id: str, seconds: float) -> Operation:
-    """Return an operation that waits for an instance."""
-    return Operation(id, 1, seconds, START)
 
 
 def running(*ids: str) -> Listing:
@@ -335,10 +337,10 @@ def test_a_deadline_is_met_at_the_moment_that_was_asked_for() -> None:
         play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
         play.tick()
         play.list(Instance("a", State.CREATING))
-        instance = play.group.instances["a"]
-        play.seconds = instance.seen_at + 600.0
+        # The listing in which it was first seen, in the very same digits.
+        play.seconds += 600.0
         play.relist(Instance("a", State.CREATING))
-        assert instance.life is Life.REMOVING
+        assert play.phase("a") is Phase.REMOVING
 
 
 @pytest.mark.parametrize(
@@ -367,7 +369,7 @@ def test_settings_that_would_make_it_spin_are_refused(wrong: dict[str, object]) 
         {"scale_factor": float("inf")},
     ],
 )
-def test_policies_refuse_what_cannot_be_meant(wrong: dict[str, float]) -> None:
+def test_policies_refuse_impossible_values(wrong: dict[str, float]) -> None:
     """Less than no capacity cannot be kept."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Policy(**wrong)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - on purpose
@@ -380,7 +382,7 @@ def test_an_increase_that_brought_all_before_its_answer_is_not_stored_for_ever()
     assert play.take(effects.Persist).drop == (record.key,)
 
 
-def test_an_answer_that_names_only_what_was_listed_already_lets_the_others_come() -> None:
+def test_an_answer_that_names_listed_instances_only_still_expects_the_others() -> None:
     """The name belongs to one that has come; it keeps no place for it a second time."""
     play = Play(Settings(policy=ROOMY))
     play.list()
@@ -391,8 +393,8 @@ def test_an_answer_that_names_only_what_was_listed_already_lets_the_others_come(
     play.relist(Instance("a", State.RUNNING))
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(3, ("a",))))
     play.relist(*(Instance(id, State.RUNNING) for id in "abc"))
-    assert {one.life for one in play.group.instances.values()} == {Life.PREPARING}
-    assert not play.group.operations
+    assert set(play.phases().values()) == {Phase.PREPARING}
+    assert not play.records(OperationRecord)
 
 
 def test_an_id_that_an_increase_brings_back_before_it_was_gone_is_not_waited_for() -> None:
@@ -409,8 +411,8 @@ def test_an_id_that_an_increase_brings_back_before_it_was_gone_is_not_waited_for
     increase = play.take(effects.Increase)
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(1, ("a",))))
     play.relist(Instance("a", State.RUNNING, incarnation="2"))
-    assert play.life("a") is Life.PREPARING
-    assert not play.group.operations
+    assert play.phase("a") is Phase.PREPARING
+    assert not play.records(OperationRecord)
 
 
 def test_an_old_instance_that_is_ready_again_ends_no_pause() -> None:

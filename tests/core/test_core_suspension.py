@@ -6,16 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from core_model import Play
+from core_model import START, Play
 from fleeting.errors import ProviderError
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
 from taskscaler import IllegalEvent
-from taskscaler.core.model import effects, events
-from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.instance import Life
-from taskscaler.core.model.records import InstanceRecord
-from taskscaler.core.model.settings import Policy, Settings
-from taskscaler.core.rules import removal
+from taskscaler.core import InstanceRecord, Phase, Policy, Rule, Settings, effects, events
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 ABLE = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))
@@ -45,33 +40,40 @@ def asleep(**changes: object) -> Play:
     assert suspend.ids == ("a",)
     play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
     play.relist(Instance("a", State.SUSPENDED))
-    assert life(play) is Life.SUSPENDED
+    assert life(play) is Phase.SUSPENDED
     play.todo.clear()
     return play
 
 
-def life(play: Play) -> Life:
-    """Return the life of the instance `a`."""
-    return play.group.instances["a"].life
+def began(play: Play) -> float:
+    """Return when the first suspended task was suspended, in seconds."""
+    since = next(play.state.suspended()).since
+    assert since is not None
+    return (since - START).total_seconds()
 
 
-def test_the_instance_sleeps_when_nobody_runs_on_it_any_more() -> None:
+def life(play: Play) -> Phase:
+    """Return the phase of the instance `a`."""
+    return play.phase("a")
+
+
+def test_an_instance_is_suspended_when_no_task_runs_on_it_any_more() -> None:
     """As long as another task runs there it goes on, and its free slots are offered."""
     play = start(capacity=3)
     play.say(events.TaskSuspended("task-0"))
     play.say(events.TaskReleased("task-1"))
     play.tick()
     assert not play.has(effects.Suspend)
-    demand = play.state.standing().demand
+    demand = play.state.demand()
     assert (demand.acquired, demand.free, demand.unavailable) == (1, 1, 0)
-    assert play.group.suspended == 1
+    assert play.state.demand().suspended == 1
     play.say(events.TaskAsked("other"))
     assert play.take(effects.Grant).slot == 1, "the suspended task keeps slot 0"
     play.say(events.TaskReleased("other"))
     play.say(events.TaskReleased("task-2"))
     play.tick()
     assert play.take(effects.Suspend).ids == ("a",)
-    assert play.state.standing().demand.free == 0
+    assert play.state.demand().free == 0
 
 
 def test_a_suspended_instance_counts_against_the_limit_and_is_not_idle() -> None:
@@ -88,7 +90,10 @@ def test_a_suspended_instance_counts_against_the_limit_and_is_not_idle() -> None
 def test_a_suspended_group_is_listed_at_the_slow_interval() -> None:
     """Nothing is expected of it."""
     play = asleep()
-    assert play.group.list_at - play.seconds == pytest.approx(60.0)
+    play.tick(59.9)
+    assert not play.has(effects.List)
+    play.tick(0.2)
+    assert play.has(effects.List)
 
 
 def test_a_resumed_task_goes_on_in_its_slot() -> None:
@@ -104,11 +109,11 @@ def test_a_resumed_task_goes_on_in_its_slot() -> None:
     play.say(events.InstancePrepared("g", "a"))
     grant = play.take(effects.Grant)
     assert (grant.key, grant.id, grant.slot) == ("task-0", "a", 0)
-    assert play.group.instances["a"].used == 1
+    assert play.one("a").used == 1
     play.say(events.TaskReleased("task-0"))
     assert play.state.drained
-    assert play.group.keeping == {}
-    assert play.group.idle.first() is play.group.instances["a"]
+    assert play.suspended() == []
+    assert play.one("a").available == 1
 
 
 def test_a_task_is_resumed_at_once_where_its_instance_runs() -> None:
@@ -117,7 +122,7 @@ def test_a_task_is_resumed_at_once_where_its_instance_runs() -> None:
     play.say(events.TaskSuspended("task-1"))
     play.say(events.TaskResumed("task-1"))
     assert play.take(effects.Grant).slot == 1
-    assert not play.state.tasks.suspended
+    assert not play.suspended()
 
 
 def test_a_task_that_is_resumed_while_its_instance_goes_to_sleep_waits_until_it_sleeps() -> None:
@@ -134,17 +139,17 @@ def test_a_task_that_is_resumed_while_its_instance_goes_to_sleep_waits_until_it_
 
 
 def test_a_task_that_gives_up_being_resumed_stays_suspended() -> None:
-    """The instance comes up, finds nobody to serve, and is suspended again."""
+    """The instance comes up, finds no task to serve, and is suspended again."""
     play = asleep()
     play.say(events.TaskResumed("task-0"))
     play.tick()
     play.say(events.TaskCancelled("task-0"))
-    assert list(play.state.tasks.suspended) == ["task-0"]
+    assert play.suspended() == ["task-0"]
     play.say(events.ResumeSettled("g", ("a",), Accepted(1, ("a",))))
     play.relist(Instance("a", State.RUNNING))
     play.say(events.InstancePrepared("g", "a"))
     assert not play.has(effects.Grant)
-    assert life(play) is Life.SUSPENDING
+    assert life(play) is Phase.SUSPENDING
 
 
 def test_a_refused_suspension_lets_the_instance_serve_on_until_the_next_try() -> None:
@@ -156,11 +161,11 @@ def test_a_refused_suspension_lets_the_instance_serve_on_until_the_next_try() ->
     play.take(effects.Suspend)
     play.say(events.SuspendSettled("g", ("a",), REFUSED))
     play.say(events.InstancePrepared("g", "a"))
-    assert life(play) is Life.READY
-    assert play.state.standing().demand.free == 1
+    assert life(play) is Phase.READY
+    assert play.state.demand().free == 1
     play.tick(59.0)
     assert not play.has(effects.Suspend)
-    assert play.state.standing().demand.free == 1
+    assert play.state.demand().free == 1
     play.tick(1.0)
     assert play.take(effects.Suspend).ids == ("a",)
 
@@ -172,7 +177,7 @@ def test_a_suspension_or_resumption_without_effect_is_asked_for_again() -> None:
     play.tick()
     play.take(effects.Suspend)
     play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
-    play.say(events.SuspendSettled("g", ("nobody",), REFUSED))
+    play.say(events.SuspendSettled("g", ("unknown",), REFUSED))
     play.tick(59.0)
     assert not play.has(effects.Suspend)
     play.tick(1.0)
@@ -183,17 +188,17 @@ def test_a_suspension_or_resumption_without_effect_is_asked_for_again() -> None:
     play.take(effects.Resume)
     play.tick(100.0)
     assert not play.has(effects.Resume), "the first answer is awaited"
-    play.say(events.ResumeSettled("g", ("a", "nobody"), REFUSED))
+    play.say(events.ResumeSettled("g", ("a", "unknown"), REFUSED))
     play.tick(59.0)
     assert not play.has(effects.Resume)
     play.tick(1.0)
     play.take(effects.Resume)
 
 
-def test_a_task_that_nobody_resumes_loses_its_slot_in_time() -> None:
+def test_a_task_that_is_not_resumed_in_time_loses_its_slot() -> None:
     """Its instance goes with the last of them."""
     play = asleep(suspend_time_to_live=timedelta(hours=1))
-    until = 3600.0 - (play.seconds - play.group.instances["a"].suspended["task-0"].began)
+    until = 3600.0 - (play.seconds - began(play))
     play.tick(until - 1.0)
     assert play.take(effects.WakeAt).monotonic <= play.seconds + 60.0
     assert not play.has(effects.Decrease)
@@ -224,7 +229,7 @@ def test_a_suspended_task_can_be_given_up() -> None:
     play.say(events.TaskSuspended("task-0"))
     play.say(events.TaskAsked("other"))
     play.say(events.SuspendedTaskDropped("task-0"))
-    assert play.take(effects.Grant).slot == 0, "whoever waited has it"
+    assert play.take(effects.Grant).slot == 0, "the waiting task has it"
 
 
 def test_a_task_whose_instance_is_lost_is_told_when_it_wants_to_go_on() -> None:
@@ -236,11 +241,11 @@ def test_a_task_whose_instance_is_lost_is_told_when_it_wants_to_go_on() -> None:
     refuse = play.take(effects.Refuse)
     assert refuse.key == "task-0"
     assert "instance a was lost" in refuse.why
-    assert "task-0" not in play.state.tasks
+    assert play.status("task-0") is None
 
 
 def test_an_instance_that_does_not_become_ready_again_is_lost() -> None:
-    """What was on it cannot be reached."""
+    """The files on it cannot be reached."""
     play = asleep()
     play.say(events.TaskResumed("task-0"))
     play.tick()
@@ -248,46 +253,46 @@ def test_an_instance_that_does_not_become_ready_again_is_lost() -> None:
     play.relist(Instance("a", State.RUNNING))
     play.say(events.PreparationFailed("g", "a", "no answer"))
     assert "no answer" in play.take(effects.Refuse).why
-    assert life(play) is Life.REMOVING
+    assert life(play) is Phase.REMOVING
 
 
-def test_an_instance_that_somebody_else_stops_is_of_no_use() -> None:
+def test_an_instance_that_another_program_stops_is_removed() -> None:
     """Its running tasks are lost; only for suspended ones it is kept."""
     play = start()
     play.relist(Instance("a", State.SUSPENDED))
     assert play.take(effects.Revoke).key == "task-0"
-    assert play.group.instances["a"].rule is Rule.LOST
+    assert play.one("a").rule is Rule.LOST
     play = start(capacity=2)
     play.say(events.TaskSuspended("task-0"))
     play.relist(Instance("a", State.SUSPENDED))
     assert play.take(effects.Revoke).key == "task-1"
-    assert life(play) is Life.SUSPENDED
+    assert life(play) is Phase.SUSPENDED
     stored = [put for one in play.todo if isinstance(one, effects.Persist) for put in one.put]
     record = stored[-1]
     assert isinstance(record, InstanceRecord)
     assert record.tasks == (), "after a restart it is not one on which tasks ran"
 
 
-def test_an_instance_that_somebody_else_starts_is_put_to_sleep_again() -> None:
-    """Nobody would use it otherwise."""
+def test_an_instance_that_another_program_starts_is_suspended_again() -> None:
+    """No task would use it otherwise."""
     play = asleep()
     play.relist(Instance("a", State.RUNNING))
     play.say(events.InstancePrepared("g", "a"))
-    assert life(play) is Life.SUSPENDING
+    assert life(play) is Phase.SUSPENDING
 
 
 def test_an_instance_that_is_to_go_sleeps_first() -> None:
     """It is used up; it goes when its suspended task is done."""
     play = asleep(max_use_count=1)
-    assert play.group.instances["a"].rule is Rule.USED_UP
+    assert play.one("a").rule is Rule.USED_UP
     play.say(events.TaskResumed("task-0"))
     play.tick()
     play.say(events.ResumeSettled("g", ("a",), Accepted(1, ("a",))))
     play.relist(Instance("a", State.RUNNING))
     play.say(events.InstancePrepared("g", "a"))
-    assert life(play) is Life.DRAINING
+    assert life(play) is Phase.DRAINING
     play.say(events.TaskReleased("task-0"))
-    assert life(play) is Life.REMOVING
+    assert life(play) is Phase.REMOVING
 
 
 def test_a_resumed_task_waits_until_its_instance_is_well() -> None:
@@ -330,11 +335,11 @@ def test_a_shutdown_leaves_suspended_instances_alone() -> None:
     play.relist(Instance("a", State.SUSPENDED))
     assert not play.has(effects.Decrease)
     end = play.state.standing()
-    assert end.lives["suspended"] == 1
-    assert removal.cleared(play.group)
+    assert end.phases["suspended"] == 1
+    assert play.state.finished
 
 
-def test_a_shutdown_refuses_who_waits_to_be_resumed() -> None:
+def test_a_shutdown_refuses_tasks_that_wait_to_be_resumed() -> None:
     """The task stays suspended, and can be resumed in the scaler's next life."""
     play = asleep()
     play.say(events.TaskResumed("task-0"))
@@ -350,26 +355,26 @@ def test_a_shutdown_refuses_who_waits_to_be_resumed() -> None:
 def test_suspended_tasks_outlive_the_scaler() -> None:
     """They keep their slots, their age, and their instance, whether it sleeps or not."""
     play = asleep()
-    (record,) = [play.group.record(one) for one in play.group.instances.values()]
-    kept = (("task-0", 0, play.group.instances["a"].suspended["task-0"].since),)
-    assert record.suspended == kept
+    (record,) = play.records(InstanceRecord)
+    (task,) = play.state.suspended()
+    assert record.suspended == (("task-0", 0, task.since),)
     settings = play.state.settings
     later = Play(settings, ABLE, records=[record])
-    assert life(later) is Life.CREATING
+    assert life(later) is Phase.CREATING
     later.list(Instance("a", State.SUSPENDED))
-    assert life(later) is Life.SUSPENDED
+    assert life(later) is Phase.SUSPENDED
     later.say(events.TaskResumed("task-0"))
     later.tick()
     assert later.take(effects.Resume).ids == ("a",)
 
 
-def test_what_cannot_be_suspended_or_resumed_is_refused() -> None:
-    """A task without a slot, one in another group, one that nobody knows, and one twice."""
+def test_impossible_suspensions_and_resumptions_are_refused() -> None:
+    """A task without a slot, one in another group, an unknown one, and one twice."""
     play = Play(Settings(policy=ROOMY))
     play.ready("a")
     for event in (
         events.TaskSuspended("task-0"),
-        events.TaskSuspended("nobody"),
+        events.TaskSuspended("unknown"),
         events.TaskResumed("task-0"),
         events.SuspendedTaskDropped("task-0"),
     ):
@@ -385,12 +390,12 @@ def test_what_cannot_be_suspended_or_resumed_is_refused() -> None:
 
 
 def test_a_task_that_sleeps_is_told_that_its_instance_is_lost() -> None:
-    """Nobody waits for it now, but somebody will want to resume it."""
+    """It does not wait now, but can be resumed later."""
     play = asleep()
     play.relist()
     revoke = play.take(effects.Revoke)
     assert (revoke.key, revoke.id) == ("task-0", "a")
-    assert play.state.tasks.suspended == {}
+    assert play.suspended() == []
 
 
 def test_an_instance_stays_for_the_last_of_its_sleeping_tasks() -> None:
@@ -400,8 +405,8 @@ def test_an_instance_stays_for_the_last_of_its_sleeping_tasks() -> None:
         play.say(events.TaskSuspended(key))
     play.tick()
     play.say(events.SuspendedTaskDropped("task-0"))
-    assert life(play) is Life.SUSPENDING
-    assert play.group.suspended == 1
+    assert life(play) is Phase.SUSPENDING
+    assert play.state.demand().suspended == 1
 
 
 def test_slots_that_suspended_tasks_keep_are_not_coming() -> None:
@@ -409,7 +414,7 @@ def test_slots_that_suspended_tasks_keep_are_not_coming() -> None:
     play = asleep()
     play.say(events.TaskResumed("task-0"))
     play.relist(Instance("a", State.RUNNING))
-    assert life(play) is Life.PREPARING
+    assert life(play) is Phase.PREPARING
     play.say(events.TaskAsked("other"))
     play.tick()
     assert play.take(effects.Increase).count == 1

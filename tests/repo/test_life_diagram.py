@@ -13,8 +13,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "decisions.md"
 def diagram() -> str:
     """Draw the table of an instance's life."""
     lines = [
-        f"    {life.value} --> {then.value}: {trigger.value}"
-        for life, moves in TRANSITIONS.items()
+        f"    {phase.value} --> {then.value}: {trigger.value}"
+        for phase, moves in TRANSITIONS.items()
         for trigger, then in moves.items()
     ]
     return "\n".join(["stateDiagram-v2", *lines])

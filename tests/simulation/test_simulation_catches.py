@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from taskscaler.core import Backoff, Demand, Policy, ScalerState
-from taskscaler.core.model import events, operations
-from taskscaler.core.model.instance import Instance
-from taskscaler.core.model.outbox import Outbox
-from taskscaler.core.rules import claims, listings, removal, restoring, scaling
+from taskscaler.core import Demand, Policy, effects, events, machine
+from taskscaler.core.model import operations
+from taskscaler.core.model.instance import TrackedInstance
+from taskscaler.core.model.throttle import Backoff
+from taskscaler.core.rules import listings, placing, removal, reserving, restoring, waking
 
 from .plans import draw
 from .report import describe
@@ -22,9 +22,6 @@ from .shrink import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from taskscaler.core import Effect
-    from taskscaler.core.model.group import Group
 
     from .plans import Plan
 
@@ -53,42 +50,38 @@ def forget_operations(patch: Patch) -> None:
 
 def remove_busy_ones(patch: Patch) -> None:
     """Let it take idle for what is busy."""
-    patch.setattr(Instance, "vacant", property(always(answer=True)))
+    patch.setattr(TrackedInstance, "vacant", property(always(answer=True)))
 
 
 def hand_slots_out_twice(patch: Patch) -> None:
     """Let every task get the first slot."""
 
-    def acquire(self: Instance, key: str) -> int:
+    def acquire(self: TrackedInstance, key: str) -> int:
         self.tasks[key] = 0
         self.used += 1
         return 0
 
-    patch.setattr(Instance, "acquire", acquire)
+    patch.setattr(TrackedInstance, "acquire", acquire)
 
-    def release(self: Instance, key: str) -> None:
+    def release(self: TrackedInstance, key: str) -> None:
         del self.tasks[key]
 
-    patch.setattr(Instance, "release", release)
+    patch.setattr(TrackedInstance, "release", release)
 
 
 def count_no_uses(patch: Patch) -> None:
     """Let a restart forget how often an instance was used."""
-    original = restoring._take_up
+    original = restoring._restore
 
-    def take_up(group: Group, record: Any, *rest: Any) -> None:
-        original(group, msgspec.structs.replace(record, used=0), *rest)
+    def restore(fleet: Any, group: Any, record: Any, *rest: Any) -> None:
+        original(fleet, group, msgspec.structs.replace(record, used=0), *rest)
 
-    patch.setattr(restoring, "_take_up", take_up)
+    patch.setattr(restoring, "_restore", restore)
 
 
 def store_nothing(patch: Patch) -> None:
     """Let it act before anything is stored."""
-
-    def finish(self: Outbox) -> list[Effect]:
-        return self._effects
-
-    patch.setattr(Outbox, "finish", finish)
+    patch.setattr(effects.Outbox, "put", always(None))
 
 
 def keep_the_vanished(patch: Patch) -> None:
@@ -104,11 +97,11 @@ def never_pause(patch: Patch) -> None:
 def never_rest(patch: Patch) -> None:
     """Let it decide again at once, for ever."""
 
-    def wake_time(*arguments: Any) -> float:
+    def wake(*arguments: Any) -> float:
         moment: float = arguments[-1].monotonic
         return moment
 
-    patch.setattr(scaling, "wake_time", wake_time)
+    patch.setattr(waking, "after_decision", wake)
 
 
 def never_shrink(patch: Patch) -> None:
@@ -118,7 +111,7 @@ def never_shrink(patch: Patch) -> None:
 
 def never_serve(patch: Patch) -> None:
     """Let tasks wait beside free slots."""
-    patch.setattr(ScalerState, "place", always(None))
+    patch.setattr(placing, "place", always(None))
 
 
 def churn(patch: Patch) -> None:
@@ -132,13 +125,13 @@ def churn(patch: Patch) -> None:
 
 def remember_cancelled(patch: Patch) -> None:
     """Let a task that gave up stay in the queue."""
-    handlers: dict[Any, Any] = {**ScalerState._HANDLERS, events.TaskCancelled: always([])}
-    patch.setattr(ScalerState, "_HANDLERS", handlers)
+    handlers: dict[Any, Any] = {**machine.HANDLERS, events.TaskCancelled: always(None)}
+    patch.setattr(machine, "HANDLERS", handlers)
 
 
 def promise_too_much(patch: Patch) -> None:
     """Let a reservation be accepted whatever there is."""
-    patch.setattr(claims, "_lack", always(None))
+    patch.setattr(reserving, "_lack", always(None))
 
 
 EAGER = Policy(idle_count=2, idle_time=timedelta(minutes=20))

@@ -9,15 +9,29 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
-from taskscaler.core import Life, Placement, ScalerState, Settings, effects, events
+from taskscaler.core import (
+    GroupRecord,
+    Phase,
+    Placement,
+    Record,
+    ScalerState,
+    Settings,
+    effects,
+    events,
+)
+from taskscaler.core.model.lifecycle import SERVING
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Sequence
 
-    from taskscaler.core import Record
+    from taskscaler.core import InstanceView, TaskStatus
+    from taskscaler.core.model.fleet import Fleet
     from taskscaler.core.model.group import Group
+    from taskscaler.core.model.instance import TrackedInstance
 
 E = TypeVar("E", bound=effects.Effect)
+R = TypeVar("R", bound=Record)
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -56,7 +70,7 @@ class Cloud:
             del self.members[one.id]
 
     def happen(self, what: str, id: str) -> None:
-        """Let something happen to an instance, without anybody having asked for it."""
+        """Change an instance without a request."""
         match what:
             case "boots":
                 self.turn(id, State.RUNNING)
@@ -75,40 +89,100 @@ class Cloud:
                 self.members[id] = Instance(id, State.CREATING, incarnation=str(self.made))
 
 
+def group_key(group: str) -> tuple[str, str, str]:
+    """Return the key of the record of a group."""
+    return ("group", group, "")
+
+
+def fleet_of(state: ScalerState) -> Fleet:
+    """Return what a core knows, to compare what it counts with what it has."""
+    fleet: Fleet = inside(state, "_fleet")
+    return fleet
+
+
+def check_state(state: ScalerState) -> None:
+    """Compare everything that is counted or kept for speed with what it is derived from."""
+    fleet = fleet_of(state)
+    for group in fleet.groups:
+        check_group(group, fleet.settings)
+    tasks = fleet.tasks
+    assert tasks.older <= tasks.reserved
+    assert tasks.resuming <= set(tasks.suspended)
+    for key, (group, instance) in tasks.suspended.items():
+        assert key in instance.suspended
+        assert group.members.get(instance.id) is instance
+    assert fleet.preemptive == fleet.policy.preemptive
+    assert fleet.keeps_idle == bool(fleet.policy.idle_count or fleet.policy.scale_factor)
+    assert fleet.probe_after_seconds == fleet.settings.probe_after.total_seconds()
+    assert fleet.agenda.news == 0, "every event ends with a look at the news"
+
+
 def check_group(group: Group, settings: Settings) -> None:
-    """Compare what a group counts with what it has."""
-    instances = group.instances.values()
-    for life in Life:
-        assert group.lives[life] == sum(one.life is life for one in instances)
-    assert group.slots.free == sum(one.available for one in instances)
-    assert group.acquired == sum(len(one.tasks) for one in instances)
-    assert set(group.creating) == {one.id for one in instances if one.life is Life.CREATING}
-    assert set(group.removing) == {one.id for one in instances if one.life is Life.REMOVING}
-    coming = [one for one in instances if one.life in (Life.CREATING, Life.PREPARING)]
-    assert group.coming == len(coming) + group.unseen
-    live = [one for one in instances if one.life in (Life.READY, Life.DRAINING)]
-    sick = [one for one in instances if one.life is Life.READY and one.failures]
-    assert group.unhealthy == sum(one.open_slots for one in sick)
-    assert group.suspended == sum(len(one.suspended) for one in instances)
-    unavailable = sum(
+    """Compare what the parts of a group count with the instances that it has."""
+    instances = list(group.members)
+    by_phase = {phase: {one.id for one in instances if one.phase is phase} for phase in Phase}
+    assert group.members.counts == {phase: len(ids) for phase, ids in by_phase.items()}
+    assert set(group.members.creating) == by_phase[Phase.CREATING]
+    for phase, requests in (
+        (Phase.REMOVING, group.removals),
+        (Phase.SUSPENDING, group.suspensions.stops),
+        (Phase.RESUMING, group.suspensions.starts),
+    ):
+        assert set(inside(requests, "_open")) == by_phase[phase], "each waits for its request"
+    coming = len(by_phase[Phase.CREATING]) + len(by_phase[Phase.PREPARING])
+    assert group.coming == coming + group.creations.unseen
+    live = [one for one in instances if one.phase in SERVING]
+    assert group.unavailable == sum(
         one.capacity
         - len(one.tasks)
         - len(one.suspended)
-        - (one.open_slots if one.life is Life.READY else 0)
+        - (one.open_slots if one.phase is Phase.READY else 0)
         for one in live
     )
-    assert group.unavailable == unavailable
-    assert group.checking == sum(one.checking for one in instances)
-    assert all(one.failures == 0 or group.sick[one.id] is one for one in instances)
+    assert set(group.suspensions.kept) == {one.id for one in instances if one.suspended}
+    assert group.suspensions.slots == sum(len(one.suspended) for one in instances)
+    sick = [one for one in live if one.health.failures]
+    assert set(group.checks.sick) == {one.id for one in sick}
+    ready = [one for one in sick if one.phase is Phase.READY]
+    assert group.checks.sick_slots == sum(one.open_slots for one in ready)
+    assert group.checks.under_way == sum(one.health.checking for one in instances)
+    closed = {one.id: one.available for one in instances if one.id in group.idle.closed}
+    assert group.idle.closed == closed, "a closed instance is idle"
+    assert group.idle.closed_slots == sum(closed.values())
     for one in instances:
-        assert len(one.tasks) <= settings.capacity_per_instance, "I3"
-        slots = [*one.tasks.values(), *(kept.slot for kept in one.suspended.values())]
-        assert len(set(slots)) == len(slots), "I3"
-        assert not one.checking or one.life in (Life.READY, Life.DRAINING)
-        assert not one.suspended or one.life is not Life.REMOVING
-        assert not one.tasks or one.life in (Life.READY, Life.DRAINING), "I2"
-        assert not settings.max_use_count or one.used <= settings.max_use_count, "I4"
-    check_slots(group)
+        check_instance(one, settings)
+    check_slots(group, settings)
+
+
+def check_instance(one: TrackedInstance, settings: Settings) -> None:
+    """Compare what an instance remembers with its phase and its tasks."""
+    assert len(one.tasks) <= settings.capacity_per_instance, "I3"
+    slots = [*one.tasks.values(), *(kept.slot for kept in one.suspended.values())]
+    assert len(set(slots)) == len(slots), "I3"
+    free = sum(1 << slot for slot in range(one.capacity) if slot not in slots)
+    assert inside(one, "_free") == free
+    assert set(one.unconfirmed) <= set(one.tasks)
+    assert not one.health.checking or one.phase in SERVING
+    assert not one.suspended or one.phase is not Phase.REMOVING
+    assert not one.tasks or one.phase in SERVING, "I2"
+    assert not settings.max_use_count or one.used <= settings.max_use_count, "I4"
+    if one.phase in (Phase.READY, Phase.FOREIGN):
+        assert one.departure is None
+    if one.phase in (Phase.DRAINING, Phase.REMOVING):
+        assert one.departure is not None
+
+
+def check_slots(group: Group, settings: Settings) -> None:
+    """Compare what the index of slots remembers with a scan of all instances."""
+    instances = list(group.members)
+    assert group.slots.free == sum(one.available for one in instances)
+    assert group.slots.acquired == sum(len(one.tasks) for one in instances)
+    heaps = cast("list[list[tuple[int, Any]]]", inside(group.slots, "_buckets"))
+    entries = {(number, id(one)) for number, heap in enumerate(heaps) for _, one in heap}
+    for one in instances:
+        assert one.offered == one.available
+        present = sum(1 << number for number in range(len(heaps)) if (number, id(one)) in entries)
+        assert one.buckets == present
     best = group.slots.best()
     able = [one for one in instances if one.available]
     if best is None:
@@ -119,20 +193,8 @@ def check_group(group: Group, settings: Settings) -> None:
         assert best.number == min(one.number for one in able if one.available == wanted)
 
 
-def check_slots(group: Group) -> None:
-    """Compare what instances and the index of slots remember with what is so."""
-    heaps = cast("list[list[tuple[int, Any]]]", inside(group.slots, "_buckets"))
-    entries = {(number, id(one)) for number, heap in enumerate(heaps) for _, one in heap}
-    for one in group.instances.values():
-        taken = {*one.tasks.values(), *(kept.slot for kept in one.suspended.values())}
-        free = sum(1 << slot for slot in range(one.capacity) if slot not in taken)
-        assert inside(one, "_free") == free
-        present = sum(1 << number for number in range(len(heaps)) if (number, id(one)) in entries)
-        assert one.buckets == present
-
-
 def inside(value: object, name: str) -> Any:
-    """Return what is nobody else's business."""
+    """Return a private attribute."""
     return object.__getattribute__(value, name)
 
 
@@ -162,6 +224,7 @@ class Play:
         state: the core.
         seconds: the time.
         todo: the effects that were answered so far and not taken yet.
+        stored: what a store would hold now, by key.
     """
 
     def __init__(
@@ -171,20 +234,21 @@ class Play:
         self.state = ScalerState(infos, settings or Settings(), name="op")
         self.seconds = 0.0
         self.todo: list[effects.Effect] = []
+        self.stored: dict[tuple[str, str, str], Record] = {one.key: one for one in records}
         self.say(events.RecordsRestored(tuple(records)))
         self.say(events.TimePassed())
-
-    @property
-    def group(self) -> Group:
-        return next(iter(self.state.groups.values()))
 
     def say(self, event: events.Event, after: float = 0.0) -> list[effects.Effect]:
         """Tell the core what happened, some seconds later; return its answer."""
         self.seconds += after
         now = events.Now(self.seconds, START + timedelta(seconds=self.seconds))
         answer = self.state.apply(event, now)
-        for group in self.state.groups.values():
-            check_group(group, self.state.settings)
+        check_state(self.state)
+        for effect in answer:
+            if isinstance(effect, effects.Persist):
+                self.stored.update({one.key: one for one in effect.put})
+                for key in effect.drop:
+                    self.stored.pop(key, None)
         self.todo += answer
         return answer
 
@@ -213,9 +277,61 @@ class Play:
         self.say(events.ListingArrived(group, Listing(instances, pending)))
         self.tick()
 
-    def life(self, id: str) -> Life:
-        """Return where an instance of the first group is in its life."""
-        return self.group.instances[id].life
+    def one(self, id: str, group: str = "g") -> InstanceView:
+        """Return what is known about an instance, which must be tracked."""
+        found = self.state.instance(group, id)
+        assert found is not None, f"{group}/{id} is not tracked"
+        return found
+
+    def phase(self, id: str, group: str = "g") -> Phase:
+        """Return the phase of an instance."""
+        return self.one(id, group).phase
+
+    def phases(self) -> dict[str, Phase]:
+        """Return the phases of all instances by their ids."""
+        return {one.id: one.phase for one in self.state.instances()}
+
+    def status(self, key: str) -> TaskStatus | None:
+        """Return what a task wants or has; None if its key is not in use."""
+        found = self.state.task(key)
+        return None if found is None else found.status
+
+    def queue(self) -> builtins.list[str]:
+        """Return the waiting tasks in order."""
+        return [*self.state.waiting()]
+
+    def records(self, kind: type[R]) -> builtins.list[R]:
+        """Return the stored records of a kind."""
+        return [one for one in self.stored.values() if isinstance(one, kind)]
+
+    def failures(self) -> int:
+        """Return the failures in a row for which the first group pauses, after a decision."""
+        self.tick()
+        return sum(one.failures for one in self.records(GroupRecord))
+
+    def pause(self, group: str = "g") -> tuple[float, float]:
+        """Return when the pause and the cooldown of a group end, in seconds, as they are stored."""
+        record = self.stored[group_key(group)]
+        assert isinstance(record, GroupRecord)
+        ends = (record.paused_until, record.passed_over_until)
+        paused, passed_over = ((end - START).total_seconds() for end in ends)
+        return paused, passed_over
+
+    def cooldown(self) -> float:
+        """Return when the cooldown of the first group ends, in seconds, as the core knows it."""
+        return fleet_of(self.state).groups[0].creations.cooldown.until
+
+    def closed_slots(self) -> int:
+        """Return the slots of instances that later reservations do not count on."""
+        return sum(group.idle.closed_slots for group in fleet_of(self.state).groups)
+
+    def held(self) -> builtins.list[str]:
+        """Return the tasks that hold a slot."""
+        return [one.key for one in self.state.held()]
+
+    def suspended(self) -> builtins.list[str]:
+        """Return the suspended tasks in order."""
+        return [one.key for one in self.state.suspended()]
 
     def relist(self, *instances: Instance, group: str = "g") -> None:
         """Let a listing arrive at the next time when one is due."""
@@ -229,7 +345,7 @@ class Play:
         assert increase.count == len(ids)
         accepted = Accepted(len(ids))
         self.say(events.IncreaseSettled(group, increase.operation, accepted))
-        known = self.state.groups[group].instances.values()
+        known = [one for one in self.state.instances() if one.group == group]
         listed = [Instance(one.id, State.RUNNING) for one in known]
         self.relist(*listed, *(Instance(id, State.RUNNING) for id in ids), group=group)
         for id in ids:

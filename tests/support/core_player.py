@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
-from core_model import Cloud
+from core_model import Cloud, fleet_of
 from fleeting.errors import OutOfCapacity, ProviderError, Throttled
 from fleeting.types import Accepted, GroupInfo, State
 from taskscaler.core import ScalerState, effects, events
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
-# What is done outside, and answered by an event.
+# Effects that are answered by an event.
 CALLS = (
     effects.List,
     effects.Increase,
@@ -45,7 +45,7 @@ class Player:
         self.clouds = {info.id: Cloud(info.id) for info in infos}
         self.state = ScalerState(infos, self.settings, name="operation", portion=portion)
         self.seconds = 0.0
-        self.wake_at = 0.0
+        self.wake_at = float("inf")
         self.todo: list[effects.Effect] = []
         self.lowered = False
         self.reserved: set[str] = set()
@@ -64,11 +64,16 @@ class Player:
     def apply(self, event: events.Event) -> list[effects.Effect]:
         now = events.Now(self.seconds, START + timedelta(seconds=self.seconds))
         answer = self.state.apply(event, now)
+        wakes = [effect.monotonic for effect in answer if isinstance(effect, effects.WakeAt)]
+        assert len(wakes) <= 1, "when to decide next is computed once"
+        if not isinstance(event, events.TimePassed):
+            assert all(at < self.wake_at for at in wakes), "a wish is replaced by an earlier one"
         for effect in answer:
             self.book(effect)
         if isinstance(event, events.TimePassed):
-            digesting = any(group.digestion for group in self.state.groups.values())
-            assert digesting or self.wake_at > self.seconds, "time passes between two decisions"
+            assert self.state.digesting or self.wake_at > self.seconds, (
+                "time passes between two decisions"
+            )
         return answer
 
     def book(self, effect: effects.Effect) -> None:
@@ -127,7 +132,8 @@ class Player:
         assert taken not in self.suspended.values(), "I3: the slot is kept"
         assert 0 <= grant.slot < self.settings.capacity_per_instance, "I3"
         self.slots[grant.key] = taken
-        instance = self.state.groups[grant.group].instances[grant.id]
+        instance = self.state.instance(grant.group, grant.id)
+        assert instance is not None, "granted on an instance that is gone"
         machine = (grant.id, instance.incarnation)
         self.uses[machine] = self.uses.get(machine, 0) + 1
         if self.settings.max_use_count:
@@ -137,8 +143,8 @@ class Player:
         assert increase.count > 0
         assert increase.decision.decided == increase.count
         limit = self.settings.max_instances
-        assert not limit or self.state.standing().demand.instances <= limit, "I1"
-        group = self.state.groups[increase.group]
+        assert not limit or self.state.demand().instances <= limit, "I1"
+        group = fleet_of(self.state).group(increase.group)
         assert group.max_size is None or group.size <= group.max_size, "I1 for one group"
 
     # The cloud answers.
@@ -212,7 +218,7 @@ class Player:
         if kind == "stale" and cloud.previous is not None:
             listing, cloud.previous = cloud.previous, None
             if self.seconds > self.settings.creation_timeout.total_seconds():
-                # What was accepted that long ago is written off when an old listing lacks it.
+                # An old listing that lacks accepted instances lets them be written off.
                 self.lowered = True
             self.apply(events.ListingArrived(effect.group, listing))
             return
@@ -275,6 +281,6 @@ class Player:
                 self.sleep()
 
     def sleep(self) -> None:
-        """Let time pass until the core wants to be woken."""
+        """Pass the time until the core has to be woken."""
         self.seconds = max(self.seconds, self.wake_at)
         self.apply(events.TimePassed())

@@ -31,7 +31,7 @@ from taskscaler._errors import (
     StoreError,
 )
 from taskscaler._slots import Slots
-from taskscaler.core import ScalerState, Settings, effects, events, records
+from taskscaler.core import ScalerState, Settings, TaskStatus, effects, events, records
 from taskscaler.runtime.connections import Connections
 from taskscaler.runtime.driver import CoreRunner, only_error
 from taskscaler.runtime.explanations import explain_task
@@ -164,7 +164,7 @@ class Taskscaler:
         if self._runner.failed or not settings.delete_instances_on_shutdown:
             return None
         ids = [f"{one.group}/{one.id}" for one in _summaries.removable(self._state)]
-        expected = sum(group.unseen for group in self._state.groups.values())
+        expected = self._state.expected
         if not ids and not expected:
             return None
         return InstancesLeft(ids, expected, timedelta(seconds=anyio.current_time() - began))
@@ -305,11 +305,12 @@ class Taskscaler:
         with anyio.move_on_after(seconds):
             await self._runner.wait_until_drained()
             return
-        tasks = self._state.tasks
-        waiting = len(tasks.waiting) + len(tasks.resuming)
+        demand, kept = self._state.demand(), self._state.suspended()
+        waiting = demand.waiting + sum(one.status is TaskStatus.RESUMING for one in kept)
+        held = sum(1 for _ in self._state.held())
         raise DrainTimeout(
-            f"after {seconds:g}s of draining, {len(tasks.held)} tasks hold a slot, "
-            f"{waiting} wait for one and {len(tasks.reserved)} reservations are not "
+            f"after {seconds:g}s of draining, {held} tasks hold a slot, "
+            f"{waiting} wait for one and {demand.reserved} reservations are not "
             "given back; they go on"
         )
 

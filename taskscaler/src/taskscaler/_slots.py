@@ -25,7 +25,7 @@ from taskscaler._errors import (
     NotSuspendable,
     ScalerClosed,
 )
-from taskscaler.core import events
+from taskscaler.core import TaskStatus, events
 from taskscaler.runtime.claims import Claim
 from taskscaler.runtime.explanations import why_not_yet
 
@@ -142,8 +142,9 @@ class Slots:
         if runner.ended.is_set():
             # No effect is carried out any more, so no answer would come.
             raise ScalerClosed(f"task {key!r} got no slot: the scaler has ended")
-        if (kept := runner.state.tasks.suspended.get(key)) is not None:
-            claim.instance = kept[1].id
+        task = runner.state.task(key)
+        if task is not None and task.since is not None:
+            claim.instance = task.instance
         elif (lost := runner.claims.take_loss(key)) is not None and claim.resumed:
             raise AcquisitionLost(lost.id, lost.cause)
         previous = runner.claims.replace(key, claim)
@@ -191,12 +192,13 @@ class Slots:
         runner.history.add(claim.entry(outcome, reason))
         if claim.ended is not None:
             claim.ended.set()
-        tasks = runner.state.tasks
+        task = runner.state.task(key)
+        status = None if task is None else task.status
         if claim.suspended and holds:
             runner.post(events.TaskSuspended(key))
-        elif key in tasks.held:
+        elif status in (TaskStatus.HOLDING, TaskStatus.UNCONFIRMED, TaskStatus.LOST):
             runner.post(events.TaskReleased(key))
-        elif key in tasks.waiting or key in tasks.resuming:
+        elif status in (TaskStatus.WAITING, TaskStatus.RESUMING):
             runner.post(events.TaskCancelled(key))
         return _why_ended(claim)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskscaler.core import Life
+from taskscaler.core import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-    from taskscaler.core import ScalerState
-    from taskscaler.core.model.instance import Instance
+    from taskscaler.core import InstanceView, ScalerState
 
 __all__ = (
     "Capacity",
@@ -92,7 +91,7 @@ def capacity(state: ScalerState) -> Capacity:
     standing = state.standing()
     demand = standing.demand
     return Capacity(
-        instances=standing.lives,
+        instances=standing.phases,
         slots_used=demand.acquired,
         slots_total=demand.acquired + demand.free + demand.unavailable,
         waiting=demand.waiting,
@@ -102,28 +101,25 @@ def capacity(state: ScalerState) -> Capacity:
 
 def instances(state: ScalerState) -> Iterator[InstanceSummary]:
     """Yield the instances of a scaler that exist."""
-    for group in state.groups.values():
-        yield from (_summary(group.name, one) for one in group.ours())
+    yield from (_summary(one) for one in state.instances() if one.phase is not Phase.FOREIGN)
 
 
 def removable(state: ScalerState) -> Iterator[InstanceSummary]:
     """Yield the instances that a shutdown must remove and has not removed yet."""
-    for group in state.groups.values():
-        yield from (
-            _summary(group.name, one) for one in group.ours() if one.life is not Life.SUSPENDED
-        )
+    stay = (Phase.FOREIGN, Phase.SUSPENDED)
+    yield from (_summary(one) for one in state.instances() if one.phase not in stay)
 
 
 def suspended(state: ScalerState) -> tuple[SuspendedTask, ...]:
     """Return the tasks that are suspended, the longest suspended first."""
-    tasks: list[SuspendedTask] = []
-    for key, (group, instance) in state.tasks.suspended.items():
-        kept = instance.suspended[key]
-        tasks.append(SuspendedTask(key, group.name, instance.id, kept.slot, kept.since))
-    return tuple(tasks)
+    return tuple(
+        SuspendedTask(one.key, one.group, one.instance, one.slot, one.since)
+        for one in state.suspended()
+        if one.slot is not None and one.since is not None
+    )
 
 
-def _summary(group: str, one: Instance) -> InstanceSummary:
+def _summary(one: InstanceView) -> InstanceSummary:
     return InstanceSummary(
-        one.id, group, one.created_at, one.ready_at, None, one.reason or None, one.used
+        one.id, one.group, one.created_at, one.ready_at, None, one.reason or None, one.used
     )

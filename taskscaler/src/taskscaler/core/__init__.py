@@ -3,8 +3,13 @@
     state = ScalerState(groups, settings, name="...")
     effects = state.apply(event, now)
 
-A driver (the shell, the simulation, a test) needs what is exported here and nothing else.
-`model` holds what is known, `rules` what follows from it, `machine` ties them together.
+Drivers (the runtime, the simulation, the tests) import from here only. Layers:
+
+    model/      what is known: plain values, and the parts of a group, each the only writer
+                of its fields; imports nothing of the layers below
+    rules/      what follows: one file for each subject; `placing` and `leaving` are shared
+    machine.py  the table of handlers, and when to decide next
+    views.py    read-only views of tasks and instances
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from taskscaler.core.model.demand import Demand
 from taskscaler.core.model.effects import Effect, Gone, Grant, Refuse, Revoke
 from taskscaler.core.model.events import Event, Now
 from taskscaler.core.model.explain import Standing, explain
-from taskscaler.core.model.instance import TRANSITIONS, Life
+from taskscaler.core.model.lifecycle import TRANSITIONS, Phase
 from taskscaler.core.model.policy import in_force
 from taskscaler.core.model.records import (
     ConnectRecord,
@@ -35,11 +40,10 @@ from taskscaler.core.model.settings import (
     Settings,
     UnknownInstances,
 )
-from taskscaler.core.model.throttle import Backoff
+from taskscaler.core.views import InstanceView, TaskStatus, TaskView
 
 __all__ = (
     "TRANSITIONS",
-    "Backoff",
     "ConnectRecord",
     "Decision",
     "Demand",
@@ -49,11 +53,12 @@ __all__ = (
     "Grant",
     "GroupRecord",
     "InstanceRecord",
+    "InstanceView",
     "JobRecord",
-    "Life",
     "Now",
     "OperationRecord",
     "Period",
+    "Phase",
     "Placement",
     "Policy",
     "Record",
@@ -64,6 +69,8 @@ __all__ = (
     "ScheduledPolicy",
     "Settings",
     "Standing",
+    "TaskStatus",
+    "TaskView",
     "TombstoneRecord",
     "UnknownInstances",
     "effects",

@@ -123,8 +123,7 @@ class CoreRunner:
         """Return whether a claim still has its slot: it neither gave it back nor lost it."""
         if self.claims.get(claim.key) is not claim:
             return False
-        held = self.state.tasks.held.get(claim.key)
-        return held is not None and claim.key in held[1].tasks
+        return self.state.holds(claim.key)
 
     async def commit(self, put: Sequence[Record], drop: Sequence[tuple[str, str, str]]) -> None:
         """Commit records together with those of the core, and wait until that is done.
@@ -281,7 +280,7 @@ class CoreRunner:
     def _report(self, event: Event) -> None:
         """Post what came of an effect; of a prepared instance, store how it is reached."""
         if isinstance(event, events.InstancePrepared):
-            instance = self.state.groups[event.group].instances.get(event.id)
+            instance = self.state.instance(event.group, event.id)
             if instance is not None:
                 record = self._cache.new_record(event.group, event.id, instance.incarnation)
                 if record is not None:

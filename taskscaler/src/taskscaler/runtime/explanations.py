@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from taskscaler.core import explain
+from taskscaler.core import TaskStatus, explain
 
 if TYPE_CHECKING:
-    from taskscaler.core import ScalerState
-    from taskscaler.core.model.group import Group
-    from taskscaler.core.model.instance import Instance
+    from taskscaler.core import ScalerState, TaskView
     from taskscaler.runtime.claims import Claim, Claims
 
 __all__ = ("explain_task", "why_not_yet")
@@ -22,28 +20,27 @@ LONG_QUEUE = 1000
 
 def explain_task(state: ScalerState, claims: Claims, key: str | None) -> str:
     """Return what a task has or why it waits; None explains all waiting tasks."""
-    tasks, standing = state.tasks, state.standing()
+    standing = state.standing()
     if key is None:
         return explain(standing)
-    claim = claims.get(key)
-    if key in tasks.waiting:
+    task, claim = state.task(key), claims.get(key)
+    if task is None or task.status is TaskStatus.RESERVED:
+        return explain(standing, key=key, reserved=task is not None)
+    if task.status is TaskStatus.WAITING:
         return explain(
             standing,
             key=key,
-            place=1 + next(place for place, one in enumerate(tasks) if one == key),
+            place=state.place(key),
             waiting_seconds=_waiting_seconds(claim),
         )
-    if (held := tasks.held.get(key)) is not None:
-        return explain(standing, key=key, holds=_slot(claim, *held))
-    if (kept := tasks.suspended.get(key)) is not None:
-        group, instance = kept
-        suspension = instance.suspended[key]
-        status = "is waiting to resume in" if key in tasks.resuming else "is suspended and keeps"
-        return (
-            f"task {key!r} {status} slot {suspension.slot} of instance {instance.id} of "
-            f"{group.name} ({instance.life.value}), suspended since {_at(suspension.since)}"
-        )
-    return explain(standing, key=key, reserved=key in tasks.reserved)
+    if task.since is None or task.phase is None:
+        return explain(standing, key=key, holds=_slot(claim, task))
+    resuming = task.status is TaskStatus.RESUMING
+    status = "is waiting to resume in" if resuming else "is suspended and keeps"
+    return (
+        f"task {key!r} {status} slot {task.slot} of instance {task.instance} of "
+        f"{task.group} ({task.phase.value}), suspended since {_at(task.since)}"
+    )
 
 
 def why_not_yet(state: ScalerState, claims: Claims, claim: Claim, *, holds: bool) -> str:
@@ -56,11 +53,11 @@ def why_not_yet(state: ScalerState, claims: Claims, claim: Claim, *, holds: bool
         holds: whether the core has found a slot for it.
     """
     if not holds:
-        key = None if len(state.tasks.waiting) > LONG_QUEUE else claim.key
+        key = None if state.demand().waiting > LONG_QUEUE else claim.key
         return explain_task(state, claims, key)
-    _, instance = state.tasks.held[claim.key]
-    if claim.key in instance.unconfirmed:
-        return f"one was found, but its instance {instance.id} has not answered yet"
+    task = state.task(claim.key)
+    if task is not None and task.status is TaskStatus.UNCONFIRMED:
+        return f"one was found, but its instance {task.instance} has not answered yet"
     return "one was found, but the store has not confirmed it yet"
 
 
@@ -68,15 +65,15 @@ def _waiting_seconds(claim: Claim | None) -> float | None:
     return None if claim is None else (datetime.now(UTC) - claim.asked_at).total_seconds()
 
 
-def _slot(claim: Claim | None, group: Group, instance: Instance) -> str:
+def _slot(claim: Claim | None, task: TaskView) -> str:
     if claim is None or claim.grant is None or claim.granted_at is None:
         return (
-            f"a slot on instance {instance.id} of {group.name}, and will be told when the "
+            f"a slot on instance {task.instance} of {task.group}, and will be told when the "
             "instance has answered and the store has confirmed it"
         )
-    since = f"of {group.name} since {_at(claim.granted_at)}"
+    since = f"of {task.group} since {_at(claim.granted_at)}"
     lost = f", and lost it: {claim.lost}" if claim.lost is not None else ""
-    return f"slot {claim.grant.slot} of instance {instance.id} {since}{lost}"
+    return f"slot {claim.grant.slot} of instance {task.instance} {since}{lost}"
 
 
 def _at(moment: datetime) -> str:

@@ -160,12 +160,9 @@ def take_picture(state: ScalerState, claims: Claims) -> Picture:
     now = datetime.now(UTC)
     waiting = (
         (key, claim.asked_at if (claim := claims.get(key)) is not None else now)
-        for key in islice(state.tasks, KEYS)
+        for key in islice(state.waiting(), KEYS)
     )
-    held = (
-        (key, group.name, instance.id)
-        for key, (group, instance) in islice(state.tasks.held.items(), KEYS)
-    )
+    held = ((one.key, one.group, one.instance) for one in islice(state.held(), KEYS))
     return Picture(now, state.standing(), tuple(waiting), tuple(held))
 
 

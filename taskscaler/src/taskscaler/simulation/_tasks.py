@@ -12,7 +12,7 @@ from array import array
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
-from taskscaler.core import ScalerState, effects, events
+from taskscaler.core import ScalerState, TaskStatus, effects, events
 from taskscaler.simulation._faults import Dice, Faults
 
 if TYPE_CHECKING:
@@ -218,9 +218,12 @@ class TaskPlayer:
         state = self.manager.state
         if state is None:
             return
-        if task.key in state.tasks.waiting:
+        known = state.task(task.key)
+        if known is None:
+            return
+        if known.status is TaskStatus.WAITING:
             self.manager.post(events.TaskCancelled(task.key))
-        elif task.key in state.tasks.held:
+        elif known.instance and known.since is None:
             self.manager.post(events.TaskReleased(task.key))
 
     def _finish(self, task: Task, attempt: int) -> None:
@@ -260,8 +263,7 @@ class TaskPlayer:
         state = self.manager.state
         if state is None:
             return False
-        held = state.tasks.held.get(task.key)
-        return held is None or task.key not in held[1].tasks
+        return not state.holds(task.key)
 
     def _sleep(self, task: Task, seconds: float) -> None:
         task.phase = TaskPhase.SUSPENDED
@@ -271,7 +273,8 @@ class TaskPlayer:
         if task.attempt != attempt or self.manager.state is None:
             return
         task.attempt += 1
-        if task.key in self.manager.state.tasks.suspended:
+        known = self.manager.state.task(task.key)
+        if known is not None and known.since is not None:
             task.phase = TaskPhase.RESUMING
             self.manager.post(events.TaskResumed(task.key))
         else:
@@ -309,7 +312,8 @@ class TaskPlayer:
     def _refused(self, task: Task) -> None:
         self.refused += 1
         state = self.manager.state
-        if state is not None and task.key in state.tasks.suspended:
+        known = None if state is None else state.task(task.key)
+        if known is not None and known.since is not None:
             task.attempt += 1
             self._sleep(task, RETRY_SECONDS)
         else:

@@ -1,1 +1,1 @@
-"""What the core knows."""
+"""The state of the core: plain values, and objects that own their fields."""

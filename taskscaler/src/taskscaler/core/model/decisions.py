@@ -1,4 +1,4 @@
-"""Why something was decided: kept, shown, logged and asserted on."""
+"""Why something was decided: stored, shown, logged, and asserted on in tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Rule(enum.Enum):
 
 
 class Clamp(enum.Enum):
-    """What held growth back, for machines; `Decision.clamped_by` says it to people."""
+    """The kinds of limits that hold growth back; `Decision.clamped_by` is human-readable."""
 
     UNANSWERED = "unanswered"
     NOT_LISTED = "not listed"
@@ -44,7 +44,7 @@ class Clamp(enum.Enum):
     THROTTLED = "throttled"
 
 
-# These come with every growth, and are over in a moment by themselves.
+# These occur with every growth and end after a moment by themselves, so they are not reported.
 PASSING = (Clamp.UNANSWERED, Clamp.INTERVAL)
 
 
@@ -52,15 +52,15 @@ class Decision(msgspec.Struct, frozen=True):
     """One scaling decision with everything that led to it.
 
     Attributes:
-        at: when.
-        group: which group it concerns.
-        rule: why anything was to be done at all.
+        at: when it was taken.
+        group: the id of the group.
+        rule: why anything had to be done.
         wanted: instances to add (positive) or to remove (negative) by the rule alone.
-        decided: how many were in the end; what limits, pauses and the other groups left of it.
-        clamped_by: what made `decided` differ from `wanted`; empty if nothing did.
+        decided: the rest of `wanted` after limits, pauses and other groups.
+        clamped_by: why `decided` is not `wanted`; empty if they are equal.
         demand: the inputs.
         detail: for a removal, which instances and why.
-        clamp: the kind of `clamped_by`; None if nothing did.
+        clamp: the kind of `clamped_by`; None if that is empty.
     """
 
     at: datetime
@@ -75,5 +75,5 @@ class Decision(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> tuple[str, Rule, Clamp | None]:
-        """Return what it has in common with one that differs in its numbers only."""
+        """Return the parts that stay the same while only the numbers change."""
         return self.group, self.rule, self.clamp

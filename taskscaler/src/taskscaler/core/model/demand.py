@@ -1,24 +1,23 @@
 """How many instances are needed: the capacity arithmetic, in slots.
 
-Let *free* be the slots that a task could get now, and *coming* those on
-instances that are asked for, created or prepared. Tasks that *wait* and the
-*idle* capacity that the policy wants must be met by the two together:
+*Free* slots are those that a task could get now; *coming* ones are on instances that
+are requested, created or prepared. Together they must serve the tasks that *wait*
+and the *idle* capacity that the policy wants:
 
     shortfall = waiting + max(promised, target idle) - free - coming
     surplus   = free - max(0, waiting - coming) - max(reserved, target idle)
 
-A positive shortfall buys instances; an idle instance may go when the surplus
-is at least its slots. Both cannot hold at once, and what a removal leaves is
-never a shortfall, so nothing is removed only to be bought again. What is coming
-spares a purchase, but replaces nothing that is ready: it may take long, or fail.
-What should have been seen long ago spares no purchase either, except from the
-group that owes it.
+A positive shortfall creates instances; an idle instance may be removed when the
+surplus is at least its slots. Both cannot hold at once, and a removal never leaves a
+shortfall, so no instance is removed only to be created again. A coming instance
+saves a creation, but does not replace a ready one: it may take long, or fail. An
+overdue instance saves a creation only in the group that owes it.
 
-A reservation protects capacity but buys none: it may never become a task. Only
-where it was promised a slot that is free at once (preemptive mode), that slot
-must be there whatever else waits. Slots that are in use need nothing, and
-neither do slots that were lost together with their instance, so a claim that
-outlived its instance cannot buy another one.
+A reservation protects capacity but creates none, because it may never become a task.
+Only in preemptive mode, where it was promised a slot that is free at once, that slot
+must exist whatever else waits. Slots in use need nothing, and neither do slots that
+were lost with their instance, so a claim that outlives its instance cannot create
+another one.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ __all__ = ("Demand", "target_idle")
 
 
 class Demand(msgspec.Struct, frozen=True):
-    """The inputs of one decision, all in slots except where it says instances.
+    """The inputs of one decision: in slots, except where it says instances.
 
     Attributes:
         waiting: tasks that wait for a slot.
@@ -43,18 +42,18 @@ class Demand(msgspec.Struct, frozen=True):
         promised: those of them that were promised a slot at once.
         acquired: slots in use.
         free: slots that a task could get now.
-        coming: slots on instances that are not ready yet, those that are overdue aside.
-        unavailable: slots on live instances that no task will get any more.
+        coming: slots on instances that are not ready yet, without overdue ones.
+        unavailable: free slots on serving instances that no task will get.
         target: idle slots that the policy wants.
-        slots_per_instance: what one more instance brings.
-        instances: in any state, those not seen yet included.
-        max_instances: the limit for them; 0 is none.
-        idle_count: what the policy says, in slots.
-        scale_factor: the same, as a factor of the slots in use.
-        scale_factor_limit: the same, in slots.
+        slots_per_instance: the slots of one more instance.
+        instances: in any phase, including those not seen yet.
+        max_instances: the limit for them; 0 for no limit.
+        idle_count: of the policy, in slots.
+        scale_factor: of the policy, as a factor of the slots in use.
+        scale_factor_limit: of the policy, in slots.
         unhealthy: slots on instances that fail their health checks.
-        suspended: slots of tasks that are suspended.
-        overdue: slots on instances that were asked for and should have been seen by now.
+        suspended: slots of suspended tasks.
+        overdue: slots on instances that were requested and should have been seen by now.
     """
 
     waiting: int
@@ -77,7 +76,7 @@ class Demand(msgspec.Struct, frozen=True):
 
     @property
     def inputs(self) -> dict[str, float]:
-        """Return everything that decides, by the names that operators know from GitLab's log."""
+        """Return all inputs, by the names that operators know from GitLab's log."""
         return {
             "instance_count": self.instances,
             "max_instance_count": self.max_instances,
@@ -100,22 +99,22 @@ class Demand(msgspec.Struct, frozen=True):
 
     @property
     def shortfall(self) -> int:
-        """Return the slots that are missing; negative if there are more than enough."""
+        """Return how many slots are missing; negative if there are more than enough."""
         return self.waiting + max(self.promised, self.target) - self.free - self.coming
 
     @property
     def surplus(self) -> int:
-        """Return the slots that could be removed; negative if there are too few."""
+        """Return how many slots could be removed; negative if there are too few."""
         return self.free - max(0, self.waiting - self.coming) - max(self.reserved, self.target)
 
     @property
     def wanted(self) -> int:
-        """Return how many instances to add, limits aside."""
+        """Return how many instances to add, without regard to limits."""
         return max(0, -(-self.shortfall // self.slots_per_instance))
 
     @property
     def room(self) -> int | None:
-        """Return how many instances the limit still allows; None if there is no limit."""
+        """Return how many instances the limit still allows; None without a limit."""
         if not self.max_instances:
             return None
         return max(0, self.max_instances - self.instances)
@@ -128,7 +127,7 @@ def target_idle(policy: Policy, acquired: int) -> int:
         policy: the one in force.
         acquired: slots in use.
     """
-    # 1.1 times 10 is 11, whatever floats make of it.
+    # 1.1 times 10 is 11, although the floats multiply to 11.000000000000002.
     scaled = math.ceil(round(policy.scale_factor * acquired, 6))
     if policy.scale_factor_limit:
         scaled = min(scaled, policy.scale_factor_limit)

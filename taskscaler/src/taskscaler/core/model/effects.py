@@ -1,8 +1,8 @@
-"""What is to be done: all that the core ever answers.
+"""The effects: things to do, and the only answers of the core.
 
-Effects are carried out in their order up to and including a `Persist`; what
-follows one waits until it is committed. Each effect that takes time carries
-its deadline, and its outcome comes back as an event.
+Effects are carried out in their order. Those after a `Persist` wait until it is
+committed. An effect that takes time carries its deadline, and its outcome comes
+back as an event.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = (
     "Grant",
     "Increase",
     "List",
+    "Outbox",
     "Persist",
     "Prepare",
     "Refuse",
@@ -45,7 +46,7 @@ class List(Effect, frozen=True, gc=False):
 
 
 class Increase(Effect, frozen=True, gc=False):
-    """Ask a group for more instances; answered by `IncreaseSettled`."""
+    """Request more instances of a group; answered by `IncreaseSettled`."""
 
     group: str
     count: int
@@ -55,10 +56,10 @@ class Increase(Effect, frozen=True, gc=False):
 
 
 class Decrease(Effect, frozen=True, gc=False):
-    """Ask a group to remove instances; answered by `DecreaseSettled`.
+    """Request the removal of instances; answered by `DecreaseSettled`.
 
     Attributes:
-        decisions: one for each rule that some of them fell under.
+        decisions: one for each rule that applies to some of them.
     """
 
     group: str
@@ -68,10 +69,12 @@ class Decrease(Effect, frozen=True, gc=False):
 
 
 class Prepare(Effect, frozen=True, gc=False):
-    """Reach an instance and make it ready; answered by `InstancePrepared` or `PreparationFailed`.
+    """Connect to an instance and make it ready.
+
+    Answered by `InstancePrepared` or `PreparationFailed`.
 
     Attributes:
-        command: run on it, unless empty; it is ready if the command succeeds.
+        command: the instance is ready if this succeeds on it; empty for no command.
     """
 
     group: str
@@ -81,10 +84,10 @@ class Prepare(Effect, frozen=True, gc=False):
 
 
 class CheckHealth(Effect, frozen=True, gc=False):
-    """Find out whether an instance still works; answered by `HealthPassed` or `HealthFailed`.
+    """Find out whether an instance works; answered by `HealthPassed` or `HealthFailed`.
 
     Attributes:
-        cloud: whether to ask the provider too, besides the instance itself.
+        cloud: whether to ask the provider in addition to the instance.
     """
 
     group: str
@@ -94,7 +97,7 @@ class CheckHealth(Effect, frozen=True, gc=False):
 
 
 class Suspend(Effect, frozen=True, gc=False):
-    """Ask a group to suspend instances; answered by `SuspendSettled`."""
+    """Request the suspension of instances; answered by `SuspendSettled`."""
 
     group: str
     ids: tuple[str, ...]
@@ -102,7 +105,7 @@ class Suspend(Effect, frozen=True, gc=False):
 
 
 class Resume(Effect, frozen=True, gc=False):
-    """Ask a group to resume instances; answered by `ResumeSettled`."""
+    """Request the resumption of instances; answered by `ResumeSettled`."""
 
     group: str
     ids: tuple[str, ...]
@@ -110,13 +113,13 @@ class Resume(Effect, frozen=True, gc=False):
 
 
 class Decided(Effect, frozen=True, gc=False):
-    """A decision that leads to nothing for now, because something holds it back."""
+    """A decision that has no effect for now, because something holds it back."""
 
     decision: Decision
 
 
 class Grant(Effect, frozen=True, gc=False):
-    """A task has its slot."""
+    """A task has a slot."""
 
     key: str
     group: str
@@ -125,14 +128,14 @@ class Grant(Effect, frozen=True, gc=False):
 
 
 class Refuse(Effect, frozen=True, gc=False):
-    """A task gets no slot, or no reservation, and is forgotten."""
+    """A task gets no slot or no reservation, and is forgotten."""
 
     key: str
     why: str
 
 
 class Revoke(Effect, frozen=True, gc=False):
-    """A task lost its slot with the instance; unless it was suspended, it still has to release."""
+    """A task lost its slot with the instance. It has to release it, unless it was suspended."""
 
     key: str
     id: str
@@ -140,11 +143,11 @@ class Revoke(Effect, frozen=True, gc=False):
 
 
 class Persist(Effect, frozen=True, gc=False):
-    """Commit this before anything that follows.
+    """Commit records before the effects that follow.
 
     Attributes:
-        put: records to write, each replacing the one of the same key.
-        drop: keys of records to forget.
+        put: records to write, each replacing the one with the same key.
+        drop: keys of records to delete.
     """
 
     put: tuple[Record, ...] = ()
@@ -152,7 +155,7 @@ class Persist(Effect, frozen=True, gc=False):
 
 
 class WakeAt(Effect, frozen=True, gc=False):
-    """Say `TimePassed` at this moment; replaces every earlier such wish.
+    """Apply `TimePassed` at this moment; replaces all earlier such requests.
 
     Attributes:
         monotonic: seconds on the clock of `Now`.
@@ -162,14 +165,14 @@ class WakeAt(Effect, frozen=True, gc=False):
 
 
 class Gone(Effect, frozen=True, gc=False):
-    """One of our instances is no more; this is the summary of its life.
+    """One of our instances is gone; a summary of its life.
 
     Attributes:
         group: the id of its group.
-        id: its own.
+        id: its id.
         created_at: when it was first seen.
         ready_at: when it could first take a task; None if it never could.
-        removed_at: when it was found gone.
+        removed_at: when it was found to be gone.
         reason: why it was removed, or how it was lost.
         tasks: how many tasks were started on it.
     """
@@ -181,3 +184,37 @@ class Gone(Effect, frozen=True, gc=False):
     removed_at: datetime
     reason: str
     tasks: int
+
+
+class Outbox:
+    """Collects the effects of one event, and the records that change with it."""
+
+    __slots__ = ("_drop", "_effects", "_put")
+
+    def __init__(self) -> None:
+        self._effects: list[Effect] = []
+        self._put: dict[tuple[str, str, str], Record] = {}
+        self._drop: dict[tuple[str, str, str], None] = {}
+
+    def add(self, effect: Effect) -> None:
+        """Append an effect."""
+        self._effects.append(effect)
+
+    def put(self, record: Record) -> None:
+        """Store a record, in place of any earlier one with its key."""
+        if self._drop:
+            self._drop.pop(record.key, None)
+        self._put[record.key] = record
+
+    def drop(self, key: tuple[str, str, str]) -> None:
+        """Delete the record with a key."""
+        self._put.pop(key, None)
+        self._drop[key] = None
+
+    def finish(self) -> list[Effect]:
+        """Return all effects in order, records first, and be empty again."""
+        effects, self._effects = self._effects, []
+        if self._put or self._drop:
+            effects.insert(0, Persist(tuple(self._put.values()), tuple(self._drop)))
+            self._put, self._drop = {}, {}
+        return effects

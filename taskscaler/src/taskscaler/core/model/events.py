@@ -1,9 +1,8 @@
-"""What happened: the only way to tell the core anything.
+"""The events: the only input of the core.
 
-Events and effects are `msgspec.Struct`s rather than dataclasses because making
-one is what the core does most, and a struct is made several times faster. They
-are never part of a reference cycle, so the garbage collector need not look at
-them (`gc=False`).
+Events and effects are `msgspec.Struct`s rather than dataclasses, because the core
+creates many, and creating a struct is several times faster. They are never part of a
+reference cycle, so the garbage collector can skip them (`gc=False`).
 """
 
 from __future__ import annotations
@@ -71,25 +70,25 @@ class TaskReserved(Event, frozen=True, gc=False):
 
 
 class TaskUnreserved(Event, frozen=True, gc=False):
-    """The reservation is not needed after all."""
+    """A reservation is given back unused."""
 
     key: str
 
 
 class TaskAsked(Event, frozen=True, gc=False):
-    """A task wants a slot now; its reservation, if it has one, is used up by that."""
+    """A task wants a slot now. This uses up its reservation, if it has one."""
 
     key: str
 
 
 class TaskCancelled(Event, frozen=True, gc=False):
-    """A task that waits for a slot does so no longer."""
+    """A task stops waiting for a slot."""
 
     key: str
 
 
 class TaskReleased(Event, frozen=True, gc=False):
-    """A task gives its slot back, or acknowledges that it lost it."""
+    """A task gives its slot back, or acknowledges that it has lost it."""
 
     key: str
 
@@ -102,17 +101,17 @@ class ListingArrived(Event, frozen=True, gc=False):
 
 
 class ListingFailed(Event, frozen=True, gc=False):
-    """A group did not report; what was known of it stays."""
+    """A listing failed; everything known about the group stays."""
 
     group: str
     error: ProviderError
 
 
 class IncreaseSettled(Event, frozen=True, gc=False):
-    """A request for more instances was answered, wholly, partly or with a refusal.
+    """A request for more instances was accepted, partly accepted or refused.
 
     Attributes:
-        unknown: the answer was lost, so `accepted` says nothing.
+        unknown: whether the answer was lost, so that `accepted` means nothing.
     """
 
     group: str
@@ -122,7 +121,7 @@ class IncreaseSettled(Event, frozen=True, gc=False):
 
 
 class DecreaseSettled(Event, frozen=True, gc=False):
-    """A request to remove instances was answered; what was not accepted is asked for again."""
+    """A removal request was answered; it is repeated for instances that stay."""
 
     group: str
     ids: tuple[str, ...]
@@ -130,7 +129,7 @@ class DecreaseSettled(Event, frozen=True, gc=False):
 
 
 class InstancePrepared(Event, frozen=True, gc=False):
-    """An instance was reached and proved to be ready for tasks."""
+    """An instance was reached and proved ready for tasks."""
 
     group: str
     id: str
@@ -145,7 +144,7 @@ class PreparationFailed(Event, frozen=True, gc=False):
 
 
 class InstanceBroke(Event, frozen=True, gc=False):
-    """An instance failed under a task; it is not to get another one."""
+    """An instance failed under a task; it must not get another one."""
 
     group: str
     id: str
@@ -153,14 +152,14 @@ class InstanceBroke(Event, frozen=True, gc=False):
 
 
 class HealthPassed(Event, frozen=True, gc=False):
-    """An instance answered a check."""
+    """An instance passed a check."""
 
     group: str
     id: str
 
 
 class HealthFailed(Event, frozen=True, gc=False):
-    """An instance did not answer a check, or answered that it does not work."""
+    """An instance failed a check, or did not answer it."""
 
     group: str
     id: str
@@ -171,7 +170,7 @@ class InterruptionAnnounced(Event, frozen=True, gc=False):
     """The cloud will take an instance away.
 
     Attributes:
-        deadline: when at the latest, if the cloud says so.
+        deadline: when at the latest; None if the cloud does not say.
     """
 
     group: str
@@ -181,13 +180,13 @@ class InterruptionAnnounced(Event, frozen=True, gc=False):
 
 
 class TaskSuspended(Event, frozen=True, gc=False):
-    """A task stops for now; its slot and what is on the instance are kept for it."""
+    """A task is suspended; its slot and its files on the instance are kept."""
 
     key: str
 
 
 class TaskResumed(Event, frozen=True, gc=False):
-    """A suspended task wants to go on, in its slot; answered by `Grant` or `Refuse`.
+    """A suspended task wants to continue in its slot; answered by `Grant` or `Refuse`.
 
     `TaskCancelled` while it waits leaves it suspended.
     """
@@ -196,13 +195,13 @@ class TaskResumed(Event, frozen=True, gc=False):
 
 
 class SuspendedTaskDropped(Event, frozen=True, gc=False):
-    """A suspended task will never go on."""
+    """A suspended task will never be resumed."""
 
     key: str
 
 
 class SuspendSettled(Event, frozen=True, gc=False):
-    """A request to suspend instances was answered; what was not accepted runs on."""
+    """A suspension request was answered; instances that were not accepted run on."""
 
     group: str
     ids: tuple[str, ...]
@@ -210,7 +209,7 @@ class SuspendSettled(Event, frozen=True, gc=False):
 
 
 class ResumeSettled(Event, frozen=True, gc=False):
-    """A request to resume instances was answered; what was not accepted is asked for again."""
+    """A resumption request was answered; it is repeated for instances that stay suspended."""
 
     group: str
     ids: tuple[str, ...]
@@ -218,27 +217,27 @@ class ResumeSettled(Event, frozen=True, gc=False):
 
 
 class DrainAsked(Event, frozen=True, gc=False):
-    """No new tasks are taken; those that wait, are promised a slot or run go on."""
+    """Accept no new tasks; those that wait, are promised a slot or run go on."""
 
 
 class SettingsChanged(Event, frozen=True, gc=False):
-    """The operator changed something."""
+    """The operator changed the settings."""
 
     settings: Settings
 
 
 class RecordsRestored(Event, frozen=True, gc=False):
-    """What an earlier life of this scaler left in the store; comes before anything else."""
+    """The records that a previous process left in the store. Must be the first event."""
 
     records: tuple[Record, ...]
 
 
 class TimePassed(Event, frozen=True, gc=False):
-    """It is later now; decisions that depend on time are taken."""
+    """Time has passed: take the decisions that depend on it."""
 
 
 class ShutdownAsked(Event, frozen=True, gc=False):
-    """No more tasks are taken.
+    """Accept no more tasks.
 
     Attributes:
         remove: whether all of our instances are to be removed.

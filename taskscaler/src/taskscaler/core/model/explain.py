@@ -1,4 +1,4 @@
-"""Why a task waits, or was refused: one sentence, with the numbers that decided it."""
+"""Why a task waits, or was refused: one sentence with the numbers that decided it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from taskscaler.core.model.demand import Demand
 
 __all__ = ("Lack", "Standing", "describe", "explain", "refusal")
 
-# What a word for a life does not say to whoever meets it in a sentence.
+# Some phases need a hint when they appear in a sentence.
 _HINTS = {"foreign": "foreign: remove them by `fleeting group decrease`, or see unknown_instances"}
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Where everything stands at one moment.
+    """A summary of the whole scaler at one moment.
 
     Attributes:
         demand: the inputs of the next decision.
-        lives: how many instances are in each life, by its word.
-        blocked: what the newest decision could not have, group by group.
+        phases: how many instances are in each phase, by the phase's value.
+        blocked: decisions that the newest pass could not carry out fully, by group.
         troubles: the last failure of each group that has one, by the group's id.
     """
 
     demand: Demand
-    lives: Mapping[str, int]
+    phases: Mapping[str, int]
     blocked: tuple[Decision, ...]
     troubles: Mapping[str, str]
 
 
 class Lack(enum.Enum):
-    """Why a reservation is refused."""
+    """Reasons to refuse a reservation."""
 
     NOT_FREE = "no slot is free at once, as preemptive mode demands"
     NO_CAPACITY = "no slot is free, and none can be added"
@@ -53,11 +53,11 @@ def explain(
     """Return, in one sentence, why tasks wait or one of them does.
 
     Args:
-        standing: where everything stands, now or when it was stored.
-        key: the task that is asked about; None for all.
+        standing: the summary, of now or as it was stored.
+        key: the task in question; None for all.
         place: its place in the queue, 1 for the next to be served; None if it does not wait.
         waiting_seconds: for how long it has waited, if that is known.
-        holds: the slot that it holds, in words; empty if it holds none.
+        holds: a description of the slot that it holds; empty if it holds none.
         reserved: whether it has a reservation that it has not used yet.
     """
     if key is None:
@@ -87,7 +87,7 @@ def _all(standing: Standing) -> str:
 
 
 def _outlook(demand: Demand, place: int) -> str:
-    """Say whether what is coming is enough for this one, too."""
+    """Tell whether the slots that are coming reach as far as this place."""
     if place <= demand.coming:
         return ", and one of the slots that are coming is its own"
     if demand.coming:
@@ -96,7 +96,7 @@ def _outlook(demand: Demand, place: int) -> str:
 
 
 def describe(decision: Decision) -> str:
-    """Return a decision in one line, with every input of the formula."""
+    """Return a decision on one line, with every input of the formula."""
     done = f"{decision.decided:+d} instances" if decision.decided else "no instances"
     of = f" of {decision.wanted:+d}" if decision.decided != decision.wanted else ""
     held = f", held back by {decision.clamped_by}" if decision.clamped_by else ""
@@ -128,7 +128,7 @@ def _slots(demand: Demand) -> str:
 
 def _instances(standing: Standing) -> str:
     lives = ", ".join(
-        f"{count} {_HINTS.get(word, word)}" for word, count in standing.lives.items() if count
+        f"{count} {_HINTS.get(word, word)}" for word, count in standing.phases.items() if count
     )
     most = standing.demand.max_instances
     limit = f" of at most {most}" if most else ""

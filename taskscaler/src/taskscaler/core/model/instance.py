@@ -1,122 +1,32 @@
-"""An instance as the core sees it, and the only ways its life can go.
-
-    CREATING   asked for by us and listed, but not running yet
-    PREPARING  runs; we are finding out whether it can be reached and is ready
-    READY      takes tasks
-    DRAINING   takes no further task, because it is to go; some still run
-    SUSPENDING all its tasks are suspended; that it be stopped is to be asked for, or was
-    SUSPENDED  stopped, with all that is on it, until one of its tasks is resumed
-    RESUMING   that it be started again is to be asked for, or was
-    REMOVING   nothing of ours runs there; its removal is to be asked for, or was
-    FOREIGN    not ours: counted against the limits, otherwise left alone
-    GONE       no longer listed, or lost; forgotten
-
-What the cloud says (`fleeting.types.State`) is an input to this and never the
-same thing: an instance that the cloud calls running is not ready, and one that
-we are removing may be called running for a long time yet.
-
-The table is the whole truth about transitions: `Instance.step` is the only
-place that changes a life, and a trigger that the table does not allow is a bug.
-"""
+"""An instance as the core tracks it: its phase, its slots, its health."""
 
 from __future__ import annotations
 
-import enum
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.lifecycle import Phase
+from taskscaler.core.model.records import InstanceRecord
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fleeting.types import State
-    from taskscaler.core.model.decisions import Rule
 
-__all__ = ("TRANSITIONS", "Instance", "Life", "Suspension", "Trigger")
-
-
-class Life(enum.Enum):
-    """Where an instance is in its life; see the top of this file."""
-
-    CREATING = "creating"
-    PREPARING = "preparing"
-    READY = "ready"
-    DRAINING = "draining"
-    SUSPENDING = "suspending"
-    SUSPENDED = "suspended"
-    RESUMING = "resuming"
-    REMOVING = "removing"
-    FOREIGN = "foreign"
-    GONE = "gone"
-
-    # Each step and each count looks something up by it, and an enum's own is slow.
-    __hash__ = object.__hash__
+__all__ = ("Departure", "Health", "Suspension", "TrackedInstance")
 
 
-class Trigger(enum.Enum):
-    """What moves an instance on."""
+class Departure(msgspec.Struct, frozen=True, gc=False):
+    """Why an instance was dismissed.
 
-    RUNS = "the cloud says that it runs"
-    PREPARED = "it was reached and proved ready"
-    RETIRED = "it is to go, and tasks still run on it"
-    STOPS = "its tasks are suspended, and nothing runs on it"
-    STOPPED = "the cloud says that it is suspended"
-    WAKES = "one of its tasks is resumed"
-    CONDEMNED = "it is to go, and nothing runs on it"
-    VANISHED = "it is no longer listed, or the cloud takes it away"
+    Attributes:
+        rule: the rule that decided it.
+        reason: the same as a human-readable sentence.
+    """
 
-
-TRANSITIONS: Mapping[Life, Mapping[Trigger, Life]] = {
-    Life.CREATING: {
-        Trigger.RUNS: Life.PREPARING,
-        Trigger.STOPPED: Life.SUSPENDED,
-        Trigger.CONDEMNED: Life.REMOVING,
-        Trigger.VANISHED: Life.GONE,
-    },
-    Life.PREPARING: {
-        Trigger.PREPARED: Life.READY,
-        Trigger.STOPS: Life.SUSPENDING,
-        Trigger.CONDEMNED: Life.REMOVING,
-        Trigger.VANISHED: Life.GONE,
-    },
-    Life.READY: {
-        Trigger.RETIRED: Life.DRAINING,
-        Trigger.STOPS: Life.SUSPENDING,
-        Trigger.CONDEMNED: Life.REMOVING,
-        Trigger.VANISHED: Life.GONE,
-    },
-    Life.DRAINING: {
-        Trigger.STOPS: Life.SUSPENDING,
-        Trigger.CONDEMNED: Life.REMOVING,
-        Trigger.VANISHED: Life.GONE,
-    },
-    Life.SUSPENDING: {
-        Trigger.RUNS: Life.PREPARING,
-        Trigger.STOPPED: Life.SUSPENDED,
-        Trigger.CONDEMNED: Life.REMOVING,
-        Trigger.VANISHED: Life.GONE,
-    },
-    Life.SUSPENDED: {
-        Trigger.RUNS: Life.PREPARING,
-        Trigger.WAKES: Life.RESUMING,
-        Trigger.CONDEMNED: Life.REMOVING,
-        Trigger.VANISHED: Life.GONE,
-    },
-    Life.RESUMING: {
-        Trigger.RUNS: Life.PREPARING,
-        Trigger.CONDEMNED: Life.REMOVING,
-        Trigger.VANISHED: Life.GONE,
-    },
-    Life.REMOVING: {
-        Trigger.VANISHED: Life.GONE,
-    },
-    Life.FOREIGN: {
-        Trigger.CONDEMNED: Life.REMOVING,
-        Trigger.VANISHED: Life.GONE,
-    },
-    Life.GONE: {},
-}
+    rule: Rule
+    reason: str
 
 
 class Suspension(msgspec.Struct, frozen=True, gc=False):
@@ -124,7 +34,7 @@ class Suspension(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         slot: the number of its slot.
-        since: since when it is suspended.
+        since: when it was suspended, as wall time.
         began: the same in monotonic seconds.
     """
 
@@ -133,74 +43,85 @@ class Suspension(msgspec.Struct, frozen=True, gc=False):
     began: float
 
 
-class Instance:
+class Health:
+    """What is known about whether an instance works. Written by `Checks` alone.
+
+    Attributes:
+        proven_at: when the instance last showed that it works, in monotonic seconds.
+        checked_at: when its last check ended, in monotonic seconds.
+        checking: whether the outcome of a check is awaited.
+        failures: failed checks in a row; while there is one, no task gets a slot.
+    """
+
+    __slots__ = ("checked_at", "checking", "failures", "proven_at")
+
+    def __init__(self, at: float) -> None:
+        self.proven_at = at
+        self.checked_at = at
+        self.checking = False
+        self.failures = 0
+
+    @property
+    def seen_at(self) -> float:
+        """Return when the instance was last checked or showed that it works."""
+        return max(self.checked_at, self.proven_at)
+
+
+class TrackedInstance:
     """One instance with its slots.
 
     Attributes:
         group: the id of its group.
-        id: its own.
-        number: counts up, so the smaller is the older; unique in its group.
+        id: its id in the group.
+        number: counts up in the group, so a smaller number means an older instance.
         capacity: how many slots it has.
-        uses_left: how many more tasks it may start; None if any number.
-        incarnation: tells it from a later machine of the same id.
-        life: changed by `step` alone.
+        max_uses: how many tasks may start on it; 0 for any number.
+        incarnation: tells it from a later instance of the same id.
+        phase: written by `Members` alone.
+        departure: why it was dismissed; None if it was not.
         seen_at: when it was first listed, in monotonic seconds.
-        created_at: the same as wall time, or earlier if an earlier life of the scaler saw it.
-        born: the same in monotonic seconds.
+        created_at: the same as wall time, or earlier if a previous process saw it.
+        born: `created_at` in monotonic seconds.
         ready_at: when it first became ready, as wall time.
         used: how many tasks were started on it.
-        tasks: the keys of the tasks that hold its slots.
+        tasks: keys of the tasks that hold its slots, with the numbers of these.
+        suspended: keys of the tasks that are suspended on it and keep their slots.
+        unconfirmed: those of `tasks` that wait for the outcome of a check and have not been
+            told about their slot.
         idle_since: since when no task runs, in monotonic seconds.
+        health: whether it works, as far as is known.
         missed: how many listings in a row were without it.
-        rule: why it is to go; None as long as it is not.
-        reason: the same in words.
-        suspended: the keys of the tasks that are suspended on it; they keep their slots.
-        proven_at: when it last showed that it works, in monotonic seconds.
-        checked_at: when it was last checked, or proven, in monotonic seconds.
-        checking: whether the outcome of a check is awaited.
-        failures: how many checks in a row have failed; no task gets a slot meanwhile.
-        unconfirmed: the keys of tasks that have a slot but do not know it yet, because
-            the outcome of a check decides.
-        ask_at: when to ask (again) for its removal, suspension or resumption, in
-            monotonic seconds; None while an answer is awaited.
-        asked: how often its removal was asked for.
-        stop_at: not to be suspended before this moment, in monotonic seconds.
-        state: what the cloud said last.
         mark: the number of the last listing that had it.
+        state: what the cloud said last.
+        offered: how many tasks it can take, as the slot index knows it.
         buckets: in which buckets of the slot index it has an entry, as bits.
     """
 
     __slots__ = (
         "_free",
-        "ask_at",
-        "asked",
         "born",
         "buckets",
         "capacity",
-        "checked_at",
-        "checking",
         "created_at",
-        "failures",
+        "departure",
         "group",
+        "health",
         "id",
         "idle_since",
         "incarnation",
-        "life",
         "mark",
+        "max_uses",
         "missed",
         "number",
-        "proven_at",
+        "offered",
+        "phase",
         "ready_at",
-        "reason",
-        "rule",
         "seen_at",
         "state",
-        "stop_at",
         "suspended",
         "tasks",
         "unconfirmed",
         "used",
-        "uses_left",
     )
 
     def __init__(
@@ -210,10 +131,10 @@ class Instance:
         *,
         number: int,
         capacity: int,
-        uses_left: int | None,
+        max_uses: int,
         incarnation: str | None,
         state: State,
-        life: Life,
+        phase: Phase,
         seen_at: float,
         created_at: datetime,
     ) -> None:
@@ -221,56 +142,68 @@ class Instance:
         self.id = id
         self.number = number
         self.capacity = capacity
-        self.uses_left = uses_left
+        self.max_uses = max_uses
         self.incarnation = incarnation
         self.state = state
-        self.life = life
+        self.phase = phase
+        self.departure: Departure | None = None
         self.seen_at = seen_at
         self.created_at = created_at
+        self.born = seen_at
         self.ready_at: datetime | None = None
         self.used = 0
         self.tasks: dict[str, int] = {}
-        self.idle_since = seen_at
-        self.missed = 0
-        self.rule: Rule | None = None
-        self.reason = ""
-        self.born = seen_at
         self.suspended: dict[str, Suspension] = {}
-        self.proven_at = seen_at
-        self.checked_at = seen_at
-        self.checking = False
-        self.failures = 0
         self.unconfirmed: dict[str, None] = {}
-        self.ask_at: float | None = None
-        self.asked = 0
-        self.stop_at = 0.0
+        self.idle_since = seen_at
+        self.health = Health(seen_at)
+        self.missed = 0
         self.mark = 0
+        self.offered = 0
         self.buckets = 0
+        # The numbers of free slots as bits: the lowest is found without a scan.
         self._free = (1 << capacity) - 1
-
-    def step(self, trigger: Trigger) -> None:
-        """Move on in life.
-
-        Raises:
-            KeyError: the table does not allow it, which is a bug of the caller.
-        """
-        self.life = TRANSITIONS[self.life][trigger]
 
     @property
     def available(self) -> int:
         """Return how many tasks it could take now."""
-        return self.open_slots if self.life is Life.READY and not self.failures else 0
+        return self.open_slots if self.phase is Phase.READY and not self.health.failures else 0
 
     @property
     def open_slots(self) -> int:
-        """Return how many slots nobody has, and may have, whether it works or not."""
+        """Return how many slots are free and may still be used, healthy or not."""
         free = self.capacity - len(self.tasks) - len(self.suspended)
-        return free if self.uses_left is None else min(free, self.uses_left)
+        return min(free, self.max_uses - self.used) if self.max_uses else free
+
+    @property
+    def used_up(self) -> bool:
+        """Return whether no further task may start on it."""
+        return 0 < self.max_uses <= self.used
 
     @property
     def vacant(self) -> bool:
         """Return whether no task runs or is suspended on it."""
         return not self.tasks and not self.suspended
+
+    @property
+    def record(self) -> InstanceRecord:
+        """Return the part of it that must survive a restart."""
+        return InstanceRecord(
+            self.group,
+            self.id,
+            self.incarnation,
+            self.created_at,
+            self.used,
+            tuple(self.tasks),
+            self.departure.rule if self.departure else None,
+            self.departure.reason if self.departure else "",
+            self.ready_at,
+            tuple((key, one.slot, one.since) for key, one in self.suspended.items())
+            if self.suspended
+            else (),
+        )
+
+    # Called by the slot index alone, which keeps its counts by it.
 
     def acquire(self, key: str) -> int:
         """Give the lowest free slot to a task, and return its number, counted from 0."""
@@ -278,27 +211,23 @@ class Instance:
         self._free &= self._free - 1
         self.tasks[key] = slot
         self.used += 1
-        if self.uses_left is not None:
-            self.uses_left -= 1
         return slot
 
     def release(self, key: str) -> None:
-        """Take the slot back from a task. It counts as a use, unless the task did not know yet."""
+        """Take the slot back. It counts as a use only if the task was told about it."""
         self._free |= 1 << self.tasks.pop(key)
         if key in self.unconfirmed:
             del self.unconfirmed[key]
             self.used -= 1
-            if self.uses_left is not None:
-                self.uses_left += 1
 
     def suspend(self, key: str, suspension: Suspension) -> None:
-        """Let a task stop, or find it stopped by an earlier life; its slot stays taken."""
+        """Mark a task as suspended; its slot stays taken."""
         self.tasks.pop(key, None)
         self.suspended[key] = suspension
         self._free &= ~(1 << suspension.slot)
 
-    def go_on(self, key: str) -> int:
-        """Let a suspended task run again, and return the number of its slot."""
+    def resume(self, key: str) -> int:
+        """Mark a suspended task as running again, and return the number of its slot."""
         slot = self.suspended.pop(key).slot
         self.tasks[key] = slot
         return slot

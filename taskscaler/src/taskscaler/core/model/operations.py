@@ -1,12 +1,12 @@
 """Increases whose instances have not all been seen yet.
 
-An instance that appears is set against the operation whose answer named it, or,
-because most clouds do not say which request it came from, against the oldest
-that still waits for one. An operation whose answer was lost stays open with its
-full count: assuming that everything may still come can delay, assuming that
-nothing will can exceed the limit. What a listing still does not show when the
-creation timeout is over is written off, except what it says is pending; without
-a listing nothing is, however long that takes.
+An instance that appears is counted for the operation whose answer named it. Most
+clouds do not say which request an instance came from; then it counts for the
+oldest operation that still waits for one. An operation whose answer was lost stays
+open with its full count: to assume that everything may still come can cause a
+delay, to assume that nothing will can exceed the limit. Instances that no listing
+has shown by the creation timeout are written off, except those that the listing
+calls pending. Without a listing nothing is written off, however long that takes.
 """
 
 from __future__ import annotations
@@ -26,19 +26,26 @@ class Operation:
     """One request for more instances.
 
     Attributes:
-        id: names it for ever.
-        expected: how many instances it may bring; what was asked, then what was accepted.
+        id: its unique name.
+        expected: how many instances it may bring: the requested, then the accepted count.
         seen: how many have appeared.
-        asked: when, in monotonic seconds.
+        asked: when it was requested, in monotonic seconds.
         asked_at: the same as wall time.
         settled: whether its answer has come.
-        names: the ids of its instances that have not appeared, if the answer said so.
-        strangers: the ids of the instances that were there before it, and are not ours.
+        names: ids that its answer named and that have not appeared.
+        strangers: ids of the foreign instances that existed before it.
     """
 
     __slots__ = ("asked", "asked_at", "expected", "id", "names", "seen", "settled", "strangers")
 
-    def __init__(self, id: str, count: int, asked: float, asked_at: datetime) -> None:
+    def __init__(
+        self,
+        id: str,
+        count: int,
+        asked: float,
+        asked_at: datetime,
+        strangers: tuple[str, ...] = (),
+    ) -> None:
         self.id = id
         self.expected = count
         self.seen = 0
@@ -46,7 +53,7 @@ class Operation:
         self.asked_at = asked_at
         self.settled = False
         self.names: set[str] = set()
-        self.strangers: tuple[str, ...] = ()
+        self.strangers = strangers
 
     @property
     def outstanding(self) -> int:
@@ -54,12 +61,12 @@ class Operation:
         return max(0, self.expected - self.seen)
 
     def record(self, group: str) -> OperationRecord:
-        """Return what must survive of it."""
+        """Return the part of it that must survive a restart."""
         return OperationRecord(group, self.id, self.outstanding, self.asked_at, self.strangers)
 
 
 class Operations:
-    """The operations of one group that are not done, the oldest first."""
+    """The open operations of one group, the oldest first."""
 
     __slots__ = ("_open",)
 
@@ -68,23 +75,23 @@ class Operations:
 
     @property
     def outstanding(self) -> int:
-        """Return how many instances may still come of all of them."""
+        """Return how many instances all of them may still bring."""
         if not self._open:  # As nearly always.
             return 0
         return sum(operation.outstanding for operation in self._open.values())
 
     @property
     def unanswered(self) -> bool:
-        """Return whether the answer to any of them is awaited."""
+        """Return whether any answer is awaited."""
         return any(not operation.settled for operation in self._open.values())
 
     @property
     def newest(self) -> Operation:
-        """Return the one that was asked for last; there must be one."""
+        """Return the newest one; there must be one."""
         return next(reversed(self._open.values()))
 
     def overdue(self, now: float, patience: float) -> int:
-        """Return how many instances were asked for that long ago and have not been seen.
+        """Return how many instances were requested that long ago and have not been seen.
 
         Args:
             now: monotonic seconds.
@@ -93,32 +100,29 @@ class Operations:
         late = (one for one in self._open.values() if one.asked + patience <= now)
         return sum(operation.outstanding for operation in late)
 
-    def overdue_at(self, now: float, patience: float) -> float | None:
-        """Return when `overdue` may next grow, in monotonic seconds; None if it will not."""
+    def overdue_at(self, now: float, patience: float) -> float:
+        """Return when `overdue` may grow next, in monotonic seconds."""
         times = (one.asked + patience for one in self._open.values())
-        return next((at for at in times if at > now), None)
+        return next((at for at in times if at > now), float("inf"))
 
     def __contains__(self, id: str) -> bool:
         return id in self._open
 
-    def __len__(self) -> int:
-        return len(self._open)
-
     def add(self, operation: Operation) -> None:
-        """Take up a new one."""
+        """Open an operation."""
         self._open[operation.id] = operation
 
     def expected(self, id: str) -> int:
-        """Return how many instances an open operation may bring in all."""
+        """Return how many instances an open operation may bring in total."""
         return self._open[id].expected
 
     def settle(self, id: str, accepted: int | None, names: Iterable[str] = ()) -> Operation:
-        """Take note of an answer.
+        """Record an answer, and return the operation.
 
         Args:
-            id: of an operation that is open.
+            id: the id of an open operation.
             accepted: how many instances will come; None if the answer was lost.
-            names: their ids, if the answer told.
+            names: their ids, if the answer named them.
         """
         operation = self._open[id]
         operation.settled = True
@@ -128,7 +132,7 @@ class Operations:
         return self._close_if_done(operation)
 
     def claim(self, id: str) -> Operation | None:
-        """Set a new instance against the operation that it came from, if there can be one."""
+        """Count a new instance for its operation, and return that; None if there is none."""
         named = next((one for one in self._open.values() if id in one.names), None)
         waiting = (one for one in self._open.values() if one.outstanding > len(one.names))
         operation = named or next(waiting, None)
@@ -139,11 +143,11 @@ class Operations:
         return self._close_if_done(operation)
 
     def has_named(self, id: str) -> bool:
-        """Return whether an answer named this instance, which has not appeared yet."""
+        """Return whether an answer named this instance and it has not appeared yet."""
         return any(id in operation.names for operation in self._open.values())
 
     def fail(self, count: int) -> list[Operation]:
-        """Take note that so many accepted instances will not come; return what changed."""
+        """Expect so many accepted instances no longer; return the operations that changed."""
         changed: list[Operation] = []
         for operation in [one for one in self._open.values() if one.settled]:
             lost = min(count, operation.outstanding)
@@ -155,15 +159,15 @@ class Operations:
         return changed
 
     def write_off(self, before: float, pending: int) -> dict[Operation, int]:
-        """Give up what was asked for before this moment, answered since, and never seen.
+        """Write off instances that were requested long ago, accepted, and never seen.
 
         Args:
-            before: monotonic seconds.
-            pending: how many instances the cloud still means to create; so many are
+            before: only operations requested until then, in monotonic seconds.
+            pending: how many instances the cloud still intends to create; as many are
                 kept, of the oldest operations.
 
         Returns:
-            The operations that changed, with how many instances each has lost.
+            The operations that changed, each with the number of its lost instances.
         """
         lost: dict[Operation, int] = {}
         for operation in list(self._open.values()):
@@ -179,7 +183,7 @@ class Operations:
         return lost
 
     def is_open(self, operation: Operation) -> bool:
-        """Return whether more is expected of it."""
+        """Return whether an operation is open still."""
         return operation.id in self._open
 
     def _close_if_done(self, operation: Operation) -> Operation:

@@ -1,15 +1,14 @@
 """Which policy is in force at a moment, and until when that is certain.
 
-A period is a range of local time: it holds in each minute whose five fields
-match. So no instant is ever skipped or met twice: each has one local time in
-each zone, and a period in an hour that daylight saving leaves out does not come
-that day, while one in an hour that comes twice holds twice.
+A period is a range of local time: it holds in each minute whose five fields match.
+Each instant has exactly one local time in each zone. So a period in an hour that
+daylight saving skips does not occur that day, and one in an hour that occurs twice
+holds twice.
 
-How long the answer stays certain is found without trying the minutes one by
-one. The minutes of a day in which an entry of the schedule holds are a number of
-1440 bits, and the next minute that differs is a shift away. No look goes beyond
-the local midnight, nor beyond a change of the zone's offset, because that far
-minutes of the clock are minutes of time. Another look there costs microseconds.
+The minutes of a day in which an entry of the schedule holds are a number of 1440 bits,
+so the next minute that differs is found by a shift. A look ahead ends at the local
+midnight and at a change of the zone's offset, because only until there minutes of the
+clock are minutes of time. Looking again there costs microseconds.
 """
 
 from __future__ import annotations
@@ -32,10 +31,9 @@ class InForce(NamedTuple):
     """A policy, and for how long it is the one.
 
     Attributes:
-        policy: the one that holds.
-        since: the moment at which that was found out; nothing is said about earlier ones.
-        until: from then on it has to be found out again. That may be before the policy
-            really changes, never after.
+        policy: the policy.
+        since: the moment of the look; earlier moments may have had another policy.
+        until: the moment to look again, at or before the next change of the policy.
     """
 
     policy: Policy
@@ -47,12 +45,12 @@ def in_force(settings: Settings, at: datetime) -> InForce:
     """Return the policy that is in force at a moment: the last entry that holds wins.
 
     Args:
-        settings: where no entry of their schedule holds, their `policy` does.
-        at: aware.
+        settings: with the schedule, and the policy that holds when no entry does.
+        at: an aware time.
     """
     until = datetime.max.replace(tzinfo=UTC)
     minute = at.astimezone(UTC).replace(second=0, microsecond=0)
-    # What comes before the entry that wins cannot change anything.
+    # Entries before the one that wins cannot change the answer.
     for entry in reversed(settings.schedule):
         holds, certain = _look(entry, minute)
         until = min(until, certain)
@@ -62,7 +60,7 @@ def in_force(settings: Settings, at: datetime) -> InForce:
 
 
 def _look(entry: ScheduledPolicy, minute: datetime) -> tuple[bool, datetime]:
-    """Return whether an entry holds in a minute, given in UTC, and until when it stays so."""
+    """Return whether an entry holds in a minute in UTC, and until when that is certain."""
     local = minute.astimezone(entry.zone)
     inside = 0
     for period in entry.periods:
@@ -70,7 +68,7 @@ def _look(entry: ScheduledPolicy, minute: datetime) -> tuple[bool, datetime]:
             inside |= period.minutes
     of_day = local.hour * 60 + local.minute
     holds = bool(inside >> of_day & 1)
-    # One bit more than the day has, so that midnight always is a change.
+    # One bit more than the day has, so that midnight always counts as a change.
     others = ~inside & (1 << DAY) - 1 if holds else inside
     ahead = (others | 1 << DAY) >> of_day
     minutes = (ahead & -ahead).bit_length() - 1
@@ -86,7 +84,7 @@ def _has_day(period: Period, local: datetime) -> bool:
 
 
 def _steady(zone: tzinfo, minute: datetime, minutes: int) -> int:
-    """Return how many of the next minutes pass before the offset of a zone changes, if it does."""
+    """Return how many of the next minutes pass before the offset of a zone changes."""
     offset = minute.astimezone(zone).utcoffset()
     same, other = 0, minutes
     if (minute + other * MINUTE).astimezone(zone).utcoffset() == offset:

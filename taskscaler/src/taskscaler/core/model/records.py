@@ -1,4 +1,4 @@
-"""What must survive a restart, as frozen values; a store keeps the newest of each key."""
+"""The records that must survive a restart; a store keeps the newest of each key."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class InstanceRecord(msgspec.Struct, frozen=True, gc=False, tag="instance"):
         created_at: when it was first seen.
         used: how many tasks were started on it.
         tasks: the keys of those that hold a slot on it.
-        rule: why it is to go; None as long as it is not.
-        reason: the same in words.
+        rule: the rule by which it was dismissed; None if it was not.
+        reason: the same as a human-readable sentence.
         ready_at: when it first became ready; None if it never did.
-        suspended: the keys of tasks that are suspended on it, each with its slot and
-            since when.
+        suspended: the keys of tasks that are suspended on it, each with its slot and the
+            time of its suspension.
     """
 
     group: str
@@ -50,20 +50,20 @@ class InstanceRecord(msgspec.Struct, frozen=True, gc=False, tag="instance"):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Return what a newer record of the same thing replaces."""
+        """Return the key; a newer record with the same key replaces this one."""
         return ("instance", self.group, self.id)
 
 
 class OperationRecord(msgspec.Struct, frozen=True, gc=False, tag="operation"):
-    """An increase that was asked for, or is about to be, and is not settled yet.
+    """An increase that was requested, or is about to be, and is not settled yet.
 
     Attributes:
         group: the id of the group.
-        id: names the operation for ever.
-        count: how many instances may still come of it.
+        id: its unique name.
+        count: how many instances it may still bring.
         asked_at: when it was decided.
-        strangers: the ids of the instances that were there before, and are not ours: no
-            later life of the scaler may take them for what came of this.
+        strangers: ids of the foreign instances that existed before it: after a restart, they
+            must not be taken for the instances that it created.
     """
 
     group: str
@@ -74,12 +74,12 @@ class OperationRecord(msgspec.Struct, frozen=True, gc=False, tag="operation"):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Return what a newer record of the same thing replaces."""
+        """Return the key; a newer record with the same key replaces this one."""
         return ("operation", self.group, self.id)
 
 
 class TombstoneRecord(msgspec.Struct, frozen=True, gc=False, tag="tombstone"):
-    """An instance that was ours and was given up; should it come back, it is still ours.
+    """An instance that was ours and was given up; if it comes back, it is ours.
 
     Attributes:
         group: the id of its group.
@@ -95,19 +95,19 @@ class TombstoneRecord(msgspec.Struct, frozen=True, gc=False, tag="tombstone"):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Return what a newer record of the same thing replaces."""
+        """Return the key; a newer record with the same key replaces this one."""
         return ("tombstone", self.group, self.id)
 
 
 class GroupRecord(msgspec.Struct, frozen=True, gc=False, tag="group"):
-    """What a group did to us that is not to be tried again at once.
+    """The pauses of a group after failures.
 
     Attributes:
         group: its id.
-        failures: how many failures to create in a row.
-        paused_until: no further try before this time.
+        failures: failures to create in a row.
+        paused_until: no further attempt before this time.
         passed_over_until: other groups are preferred until this time.
-        reason: the last failure, for people.
+        reason: the last failure, human-readable.
     """
 
     group: str
@@ -118,20 +118,20 @@ class GroupRecord(msgspec.Struct, frozen=True, gc=False, tag="group"):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Return what a newer record of the same thing replaces."""
+        """Return the key; a newer record with the same key replaces this one."""
         return ("group", self.group, "")
 
 
 class ConnectRecord(msgspec.Struct, frozen=True, gc=False, tag="connect"):
-    """How an instance was reached, with its host keys and credentials; of the shell, not the core.
+    """How to connect to an instance, with host keys and credentials. Used by the runtime.
 
-    It holds secrets: a store that writes it anywhere seals it.
+    It holds secrets: a store that writes it anywhere must encrypt it.
 
     Attributes:
         group: the id of its group.
         id: its id there.
-        incarnation: of the instance that it is about; None if not known.
-        info: as the provider gave it, with the host keys that were seen.
+        incarnation: of that instance; None if not known.
+        info: as the provider returned it, with the host keys that were seen.
     """
 
     group: str
@@ -141,28 +141,27 @@ class ConnectRecord(msgspec.Struct, frozen=True, gc=False, tag="connect"):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Return what a newer record of the same thing replaces."""
+        """Return the key; a newer record with the same key replaces this one."""
         return ("connect", self.group, self.id)
 
 
 class JobRecord(msgspec.Struct, frozen=True, gc=False, tag="job"):
-    """What is known of one run of a job; of the job runner, not the core.
+    """One run of a job. Used by the job runner.
 
     Attributes:
         name: the run's, unique in its file.
-        digest: of everything that defines the job; another one is another job.
-        state: in the words of a report: `waiting` for another attempt, `running`, or how
-            it ended.
-        attempts: how many were begun.
+        digest: of everything that defines the job; with another digest it is another job.
+        state: as in a report: `waiting` for another attempt, `running`, or how it ended.
+        attempts: how many were started.
         status: its exit status; None if it has none.
-        signal: what ended it; None if nothing did.
-        reason: for people; empty for the ordinary.
+        signal: the signal that ended it; None without one.
+        reason: human-readable; empty for an ordinary end.
         group: the id of the group of `instance`; empty without one.
-        instance: the id of that where it ran last; empty if nowhere.
-        slot: the one on the instance; None without one.
+        instance: the id of the instance where it ran last; empty without one.
+        slot: the slot on that instance; None without one.
         started_at: when its last attempt began.
-        finished_at: when it ended; None as long as it runs.
-        warnings: what went wrong without changing the state.
+        finished_at: when it ended; None while it runs.
+        warnings: problems that did not change the state.
     """
 
     name: str
@@ -181,7 +180,7 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, tag="job"):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Return what a newer record of the same thing replaces."""
+        """Return the key; a newer record with the same key replaces this one."""
         return ("job", "", self.name)
 
 

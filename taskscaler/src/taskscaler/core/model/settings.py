@@ -1,4 +1,4 @@
-"""What an operator can set, as the core sees it: frozen, checked, in plain units."""
+"""The settings of an operator as the core uses them: frozen and checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ("Period", "Placement", "Policy", "ScheduledPolicy", "Settings", "UnknownInstances")
 
 
-# Without these the scaler would never rest.
+# A scaler without these pauses would never rest.
 _PAUSES = (
     "update_interval",
     "update_interval_when_expecting",
@@ -30,7 +30,7 @@ _PAUSES = (
     "suspend_time_to_live",
 )
 _NUMBERS = ("max_instances", "max_use_count", "shutdown_deletion_retries", "throttle_burst")
-# These may be nothing at all.
+# These may be zero.
 _LENGTHS = (
     "cooldown",
     "heartbeat_interval",
@@ -43,8 +43,8 @@ _LENGTHS = (
 class Placement(enum.Enum):
     """Which instance gets the next task.
 
-    `PACK` fills the fullest instance first, the oldest among equals, so that
-    the others can become idle; `SPREAD` takes the emptiest.
+    `PACK` fills the fullest instance first, the oldest among equals, so that the
+    others can become idle. `SPREAD` uses the emptiest.
     """
 
     PACK = "pack"
@@ -52,10 +52,10 @@ class Placement(enum.Enum):
 
 
 class UnknownInstances(enum.Enum):
-    """What to do with instances of the group that we did not ask for.
+    """How to treat instances of the group that this scaler did not request.
 
-    `IGNORE` counts them against the limit and leaves them alone, `ADOPT` uses
-    them as our own, `REMOVE` removes them.
+    `IGNORE` counts them against the limit and leaves them alone, `ADOPT` uses them as
+    our own, `REMOVE` removes them.
     """
 
     IGNORE = "ignore"
@@ -68,13 +68,13 @@ class Policy:
     """How much capacity to keep beyond what is in use.
 
     Attributes:
-        idle_count: slots, not instances, that should be free at any time.
-        idle_time: how long an instance may be unused before it may be removed.
-        scale_factor: further free slots, as a factor of the slots in use; the larger
-            of this and `idle_count` holds.
-        scale_factor_limit: the most that the factor may yield, in slots; 0 is no limit.
-        preemptive_mode: whether a reservation needs a slot that is free now; None
-            means just when `idle_count` is above 0.
+        idle_count: how many slots (not instances) should be free at any time.
+        idle_time: how long an instance is idle before it may be removed.
+        scale_factor: free slots as a factor of the slots in use; the larger of this and
+            `idle_count` applies.
+        scale_factor_limit: the most slots that the factor may yield; 0 for no limit.
+        preemptive_mode: whether a reservation needs a slot that is free now; None means
+            if `idle_count` is above 0.
     """
 
     idle_count: int = 0
@@ -84,13 +84,13 @@ class Policy:
     preemptive_mode: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Refuse impossible values.
 
         Raises:
             ValueError: naming the setting.
         """
         for name in ("idle_count", "scale_factor", "scale_factor_limit"):
-            # Also false for what is not a number.
+            # The comparison is false for NaN, too.
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number and not negative")
 
@@ -102,10 +102,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A cron expression of five fields, taken as a range of time and not as a trigger.
+    """A cron expression of five fields, as a range of time and not as a trigger.
 
-    It is compiled once, because to read an expression anew for each question costs
-    more than all that is done with the answer.
+    It is compiled once, because parsing it for every look would cost more than the look.
 
     Attributes:
         expression: as the operator wrote it.
@@ -113,8 +112,8 @@ class Period:
         days: the days of a month, as bits 1 to 31.
         months: the months, as bits 1 to 12.
         weekdays: the days of a week, as bits 0 (Monday) to 6.
-        either: whether it is enough that one of `days` and `weekdays` holds: cron's
-            rule where both are restricted.
+        either: whether one of `days` and `weekdays` is enough: the rule of cron if both
+            are restricted.
     """
 
     expression: str
@@ -127,12 +126,12 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledPolicy:
-    """A policy that holds at some times only.
+    """A policy that applies at certain times only.
 
     Attributes:
-        policy: what holds then.
-        periods: it holds in any of them.
-        zone: whose clocks the periods mean.
+        policy: the policy.
+        periods: it applies in any of these.
+        zone: the time zone of the periods.
     """
 
     policy: Policy
@@ -146,55 +145,52 @@ class Settings:
 
     Attributes:
         capacity_per_instance: slots on each instance.
-        max_instances: over all groups, in any state; 0 is no limit.
-        max_use_count: tasks that an instance may run in its life; 0 is no limit.
-        group_limits: the most instances of a group, by its id, besides what the group
-            itself says; a group that is not named has no limit of its own.
-        policy: how much capacity to keep beyond what is in use, when no scheduled
-            policy holds.
-        schedule: policies that hold at some times; the last that holds wins.
+        max_instances: over all groups, in any phase; 0 for no limit.
+        max_use_count: how many tasks an instance may run; 0 for no limit.
+        group_limits: the most instances of a group, by its id, in addition to the group's
+            own limit; a group that is not named has no limit here.
+        policy: how much idle capacity to keep when no scheduled policy applies.
+        schedule: policies that apply at certain times; the last that applies wins.
         placement: which instance gets the next task.
         reservation_throttling: whether to refuse reservations that would leave less
             than one instance's worth of the idle capacity unreserved.
-        unknown_instances: what to do with instances that we did not ask for.
-        keep_instance_with_acquisitions: whether an instance on which tasks ran when
-            the scaler ended is used again by its next life.
-        instance_ready_command: run on each new instance; empty means that a
-            connection is proof enough.
-        instance_ready_timeout: how long one instance may take for that.
-        update_interval: how often a group is listed when nothing is expected of it.
-        update_interval_when_expecting: how often when something is.
+        unknown_instances: how to treat instances that this scaler did not request.
+        keep_instance_with_acquisitions: whether an instance on which tasks ran when the
+            scaler ended is used again after a restart.
+        instance_ready_command: run on each new instance; if empty, a connection is enough.
+        instance_ready_timeout: how long an instance may take to become ready.
+        update_interval: how often a group is listed when no change is expected.
+        update_interval_when_expecting: how often a group is listed when a change is expected.
         creation_timeout: after this time an instance that is still being created is
-            given up and removed, and one that was promised, never seen and is not
-            pending in the cloud is no longer expected.
-        deletion_retry_interval: when to ask again for a removal that had no effect.
-        missed_updates: after how many complete listings without it an instance is gone.
-        throttle_limit: instances that may be created per second in the long run;
-            infinity is no limit.
-        throttle_burst: instances that may be created at once after a quiet time; 0 is
-            `max_instances`, or `throttle_limit` where that is no limit.
-        increase_interval: the least time between two requests to grow of one group, so
-            that what comes meanwhile is asked for together.
-        backoff: the pause after a first failure to create; doubled with each further one.
+            removed, and one that was accepted, never seen and is not pending in the cloud
+            is not expected any more.
+        deletion_retry_interval: when to repeat a removal request that had no effect.
+        missed_updates: after how many listings without it an instance is gone.
+        throttle_limit: instances created per second in the long run; infinity for no limit.
+        throttle_burst: instances created at once after a quiet time; 0 means
+            `max_instances`, or `throttle_limit` if that is 0.
+        increase_interval: the shortest time between two requests for instances of one
+            group, so that tasks in quick succession are served by one request.
+        backoff: the pause after a first failure to create; each further failure doubles it.
         backoff_limit: the longest such pause.
-        cooldown: how long a group that is out of capacity or over its quota is passed
-            over, where there is another one.
+        cooldown: how long a group without capacity or quota is passed over in favor of
+            others.
         operation_timeout: how long one call of a provider may take.
-        heartbeat_interval: how often an instance is checked that nothing else was
-            heard of; 0 is never.
-        probe_after: a connection that did not prove itself for so long is probed before
-            a task gets a slot behind it; 0 is always.
+        heartbeat_interval: how long nothing may be heard of an instance before it is
+            checked; 0 for no such checks.
+        probe_after: an instance that has not shown for this long that it works is checked
+            before a task gets a slot on it; 0 for always.
         probe_timeout: how long one check of an instance may take.
-        failure_threshold: after how many failed checks in a row it is replaced.
-        remove_unhealthy_with_tasks: whether that goes for an instance on which tasks
-            run, too; otherwise they run on, and it gets no further ones.
+        failure_threshold: after how many failed checks in a row an instance is replaced.
+        remove_unhealthy_with_tasks: whether to replace it while tasks run on it, which
+            then lose their slots; otherwise they run on, and it gets no further ones.
         max_instance_age: an instance older than this gets no further tasks and is
-            replaced; 0 is no limit.
+            replaced; 0 for no limit.
         suspend_time_to_live: a task that is suspended for longer loses its slot.
         delete_instances_on_shutdown: whether closing the scaler removes its instances.
         shutdown_deletion_interval: the pause between two such requests.
-        shutdown_deletion_retries: how many times to ask again before giving up.
-        shutdown_timeout: how long all of that may take.
+        shutdown_deletion_retries: how many times to repeat a request before giving up.
+        shutdown_timeout: how long the whole removal may take.
     """
 
     capacity_per_instance: int = 1
@@ -234,19 +230,14 @@ class Settings:
     shutdown_timeout: timedelta = timedelta(minutes=2)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Refuse impossible values.
 
         Raises:
             ValueError: naming the setting.
         """
         if self.capacity_per_instance < 1:
             raise ValueError("capacity_per_instance must be at least 1")
-        for name in (
-            "max_instances",
-            "max_use_count",
-            "throttle_burst",
-            "shutdown_deletion_retries",
-        ):
+        for name in _NUMBERS:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
         for name in ("missed_updates", "failure_threshold"):
@@ -262,4 +253,4 @@ class Settings:
                 raise ValueError(f"{name} must not be negative")
         for name in _PAUSES:
             if getattr(self, name) <= timedelta(0):
-                raise ValueError(f"{name} must be longer than nothing, or it would never pause")
+                raise ValueError(f"{name} must be above 0, or the scaler would never pause")

@@ -1,32 +1,39 @@
-"""What the tasks want and have: reservations, the queue, the slots they hold."""
+"""The state of each task: reservations, the queue, the slots that tasks hold."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import TYPE_CHECKING
 
+from taskscaler.core.model.agenda import CHANGED, EASED, SOON
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from taskscaler.core.model.agenda import Agenda
     from taskscaler.core.model.group import Group
-    from taskscaler.core.model.instance import Instance
+    from taskscaler.core.model.instance import TrackedInstance
 
-__all__ = ("Tasks",)
+__all__ = ("TaskBook",)
 
 
-class Tasks:
-    """The claims of all tasks; each key has one of the four kinds at most.
+class TaskBook:
+    """The state of each task. A key is in one of the four collections at most.
+
+    Args:
+        agenda: learns of changes.
 
     Attributes:
         reserved: keys with a reservation that is not used yet.
-        older: those of them that were there when instances were last marked as parting.
+        older: those of them that existed when idle instances were closed (`rules/removal.py`).
         waiting: keys that wait for a slot, each with its place in the queue.
         held: keys that hold a slot, or held one on an instance that was lost.
         suspended: keys that are suspended, the longest suspended first.
-        resuming: those of them that want to go on.
+        resuming: those of them that wait to be resumed.
     """
 
     __slots__ = (
+        "_agenda",
         "_first",
         "_last",
         "_queue",
@@ -38,15 +45,16 @@ class Tasks:
         "waiting",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, agenda: Agenda) -> None:
         self.reserved: set[str] = set()
         self.older: set[str] = set()
         self.waiting: dict[str, int] = {}
-        self.held: dict[str, tuple[Group, Instance]] = {}
-        self.suspended: dict[str, tuple[Group, Instance]] = {}
+        self.held: dict[str, tuple[Group, TrackedInstance]] = {}
+        self.suspended: dict[str, tuple[Group, TrackedInstance]] = {}
         self.resuming: set[str] = set()
-        # First come, first served. A task that was cancelled leaves its entry behind;
-        # taking the first of a dict instead would look at all the deleted ones before it.
+        self._agenda = agenda
+        # A task that was cancelled leaves its entry behind. To take the first key of a
+        # dict instead would look at all the deleted ones before it.
         self._queue: deque[tuple[str, int]] = deque()
         self._first = 0
         self._last = 0
@@ -56,20 +64,38 @@ class Tasks:
             key in self.reserved or key in self.waiting or key in self.held or key in self.suspended
         )
 
-    def __iter__(self) -> Iterator[str]:
-        """Return the waiting keys, the first to be served first."""
+    # Reservations.
+
+    def reserve(self, key: str) -> None:
+        """Add a reservation."""
+        self.reserved.add(key)
+
+    def unreserve(self, key: str) -> None:
+        """Forget a reservation that no task will use."""
+        self.reserved.remove(key)
+        self.older.discard(key)
+        self._agenda.news |= EASED
+
+    def use_reservation(self, key: str) -> None:
+        """Forget a reservation whose task asks now."""
+        self.reserved.remove(key)
+        if key in self.older:
+            # Nothing may protect the closed instances any more.
+            self.older.discard(key)
+            self._agenda.news |= SOON
+
+    def close_to_new(self) -> None:
+        """Idle instances are closed now: all reservations so far are the older ones."""
+        self.older = set(self.reserved)
+
+    # The queue: first come, first served.
+
+    def queue(self) -> Iterator[str]:
+        """Yield the waiting keys, the next to be served first."""
         return (key for key, place in self._queue if self.waiting.get(key) == place)
 
-    def forget_reservation(self, key: str) -> bool:
-        """Let a reservation go, if there is one; return whether instances part for its end."""
-        self.reserved.discard(key)
-        if key not in self.older:
-            return False
-        self.older.discard(key)
-        return True
-
     def place(self, key: str) -> int | None:
-        """Return how many tasks are served before and with this one; None if it does not wait."""
+        """Return the place of a key in the queue, 1 for the next; None if it does not wait."""
         number = self.waiting.get(key)
         if number is None:
             return None
@@ -80,33 +106,74 @@ class Tasks:
         self._last += 1
         self.waiting[key] = self._last
         self._queue.append((key, self._last))
+        self._agenda.news |= CHANGED
 
     def wait_again(self, keys: Sequence[str]) -> None:
-        """Put tasks whose slots fell through before they knew back at the front of the queue."""
+        """Put tasks back at the front of the queue whose slots were lost before they knew."""
         for key in reversed(keys):
             del self.held[key]
             self._first -= 1
             self.waiting[key] = self._first
             self._queue.appendleft((key, self._first))
-
-    def forget_suspended(self, key: str) -> bool:
-        """Forget a suspended task, and return whether it wanted to go on."""
-        del self.suspended[key]
-        resuming = key in self.resuming
-        self.resuming.discard(key)
-        return resuming
+            self._agenda.news |= CHANGED
 
     def cancel(self, key: str) -> None:
-        """Take a task out of the queue."""
+        """Remove a task from the queue."""
         del self.waiting[key]
+        self._agenda.news |= EASED
         # Dead entries must not outnumber the live ones for long.
         if len(self._queue) > 64 + 2 * len(self.waiting):
-            self._queue = deque((one, self.waiting[one]) for one in self)
+            self._queue = deque((one, self.waiting[one]) for one in self.queue())
 
-    def next(self) -> str:
-        """Take the first task out of the queue; there must be one."""
+    def take_next(self) -> str:
+        """Remove the first task from the queue and return its key; there must be one."""
         while True:
             key, place = self._queue.popleft()
             if self.waiting.get(key) == place:
                 del self.waiting[key]
                 return key
+
+    # Slots.
+
+    def hold(self, key: str, group: Group, instance: TrackedInstance) -> None:
+        """Record that a task holds a slot."""
+        self.held[key] = (group, instance)
+
+    def release(self, key: str) -> tuple[Group, TrackedInstance] | None:
+        """Forget which slot a task holds, and return that; None if it holds none."""
+        return self.held.pop(key, None)
+
+    def holds(self, key: str) -> bool:
+        """Return whether a task holds a slot that was not lost with its instance."""
+        held = self.held.get(key)
+        return held is not None and key in held[1].tasks
+
+    # Suspended tasks.
+
+    def suspend(self, key: str, group: Group, instance: TrackedInstance) -> None:
+        """Record that a task is suspended."""
+        self.held.pop(key, None)
+        self.suspended[key] = (group, instance)
+
+    def sort_suspended(self) -> None:
+        """Put the suspended tasks in order, the longest suspended first."""
+        kept = self.suspended
+        for key in sorted(kept, key=lambda one: (kept[one][1].suspended[one].began, one)):
+            kept[key] = kept.pop(key)
+
+    def resume(self, key: str) -> None:
+        """Record that a suspended task waits to be resumed."""
+        self.resuming.add(key)
+        self._agenda.news |= CHANGED
+
+    def stay_suspended(self, key: str) -> None:
+        """Record that a suspended task does not wait to be resumed any more."""
+        self.resuming.discard(key)
+        self._agenda.news |= CHANGED
+
+    def forget_suspended(self, key: str) -> bool:
+        """Forget a suspended task, and return whether it waited to be resumed."""
+        del self.suspended[key]
+        resuming = key in self.resuming
+        self.resuming.discard(key)
+        return resuming

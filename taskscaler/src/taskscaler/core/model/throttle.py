@@ -1,8 +1,8 @@
-"""What slows growth down: pauses after failures, groups that are passed over, and the token bucket.
+"""Everything that slows growth down: pauses after failures, cooldowns, and the token bucket.
 
-All moments are monotonic seconds, and each is a sum that is kept as it was
-computed: whether it has come and when to wake for it are then the same
-comparison, and no rounding can make a scaler wake too early for ever.
+All times are monotonic seconds. Each is a sum that is kept as it was computed, so
+that "has it come?" and "when to wake for it?" compare the same number, and no
+rounding error can make the scaler wake too early over and over.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ __all__ = ("Backoff", "Cooldown", "TokenBucket")
 
 
 class Backoff:
-    """Remembers failures in a row, and until when to pause because of them.
-
-    Each further failure in a row doubles the pause.
+    """Failures in a row, and the pause after them. Each further failure doubles the pause.
 
     Attributes:
         failures: how many in a row.
-        until: no further try before this time, in monotonic seconds.
-        reason: the last failure, for people.
+        until: no further attempt before this time, in monotonic seconds.
+        reason: the last failure, human-readable; empty if there is none.
     """
 
     __slots__ = ("_asked_until", "failures", "reason", "until")
@@ -39,7 +37,7 @@ class Backoff:
         self.failures = 0
         self.until = 0.0
         self.reason = ""
-        # Until when the cloud wants to be left alone; nothing of ours makes that shorter.
+        # The end of a pause that the cloud asked for; nothing of ours makes that shorter.
         self._asked_until = 0.0
 
     def failed(
@@ -51,17 +49,17 @@ class Backoff:
         limit: timedelta,
         retry_after: timedelta | None = None,
     ) -> None:
-        """Pause for longer than last time, or for as long as we were asked to.
+        """Begin a pause, or extend it to what the cloud asked for.
 
-        Failures while a pause is under way belong to the same cause: ten instances
-        that fail together are one failure. What the cloud asks for counts all the same.
+        Failures during a pause have the same cause: ten instances that fail together
+        count as one failure.
 
         Args:
             now: monotonic seconds.
-            reason: for people.
+            reason: human-readable.
             first: the pause after a first failure.
             limit: the longest pause.
-            retry_after: what the cloud asked for, if it did.
+            retry_after: the pause that the cloud asked for, if it did.
         """
         self.reason = reason
         if retry_after is not None:
@@ -75,7 +73,7 @@ class Backoff:
         self.until = max(until, self._asked_until)
 
     def succeeded(self, now: float) -> None:
-        """Forget all failures, except that a pause which the cloud asked for is kept.
+        """Forget all failures, but keep a pause that the cloud asked for.
 
         Args:
             now: monotonic seconds.
@@ -89,14 +87,12 @@ class Backoff:
 
 
 class Cooldown:
-    """Remembers that a group has no capacity, or that its quota is used up.
-
-    Until it is over, the other groups come first.
+    """A group without capacity or quota; until it is over, the other groups come first.
 
     Attributes:
-        until: they do so until then, in monotonic seconds.
-        reason: for people; empty if there is none.
-        quota: whether it is a matter of the quota, which an instance that goes gives back.
+        until: its end, in monotonic seconds.
+        reason: the failure, human-readable; empty without a cooldown.
+        quota: whether the quota is used up, which any removed instance gives back.
     """
 
     __slots__ = ("quota", "reason", "until")
@@ -105,30 +101,39 @@ class Cooldown:
         self.end()
 
     def failed(self, now: float, error: ProviderError, length: timedelta) -> None:
-        """Begin anew if the error says that there is nothing to be had."""
+        """Begin a cooldown if the error says that the group has no capacity or quota."""
         if isinstance(error, OutOfCapacity | QuotaExceeded):
             self.until = now + length.total_seconds()
             self.reason = str(error)
             self.quota = isinstance(error, QuotaExceeded)
 
+    def expire(self, now: float) -> None:
+        """End it if its time is over.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if self.until <= now:
+            self.end()
+
     def end(self) -> None:
-        """Let the group have its turn again."""
+        """End it: the group takes its place in the order of preference again."""
         self.until = 0.0
         self.reason = ""
         self.quota = False
 
 
 class TokenBucket:
-    """Lets so many instances be created at once, and so many per second after that.
+    """Limits how many instances are created at once, and how many per second after that.
 
-    It is full at first. What is kept is not how full it is but when it will be full
-    again: taking a token puts that off by the time in which one comes.
+    It is full at first. It stores not how full it is but when it will be full again;
+    taking a token delays that by the time in which one token comes.
 
     Args:
         settings: with `throttle_limit` and `throttle_burst`.
 
     Attributes:
-        burst: tokens that it can hold.
+        burst: how many tokens it can hold.
     """
 
     __slots__ = ("_full_at", "_limit", "burst")
@@ -139,7 +144,7 @@ class TokenBucket:
         self.configure(settings, 0.0)
 
     def configure(self, settings: Settings, now: float) -> None:
-        """Follow the settings; the tokens that are missing now are still missing.
+        """Follow changed settings; tokens that are missing now are still missing.
 
         Args:
             settings: the new ones.
@@ -156,17 +161,17 @@ class TokenBucket:
         self._full_at = now + min(missing, self.burst) / limit
 
     def available(self, now: float) -> int | None:
-        """Return how many tokens there are at a time in monotonic seconds; None for any number."""
+        """Return how many tokens there are at a time in monotonic seconds; None for no limit."""
         if self._limit == math.inf:
             return None
         return bisect_right(range(1, self.burst + 1), now, key=self.ready_at)
 
     def ready_at(self, tokens: int) -> float:
-        """Return when there are so many tokens, in monotonic seconds."""
+        """Return when there will be so many tokens, in monotonic seconds."""
         return self._full_at - (self.burst - tokens) / self._limit
 
     def take(self, tokens: int, now: float) -> None:
-        """Use tokens that there are.
+        """Use available tokens.
 
         Args:
             tokens: no more than are available.

@@ -1,16 +1,15 @@
 """When to grow, by how much, and in which group.
 
-Groups are filled in the order of preference, those that have no capacity or are
-over their quota after all others. What a group cannot take is passed on to the
-next one if it will not take it soon: because it is full, pauses after failures,
-or does not answer. For what it will take in a moment it is waited: for the
-answer to an earlier request, which may be all that is needed, or for the end of
+Groups are filled in the order of preference; those without capacity or quota come
+last. A group passes on to the next one what it cannot create soon: because it is
+full, pauses after failures, or does not answer. For some things it is better to
+wait: for the answer to an earlier request, which may bring enough, or for the end of
 the interval in which requests are collected.
 
-What was asked for and is overdue is not expected of its group a second time,
-but the others may be asked for it; so a reply that was lost, or a cloud that
-means to create instances for ever, delays tasks and does not stop them. The
-limits count such instances all the while.
+Instances that were requested and are overdue are not expected of their group a second
+time, but the other groups may be asked for them. So a lost reply, or a cloud that
+intends to create instances for ever, delays tasks and does not stop them. The limits
+count such instances all the time.
 """
 
 from __future__ import annotations
@@ -18,47 +17,38 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from fleeting.types import Duration
-from taskscaler.core.model.decisions import Clamp, Decision, Rule
-from taskscaler.core.model.effects import Increase
-from taskscaler.core.model.instance import Life
+from taskscaler._errors import IllegalEvent
+from taskscaler.core.model.creations import patience
+from taskscaler.core.model.decisions import PASSING, Clamp, Decision, Rule
+from taskscaler.core.model.effects import Decided, Increase
+from taskscaler.core.model.lifecycle import Phase
 from taskscaler.core.model.operations import Operation
-from taskscaler.core.rules import scaling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
+    from taskscaler.core.model import events
     from taskscaler.core.model.demand import Demand
+    from taskscaler.core.model.effects import Outbox
     from taskscaler.core.model.events import Now
+    from taskscaler.core.model.fleet import Fleet
     from taskscaler.core.model.group import Group
-    from taskscaler.core.model.outbox import Outbox
-    from taskscaler.core.model.throttle import TokenBucket
+    from taskscaler.core.model.settings import Settings
 
-__all__ = ("Growth", "grow", "review")
+__all__ = ("grow", "increased")
 
 NEVER = float("inf")
 
 
-class Growth(NamedTuple):
-    """What came of one attempt to grow.
-
-    Attributes:
-        decisions: one for each group that it came to.
-        again_at: when time alone will make another attempt worth while, in monotonic seconds.
-    """
-
-    decisions: tuple[Decision, ...]
-    again_at: float
-
-
 class _Hold(NamedTuple):
-    """What holds a group back.
+    """A reason why a group gets fewer instances than wanted.
 
     Attributes:
-        clamp: what it is.
-        why: the same for people.
-        until: when it is over by itself, in monotonic seconds; of the token bucket only
-            the bucket knows.
+        clamp: the kind.
+        why: the same, human-readable.
+        until: when it ends by itself, in monotonic seconds; when the token bucket has
+            tokens again, only the bucket knows.
         waits: whether the rest is kept for this group rather than passed on.
     """
 
@@ -68,130 +58,163 @@ class _Hold(NamedTuple):
     waits: bool = False
 
 
-def review(group: Group, now: Now) -> None:
-    """Find out how much of what was asked of a group is overdue, and end its cooldown in time."""
-    patience = scaling.patience(group.settings.creation_timeout)
-    overdue = group.operations.overdue(now.monotonic, patience)
-    # What the cloud means to create and we have not asked for, at least not in this life.
-    more = group.pending - group.operations.outstanding
-    if more > 0 and group.pending_since + patience <= now.monotonic:
-        overdue += more
-    group.set_overdue(overdue)
-    if group.cooldown.until <= now.monotonic:
-        group.cooldown.end()
+def grow(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
+    """Request the missing instances, and report what is held back.
+
+    Args:
+        fleet: with the groups.
+        demand: the inputs, as they were before anything was removed.
+        now: the time.
+        out: takes the requests.
+    """
+    if fleet.refusing:
+        # No task will come for idle capacity.
+        demand = msgspec.structs.replace(demand, target=0)
+    decisions = _request(fleet, demand, now, out)
+    fleet.blocked = tuple(one for one in decisions if one.clamped_by)
+    # A demand that is held back is reported once, not with every decision.
+    held = [one for one in fleet.blocked if not (one.decided or one.clamp in PASSING)]
+    for decision in held:
+        if decision.kind not in fleet.reported:
+            out.add(Decided(decision))
+    fleet.reported = frozenset(one.kind for one in held)
 
 
-def grow(
-    groups: Sequence[Group],
-    demand: Demand,
-    now: Now,
-    out: Outbox,
-    *,
-    bucket: TokenBucket,
-    name_operation: Callable[[], str],
-) -> Growth:
-    """Ask for the instances that are missing."""
+def _request(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> list[Decision]:
+    """Request instances group by group; return a decision for each group that was considered."""
     decisions: list[Decision] = []
-    again_at = NEVER
+    fleet.grow_at = NEVER
     rest, room = demand.wanted, demand.room
     rule = Rule.TASKS_WAIT if demand.waiting > demand.free + demand.coming else Rule.IDLE_CAPACITY
-    # Sorting is stable: among those that are passed over, the order of preference holds too.
-    for group in sorted(groups, key=lambda one: one.cooldown.until > now.monotonic):
+    # Sorting is stable: among groups that are passed over, the order of preference holds too.
+    order = sorted(fleet.groups, key=lambda one: one.creations.cooldown.until > now.monotonic)
+    for group in order:
         if not rest:
             break
-        count, hold = _share(group, rest, room, bucket, now)
+        count, hold = _share(fleet, group, rest, room, now)
         decision = Decision(
             now.wall, group.name, rule, rest, count, hold.why, demand, clamp=hold.clamp
         )
         decisions.append(decision)
         if count:
-            operation = Operation(name_operation(), count, now.monotonic, now.wall)
-            _increase(group, decision, operation, now, out)
-            bucket.take(count, now.monotonic)
+            _increase(fleet, group, decision, now, out)
             rest -= count
             room = None if room is None else room - count
-        until = bucket.ready_at(1) if hold.clamp is Clamp.THROTTLED else hold.until
-        # Rounding must not make it the same moment for ever.
-        again_at = min(again_at, max(until, math.nextafter(now.monotonic, NEVER)))
+        until = fleet.bucket.ready_at(1) if hold.clamp is Clamp.THROTTLED else hold.until
+        # A rounding error must not make it the same moment over and over.
+        fleet.grow_at = min(fleet.grow_at, max(until, math.nextafter(now.monotonic, NEVER)))
         if hold.waits:
             break
-    return Growth(tuple(decisions), again_at)
+    return decisions
 
 
-def _share(
-    group: Group, rest: int, room: int | None, bucket: TokenBucket, now: Now
-) -> tuple[int, _Hold]:
-    """Return how many of the rest this group gets, and what kept it from getting all."""
-    hold = _unanswered(group, now) or _unlisted(group, now) or _paused(group, now)
+def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) -> tuple[int, _Hold]:
+    """Return how many of the rest this group gets, and why it does not get all."""
+    settings = fleet.settings
+    hold = (
+        _unanswered(group, settings, now)
+        or _unlisted(group, settings, now)
+        or _paused(group, settings, now)
+    )
     if hold is not None:
         return 0, hold
     count, hold = rest, _Hold()
-    if group.overdue:
-        count = max(0, count - group.overdue)
-        patience = Duration(seconds=scaling.patience(group.settings.creation_timeout))
-        why = f"{group.overdue} instances, asked for more than {patience} ago and not seen yet"
+    overdue = group.creations.overdue(now.monotonic, settings)
+    if overdue:
+        count = max(0, count - overdue)
+        limit = Duration(seconds=patience(settings.creation_timeout))
+        why = f"{overdue} instances, requested more than {limit} ago and not seen yet"
         hold = _Hold(Clamp.OVERDUE, why)
     if room is not None and room < count:
         count, hold = room, _Hold(Clamp.MAX_INSTANCES, "max_instances")
-    if group.limit is not None and group.limit - group.size < count:
-        count = max(0, group.limit - group.size)
-        hold = _Hold(Clamp.GROUP_LIMIT, f"the group's size of {group.limit}")
-    tokens = bucket.available(now.monotonic)
+    size_limit = group.limit(settings)
+    if size_limit is not None and size_limit - group.size < count:
+        count = max(0, size_limit - group.size)
+        hold = _Hold(Clamp.GROUP_LIMIT, f"the group's size of {size_limit}")
+    tokens = fleet.bucket.available(now.monotonic)
     if tokens is not None and tokens < count:
         count = tokens
-        why = f"the limit of {group.settings.throttle_limit:g} new instances per second"
+        why = f"the limit of {settings.throttle_limit:g} new instances per second"
         hold = _Hold(Clamp.THROTTLED, why, waits=True)
     return count, hold
 
 
-def _unanswered(group: Group, now: Now) -> _Hold | None:
-    if not group.operations.unanswered:
+def _unanswered(group: Group, settings: Settings, now: Now) -> _Hold | None:
+    operations = group.creations.operations
+    if not operations.unanswered:
         return None
     why = "an earlier request is not answered yet"
-    return _impatient(Clamp.UNANSWERED, why, group, group.operations.newest.asked, now)
+    return _impatient(Clamp.UNANSWERED, why, settings, operations.newest.asked, now)
 
 
-def _unlisted(group: Group, now: Now) -> _Hold | None:
-    if group.listed:
+def _unlisted(group: Group, settings: Settings, now: Now) -> _Hold | None:
+    if group.listing.count:
         return None
-    if group.listing_backoff.failures:
-        return _Hold(Clamp.NOT_LISTED, group.listing_backoff.reason)
-    return _impatient(Clamp.NOT_LISTED, "it is not listed yet", group, group.listing_since, now)
+    if group.listing.backoff.failures:
+        return _Hold(Clamp.NOT_LISTED, group.listing.backoff.reason)
+    why = "it is not listed yet"
+    return _impatient(Clamp.NOT_LISTED, why, settings, group.listing.requested_at, now)
 
 
-def _impatient(clamp: Clamp, why: str, group: Group, since: float, now: Now) -> _Hold:
-    """Wait for an answer, but not for as long as the call may take."""
-    until = since + scaling.patience(group.settings.operation_timeout)
+def _impatient(clamp: Clamp, why: str, settings: Settings, since: float, now: Now) -> _Hold:
+    """Wait for an answer, but not as long as the call may take: other groups may be faster."""
+    until = since + patience(settings.operation_timeout)
     if until <= now.monotonic:
         return _Hold(clamp, why)
     return _Hold(clamp, why, until, waits=True)
 
 
-def _paused(group: Group, now: Now) -> _Hold | None:
-    if group.backoff.until > now.monotonic:
-        pause = Duration(seconds=round(group.backoff.until - now.monotonic, 1))
+def _paused(group: Group, settings: Settings, now: Now) -> _Hold | None:
+    backoff = group.creations.backoff
+    if backoff.until > now.monotonic:
+        pause = Duration(seconds=round(backoff.until - now.monotonic, 1))
         why = (
-            f"a pause of {pause} after {group.backoff.failures} failures in a row, "
-            f"the last: {group.backoff.reason}"
+            f"a pause of {pause} after {backoff.failures} failures in a row, "
+            f"the last: {backoff.reason}"
         )
-        return _Hold(Clamp.PAUSED, why, group.backoff.until)
-    interval = group.settings.increase_interval
-    again_at = group.increased_at + interval.total_seconds()
+        return _Hold(Clamp.PAUSED, why, backoff.until)
+    interval = settings.increase_interval
+    again_at = group.creations.requested_at + interval.total_seconds()
     if again_at > now.monotonic:
+        # Tasks that come in quick succession are served by one request.
         why = f"the last request, less than {Duration(seconds=interval.total_seconds())} ago"
         return _Hold(Clamp.INTERVAL, why, again_at, waits=True)
     return None
 
 
-def _increase(
-    group: Group, decision: Decision, operation: Operation, now: Now, out: Outbox
-) -> None:
-    # Stored before it is asked for, so that a restart knows what may have been created.
-    if group.lives[Life.FOREIGN]:
-        foreign = (one.id for one in group.instances.values() if one.life is Life.FOREIGN)
-        operation.strangers = tuple(foreign)
-    group.operations.add(operation)
-    group.increased_at = now.monotonic
-    group.store_operation(operation, out)
-    timeout_seconds = group.settings.operation_timeout.total_seconds()
-    out.add(Increase(group.name, decision.decided, operation.id, decision, timeout_seconds))
+def _increase(fleet: Fleet, group: Group, decision: Decision, now: Now, out: Outbox) -> None:
+    # After a restart, foreign instances that exist now must not be taken for the new ones.
+    strangers: tuple[str, ...] = ()
+    if group.members.counts[Phase.FOREIGN]:
+        strangers = tuple(one.id for one in group.members if one.phase is Phase.FOREIGN)
+    count = decision.decided
+    operation = Operation(fleet.name_operation(), count, now.monotonic, now.wall, strangers)
+    group.creations.request(operation, now.monotonic, out)
+    fleet.bucket.take(count, now.monotonic)
+    timeout_seconds = fleet.settings.operation_timeout.total_seconds()
+    out.add(Increase(group.name, count, operation.id, decision, timeout_seconds))
+
+
+def increased(fleet: Fleet, event: events.IncreaseSettled, now: Now, out: Outbox) -> None:
+    """A request was answered: expect what was accepted, and pause after a failure."""
+    group = fleet.group(event.group)
+    if event.operation not in group.creations.operations:
+        raise IllegalEvent(f"operation {event.operation!r} is not open")
+    # Instances that a listing has shown already are not waited for by their names.
+    names = [id for id in event.accepted.ids if _may_come(group, id)]
+    group.creations.settle(
+        event.operation,
+        event.accepted,
+        names,
+        now.monotonic,
+        fleet.settings,
+        out,
+        unknown=event.unknown,
+    )
+    group.listing.hasten(now.monotonic)
+
+
+def _may_come(group: Group, id: str) -> bool:
+    # Static hosts reuse their ids: the old instance may still be in removal.
+    instance = group.members.get(id)
+    return instance is None or instance.phase is Phase.REMOVING

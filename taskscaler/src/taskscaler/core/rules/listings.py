@@ -1,242 +1,294 @@
-"""What a listing of a group means.
+"""The meaning of a listing of a group, and when to ask for one.
 
-* An id that is new is ours if an operation still waits for an instance. If we
-  gave it up earlier it is ours too, and is removed unless the answer to an
-  operation named it again. Otherwise the settings say.
-* An id that is missing is gone after several listings in a row without it, at
-  once if it was last seen being deleted.
-* `failed` and `deleting` count at once: the tasks there are lost.
-* Another incarnation under an old id is another instance; it is ours if its
+* A new id is ours if an operation still waits for an instance. If we gave it up
+  earlier it is ours too, and is removed unless the answer to an operation named it
+  again. Otherwise `unknown_instances` decides.
+* An instance that is missing from several listings in a row is gone; one that was
+  last seen being deleted is gone at once.
+* The states `failed` and `deleting` count at once: the tasks there are lost.
+* Another incarnation under an old id is another instance. It is ours if its
   predecessor was.
 
-Most of a listing is as it was, so the loop over it does next to nothing for
-an instance that has not changed. What is new or has changed costs more, and each
-may set off more elsewhere, so a listing with much of that is digested in parts:
-`TimePassed` goes on with it, and no scaling decision is taken before its end. In
-between, tasks come and go as ever, because each instance is whole at any time;
-what is missing is looked for, and what never came is written off, at the end.
+Most of a listing is unchanged, so the loop does next to nothing for an instance that
+has not changed. New and changed instances cost more, and each may have further
+consequences, so a listing with many of them is digested in portions. `TimePassed`
+continues, and no scaling decision is taken before the end. Meanwhile tasks come and
+go, because each instance is consistent at any time. Missing instances, and those
+that never appeared, are looked for at the end.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleeting.types import Duration, State
 from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.instance import Life, Trigger
+from taskscaler.core.model.effects import List
+from taskscaler.core.model.instance import Departure
+from taskscaler.core.model.lifecycle import COMING, SERVING, Phase, Trigger
+from taskscaler.core.model.listing import Digestion
 from taskscaler.core.model.settings import UnknownInstances
-from taskscaler.core.rules import suspension
+from taskscaler.core.rules import leaving, placing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fleeting.types import Instance as Listed
-    from fleeting.types import Listing
+    from taskscaler.core.model import events
+    from taskscaler.core.model.effects import Outbox
     from taskscaler.core.model.events import Now
+    from taskscaler.core.model.fleet import Fleet
     from taskscaler.core.model.group import Group
-    from taskscaler.core.model.instance import Instance
-    from taskscaler.core.model.outbox import Outbox
+    from taskscaler.core.model.instance import TrackedInstance
 
-__all__ = ("Digestion", "begin", "digest")
+__all__ = ("PORTION", "digest", "listed", "not_listed", "request")
 
-# An instance that runs is not to be found in these lives. One that is to be suspended may
-# be called running for a while yet.
-_ASLEEP = (Life.CREATING, Life.SUSPENDED, Life.RESUMING)
+# An instance that runs leaves these phases. One that is about to be suspended may be
+# called running for a while, so SUSPENDING is not among them.
+_ASLEEP = (Phase.CREATING, Phase.SUSPENDED, Phase.RESUMING)
 
-
-# How much of a listing is digested at once, where an instance that is as it was counts as
-# one: some milliseconds' work.
+# How much of a listing is digested at once, where an unchanged instance counts as one:
+# a few milliseconds of work.
 PORTION = 20_000
 
-# What an instance that is new or has changed counts as.
+# How much an instance that is new or has changed counts.
 CHANGED = 100
 
-
-@dataclass(slots=True)
-class Digestion:
-    """A listing that is being digested.
-
-    Attributes:
-        rest: what is still to be looked at.
-        known: how many instances were known before it.
-        strangers: the ids of those that are not ours, and are to be judged again.
-        seen: how many of the known ones it had so far.
-    """
-
-    rest: Iterator[Listed]
-    known: int
-    strangers: frozenset[str]
-    seen: int = 0
+_RETURNED = Departure(Rule.UNKNOWN, "it came back after it had been given up")
+_NOT_OURS = Departure(Rule.UNKNOWN, "it is not ours")
 
 
-def begin(group: Group, listing: Listing, now: Now, out: Outbox) -> None:
-    """Take up a listing; `digest` brings the group up to date with it."""
-    group.listed += 1
-    group.listed_at = now.monotonic
-    group.undecided = 0
-    group.listing_backoff.succeeded(now.monotonic)
-    strangers = group.strangers
-    if group.judge_again:
-        strangers |= _forget_foreign(group)
-    group.hear_pending(listing.pending, now)
+def request(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
+    """Ask for a listing if one is due."""
+    if group.listing.request(now.monotonic):
+        out.add(List(group.name, fleet.settings.operation_timeout.total_seconds()))
+
+
+def listed(fleet: Fleet, event: events.ListingArrived, now: Now, out: Outbox) -> None:
+    """A listing arrived: bring the group up to date with its first portion."""
+    group, listing = fleet.group(event.group), event.listing
+    group.ownership.undecided = 0
+    strangers = group.ownership.strangers
+    if group.ownership.rejudge:
+        group.ownership.rejudge = False
+        strangers |= _forget_foreign(group, now)
+    group.creations.expect(listing.pending, now.monotonic)
     for failure in listing.failures:
-        for operation in group.operations.fail(1):
-            group.store_operation(operation, out)
-        group.creation_failed(str(failure), now, failure)
-    group.digestion = Digestion(iter(listing.instances), len(group.instances), strangers)
+        group.creations.lose_one(out)
+        group.creations.failed(str(failure), now.monotonic, fleet.settings, failure)
+    digestion = Digestion(iter(listing.instances), len(group.members), strangers)
+    group.listing.begin(digestion, now.monotonic)
+    digest(fleet, group, now, out)
+    # Tasks whose slots were lost before they knew of them are in the queue again.
+    placing.place(fleet, now, out)
 
 
-def digest(group: Group, digestion: Digestion, portion: int, now: Now, out: Outbox) -> bool:
-    """Look at the next part of a listing, one instance at least; return whether it was the last."""
-    for listed in digestion.rest:
+def not_listed(fleet: Fleet, event: events.ListingFailed, now: Now, out: Outbox) -> None:
+    """A listing failed: try again later; everything known stays."""
+    del out
+    fleet.group(event.group).listing.failed(event.error, now.monotonic, fleet.settings)
+
+
+def digest(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
+    """Digest the next portion of a listing, if there is one."""
+    digestion = group.listing.digestion
+    if digestion is None or not _look(fleet, group, digestion, now, out):
+        return
+    if digestion.seen < digestion.known:
+        _find_missing(fleet, group, now, out)
+    _write_off(fleet, group, now, out)
+    group.listing.finish(now.monotonic, group.list_after(fleet.settings))
+
+
+def _look(fleet: Fleet, group: Group, digestion: Digestion, now: Now, out: Outbox) -> bool:
+    """Look at the next instances, one at least; return whether these were the last."""
+    portion, count = fleet.portion, group.listing.count
+    for shown in digestion.rest:
         portion -= 1
-        instance = group.instances.get(listed.id)
+        instance = group.members.get(shown.id)
         if instance is None:
             portion -= CHANGED
-            _appeared(group, listed, now, out, strange=listed.id in digestion.strangers)
-        elif instance.mark != group.listed:
-            instance.mark = group.listed
+            strange = shown.id in digestion.strangers
+            _appeared(fleet, group, shown, now, out, strange=strange)
+        elif instance.mark != count:
+            instance.mark = count
             instance.missed = 0
             digestion.seen += 1
-            if listed.state is not instance.state or listed.incarnation != instance.incarnation:
+            if shown.state is not instance.state or shown.incarnation != instance.incarnation:
                 portion -= CHANGED
-                _changed(group, instance, listed, now, out)
+                _changed(fleet, group, instance, shown, now, out)
         if portion <= 0:
             return False
-    group.digestion = None
-    if digestion.seen < digestion.known:
-        _find_missing(group, now, out)
-    _write_off(group, now, out)
     return True
 
 
-def _forget_foreign(group: Group) -> frozenset[str]:
-    """Let what is not ours be judged again, and return the ids."""
-    group.judge_again = False
-    foreign = [one for one in group.instances.values() if one.life is Life.FOREIGN]
+def _forget_foreign(group: Group, now: Now) -> frozenset[str]:
+    """Forget the foreign instances so that they are judged again, and return their ids."""
+    foreign = [one for one in group.members if one.phase is Phase.FOREIGN]
     for instance in foreign:
-        group.step(instance, Trigger.VANISHED)
-        del group.instances[instance.id]
+        group.step(instance, Trigger.VANISHED, now)
     return frozenset(one.id for one in foreign)
 
 
+# New instances.
+
+
 def _appeared(
-    group: Group, listed: Listed, now: Now, out: Outbox, *, strange: bool = False
+    fleet: Fleet, group: Group, shown: Listed, now: Now, out: Outbox, *, strange: bool = False
 ) -> None:
-    # Some groups use their ids again: static hosts have no others.
-    if _same(group.given_up, listed) and not group.operations.has_named(listed.id):
-        if group.operations.unanswered:
-            group.undecided += 1
-            return  # The answer may name it; the next listing will have it too.
-        instance = _take_up(group, listed, Life.FOREIGN, now, out)
-        reason = "it came back after it had been given up"
-        group.condemn(instance, Rule.UNKNOWN, reason, now, out)
+    """Decide whose a new instance is.
+
+    Args:
+        fleet: with the settings.
+        group: where it appeared.
+        shown: the instance.
+        now: the time.
+        out: takes the effects.
+        strange: whether it existed before any request, so that only a name makes it ours.
+    """
+    creations, ownership = group.creations, group.ownership
+    named = creations.operations.has_named(shown.id)
+    # Some groups reuse ids: static hosts have no others. So a name outweighs the past.
+    if ownership.has_given_up(shown) and not named:
+        if creations.operations.unanswered:
+            # The answer may name it, and the next listing will show it again.
+            ownership.undecided += 1
+        else:
+            _add_foreign(group, shown, now, out, _RETURNED)
         return
-    if listed.state is not State.DELETING or group.operations.has_named(listed.id):
-        # What was there before we asked for anything did not come of that.
-        strange = strange and not group.operations.has_named(listed.id)
-        operation = None if strange else group.operations.claim(listed.id)
-        if operation is not None:
-            group.store_operation(operation, out)
-            _ours(group, listed, now, out)
+    unknown = fleet.settings.unknown_instances
+    deleting = shown.state is State.DELETING
+    if named or not deleting:
+        claimed = (named or not strange) and creations.claim(shown.id, out)
+        if claimed or unknown is UnknownInstances.ADOPT:
+            _add_ours(fleet, group, shown, now, out)
             return
-        if group.settings.unknown_instances is UnknownInstances.ADOPT:
-            _ours(group, listed, now, out)
-            return
-    instance = _take_up(group, listed, Life.FOREIGN, now, out)
-    remove = group.settings.unknown_instances is UnknownInstances.REMOVE
-    if remove and listed.state is not State.DELETING:
-        group.condemn(instance, Rule.UNKNOWN, "it is not ours", now, out)
+    remove = unknown is UnknownInstances.REMOVE and not deleting
+    _add_foreign(group, shown, now, out, _NOT_OURS if remove else None)
 
 
-def _same(given_up: dict[str, str | None], listed: Listed) -> bool:
-    if listed.id not in given_up:
-        return False
-    before = given_up[listed.id]
-    return before is None or listed.incarnation is None or before == listed.incarnation
-
-
-def _take_up(group: Group, listed: Listed, life: Life, now: Now, out: Outbox) -> Instance:
-    if listed.id in group.given_up:
-        del group.given_up[listed.id]
-        out.drop(("tombstone", group.name, listed.id))
-    instance = group.add(listed.id, listed.state, listed.incarnation, life, now)
-    instance.mark = group.listed
+def _add(group: Group, shown: Listed, phase: Phase, now: Now, out: Outbox) -> TrackedInstance:
+    group.ownership.forget(shown.id, out)
+    instance = group.members.add(shown.id, shown.state, shown.incarnation, phase, now)
+    instance.mark = group.listing.count
     return instance
 
 
-def _ours(group: Group, listed: Listed, now: Now, out: Outbox) -> None:
-    instance = _take_up(group, listed, Life.CREATING, now, out)
-    out.put(group.record(instance))
-    _observe(group, instance, listed, now, out)
+def _add_ours(fleet: Fleet, group: Group, shown: Listed, now: Now, out: Outbox) -> None:
+    instance = _add(group, shown, Phase.CREATING, now, out)
+    out.put(instance.record)
+    _observe(fleet, group, instance, shown, now, out)
 
 
-def _changed(group: Group, instance: Instance, listed: Listed, now: Now, out: Outbox) -> None:
+def _add_foreign(
+    group: Group, shown: Listed, now: Now, out: Outbox, departure: Departure | None
+) -> None:
+    instance = _add(group, shown, Phase.FOREIGN, now, out)
+    if departure is not None:
+        leaving.remove(group, instance, departure, now, out)
+
+
+# Changed instances.
+
+
+def _changed(
+    fleet: Fleet, group: Group, instance: TrackedInstance, shown: Listed, now: Now, out: Outbox
+) -> None:
     before = instance.incarnation
-    if before is not None and listed.incarnation not in (None, before):
-        was_foreign = instance.life is Life.FOREIGN
-        group.lose(instance, "it was recreated under the same id", now, out)
-        if was_foreign:
-            _appeared(group, listed, now, out)
-        else:
-            if group.operations.has_named(listed.id) and (
-                operation := group.operations.claim(listed.id)
-            ):
-                group.store_operation(operation, out)
-            _ours(group, listed, now, out)
+    if before is not None and shown.incarnation not in (None, before):
+        _recreated(fleet, group, instance, shown, now, out)
         return
-    if before is None and listed.incarnation is not None:
-        instance.incarnation = listed.incarnation
-        if instance.life is not Life.FOREIGN:
-            out.put(group.record(instance))
-    _observe(group, instance, listed, now, out)
+    if before is None and shown.incarnation is not None:
+        instance.incarnation = shown.incarnation
+        if instance.phase is not Phase.FOREIGN:
+            out.put(instance.record)
+    _observe(fleet, group, instance, shown, now, out)
 
 
-def _observe(group: Group, instance: Instance, listed: Listed, now: Now, out: Outbox) -> None:
-    instance.state = listed.state
-    if instance.life in (Life.REMOVING, Life.FOREIGN):
+def _recreated(
+    fleet: Fleet, group: Group, instance: TrackedInstance, shown: Listed, now: Now, out: Outbox
+) -> None:
+    """Replace an instance by a later one with the same id."""
+    was_foreign = instance.phase is Phase.FOREIGN
+    leaving.lose(fleet, group, instance, "it was recreated under the same id", now, out)
+    if was_foreign:
+        _appeared(fleet, group, shown, now, out)
         return
-    match listed.state:
-        case State.RUNNING if instance.life in _ASLEEP:
-            group.runs(instance, out)
+    if group.creations.operations.has_named(shown.id):
+        group.creations.claim(shown.id, out)
+    _add_ours(fleet, group, shown, now, out)
+
+
+def _observe(
+    fleet: Fleet, group: Group, instance: TrackedInstance, shown: Listed, now: Now, out: Outbox
+) -> None:
+    """React to the state that the cloud reports for an instance of ours."""
+    instance.state = shown.state
+    if instance.phase in (Phase.REMOVING, Phase.FOREIGN):
+        return
+    match shown.state:
+        case State.RUNNING if instance.phase in _ASLEEP:
+            group.prepare(instance, fleet.settings, now, out)
         case State.FAILED:
-            cause = listed.reason or "the cloud says that it failed"
-            _came_to_nothing(group, instance, f"failed: {cause}", now)
-            group.take_down(instance, Rule.FAILED, cause, now, out)
+            cause = shown.reason or "the cloud says that it failed"
+            _creation_failed(fleet, group, instance, f"failed: {cause}", now)
+            leaving.take_down(fleet, group, instance, Departure(Rule.FAILED, cause), now, out)
         case State.DELETING:
-            cause = listed.reason or "the cloud takes it away"
-            _came_to_nothing(group, instance, f"went before it was ready: {cause}", now)
-            group.take_down(instance, Rule.LOST, cause, now, out)
+            cause = shown.reason or "the cloud takes it away"
+            what = f"went before it was ready: {cause}"
+            _creation_failed(fleet, group, instance, what, now)
+            leaving.take_down(fleet, group, instance, Departure(Rule.LOST, cause), now, out)
         case State.SUSPENDING | State.SUSPENDED:
-            suspension.stopped(group, instance, listed, now, out)
+            _stopped(fleet, group, instance, shown, now, out)
         case _:
             pass
 
 
-def _came_to_nothing(group: Group, instance: Instance, what: str, now: Now) -> None:
-    if instance.life in (Life.CREATING, Life.PREPARING):
-        group.creation_failed(f"instance {instance.id} {what}", now)
+def _stopped(
+    fleet: Fleet, group: Group, instance: TrackedInstance, shown: Listed, now: Now, out: Outbox
+) -> None:
+    """The cloud says that an instance is suspended, or is about to be."""
+    cause = shown.reason or "the cloud suspended it"
+    if instance.tasks:
+        placing.revoke_running(fleet, group, instance, cause, out)
+    if not instance.suspended:
+        leaving.remove(group, instance, Departure(Rule.LOST, cause), now, out)
+        return
+    if instance.phase in SERVING or instance.phase is Phase.PREPARING:
+        group.step(instance, Trigger.STOPS, now)
+        out.put(instance.record)  # Without the tasks that ran there.
+    if shown.state is State.SUSPENDED and instance.phase in (Phase.CREATING, Phase.SUSPENDING):
+        group.step(instance, Trigger.STOPPED, now)
+        if any(key in fleet.tasks.resuming for key in instance.suspended):
+            group.step(instance, Trigger.WAKES, now)
 
 
-def _find_missing(group: Group, now: Now, out: Outbox) -> None:
-    missing = [one for one in group.instances.values() if one.mark != group.listed]
+def _creation_failed(
+    fleet: Fleet, group: Group, instance: TrackedInstance, what: str, now: Now
+) -> None:
+    """Count the end of an instance that was never ready as a failure to create."""
+    if instance.phase in COMING:
+        reason = f"instance {instance.id} {what}"
+        group.creations.failed(reason, now.monotonic, fleet.settings)
+
+
+# Missing instances.
+
+
+def _find_missing(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
+    missing = [one for one in group.members if one.mark != group.listing.count]
     for instance in missing:
         instance.missed += 1
         deleted = instance.state is State.DELETING
-        if deleted or instance.missed >= group.settings.missed_updates:
+        if deleted or instance.missed >= fleet.settings.missed_updates:
             cause = "it is no longer listed"
-            # Of what an earlier life of the scaler had, and we never saw, we know no failure.
+            # An instance of a previous process that was never seen proves no failure.
             if instance.mark:
-                _came_to_nothing(group, instance, f"went before it was ready: {cause}", now)
-            group.lose(instance, cause, now, out)
+                what = f"went before it was ready: {cause}"
+                _creation_failed(fleet, group, instance, what, now)
+            leaving.lose(fleet, group, instance, cause, now, out)
 
 
-def _write_off(group: Group, now: Now, out: Outbox) -> None:
-    timeout = group.settings.creation_timeout
-    before = now.monotonic - timeout.total_seconds()
-    for operation, count in group.operations.write_off(before, group.pending).items():
-        group.store_operation(operation, out)
-        patience = Duration(seconds=timeout.total_seconds())
-        reason = f"{count} accepted instances did not appear within {patience}"
-        group.creation_failed(reason, now)
+def _write_off(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
+    timeout = fleet.settings.creation_timeout.total_seconds()
+    for count in group.creations.write_off(now.monotonic - timeout, out):
+        reason = f"{count} accepted instances did not appear within {Duration(seconds=timeout)}"
+        group.creations.failed(reason, now.monotonic, fleet.settings)

@@ -1,7 +1,20 @@
-"""Which instances go, and why: everything that takes an instance away.
+"""Which instances are removed, and why.
 
-Groups are emptied in the reverse order of preference. An instance on which a
-task runs is never removed for what the policy says; it drains first.
+Groups are emptied in the reverse order of preference. The policy never removes an
+instance on which a task runs.
+
+A reservation protects idle instances from removal. A program that polls for tasks
+holds a reservation at any time, each for a moment only. Without a further rule, one
+of them would always protect an instance that is idle for ever. So an instance that was
+idle for `idle_time`, and that neither the idle target nor waiting tasks need, is
+*closed*: the reservations that exist at that moment, the *older* ones, still protect
+it, and later ones do not count on it. The older ones end soon, one way or the other.
+Later ones count on the other free slots, or on instances that can be created; in
+preemptive mode they are refused if there are none. A task may still get a slot on a
+closed instance, which opens it again.
+
+Instances are closed in generations: the next when all of the last are removed or open
+again. Otherwise every generation would make more reservations older ones.
 """
 
 from __future__ import annotations
@@ -12,239 +25,307 @@ from typing import TYPE_CHECKING
 from fleeting.types import Duration, State
 from taskscaler.core.model.decisions import Decision, Rule
 from taskscaler.core.model.effects import Decrease
-from taskscaler.core.model.instance import Life
+from taskscaler.core.model.instance import Departure
+from taskscaler.core.model.lifecycle import Phase
+from taskscaler.core.rules import leaving, placing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from datetime import timedelta
 
+    from taskscaler.core.model import events
     from taskscaler.core.model.demand import Demand
+    from taskscaler.core.model.effects import Outbox
     from taskscaler.core.model.events import Now
+    from taskscaler.core.model.fleet import Fleet
     from taskscaler.core.model.group import Group
-    from taskscaler.core.model.instance import Instance
-    from taskscaler.core.model.outbox import Outbox
-    from taskscaler.core.model.settings import Policy
+    from taskscaler.core.model.instance import TrackedInstance
+    from taskscaler.core.model.requests import Request
 
-__all__ = ("age", "ask", "clear", "cleared", "expire", "next_age", "shrink")
+__all__ = (
+    "age",
+    "clear",
+    "cleared",
+    "decreased",
+    "expire_protection",
+    "next_age",
+    "request",
+    "shrink",
+)
 
-# What a shutdown leaves alone, or has dealt with.
-_CLEARED = frozenset({Life.FOREIGN, Life.REMOVING, Life.SUSPENDING, Life.SUSPENDED, Life.RESUMING})
+# A shutdown leaves these alone: not ours, or on their way already.
+_SPARED = frozenset(
+    {Phase.FOREIGN, Phase.REMOVING, Phase.SUSPENDING, Phase.SUSPENDED, Phase.RESUMING}
+)
 
-# The lives in which age matters.
-_COMES_AND_SERVES = frozenset({Life.PREPARING, Life.READY, Life.DRAINING, Life.REMOVING})
+_SHUTDOWN = Departure(Rule.SHUTDOWN, "the scaler shuts down")
+
+# A dismissed instance that sleeps may stay for days, so it does not hold up the others.
+_GOING = frozenset({Phase.PREPARING, Phase.DRAINING, Phase.REMOVING})
 
 # How many instances a decision names before it only counts them.
 NAMED = 20
 
 
-def clear(group: Group, now: Now, out: Outbox) -> None:
-    """Condemn every instance of ours, whatever runs there; suspended tasks keep theirs."""
-    for instance in list(group.instances.values()):
-        if instance.life in _CLEARED:
-            continue
-        group.revoke_running(instance, "the scaler shuts down", out)
-        if instance.suspended:
-            group.rest(instance, now, out)
-        else:
-            group.condemn(instance, Rule.SHUTDOWN, "the scaler shuts down", now, out)
+# Idle instances.
 
 
-def cleared(group: Group) -> bool:
-    """Return whether nothing is left to be done so that all of our instances go.
+def shrink(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
+    """Remove idle instances that are not needed.
 
-    Suspended ones stay. One that was asked for often enough without effect is given up.
-    """
-    return (
-        not group.unseen
-        and not group.calling
-        and all(
-            one.life in (Life.FOREIGN, Life.SUSPENDED) or _is_hopeless(group, one)
-            for one in group.instances.values()
-        )
-    )
-
-
-def _is_hopeless(group: Group, instance: Instance) -> bool:
-    return (
-        instance.life is Life.REMOVING
-        and instance.state is not State.DELETING
-        and instance.asked > group.settings.shutdown_deletion_retries
-        and instance.ask_at is not None
-    )
-
-
-def age(group: Group, now: Now, out: Outbox) -> None:
-    """Retire instances that are too old, a part of the fleet at a time.
-
-    A fleet that was made together would else be gone together.
-    """
-    limit = group.settings.max_instance_age
-    if not limit:
-        return
-    too_old = [one for one in _oldest(group, now) if one.life in _COMES_AND_SERVES]
-    leaving = sum(one.rule is Rule.AGE for one in too_old)
-    # At most every tenth at a time.
-    room = -(-len(group.instances) // 10) - leaving
-    for instance in too_old:
-        if room <= 0:
-            break
-        if instance.life is Life.READY:
-            reason = f"it is older than {Duration(seconds=limit.total_seconds())}"
-            group.retire(instance, Rule.AGE, reason, now, out)
-            room -= 1
-
-
-def _oldest(group: Group, now: Now) -> Iterator[Instance]:
-    """Return the instances that are older than they may be, the oldest first."""
-    seconds = group.settings.max_instance_age.total_seconds()
-    # They are kept in the order in which they came.
-    return itertools.takewhile(
-        lambda one: one.born + seconds <= now.monotonic, group.instances.values()
-    )
-
-
-def next_age(group: Group, now: Now) -> float:
-    """Return when the next instance will be too old, in monotonic seconds."""
-    seconds = group.settings.max_instance_age.total_seconds()
-    if not seconds:
-        return float("inf")
-    later = (one.born + seconds for one in group.instances.values())
-    # Those that are too old already are leaving, or wait for others to be gone.
-    return next((at for at in later if at > now.monotonic), float("inf"))
-
-
-def expire(group: Group, now: Now, out: Outbox) -> None:
-    """Give up instances that should be running by now, and by the newest listing do not.
-
-    As long as the group cannot be listed nobody knows, and nothing is given up. Those
-    that keep suspended tasks need not run: an earlier life left them, and they stay for
-    as long as the tasks may.
-    """
-    timeout = group.settings.creation_timeout
-    patience = Duration(seconds=timeout.total_seconds())
-    late = itertools.takewhile(
-        # Nothing wakes for it: a listing leads to a decision by itself.
-        lambda one: one.seen_at + timeout.total_seconds() <= group.listed_at,
-        group.creating.values(),  # The first is the oldest, so this stops early.
-    )
-    for instance in [one for one in late if not one.suspended]:
-        reason = f"it did not run within {patience}"
-        group.take_down(instance, Rule.FAILED, reason, now, out)
-        group.creation_failed(f"instance {instance.id} was given up: {reason}", now)
-
-
-def shrink(
-    groups: Sequence[Group],
-    demand: Demand,
-    policy: Policy,
-    now: Now,
-    out: Outbox,
-) -> None:
-    """Let the instances go that are idle for long enough and that nobody needs.
-
-    Above the limit of all, or of a group, as many as are too many go although the policy
-    wants them idle; only those that a reservation counts on stay.
+    Above `max_instances`, or the limit of a group, idle instances go at once even if the
+    policy wants them; only those that a reservation counts on stay.
     """
     surplus, spare = demand.surplus, demand.free - demand.reserved
-    for group in reversed(groups):
-        slots = _fit(group, spare, now, out)
+    for group in reversed(fleet.groups):
+        slots = _fit(fleet, group, spare, now, out)
         surplus -= slots
         spare -= slots
-    excess = _excess(groups, demand.max_instances)
-    idle_seconds = policy.idle_time.total_seconds()
-    for group in reversed(groups):
+    excess = _excess(fleet)
+    idle_seconds = fleet.policy.idle_time.total_seconds()
+    for group in reversed(fleet.groups):
         while (instance := group.idle.first()) is not None:
-            if excess > 0 and instance.available <= spare:
-                rule, reason = Rule.LIMIT, f"there are {excess} instances more than max_instances"
-            elif (
-                instance.idle_since + idle_seconds <= now.monotonic
-                and instance.available <= surplus
-            ):
-                idle_for = Duration(seconds=round(now.monotonic - instance.idle_since, 1))
-                rule, reason = Rule.IDLE, f"it was idle for {idle_for}"
+            slots = instance.available
+            if excess > 0 and slots <= spare:
+                reason = f"there are {excess} instances more than max_instances"
+                departure = Departure(Rule.LIMIT, reason)
+            elif instance.idle_since + idle_seconds <= now.monotonic and slots <= surplus:
+                departure = _idle(instance, now)
             else:
                 break
             excess -= 1
-            spare -= instance.available
-            surplus -= instance.available
-            group.condemn(instance, rule, reason, now, out)
+            spare -= slots
+            surplus -= slots
+            leaving.remove(group, instance, departure, now, out)
 
 
-def _fit(group: Group, spare: int, now: Now, out: Outbox) -> int:
-    """Let those go that are beyond the group's own limit, and return how many slots they had."""
-    limit = group.settings.group_limits.get(group.name)
+def _fit(fleet: Fleet, group: Group, spare: int, now: Now, out: Outbox) -> int:
+    """Remove idle instances above the group's limit; return how many slots they had."""
+    limit = fleet.settings.group_limits.get(group.name)
     if limit is None:
         return 0
-    slots, excess = 0, group.size - group.lives[Life.REMOVING] - limit
+    slots, excess = 0, group.size - group.members.counts[Phase.REMOVING] - limit
     while excess > 0 and (instance := group.idle.first()) is not None:
         if instance.available > spare - slots:
             break
         slots += instance.available
         reason = f"there are {excess} instances more than its group may have"
-        group.condemn(instance, Rule.GROUP_LIMIT, reason, now, out)
+        leaving.remove(group, instance, Departure(Rule.GROUP_LIMIT, reason), now, out)
         excess -= 1
     return slots
 
 
-def _excess(groups: Sequence[Group], limit: int) -> int:
-    """Return how many instances, those aside that go already, are beyond the limit."""
+def _excess(fleet: Fleet) -> int:
+    """Return how many instances, besides those in removal, are above the limit."""
+    limit = fleet.settings.max_instances
     if not limit:
         return 0
-    staying = sum(group.size - group.lives[Life.REMOVING] for group in groups)
-    return staying - limit
+    return sum(one.size - one.members.counts[Phase.REMOVING] for one in fleet.groups) - limit
 
 
-def ask(group: Group, demand: Demand, now: Now, out: Outbox, *, retry: timedelta) -> None:
-    """Ask for the removals that are due, all in one request.
+def _idle(instance: TrackedInstance, now: Now) -> Departure:
+    idle_for = Duration(seconds=round(now.monotonic - instance.idle_since, 1))
+    return Departure(Rule.IDLE, f"it was idle for {idle_for}")
 
-    Args:
-        group: where.
-        demand: the inputs of the decisions.
-        now: the moment.
-        out: takes the request.
-        retry: when to look again at one that the cloud is deleting already.
+
+# Idle instances that only reservations protect.
+
+
+def expire_protection(fleet: Fleet, now: Now, out: Outbox) -> None:
+    """Remove closed instances that nothing protects any more; if none is left, close others."""
+    if not (fleet.tasks.reserved or any(group.idle.closed for group in fleet.groups)):
+        return
+    demand = fleet.demand()
+    # How many slots could go if there were no reservations.
+    unneeded = demand.free - max(0, demand.waiting - demand.coming) - demand.target
+    if any(group.idle.closed for group in fleet.groups):
+        _open_needed(fleet, unneeded)
+        _remove_closed(fleet, unneeded - _protected(fleet, demand), now, out)
+        if not any(group.idle.closed for group in fleet.groups):
+            fleet.tasks.older.clear()
+    elif demand.reserved and unneeded > 0:
+        _close(fleet, unneeded, now)
+
+
+def _protected(fleet: Fleet, demand: Demand) -> int:
+    """Return the slots that reservations protect beyond those that the policy wants idle."""
+    older = len(fleet.tasks.older)
+    newer = demand.reserved - older
+    if not demand.promised:
+        # Later reservations do not count on closed instances.
+        newer = min(newer, demand.free - sum(group.idle.closed_slots for group in fleet.groups))
+    return max(0, older + newer - demand.target)
+
+
+def _open_needed(fleet: Fleet, unneeded: int) -> None:
+    """Open closed instances again that are needed after all."""
+    closed = sum(group.idle.closed_slots for group in fleet.groups)
+    for group in fleet.groups:
+        for instance, slots in _closed(group):
+            if closed > unneeded:
+                group.idle.open(instance)
+                closed -= slots
+
+
+def _remove_closed(fleet: Fleet, surplus: int, now: Now, out: Outbox) -> None:
+    for group in reversed(fleet.groups):
+        for instance, slots in _closed(group):
+            if slots <= surplus:
+                leaving.remove(group, instance, _idle(instance, now), now, out)
+                surplus -= slots
+
+
+def _closed(group: Group) -> list[tuple[TrackedInstance, int]]:
+    return [
+        (instance, slots)
+        for id, slots in group.idle.closed.items()
+        if (instance := group.members.get(id)) is not None
+    ]
+
+
+def _close(fleet: Fleet, unneeded: int, now: Now) -> None:
+    idle_seconds = fleet.policy.idle_time.total_seconds()
+    for group in reversed(fleet.groups):
+        while (instance := group.idle.first()) is not None:
+            if instance.idle_since + idle_seconds > now.monotonic or instance.available > unneeded:
+                break
+            group.idle.close_first()
+            unneeded -= instance.available
+            fleet.tasks.close_to_new()
+
+
+# Old instances.
+
+
+def age(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
+    """Dismiss instances that are too old, a tenth of the group at a time.
+
+    Otherwise instances created together would all be replaced at once.
     """
-    if Life.REMOVING in group.calling:
+    limit = fleet.settings.max_instance_age
+    if not limit:
         return
-    chosen: list[Instance] = []
-    for instance in group.removing.values():
-        if instance.ask_at is None or instance.ask_at > now.monotonic:
+    too_old = list(_too_old(group, limit.total_seconds(), now))
+    aged = [one.phase for one in too_old if one.departure and one.departure.rule is Rule.AGE]
+    going = sum(phase in _GOING for phase in aged)
+    room = -(-len(group.members) // 10) - going
+    departure = Departure(Rule.AGE, f"it is older than {Duration(seconds=limit.total_seconds())}")
+    for instance in too_old:
+        if room <= 0:
+            break
+        if instance.phase is Phase.READY:
+            leaving.dismiss(fleet, group, instance, departure, now, out)
+            room -= 1
+
+
+def _too_old(group: Group, seconds: float, now: Now) -> Iterator[TrackedInstance]:
+    """Return the instances that are older than they may be, the oldest first."""
+    # Members are in the order in which they were first seen.
+    return itertools.takewhile(lambda one: one.born + seconds <= now.monotonic, group.members)
+
+
+def next_age(fleet: Fleet, group: Group, now: Now) -> float:
+    """Return when the next instance will be too old, in monotonic seconds."""
+    seconds = fleet.settings.max_instance_age.total_seconds()
+    if not seconds:
+        return float("inf")
+    # Instances that are too old already are going, or wait until others are gone: events.
+    later = (one.born + seconds for one in group.members)
+    return next((at for at in later if at > now.monotonic), float("inf"))
+
+
+# Shutdown.
+
+
+def clear(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
+    """Remove every instance of ours, whatever runs there; suspended tasks keep theirs."""
+    for instance in list(group.members):
+        if instance.phase in _SPARED:
             continue
-        if instance.state is State.DELETING:
-            instance.ask_at = now.monotonic + retry.total_seconds()
+        placing.revoke_running(fleet, group, instance, _SHUTDOWN.reason, out)
+        if instance.suspended:
+            leaving.settle(group, instance, now, out)
         else:
-            instance.ask_at = None
-            instance.asked += 1
-            chosen.append(instance)
-    if not chosen:
-        return
-    group.calling.add(Life.REMOVING)
-    out.add(
-        Decrease(
-            group.name,
-            tuple(instance.id for instance in chosen),
-            _removal_decisions(group, chosen, demand, now),
-            group.settings.operation_timeout.total_seconds(),
-        )
+            leaving.remove(group, instance, _SHUTDOWN, now, out)
+
+
+def cleared(fleet: Fleet, group: Group) -> bool:
+    """Return whether no instance of ours is left that will be removed.
+
+    Suspended ones stay. One is given up after `shutdown_deletion_retries` without effect.
+    """
+    if group.creations.unseen or group.calling:
+        return False
+    retries = fleet.settings.shutdown_deletion_retries
+    return all(
+        one.phase in (Phase.FOREIGN, Phase.SUSPENDED)
+        or _is_hopeless(group.removals.get(one.id), retries)
+        for one in group.members
     )
 
 
-def _removal_decisions(
-    group: Group, chosen: list[Instance], demand: Demand, now: Now
+def _is_hopeless(request: Request | None, retries: int) -> bool:
+    return (
+        request is not None
+        and request.instance.state is not State.DELETING
+        and request.calls > retries
+    )
+
+
+# Requests.
+
+
+def request(fleet: Fleet, group: Group, demand: Demand, now: Now, out: Outbox) -> None:
+    """Request the removals that are due, all in one call."""
+    chosen: list[Request] = []
+    for one in group.removals.due(now.monotonic):
+        if one.instance.state is State.DELETING:
+            # The cloud is deleting it. Look again later: that may have no effect.
+            group.removals.postpone(one, now.monotonic + _retry(fleet).total_seconds())
+        else:
+            chosen.append(one)
+    if ids := group.removals.call(chosen):
+        decisions = _decisions(group, [one.instance for one in chosen], demand, now)
+        timeout_seconds = fleet.settings.operation_timeout.total_seconds()
+        out.add(Decrease(group.name, ids, decisions, timeout_seconds))
+
+
+def _retry(fleet: Fleet) -> timedelta:
+    """Return when to repeat a removal request that had no effect."""
+    if fleet.removing:
+        return fleet.settings.shutdown_deletion_interval
+    return fleet.settings.deletion_retry_interval
+
+
+def _decisions(
+    group: Group, instances: list[TrackedInstance], demand: Demand, now: Now
 ) -> tuple[Decision, ...]:
-    by_rule: dict[Rule, list[Instance]] = {}
-    for instance in chosen:
-        by_rule.setdefault(instance.rule or Rule.FAILED, []).append(instance)
+    by_rule: dict[Rule, list[str]] = {}
+    for id, departure in [(one.id, one.departure) for one in instances if one.departure]:
+        by_rule.setdefault(departure.rule, []).append(f"{id}: {departure.reason}")
     return tuple(
         Decision(
             at=now.wall,
             group=group.name,
             rule=rule,
-            wanted=-len(instances),
-            decided=-len(instances),
+            wanted=-len(reasons),
+            decided=-len(reasons),
             clamped_by="",
             demand=demand,
-            detail="; ".join(f"{one.id}: {one.reason}" for one in instances[:NAMED]),
+            detail="; ".join(reasons[:NAMED]),
         )
-        for rule, instances in by_rule.items()
+        for rule, reasons in by_rule.items()
     )
+
+
+def decreased(fleet: Fleet, event: events.DecreaseSettled, now: Now, out: Outbox) -> None:
+    """A removal request was answered: repeat it later for the instances that stay."""
+    del out
+    group = fleet.group(event.group)
+    retry = _retry(fleet)
+    error = event.accepted.error
+    if error is not None and error.retry_after is not None:
+        # Some clouds say "in zero seconds".
+        retry = max(error.retry_after, fleet.settings.backoff)
+    group.removals.settle(event.ids, now.monotonic + retry.total_seconds())
+    group.listing.hasten(now.monotonic)

@@ -1,10 +1,10 @@
-"""What an earlier life of the scaler left: taken up before anything else.
+"""Restore the state of a previous process, before any other event.
 
-Instances come back as if they were being created: whether they are still there,
-and whether they run, the first listings say. Nobody knows what a task did on an
-instance when the scaler ended, so such an instance is removed, unless the
-settings say that it is to be used again. Suspended tasks come back as they were.
-An increase whose outcome was not known may bring all that was asked for.
+Instances come back as if they were being created; the first listings tell whether they
+still exist and run. If tasks ran on an instance when the scaler ended, its condition is
+unknown; it is removed, unless `keep_instance_with_acquisitions` says to use it
+again. Suspended tasks come back as they were. An increase with an unknown outcome may
+still bring all that was requested.
 """
 
 from __future__ import annotations
@@ -13,119 +13,106 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fleeting.types import State
 from taskscaler._errors import IllegalEvent
-from taskscaler.core.model import backoff_records as troubles
 from taskscaler.core.model.decisions import Rule
-from taskscaler.core.model.instance import Life, Suspension
+from taskscaler.core.model.instance import Departure, Suspension
+from taskscaler.core.model.lifecycle import Phase
 from taskscaler.core.model.operations import Operation
-from taskscaler.core.model.outbox import Outbox
 from taskscaler.core.model.records import (
     GroupRecord,
     InstanceRecord,
     OperationRecord,
     TombstoneRecord,
 )
+from taskscaler.core.rules import leaving
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from taskscaler.core.machine import ScalerState
     from taskscaler.core.model import events
-    from taskscaler.core.model.effects import Effect
+    from taskscaler.core.model.effects import Outbox
     from taskscaler.core.model.events import Now
+    from taskscaler.core.model.fleet import Fleet
     from taskscaler.core.model.group import Group
-    from taskscaler.core.model.instance import Instance
+    from taskscaler.core.model.instance import TrackedInstance
+    from taskscaler.core.model.settings import Settings
 
 __all__ = ("restored",)
 
 R = TypeVar("R", InstanceRecord, OperationRecord, TombstoneRecord, GroupRecord)
 
 
-def restored(state: ScalerState, event: events.RecordsRestored, now: Now) -> list[Effect]:
-    """Take up all records of the groups that are driven; those of others stay in the store."""
-    if not state.untouched:
-        raise IllegalEvent("records are restored before anything else")
-    out = Outbox()
-    # The oldest first, whatever the order in which the store has them.
+def restored(fleet: Fleet, event: events.RecordsRestored, now: Now, out: Outbox) -> None:
+    """Restore the records of the groups that are driven; others stay in the store."""
+    if fleet.touched:
+        raise IllegalEvent("records must be restored before any other event")
+    # The oldest first, whatever the order in which the store returns them.
     for record in sorted(_of_kind(event, InstanceRecord), key=lambda one: one.created_at):
-        if (group := state.groups.get(record.group)) is not None:
-            _take_up(group, record, now, out)
+        if (group := fleet.find(record.group)) is not None:
+            _restore(fleet, group, record, now, out)
     for asked in sorted(_of_kind(event, OperationRecord), key=lambda one: one.asked_at):
-        if (group := state.groups.get(asked.group)) is not None:
+        if (group := fleet.find(asked.group)) is not None:
             _expect(group, asked, now, out)
     for stone in sorted(_of_kind(event, TombstoneRecord), key=lambda one: one.at):
-        if (group := state.groups.get(stone.group)) is not None:
-            group.remember(stone.id, stone.incarnation, out)
-    for trouble in _of_kind(event, GroupRecord):
-        if (group := state.groups.get(trouble.group)) is not None:
-            troubles.recall(group, trouble, now)
-    _sort_suspended(state)
-    return out.finish()
-
-
-def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> None:
-    if not record.count:
-        # All had come before the answer did, which nobody waits for any more.
-        out.drop(record.key)
-        return
-    operation = Operation(record.id, record.count, now.monotonic, record.asked_at)
-    operation.strangers = record.strangers
-    group.strangers |= frozenset(record.strangers)
-    group.operations.add(operation)
-    group.operations.settle(record.id, None)
-
-
-def _sort_suspended(state: ScalerState) -> None:
-    """Put the suspended tasks in order, the longest suspended first."""
-    kept = state.tasks.suspended
-    for key in sorted(kept, key=lambda one: (kept[one][1].suspended[one].began, one)):
-        kept[key] = kept.pop(key)
+        if (group := fleet.find(stone.group)) is not None:
+            group.ownership.remember(stone.id, stone.incarnation, out)
+    for pauses in _of_kind(event, GroupRecord):
+        if (group := fleet.find(pauses.group)) is not None:
+            group.creations.restore_pauses(pauses, now, fleet.settings)
+    fleet.tasks.sort_suspended()
 
 
 def _of_kind(event: events.RecordsRestored, kind: type[R]) -> list[R]:
     return [one for one in event.records if isinstance(one, kind)]
 
 
-def _take_up(group: Group, record: InstanceRecord, now: Now, out: Outbox) -> None:
-    instance = group.add(record.id, State.UNKNOWN, record.incarnation, Life.CREATING, now)
+def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> None:
+    if not record.count:
+        # All instances had come before the answer, and that will never come.
+        out.drop(record.key)
+        return
+    group.ownership.strangers |= frozenset(record.strangers)
+    group.creations.restore(
+        Operation(record.id, record.count, now.monotonic, record.asked_at, record.strangers)
+    )
+
+
+def _restore(fleet: Fleet, group: Group, record: InstanceRecord, now: Now, out: Outbox) -> None:
+    phase = Phase.CREATING
+    instance = group.members.add(record.id, State.UNKNOWN, record.incarnation, phase, now)
     instance.created_at = record.created_at
     instance.born = _monotonic(record.created_at, now)
     instance.ready_at = record.ready_at
     instance.used = record.used
-    if instance.uses_left is not None:
-        instance.uses_left = max(0, instance.uses_left - record.used)
     for key, slot, since in record.suspended:
         taken = slot in {one.slot for one in instance.suspended.values()}
-        if slot < instance.capacity and not taken and key not in group.tasks.suspended:
-            instance.suspend(key, Suspension(slot, since, _monotonic(since, now)))
-            group.keeping[instance.id] = instance
-            group.tasks.suspended[key] = (group, instance)
-    rule, reason = _why_it_goes(group, instance, record)
-    if rule is None:
-        if record.tasks:
-            out.put(group.record(instance))
-    elif instance.suspended:
-        # It goes when they are done.
-        instance.rule, instance.reason = rule, reason
-        out.put(group.record(instance))
-    else:
-        group.condemn(instance, rule, reason, now, out)
+        if slot < instance.capacity and not taken and key not in fleet.tasks.suspended:
+            group.suspend(instance, key, Suspension(slot, since, _monotonic(since, now)))
+            fleet.tasks.suspend(key, group, instance)
+    departure = _departure(instance, record, fleet.settings)
+    if departure is not None:
+        # At once, or when its suspended tasks have ended.
+        leaving.dismiss(fleet, group, instance, departure, now, out)
+    elif record.tasks:
+        out.put(instance.record)
 
 
 def _monotonic(at: datetime, now: Now) -> float:
-    """Return a moment of an earlier life in monotonic seconds.
+    """Return a moment of a previous process in monotonic seconds.
 
-    None is later than now, whatever the wall clock did: ages are in the order of time.
+    It is never later than now, even if the wall clock was put back: ages must be in the
+    order of time.
     """
     return now.monotonic - max(0.0, (now.wall - at).total_seconds())
 
 
-def _why_it_goes(
-    group: Group, instance: Instance, record: InstanceRecord
-) -> tuple[Rule | None, str]:
-    if record.tasks and not group.settings.keep_instance_with_acquisitions:
-        return Rule.FAILED, "it ran tasks when the scaler ended"
+def _departure(
+    instance: TrackedInstance, record: InstanceRecord, settings: Settings
+) -> Departure | None:
+    """Return why a restored instance must go; None if it may stay."""
+    if record.tasks and not settings.keep_instance_with_acquisitions:
+        return Departure(Rule.FAILED, "it ran tasks when the scaler ended")
     if record.rule is not None:
-        return record.rule, record.reason
-    if instance.uses_left == 0:
-        return Rule.USED_UP, "its use count is reached"
-    return None, ""
+        return Departure(record.rule, record.reason)
+    if instance.used_up:
+        return Departure(Rule.USED_UP, "its use count is reached")
+    return None

@@ -1,0 +1,260 @@
+"""The creation of instances in one group: requests, pauses, cooldown."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from taskscaler.core.model.agenda import CHANGED
+from taskscaler.core.model.operations import Operation, Operations
+from taskscaler.core.model.records import GroupRecord
+from taskscaler.core.model.throttle import Backoff, Cooldown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from fleeting.errors import ProviderError
+    from fleeting.types import Accepted
+    from taskscaler.core.model.agenda import Agenda
+    from taskscaler.core.model.effects import Outbox
+    from taskscaler.core.model.events import Now
+    from taskscaler.core.model.settings import Settings
+
+__all__ = ("Creations", "patience")
+
+# Something that takes longer than this part of its timeout does not hold up other groups.
+PATIENCE = 0.1
+
+
+def patience(timeout: timedelta) -> float:
+    """Return for how many seconds something with a timeout may hold up what depends on it."""
+    return timeout.total_seconds() * PATIENCE
+
+
+class Creations:
+    """The requests for instances of one group, and the pauses after failures to create.
+
+    Stores the operations and the pauses, because a restart must forget neither what
+    may still come nor what is not to be tried again at once.
+
+    Args:
+        group: the id of the group.
+        agenda: learns of answers and failures.
+
+    Attributes:
+        operations: requests whose instances have not all been seen.
+        requested_at: when instances were last requested, in monotonic seconds.
+        pending: instances that the cloud intends to create and that have no id yet.
+        backoff: the pause after failures.
+        cooldown: until when the other groups come first.
+    """
+
+    def __init__(self, group: str, agenda: Agenda) -> None:
+        self.operations = Operations()
+        self.requested_at = float("-inf")
+        self.pending = 0
+        self.backoff = Backoff()
+        self.cooldown = Cooldown()
+        self._group = group
+        self._agenda = agenda
+        # Since when `pending` has not become less, in monotonic seconds.
+        self._pending_since = 0.0
+        # The pauses as they were stored last.
+        self._stored = (0, 0.0, 0.0)
+
+    @property
+    def unseen(self) -> int:
+        """Return how many instances exist, or may come, that no listing has shown."""
+        return max(self.operations.outstanding, self.pending)
+
+    @property
+    def trouble(self) -> str:
+        """Return the last failure without a later success, or an empty string."""
+        return self.backoff.reason or self.cooldown.reason
+
+    def overdue(self, now: float, settings: Settings) -> int:
+        """Return how many of the unseen instances should have been seen by now.
+
+        Args:
+            now: monotonic seconds.
+            settings: with the creation timeout.
+        """
+        limit = patience(settings.creation_timeout)
+        overdue = self.operations.overdue(now, limit)
+        # The cloud intends to create more than this process has requested.
+        more = self.pending - self.operations.outstanding
+        if more > 0 and self._pending_since + limit <= now:
+            overdue += more
+        return min(overdue, self.unseen)
+
+    def next_at(self, now: float, settings: Settings) -> float:
+        """Return when more instances will be overdue, in monotonic seconds."""
+        return self.operations.overdue_at(now, patience(settings.creation_timeout))
+
+    # Requests.
+
+    def request(self, operation: Operation, now: float, out: Outbox) -> None:
+        """Open an operation. It is stored before the provider is asked."""
+        self.operations.add(operation)
+        self.requested_at = now
+        self._store(operation, out)
+
+    def restore(self, operation: Operation) -> None:
+        """Open an operation of a previous process, whose answer is lost."""
+        self.operations.add(operation)
+        self.operations.settle(operation.id, None)
+
+    def settle(
+        self,
+        id: str,
+        accepted: Accepted,
+        names: Iterable[str],
+        now: float,
+        settings: Settings,
+        out: Outbox,
+        *,
+        unknown: bool,
+    ) -> None:
+        """Record the answer to a request.
+
+        Args:
+            id: the operation's.
+            accepted: the answer.
+            names: ids from the answer that no listing has shown.
+            now: monotonic seconds.
+            settings: with the pauses.
+            out: takes what is to be stored.
+            unknown: whether the answer was lost, so that all instances may still come.
+        """
+        asked = self.operations.expected(id)
+        operation = self.operations.settle(id, None if unknown else accepted.count, names)
+        self._store(operation, out)
+        self._agenda.news |= CHANGED
+        if accepted.error is not None:
+            self.failed(str(accepted.error), now, settings, accepted.error)
+        elif operation.expected < asked:
+            reason = f"{operation.expected} of {asked} instances were accepted, without a reason"
+            self.failed(reason, now, settings)
+        elif not unknown:
+            self.cooldown.end()
+
+    def claim(self, id: str, out: Outbox) -> bool:
+        """Count a new instance for an operation; return False if none can have created it."""
+        operation = self.operations.claim(id)
+        if operation is None:
+            return False
+        self._store(operation, out)
+        return True
+
+    def lose_one(self, out: Outbox) -> None:
+        """Expect one accepted instance no longer, because the cloud reported a failure."""
+        for operation in self.operations.fail(1):
+            self._store(operation, out)
+
+    def write_off(self, before: float, out: Outbox) -> list[int]:
+        """Expect instances no longer that were accepted before a moment and never seen.
+
+        Returns:
+            How many instances each request has lost.
+        """
+        lost = self.operations.write_off(before, self.pending)
+        for operation in lost:
+            self._store(operation, out)
+        return list(lost.values())
+
+    def expect(self, pending: int, now: float) -> None:
+        """Record how many instances without an id the cloud intends to create."""
+        if not self.pending or pending < self.pending:
+            self._pending_since = now
+        self.pending = pending
+
+    # Success and failure.
+
+    def succeeded(self, now: float) -> None:
+        """A new instance became ready: forget the failures."""
+        self.backoff.succeeded(now)
+
+    def failed(
+        self, reason: str, now: float, settings: Settings, error: ProviderError | None = None
+    ) -> None:
+        """Pause, because something did not become an instance.
+
+        The class of the error decides how. A failure that only the operator can fix is
+        not retried before the longest pause is over, and a group without capacity or
+        quota is passed over for a while.
+
+        Args:
+            reason: human-readable.
+            now: monotonic seconds.
+            settings: with the pauses.
+            error: what the cloud answered, if it did.
+        """
+        retry_after = None
+        if error is not None:
+            retry_after = error.retry_after
+            if not error.retryable:
+                retry_after = max(retry_after or settings.backoff, settings.backoff_limit)
+            self.cooldown.failed(now, error, settings.cooldown)
+        self._agenda.news |= CHANGED
+        self.backoff.failed(
+            now,
+            reason,
+            first=settings.backoff,
+            limit=settings.backoff_limit,
+            retry_after=retry_after,
+        )
+
+    def instance_gone(self) -> None:
+        """An instance is gone, and with it its share of the quota is free again."""
+        if self.cooldown.quota:
+            self.cooldown.end()
+
+    # What is stored.
+
+    def store_pauses(self, now: Now, out: Outbox) -> None:
+        """Store the pauses if they have changed since they were stored last."""
+        backoff, cooldown = self.backoff, self.cooldown
+        pauses = (backoff.failures, backoff.until, cooldown.until)
+        if pauses == self._stored:
+            return
+        self._stored = pauses
+        record = GroupRecord(
+            self._group,
+            backoff.failures,
+            _wall(backoff.until, now),
+            _wall(cooldown.until, now),
+            self.trouble,
+        )
+        if backoff.failures or cooldown.reason:
+            out.put(record)
+        else:
+            out.drop(record.key)
+
+    def restore_pauses(self, record: GroupRecord, now: Now, settings: Settings) -> None:
+        """Continue the pauses of a previous process.
+
+        A wall clock that jumped meanwhile makes no pause longer than it can be.
+        """
+        paused = min(record.paused_until - now.wall, settings.backoff_limit)
+        passed_over = min(record.passed_over_until - now.wall, settings.cooldown)
+        backoff, cooldown = self.backoff, self.cooldown
+        backoff.failures, backoff.reason = record.failures, record.reason
+        backoff.until = now.monotonic + max(0.0, paused.total_seconds())
+        if passed_over > timedelta(0):
+            cooldown.until = now.monotonic + passed_over.total_seconds()
+            cooldown.reason = record.reason
+        self._stored = (backoff.failures, backoff.until, cooldown.until)
+
+    def _store(self, operation: Operation, out: Outbox) -> None:
+        """Store what is left of an operation, or drop the record if nothing is."""
+        record = operation.record(self._group)
+        if self.operations.is_open(operation):
+            out.put(record)
+        else:
+            out.drop(record.key)
+
+
+def _wall(monotonic: float, now: Now) -> datetime:
+    """Return a moment as wall time, or now if it has passed."""
+    return now.wall + timedelta(seconds=max(0.0, monotonic - now.monotonic))

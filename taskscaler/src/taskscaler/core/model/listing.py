@@ -1,0 +1,105 @@
+"""When to list a group, and how far its newest listing is digested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from taskscaler.core.model.agenda import CHANGED
+from taskscaler.core.model.throttle import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fleeting.errors import ProviderError
+    from fleeting.types import Instance as Listed
+    from taskscaler.core.model.agenda import Agenda
+    from taskscaler.core.model.settings import Settings
+
+__all__ = ("Digestion", "ListingSchedule")
+
+
+@dataclass(slots=True)
+class Digestion:
+    """A listing that is being digested.
+
+    Attributes:
+        rest: the instances that were not looked at yet.
+        known: how many instances were tracked before it.
+        strangers: ids of foreign instances that are judged again.
+        seen: how many of the known ones it had so far.
+    """
+
+    rest: Iterator[Listed]
+    known: int
+    strangers: frozenset[str]
+    seen: int = 0
+
+
+class ListingSchedule:
+    """Decides when a group is listed next. All times are in monotonic seconds.
+
+    One listing is under way at a time, from the request until it is digested to its
+    end. After that the next one is due when an interval has passed, or earlier if
+    something is expected to have changed.
+
+    Attributes:
+        count: how many listings have arrived; marks the instances of the newest.
+        arrived_at: when the newest arrived.
+        requested_at: when the newest was requested.
+        under_way: whether a listing was requested and is not digested yet.
+        due_at: when the next one is due.
+        backoff: the pause after failures.
+        digestion: the listing that is being digested; None if there is none.
+    """
+
+    def __init__(self, agenda: Agenda) -> None:
+        self.count = 0
+        self.arrived_at = float("-inf")
+        self.requested_at = float("inf")
+        self.under_way = False
+        self.due_at = 0.0
+        self.backoff = Backoff()
+        self.digestion: Digestion | None = None
+        self._agenda = agenda
+
+    def next_at(self) -> float:
+        """Return when a listing has to be requested next; infinity while one is under way."""
+        return float("inf") if self.under_way else self.due_at
+
+    def request(self, now: float) -> bool:
+        """Return whether a listing is due; then it is under way from now on."""
+        if self.next_at() > now:
+            return False
+        self.under_way = True
+        self.requested_at = now
+        return True
+
+    def begin(self, digestion: Digestion, now: float) -> None:
+        """Accept a listing that arrived."""
+        self.count += 1
+        self.arrived_at = now
+        self.backoff.succeeded(now)
+        self.digestion = digestion
+        self._agenda.news |= CHANGED
+
+    def finish(self, now: float, interval: float) -> None:
+        """End the digestion; the next listing is due after an interval in seconds."""
+        self.digestion = None
+        self.under_way = False
+        self.due_at = now + interval
+
+    def failed(self, error: ProviderError, now: float, settings: Settings) -> None:
+        """Pause after a failure."""
+        short, long = settings.update_interval_when_expecting, settings.update_interval
+        self.under_way = False
+        self.backoff.failed(
+            now, str(error), first=short, limit=max(short, long), retry_after=error.retry_after
+        )
+        self.due_at = self.backoff.until
+        self._agenda.news |= CHANGED
+
+    def hasten(self, at: float) -> None:
+        """List at a moment at the latest, unless the cloud asked for a longer pause."""
+        self.due_at = min(self.due_at, max(at, self.backoff.until))
+        self._agenda.news |= CHANGED

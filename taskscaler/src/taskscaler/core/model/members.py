@@ -1,0 +1,161 @@
+"""The instances of one group, and which of them are ours."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from fleeting.types import State
+from taskscaler.core.model.agenda import CHANGED
+from taskscaler.core.model.instance import TrackedInstance
+from taskscaler.core.model.lifecycle import TRANSITIONS, Phase, Trigger
+from taskscaler.core.model.records import TombstoneRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from fleeting.types import Instance as Listed
+    from taskscaler.core.model.agenda import Agenda
+    from taskscaler.core.model.effects import Outbox
+    from taskscaler.core.model.events import Now
+    from taskscaler.core.model.settings import Settings
+
+__all__ = ("Members", "Ownership")
+
+# How many given-up ids to remember, in case a listing brings one of them back.
+MEMORY = 10_000
+
+
+class Members:
+    """All instances of one group, ours and foreign ones. Writes their phases.
+
+    Args:
+        group: the id of the group.
+        settings: with the capacity and the use count of instances, which never change.
+        agenda: learns of every step.
+
+    Attributes:
+        counts: how many instances are in each phase.
+        creating: those in that phase by id, the first seen first.
+    """
+
+    def __init__(self, group: str, settings: Settings, agenda: Agenda) -> None:
+        self.counts = dict.fromkeys(Phase, 0)
+        self.creating: dict[str, TrackedInstance] = {}
+        self._by_id: dict[str, TrackedInstance] = {}
+        self._group = group
+        self._agenda = agenda
+        self._capacity = settings.capacity_per_instance
+        self._max_uses = settings.max_use_count
+        self._numbers = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[TrackedInstance]:
+        """Return all instances in the order in which they were first seen."""
+        return iter(self._by_id.values())
+
+    def get(self, id: str) -> TrackedInstance | None:
+        """Return an instance by its id, or None."""
+        return self._by_id.get(id)
+
+    @property
+    def slots(self) -> int:
+        """Return how many slots the serving instances have, free or not."""
+        return (self.counts[Phase.READY] + self.counts[Phase.DRAINING]) * self._capacity
+
+    def add(
+        self, id: str, state: State, incarnation: str | None, phase: Phase, now: Now
+    ) -> TrackedInstance:
+        """Start to track an instance, in the phase CREATING or FOREIGN."""
+        self._numbers += 1
+        instance = TrackedInstance(
+            self._group,
+            id,
+            number=self._numbers,
+            capacity=self._capacity,
+            max_uses=self._max_uses,
+            incarnation=incarnation,
+            state=state,
+            phase=phase,
+            seen_at=now.monotonic,
+            created_at=now.wall,
+        )
+        self._by_id[id] = instance
+        self.counts[phase] += 1
+        if phase is Phase.CREATING:
+            self.creating[id] = instance
+        return instance
+
+    def step(self, instance: TrackedInstance, trigger: Trigger) -> None:
+        """Move an instance to its next phase; one that is GONE is forgotten.
+
+        Raises:
+            KeyError: the table does not allow it, which is a bug.
+        """
+        was, phase = instance.phase, TRANSITIONS[instance.phase][trigger]
+        instance.phase = phase
+        if trigger is not Trigger.DISMISSED:
+            # A dismissal alone is not news: a used up instance had no slots left to offer,
+            # and whatever else leads to one is news by itself.
+            self._agenda.news |= CHANGED
+        if was is phase:
+            return
+        self.counts[was] -= 1
+        if was is Phase.CREATING:
+            del self.creating[instance.id]
+        if phase is Phase.GONE:
+            del self._by_id[instance.id]
+        else:
+            self.counts[phase] += 1
+
+
+class Ownership:
+    """Which instances of one group are ours, as far as the members do not tell.
+
+    Args:
+        group: the id of the group.
+
+    Attributes:
+        strangers: ids of foreign instances that an unsettled request of a previous
+            process already found; they cannot be what it created.
+        rejudge: whether the next listing is to judge foreign instances again.
+        undecided: how many instances of the newest listing may be ours or not, until
+            the answer to a request names them.
+    """
+
+    def __init__(self, group: str) -> None:
+        self.strangers: frozenset[str] = frozenset()
+        self.rejudge = False
+        self.undecided = 0
+        self._group = group
+        self._given_up: OrderedDict[str, str | None] = OrderedDict()
+
+    def has_given_up(self, listed: Listed) -> bool:
+        """Return whether a listed instance is one that was ours and was given up."""
+        if listed.id not in self._given_up:
+            return False
+        before = self._given_up[listed.id]
+        return before is None or listed.incarnation is None or before == listed.incarnation
+
+    def give_up(self, instance: TrackedInstance, at: datetime, out: Outbox) -> None:
+        """Remember an instance of ours that is gone, in case it comes back."""
+        if instance.state is not State.DELETING:
+            # The cloud never said that it deletes it, so it may come back after a restart, too.
+            out.put(TombstoneRecord(self._group, instance.id, instance.incarnation, at))
+        self.remember(instance.id, instance.incarnation, out)
+
+    def remember(self, id: str, incarnation: str | None, out: Outbox) -> None:
+        """Remember an id that was given up, and forget the oldest if there are too many."""
+        self._given_up[id] = incarnation
+        while len(self._given_up) > MEMORY:
+            oldest, _ = self._given_up.popitem(last=False)
+            out.drop(("tombstone", self._group, oldest))
+
+    def forget(self, id: str, out: Outbox) -> None:
+        """Forget that an id was given up, because its instance is tracked again."""
+        if id in self._given_up:
+            del self._given_up[id]
+            out.drop(("tombstone", self._group, id))

@@ -1,0 +1,67 @@
+"""An instance that runs is made ready for tasks, or given up."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from fleeting.types import Duration
+from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.instance import Departure
+from taskscaler.core.model.lifecycle import Phase
+from taskscaler.core.rules import leaving, placing
+
+if TYPE_CHECKING:
+    from taskscaler.core.model import events
+    from taskscaler.core.model.effects import Outbox
+    from taskscaler.core.model.events import Now
+    from taskscaler.core.model.fleet import Fleet
+    from taskscaler.core.model.group import Group
+
+__all__ = ("give_up_late", "prepared", "unprepared")
+
+
+def prepared(fleet: Fleet, event: events.InstancePrepared, now: Now, out: Outbox) -> None:
+    """Let an instance take tasks; those that are suspended on it come first."""
+    group = fleet.group(event.group)
+    instance = group.members.get(event.id)
+    if instance is None or instance.phase is not Phase.PREPARING:
+        return  # The report crossed with the end of the instance.
+    group.serve(instance, now, out)
+    placing.resume_tasks(fleet, group, instance, out)
+    leaving.settle(group, instance, now, out)
+    placing.place(fleet, now, out)
+
+
+def unprepared(fleet: Fleet, event: events.PreparationFailed, now: Now, out: Outbox) -> None:
+    """Remove an instance that could not be made ready, and pause."""
+    group = fleet.group(event.group)
+    instance = group.members.get(event.id)
+    if instance is None or instance.phase is not Phase.PREPARING:
+        return
+    departure = Departure(Rule.FAILED, event.reason)
+    leaving.take_down(fleet, group, instance, departure, now, out)
+    reason = f"instance {instance.id} did not become ready: {event.reason}"
+    group.creations.failed(reason, now.monotonic, fleet.settings)
+
+
+def give_up_late(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
+    """Give up instances that should run by now and do not, according to the newest listing.
+
+    While the group cannot be listed, nothing is known and nothing is given up. Instances
+    that keep suspended tasks need not run: they may have been suspended by a previous
+    process.
+    """
+    timeout = fleet.settings.creation_timeout.total_seconds()
+    late = itertools.takewhile(
+        # Compared with the listing, not with now: a listing leads to a decision anyway, so
+        # nothing has to wake for it.
+        lambda one: one.seen_at + timeout <= group.listing.arrived_at,
+        group.members.creating.values(),  # The first is the oldest, so this stops early.
+    )
+    for instance in [one for one in late if not one.suspended]:
+        reason = f"it did not run within {Duration(seconds=timeout)}"
+        departure = Departure(Rule.FAILED, reason)
+        leaving.take_down(fleet, group, instance, departure, now, out)
+        what = f"instance {instance.id} was given up: {reason}"
+        group.creations.failed(what, now.monotonic, fleet.settings)

@@ -1,0 +1,88 @@
+"""When to decide next: computed once at the end of every event, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskscaler.core.model.agenda import CHANGED, CHECKED, EASED, SOON, TAKEN
+from taskscaler.core.rules import removal, suspension
+
+if TYPE_CHECKING:
+    from taskscaler.core.model.events import Now
+    from taskscaler.core.model.fleet import Fleet
+    from taskscaler.core.model.group import Group
+
+__all__ = ("after_decision", "after_event")
+
+NEVER = float("inf")
+
+# Decisions that no task waits for are taken together, at most this often, in seconds.
+LEISURE_SECONDS = 0.1
+
+# A wall clock that lags behind the monotonic one is looked at again after this, in seconds.
+LAG_SECONDS = 0.1
+
+
+def after_event(fleet: Fleet, now: Now) -> float:
+    """Return when an event makes a decision necessary, in monotonic seconds.
+
+    The news come from the parts of the model. Several pieces of news are served by one
+    decision at the earliest of their times.
+    """
+    news, policy = fleet.agenda.news, fleet.policy
+    if news & CHANGED:
+        return now.monotonic
+    at = NEVER
+    leisure = max(now.monotonic, fleet.decided_at + LEISURE_SECONDS)
+    # A slot that one task hands on to the next leaves the idle capacity as it was.
+    taken = news & TAKEN and not news & EASED
+    if news & SOON or (taken and fleet.keeps_idle):
+        at = leisure
+    if news & EASED:
+        idle_seconds = policy.idle_time.total_seconds()
+        for group in fleet.groups:
+            # The protection of a closed instance may have ended.
+            since = float("-inf") if group.idle.closed else group.idle.bound()
+            if since is not None:
+                at = min(at, max(since + idle_seconds, leisure))
+    if news & CHECKED:
+        due = min(group.checks.next_at(fleet.settings) for group in fleet.groups)
+        at = min(at, max(due, now.monotonic))
+    return at
+
+
+def after_decision(fleet: Fleet, now: Now) -> float:
+    """Return when the next decision is due if nothing happens before, in monotonic seconds."""
+    if any(group.listing.digestion for group in fleet.groups):
+        return now.monotonic
+    at = suspension.next_expiry(fleet, now)
+    if not fleet.closing:
+        at = min(at, fleet.grow_at)
+        if fleet.scheduled:
+            left = (fleet.until - now.wall).total_seconds()
+            at = min(at, now.monotonic + max(left, LAG_SECONDS))
+    return min(at, *(_group_at(fleet, group, now) for group in fleet.groups))
+
+
+def _group_at(fleet: Fleet, group: Group, now: Now) -> float:
+    """Return when one group needs a decision: the earliest time that a part asks for."""
+    settings = fleet.settings
+    return min(
+        group.listing.next_at(),
+        group.creations.next_at(now.monotonic, settings),
+        group.removals.next_at(),
+        group.checks.next_at(settings),
+        group.suspensions.next_at(now.monotonic),
+        removal.next_age(fleet, group, now),
+        _idle_at(fleet, group, now),
+    )
+
+
+def _idle_at(fleet: Fleet, group: Group, now: Now) -> float:
+    idle = group.idle.first()
+    if idle is None:
+        return NEVER
+    expiry = idle.idle_since + fleet.policy.idle_time.total_seconds()
+    # An instance idle beyond `idle_time` is kept only because it is needed. The end of
+    # that need is an event, and leads to a decision anyway.
+    return expiry if expiry > now.monotonic else NEVER
