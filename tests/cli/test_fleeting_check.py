@@ -83,7 +83,7 @@ def test_error_is_exit_code_1(farm: Farm) -> None:
     done = farm.run("check", "local", "--plugin-config", "persistent=true")
     assert done.returncode == 1
     first, fix, end = done.stdout.splitlines()
-    assert first.startswith("error: persistent-root: plugin_config.persistent: instances that ")
+    assert first.startswith("error: persistent-root: plugin_config.persistent: ")
     assert fix == "    fix: set root to a directory, or persistent to false"
     assert end == "plugin local: 1 error"
 

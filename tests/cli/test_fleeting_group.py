@@ -127,7 +127,7 @@ def test_plain_leaves_text_alone() -> None:
         (["--plugin", "local", "--runner", "x"], "--runner x needs a config file"),
         (["--plugin-config", "a=1"], "no group given"),
         (["--plugin", "nimbus"], "no plugin named 'nimbus' is installed"),
-        (["--plugin", "local:9"], "'local:9' is asked for"),
+        (["--plugin", "local:9"], "'local:9' was requested"),
         (["--plugin", "local", "--plugin-config", "rot=1"], "rot: unknown key; did you mean"),
         (["--plugin", "local", "--plugin-config", "secret"], "is not KEY=VALUE"),
         (["--plugin", "local", "--plugin-config", "root=/proc/x"], "/proc/x cannot be used"),
