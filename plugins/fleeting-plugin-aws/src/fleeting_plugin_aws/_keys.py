@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from fleeting.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from fleeting.types import ConnectorSettings
 
 __all__ = ("KeyPair", "console_host_keys", "decrypt_password", "load_key", "parse_key")
 
@@ -52,40 +52,25 @@ class KeyPair:
         return _pair(Ed25519PrivateKey.generate())
 
 
-def load_key(path: Path | None, *, pushed: bool) -> KeyPair:
+def load_key(settings: ConnectorSettings, *, pushed: bool) -> KeyPair:
     """Return the key that is pushed, or that decrypts passwords.
 
     Args:
-        path: the configured key file; None makes a new key if it is needed.
+        settings: name the key file; without one, a new key is made if it is needed.
         pushed: whether the key is pushed to instances.
 
     Raises:
         ConfigError: the file does not contain a usable key.
     """
-    if path is None:
+    text = settings.read_private_key()
+    if text is None:
         return KeyPair.generate() if pushed else KeyPair("", "")
-    text = _read_key_file(path)
     if not pushed:
         return KeyPair(text, "")
     try:
         return parse_key(text)
     except ValueError as error:
-        raise ConfigError(f"connector_config.key_path: {path}: {error}") from None
-
-
-def _read_key_file(path: Path) -> str:
-    """Return the text of a key file.
-
-    Raises:
-        ConfigError: the file cannot be read, or is not a text file.
-    """
-    try:
-        return path.expanduser().read_text()
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise ConfigError(f"connector_config.key_path: {path} cannot be read ({reason})") from None
-    except UnicodeError:
-        raise ConfigError(f"connector_config.key_path: {path}: not a text file") from None
+        raise ConfigError(f"connector_config.key_path: {settings.key_path}: {error}") from None
 
 
 def parse_key(text: str) -> KeyPair:

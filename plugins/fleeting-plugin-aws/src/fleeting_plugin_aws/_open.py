@@ -61,7 +61,7 @@ async def open_group(
             capabilities=frozenset(capabilities),
         )
         connector = settings.connector
-        key = load_key(connector.key_path, pushed=pushes_key(connector, connector.os or "linux"))
+        key = load_key(connector, pushed=pushes_key(connector, connector.os or "linux"))
         access = Access(clients, config, connector, key)
         yield AwsGroup(info, config, clients, access, opened)
 

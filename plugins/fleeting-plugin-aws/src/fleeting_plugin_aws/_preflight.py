@@ -58,7 +58,7 @@ def _key_findings(connector: ConnectorSettings) -> list[Finding]:
     found: list[Finding] = []
     os = connector.os or "linux"
     try:
-        load_key(connector.key_path, pushed=pushes_key(connector, os))
+        load_key(connector, pushed=pushes_key(connector, os))
     except ConfigError as error:
         fix = (
             "write a private key without a passphrase there, for example with ssh-keygen -t ed25519"
