@@ -97,7 +97,10 @@ def test_requests_are_read_as_botocore_writes_them(
         (form("autoscaling", "SetDesiredCapacity", DesiredCapasity="3"), "DesiredCapasity"),
         (form("autoscaling", "SetDesired"), "no operation 'SetDesired'"),
         (form("ec2", "DescribeAutoScalingGroups"), "no version"),
-        (form("autoscaling", "EnterStandby", ShouldDecrementDesiredCapacity="yes"), "no boolean"),
+        (
+            form("autoscaling", "EnterStandby", ShouldDecrementDesiredCapacity="yes"),
+            "not a boolean",
+        ),
     ],
 )
 def test_wrong_requests_are_found(body: bytes, words: str) -> None:

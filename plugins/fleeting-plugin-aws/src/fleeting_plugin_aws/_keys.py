@@ -52,17 +52,17 @@ class KeyPair:
         return _pair(Ed25519PrivateKey.generate())
 
 
-def load_key(connector: ConnectorSettings, *, pushed: bool) -> KeyPair:
+def load_key(settings: ConnectorSettings, *, pushed: bool) -> KeyPair:
     """Return the key that is pushed, or that decrypts passwords.
 
     Args:
-        connector: names the key file; without one, a new key is made if it is needed.
+        settings: name the key file; without one, a new key is made if it is needed.
         pushed: whether the key is pushed to instances.
 
     Raises:
         ConfigError: the file does not contain a usable key.
     """
-    text = connector.read_private_key()
+    text = settings.read_private_key()
     if text is None:
         return KeyPair.generate() if pushed else KeyPair("", "")
     if not pushed:
@@ -70,8 +70,7 @@ def load_key(connector: ConnectorSettings, *, pushed: bool) -> KeyPair:
     try:
         return parse_key(text)
     except ValueError as error:
-        path = connector.key_path
-        raise ConfigError(f"connector_config.key_path: {path}: {error}") from None
+        raise ConfigError(f"connector_config.key_path: {settings.key_path}: {error}") from None
 
 
 def parse_key(text: str) -> KeyPair:
