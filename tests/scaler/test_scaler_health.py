@@ -217,7 +217,7 @@ async def test_an_unhealthy_heartbeat_is_a_failure() -> None:
     """Even if the instance itself answers."""
     group = FakeInstanceGroup()
     group.unhealthy.add(group.add())
-    assert "does not work" in failed(await check(group))
+    assert "is not working" in failed(await check(group))
     assert await check(group, cloud=False) == PASSED
 
 

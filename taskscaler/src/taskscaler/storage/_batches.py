@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, Self
 
-__all__ = ("BatchThread", "Owned", "Request")
+__all__ = ("BatchRequest", "BatchThread", "Owned")
 
 logger = logging.getLogger("taskscaler")
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 OwnedT = TypeVar("OwnedT", bound="Owned")
 
 
-class Request(Generic[T]):
+class BatchRequest(Generic[T]):
     """Work for the thread, and its outcome.
 
     Attributes:
@@ -72,7 +72,7 @@ class Request(Generic[T]):
 class Owned(Protocol):
     """A resource that a `BatchThread` can own."""
 
-    def run(self, batch: Sequence[Request[Any]]) -> None:
+    def run(self, batch: Sequence[BatchRequest[Any]]) -> None:
         """Run all requests, and set the result or the error of each.
 
         An exception becomes the error of each request.
@@ -100,13 +100,13 @@ class BatchThread(Generic[OwnedT]):
         self._name = name
         self._closed_error = closed
         self._changed = threading.Condition()
-        self._waiting: list[Request[Any]] = []
+        self._waiting: list[BatchRequest[Any]] = []
         self._is_closing = False
 
     async def __aenter__(self) -> Self:
         self._token = current_token()
-        self._opening = Request[None](lambda _: None, durable=False)
-        self._ending = Request[None](lambda _: None, durable=False)
+        self._opening = BatchRequest[None](lambda _: None, durable=False)
+        self._ending = BatchRequest[None](lambda _: None, durable=False)
         # A daemon, because an interpreter that ends with its event loop must not wait for it.
         threading.Thread(target=self._main, name=self._name, daemon=True).start()
         try:
@@ -144,7 +144,7 @@ class BatchThread(Generic[OwnedT]):
             work: takes the resource; its result and its exceptions are those of this call.
             durable: whether it must survive a power loss when this returns.
         """
-        request = Request(work, durable=durable)
+        request = BatchRequest(work, durable=durable)
         with self._changed:
             if self._is_closing:
                 raise self._closed_error()
@@ -176,18 +176,18 @@ class BatchThread(Generic[OwnedT]):
         with contextlib.suppress(anyio.RunFinishedError):
             self._report([*left, self._opening, self._ending])
 
-    def _take(self) -> list[Request[Any]]:
+    def _take(self) -> list[BatchRequest[Any]]:
         """Wait for requests and return them all; return none when closed and all are done."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closing)
             batch, self._waiting = self._waiting, []
         return batch
 
-    def _report(self, batch: Sequence[Request[Any]]) -> None:
+    def _report(self, batch: Sequence[BatchRequest[Any]]) -> None:
         anyio.from_thread.run_sync(_settle, batch, token=self._token)
 
 
-def _do(owned: Owned, batch: Sequence[Request[Any]]) -> None:
+def _do(owned: Owned, batch: Sequence[BatchRequest[Any]]) -> None:
     try:
         owned.run(batch)
     except BaseException as error:  # noqa: BLE001 - it is raised where the requests were made
@@ -195,6 +195,6 @@ def _do(owned: Owned, batch: Sequence[Request[Any]]) -> None:
             request.error = error
 
 
-def _settle(batch: Sequence[Request[Any]]) -> None:
+def _settle(batch: Sequence[BatchRequest[Any]]) -> None:
     for request in batch:
         request.done.set()

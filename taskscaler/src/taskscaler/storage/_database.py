@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, TypeVar
 
-    from taskscaler.storage._batches import Request
+    from taskscaler.storage._batches import BatchRequest
     from taskscaler.storage._sealing import Sealer
 
     T = TypeVar("T")
@@ -71,7 +71,7 @@ class Database:
         self.sealer = sealer
         self._is_durable = True
 
-    def run(self, batch: Sequence[Request[Any]]) -> None:
+    def run(self, batch: Sequence[BatchRequest[Any]]) -> None:
         """Run a batch of requests in one transaction.
 
         Work that raises anything but an error of SQLite must have changed nothing. An
@@ -92,7 +92,7 @@ class Database:
         else:
             self._shrink()
 
-    def _do(self, request: Request[Any]) -> None:
+    def _do(self, request: BatchRequest[Any]) -> None:
         try:
             request.result = request.work(self)
         except sqlite3.Error:
