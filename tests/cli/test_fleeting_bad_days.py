@@ -41,13 +41,13 @@ def run(
 
 @pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(tmp_path: Path, streams: str) -> None:
-    """A stream that is closed is one that nobody reads, and no reason to fail."""
+    """A closed stream is not a reason to fail."""
     assert run("list", tmp_path, code=0, streams=streams) == []
     assert run("install local", tmp_path, code=0, streams=f"{streams} 2>/dev/null") == []
 
 
 def test_files_are_named_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the system refuses is told with the name of the file, letter by letter."""
+    """An error of the system names the file exactly."""
     taken = tmp_path / "Taken"
     taken.touch()
     command = click.Command("make", callback=(taken / "folder").mkdir)
@@ -59,7 +59,7 @@ def test_files_are_named_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_config_file_installs_names_only(tmp_path: Path) -> None:
-    """A path in a config file is no plugin, and is refused with its place."""
+    """A path in a config file does not name a plugin; it is refused with its place."""
     wheel = tmp_path / "x-1-py3-none-any.whl"
     wheel.touch()
     text = "[[runners]]\n[runners.autoscaler]\nplugin = {!r}\n"

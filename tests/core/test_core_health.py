@@ -179,8 +179,8 @@ def test_an_instance_that_vanishes_during_the_check_sends_its_tasks_back() -> No
     assert play.say(events.HealthFailed("g", "a", "late")) == []
 
 
-def test_every_instance_is_heard_of_in_time() -> None:
-    """One that nothing was heard of for the interval is checked; one that was used is not."""
+def test_quiet_instances_are_checked_in_time() -> None:
+    """An instance that was quiet for the interval is checked; one that was used is not."""
     play = Play(settings(heartbeat_interval=timedelta(minutes=5)))
     idle(play, "a", "b")
     play.say(events.TaskAsked("busy"), after=5.0)

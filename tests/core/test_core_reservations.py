@@ -197,7 +197,7 @@ def test_a_promise_is_refused_on_closed_instances_and_kept_where_it_was_given() 
 
 
 def test_closed_instances_that_are_needed_after_all_stay() -> None:
-    """An operator who wants more idle capacity does not lose what was to go, nor forget it."""
+    """More idle capacity keeps the instances that were closed, and they can be closed again."""
     play = Play(Settings(policy=BRIEF))
     idle(play, 1)
     reserve(play, "old")

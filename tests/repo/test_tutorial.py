@@ -28,7 +28,7 @@ EMPTY = {
 
 
 def lines_of_code(source: str) -> int:
-    """Count the lines that are no import, docstring, comment or empty line."""
+    """Count the lines of code, without imports, docstrings, comments and empty lines."""
     told: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         match node:

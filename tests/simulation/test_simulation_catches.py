@@ -110,7 +110,7 @@ def never_shrink(patch: Patch) -> None:
 
 
 def never_serve(patch: Patch) -> None:
-    """Let tasks wait beside free slots."""
+    """Never give a free slot to a waiting task."""
     patch.setattr(placing, "place", always(None))
 
 
@@ -130,7 +130,7 @@ def remember_cancelled(patch: Patch) -> None:
 
 
 def promise_too_much(patch: Patch) -> None:
-    """Let a reservation be accepted whatever there is."""
+    """Accept every reservation."""
     patch.setattr(reserving, "_lack", always(None))
 
 

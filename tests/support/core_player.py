@@ -218,7 +218,7 @@ class Player:
         if kind == "stale" and cloud.previous is not None:
             listing, cloud.previous = cloud.previous, None
             if self.seconds > self.settings.creation_timeout.total_seconds():
-                # An old listing that lacks accepted instances lets them be written off.
+                # After an old listing without them, accepted instances are written off.
                 self.lowered = True
             self.apply(events.ListingArrived(effect.group, listing))
             return

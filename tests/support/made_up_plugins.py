@@ -115,7 +115,7 @@ def make_project(folder: Path, name: str, version: str = "1.0.0") -> Path:
 
 @dataclass
 class Switches:
-    """What an index does to those who ask it.
+    """The behavior of an index towards its clients.
 
     Attributes:
         credentials: the user's name and the password that it wants, or None.

@@ -18,8 +18,7 @@ from aws_errors import CredentialsExpired, LostReply, Throttled, Unavailable
 from aws_plugin import open_group
 from fleeting.types import ConnectorSettings
 from fleeting_plugin_aws import AwsProvider
-from taskscaler import AcquisitionLost, Settings, Taskscaler
-from taskscaler.core import UnknownInstances
+from taskscaler import AcquisitionLost, Settings, Taskscaler, UnknownInstances
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

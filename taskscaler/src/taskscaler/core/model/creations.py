@@ -210,7 +210,7 @@ class Creations:
         if self.cooldown.quota:
             self.cooldown.end()
 
-    # What is stored.
+    # The stored records.
 
     def store_pauses(self, now: Now, out: Outbox) -> None:
         """Store the pauses if they have changed since they were stored last."""

@@ -16,7 +16,7 @@ from taskscaler.core.model.indexes import IdleQueue, SlotIndex
 from taskscaler.core.model.lifecycle import COMING, SERVING, Phase, Trigger
 from taskscaler.core.model.listing import ListingSchedule
 from taskscaler.core.model.members import Members, Ownership
-from taskscaler.core.model.requests import Requests, Suspensions
+from taskscaler.core.model.requests import Requests, SuspensionRequests
 from taskscaler.core.model.settings import Placement
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Group:
         self.idle = IdleQueue(self.members)
         self.checks = Checks(self.members, agenda)
         self.removals = Requests(agenda)
-        self.suspensions = Suspensions(agenda)
+        self.suspensions = SuspensionRequests(agenda)
         # An instance in one of these phases is part of the requests until it leaves the phase.
         self._requests = {
             Phase.REMOVING: self.removals,

@@ -30,7 +30,7 @@ class Departure(msgspec.Struct, frozen=True, gc=False):
 
 
 class Suspension(msgspec.Struct, frozen=True, gc=False):
-    """What is kept of a suspended task.
+    """The slot that a suspended task keeps.
 
     Attributes:
         slot: the number of its slot.
@@ -44,7 +44,7 @@ class Suspension(msgspec.Struct, frozen=True, gc=False):
 
 
 class Health:
-    """What is known about whether an instance works. Written by `Checks` alone.
+    """Whether an instance works, as far as it is known. Written by `Checks` alone.
 
     Attributes:
         proven_at: when the instance last showed that it works, in monotonic seconds.

@@ -59,7 +59,7 @@ class Phase(enum.Enum):
 
 
 class Trigger(enum.Enum):
-    """What moves an instance from one phase to the next."""
+    """The causes that move an instance from one phase to the next."""
 
     RUNS = "the cloud reports it as running"
     PREPARED = "it was reached and proved ready"

@@ -83,11 +83,11 @@ class ListingSchedule:
         self.digestion = digestion
         self._agenda.news |= CHANGED
 
-    def finish(self, now: float, interval: float) -> None:
-        """End the digestion; the next listing is due after an interval in seconds."""
+    def finish(self, now: float, interval_seconds: float) -> None:
+        """End the digestion; the next listing is due after an interval."""
         self.digestion = None
         self.under_way = False
-        self.due_at = now + interval
+        self.due_at = now + interval_seconds
 
     def failed(self, error: ProviderError, now: float, settings: Settings) -> None:
         """Pause after a failure."""

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from taskscaler.core.model.agenda import Agenda
     from taskscaler.core.model.instance import TrackedInstance
 
-__all__ = ("Request", "Requests", "Suspensions")
+__all__ = ("DueRequest", "Requests", "SuspensionRequests")
 
 
-class Request:
+class DueRequest:
     """A request for one instance.
 
     Attributes:
@@ -50,31 +50,31 @@ class Requests:
     def __init__(self, agenda: Agenda) -> None:
         self.calling = False
         self._agenda = agenda
-        self._open: dict[str, Request] = {}
+        self._open: dict[str, DueRequest] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def get(self, id: str) -> Request | None:
+    def get(self, id: str) -> DueRequest | None:
         """Return the request for an instance, or None."""
         return self._open.get(id)
 
     def add(self, instance: TrackedInstance, at: float) -> None:
         """Ask for an instance with the next call from a moment on."""
-        self._open[instance.id] = Request(instance, at)
+        self._open[instance.id] = DueRequest(instance, at)
 
     def discard(self, instance: TrackedInstance) -> None:
         """Forget the request for an instance."""
         del self._open[instance.id]
 
-    def due(self, now: float) -> list[Request]:
+    def due(self, now: float) -> list[DueRequest]:
         """Return what can be asked for now: nothing while an answer is awaited."""
         if self.calling:
             return []
         # An answer may have come without an instance that the call had included.
         return [one for one in self._open.values() if not one.awaited and one.due_at <= now]
 
-    def call(self, requests: Iterable[Request]) -> tuple[str, ...]:
+    def call(self, requests: Iterable[DueRequest]) -> tuple[str, ...]:
         """Begin a call for some of them, and return the ids; empty if there are none."""
         ids: list[str] = []
         for one in requests:
@@ -84,7 +84,7 @@ class Requests:
         self.calling = self.calling or bool(ids)
         return tuple(ids)
 
-    def postpone(self, request: Request, until: float) -> None:
+    def postpone(self, request: DueRequest, until: float) -> None:
         """Do not ask for one before a moment."""
         request.due_at = until
 
@@ -111,7 +111,7 @@ class Requests:
         )
 
 
-class Suspensions:
+class SuspensionRequests:
     """The instances of one group that keep suspended tasks.
 
     Attributes:

@@ -176,8 +176,8 @@ class Settings:
         cooldown: how long a group without capacity or quota is passed over in favor of
             others.
         operation_timeout: how long one call of a provider may take.
-        heartbeat_interval: how long nothing may be heard of an instance before it is
-            checked; 0 for no such checks.
+        heartbeat_interval: how long an instance may be quiet before it is checked; 0 for
+            no such checks.
         probe_after: an instance that has not shown for this long that it works is checked
             before a task gets a slot on it; 0 for always.
         probe_timeout: how long one check of an instance may take.

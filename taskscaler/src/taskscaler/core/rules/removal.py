@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from taskscaler.core.model.fleet import Fleet
     from taskscaler.core.model.group import Group
     from taskscaler.core.model.instance import TrackedInstance
-    from taskscaler.core.model.requests import Request
+    from taskscaler.core.model.requests import DueRequest
 
 __all__ = (
     "age",
@@ -264,7 +264,7 @@ def cleared(fleet: Fleet, group: Group) -> bool:
     )
 
 
-def _is_hopeless(request: Request | None, retries: int) -> bool:
+def _is_hopeless(request: DueRequest | None, retries: int) -> bool:
     return (
         request is not None
         and request.instance.state is not State.DELETING
@@ -276,8 +276,8 @@ def _is_hopeless(request: Request | None, retries: int) -> bool:
 
 
 def request(fleet: Fleet, group: Group, demand: Demand, now: Now, out: Outbox) -> None:
-    """Request the removals that are due, all in one call."""
-    chosen: list[Request] = []
+    """DueRequest the removals that are due, all in one call."""
+    chosen: list[DueRequest] = []
     for one in group.removals.due(now.monotonic):
         if one.instance.state is State.DELETING:
             # The cloud is deleting it. Look again later: that may have no effect.

@@ -122,7 +122,7 @@ def _drop(fleet: Fleet, key: str, reason: str, now: Now, out: Outbox) -> None:
 
 
 def request(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
-    """Request the suspensions and resumptions that are due, each kind in one call."""
+    """DueRequest the suspensions and resumptions that are due, each kind in one call."""
     for instance in list(group.suspensions.kept.values()):
         # A suspension that was refused before may be due again.
         leaving.settle(group, instance, now, out)
