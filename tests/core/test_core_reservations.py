@@ -182,7 +182,7 @@ def test_a_task_that_gets_a_slot_on_it_lets_it_stay() -> None:
 
 
 def test_a_promise_is_refused_on_closed_instances_and_kept_where_it_was_given() -> None:
-    """In preemptive mode, one of two idle instances parts; only the other can be promised."""
+    """In preemptive mode, one of two idle instances is closed; only the other can be promised."""
     policy = Policy(idle_time=MINUTE, preemptive_mode=True)
     play = Play(Settings(policy=policy))
     idle(play, 2)
@@ -193,7 +193,7 @@ def test_a_promise_is_refused_on_closed_instances_and_kept_where_it_was_given() 
     play.say(events.TaskAsked("old"))
     assert "preemptive" in reserve(play, "new"), "nothing is free"
     play.say(events.TaskReleased("old"))
-    assert reserve(play, "new") == "", "nothing parts any more"
+    assert reserve(play, "new") == "", "no instance is closed any more"
 
 
 def test_closed_instances_that_are_needed_after_all_stay() -> None:
@@ -213,8 +213,8 @@ def test_closed_instances_that_are_needed_after_all_stay() -> None:
     assert ready(play) == 0
 
 
-def test_an_instance_that_is_lost_while_it_parts_is_not_counted_any_more() -> None:
-    """Whatever ends its life ends its parting."""
+def test_a_closed_instance_that_is_lost_is_not_counted_any_more() -> None:
+    """Whatever ends its life also opens it."""
     play = Play(Settings(policy=BRIEF))
     idle(play, 1)
     reserve(play, "old")
@@ -226,7 +226,7 @@ def test_an_instance_that_is_lost_while_it_parts_is_not_counted_any_more() -> No
 
 
 def test_the_end_of_an_older_reservation_by_a_task_lets_the_others_go() -> None:
-    """Its task takes a slot elsewhere, so that nothing keeps the parting instance any more."""
+    """Its task takes a slot elsewhere, so that nothing keeps the closed instance any more."""
     trusted = timedelta(days=1)
     play = Play(Settings(capacity_per_instance=2, policy=BRIEF, probe_after=trusted))
     idle(play, 2)

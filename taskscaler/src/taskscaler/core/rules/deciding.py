@@ -44,7 +44,7 @@ def time_passed(fleet: Fleet, event: events.TimePassed, now: Now, out: Outbox) -
         if fleet.removing:
             removal.clear(fleet, group, now, out)
         group.creations.cooldown.expire(now.monotonic)
-    # Another policy in force may have freed slots for waiting tasks.
+    # Slots may have become free: by tasks that expired, or by another policy.
     placing.place(fleet, now, out)
     demand = fleet.demand()
     if not fleet.closing:

@@ -89,6 +89,7 @@ def _request(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> list[Decisi
     # Sorting is stable: among groups that are passed over, the order of preference holds too.
     order = sorted(fleet.groups, key=lambda one: one.creations.cooldown.until > now.monotonic)
     for group in order:
+        # A group that gets everything, or for which it is better to wait, ends the search.
         if not rest:
             break
         count, hold = _share(fleet, group, rest, room, now)
@@ -125,6 +126,7 @@ def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) ->
         limit = Duration(seconds=patience(settings.creation_timeout))
         why = f"{overdue} instances, requested more than {limit} ago and not seen yet"
         hold = _Hold(Clamp.OVERDUE, why)
+    # Each further limit can only lower the count, so the last one that did is the reason.
     if room is not None and room < count:
         count, hold = room, _Hold(Clamp.MAX_INSTANCES, "max_instances")
     size_limit = group.limit(settings)
@@ -150,6 +152,7 @@ def _unanswered(group: Group, settings: Settings, now: Now) -> _Hold | None:
 def _unlisted(group: Group, settings: Settings, now: Now) -> _Hold | None:
     if group.listing.count:
         return None
+    # A group that cannot be listed may be gone, so the others take the demand at once.
     if group.listing.backoff.failures:
         return _Hold(Clamp.NOT_LISTED, group.listing.backoff.reason)
     why = "it is not listed yet"
@@ -211,6 +214,7 @@ def increased(fleet: Fleet, event: events.IncreaseSettled, now: Now, out: Outbox
         out,
         unknown=event.unknown,
     )
+    # New instances may be there already; the sooner they are seen, the sooner they serve.
     group.listing.hasten(now.monotonic)
 
 

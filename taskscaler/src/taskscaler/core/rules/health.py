@@ -1,7 +1,7 @@
 """Which instances still work: checks before a slot is granted, and regular ones.
 
-The first kind is part of granting a slot (`placing.py`). An instance of which nothing
-was heard for `heartbeat_interval` is checked as well. An instance that failed a check
+The first kind is part of granting a slot (`placing.py`). An instance that was silent
+for `heartbeat_interval` is checked as well. An instance that failed a check
 gets no task until it passes one; after `failure_threshold` failures in a row it is
 replaced.
 """
@@ -53,6 +53,7 @@ def failed(fleet: Fleet, event: events.HealthFailed, now: Now, out: Outbox) -> N
     if instance is None or not group.checks.end(instance, now.monotonic):
         return
     group.check_failed(instance)
+    # Kept, because an instance that stops serving below forgets its failures.
     failures = instance.health.failures
     waiting = placing.call_back(fleet, group, instance)
     leaving.settle(group, instance, now, out)

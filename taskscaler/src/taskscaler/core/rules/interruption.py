@@ -37,6 +37,7 @@ def interrupted(fleet: Fleet, event: events.InterruptionAnnounced, now: Now, out
     instance = group.members.get(event.id)
     if instance is None:
         return
+    # A foreign instance is not ours to remove, but the cloud may list something new.
     if instance.phase is not Phase.FOREIGN:
         departure = Departure(Rule.INTERRUPTED, event.reason)
         leaving.dismiss(fleet, group, instance, departure, now, out)

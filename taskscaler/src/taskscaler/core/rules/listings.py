@@ -92,6 +92,7 @@ def digest(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
     digestion = group.listing.digestion
     if digestion is None or not _look(fleet, group, digestion, now, out):
         return
+    # The counts are compared first, because nearly always no instance is missing.
     if digestion.seen < digestion.known:
         _find_missing(fleet, group, now, out)
     _write_off(fleet, group, now, out)
@@ -108,7 +109,7 @@ def _look(fleet: Fleet, group: Group, digestion: Digestion, now: Now, out: Outbo
             portion -= CHANGED
             strange = shown.id in digestion.strangers
             _appeared(fleet, group, shown, now, out, strange=strange)
-        elif instance.mark != count:
+        elif instance.mark != count:  # A listing may show an instance twice.
             instance.mark = count
             instance.missed = 0
             digestion.seen += 1
@@ -207,6 +208,7 @@ def _recreated(
     fleet: Fleet, group: Group, instance: TrackedInstance, shown: Listed, now: Now, out: Outbox
 ) -> None:
     """Replace an instance by a later one with the same id."""
+    # The tasks ran on the old instance, whatever its successor is.
     was_foreign = instance.phase is Phase.FOREIGN
     leaving.lose(fleet, group, instance, "it was recreated under the same id", now, out)
     if was_foreign:

@@ -28,6 +28,7 @@ def prepared(fleet: Fleet, event: events.InstancePrepared, now: Now, out: Outbox
     if instance is None or instance.phase is not Phase.PREPARING:
         return  # The report crossed with the end of the instance.
     group.serve(instance, now, out)
+    # Suspended tasks kept their slots, so they come before the queue.
     placing.resume_tasks(fleet, group, instance, out)
     leaving.settle(group, instance, now, out)
     placing.place(fleet, now, out)

@@ -77,6 +77,7 @@ def shrink(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
     policy wants them; only those that a reservation counts on stay.
     """
     surplus, spare = demand.surplus, demand.free - demand.reserved
+    # Limits first: an instance that goes for a limit leaves less for the idle time.
     for group in reversed(fleet.groups):
         slots = _fit(fleet, group, spare, now, out)
         surplus -= slots
@@ -92,6 +93,7 @@ def shrink(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
             elif instance.idle_since + idle_seconds <= now.monotonic and slots <= surplus:
                 departure = _idle(instance, now)
             else:
+                # The first is idle the longest, so the others of this group stay, too.
                 break
             excess -= 1
             spare -= slots
@@ -106,6 +108,7 @@ def _fit(fleet: Fleet, group: Group, spare: int, now: Now, out: Outbox) -> int:
         return 0
     slots, excess = 0, group.size - group.members.counts[Phase.REMOVING] - limit
     while excess > 0 and (instance := group.idle.first()) is not None:
+        # A reservation counts on some slot; to remove them all would break its promise.
         if instance.available > spare - slots:
             break
         slots += instance.available
@@ -276,7 +279,7 @@ def _is_hopeless(request: DueRequest | None, retries: int) -> bool:
 
 
 def request(fleet: Fleet, group: Group, demand: Demand, now: Now, out: Outbox) -> None:
-    """DueRequest the removals that are due, all in one call."""
+    """Request the removals that are due, all in one call."""
     chosen: list[DueRequest] = []
     for one in group.removals.due(now.monotonic):
         if one.instance.state is State.DELETING:
@@ -327,5 +330,6 @@ def decreased(fleet: Fleet, event: events.DecreaseSettled, now: Now, out: Outbox
     if error is not None and error.retry_after is not None:
         # Some clouds say "in zero seconds".
         retry = max(error.retry_after, fleet.settings.backoff)
+    # Also after an acceptance: a removal may turn out to have had no effect.
     group.removals.settle(event.ids, now.monotonic + retry.total_seconds())
     group.listing.hasten(now.monotonic)

@@ -61,6 +61,7 @@ def _lack(fleet: Fleet) -> Lack | None:
         if free <= claimed or free - closed <= claimed - len(tasks.older):
             return Lack.NOT_FREE
         return None
+    # A free slot is enough, and nearly always there is one; the sums below cost more.
     if free > claimed:
         return None
     demand = fleet.demand()

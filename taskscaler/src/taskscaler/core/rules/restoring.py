@@ -70,6 +70,7 @@ def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> Non
         # All instances had come before the answer, and that will never come.
         out.drop(record.key)
         return
+    # They existed before the request, so the listings must not count them for it.
     group.ownership.strangers |= frozenset(record.strangers)
     group.creations.restore(
         Operation(record.id, record.count, now.monotonic, record.asked_at, record.strangers)
@@ -77,6 +78,7 @@ def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> Non
 
 
 def _restore(fleet: Fleet, group: Group, record: InstanceRecord, now: Now, out: Outbox) -> None:
+    # Until a listing shows it, a restored instance may be gone, or not run.
     phase = Phase.CREATING
     instance = group.members.add(record.id, State.UNKNOWN, record.incarnation, phase, now)
     instance.created_at = record.created_at

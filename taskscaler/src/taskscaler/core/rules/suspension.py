@@ -66,6 +66,7 @@ def resumed(fleet: Fleet, event: events.TaskResumed, now: Now, out: Outbox) -> N
     kept = tasks.suspended.get(key)
     if kept is None or key in tasks.resuming:
         raise IllegalEvent(f"task {key!r} is not suspended, or is being resumed already")
+    # The task stays suspended: after a restart it can be resumed.
     if fleet.refusing:
         out.add(Refuse(key, fleet.refusing))
         return
@@ -122,7 +123,7 @@ def _drop(fleet: Fleet, key: str, reason: str, now: Now, out: Outbox) -> None:
 
 
 def request(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
-    """DueRequest the suspensions and resumptions that are due, each kind in one call."""
+    """Request the suspensions and resumptions that are due, each kind in one call."""
     for instance in list(group.suspensions.kept.values()):
         # A suspension that was refused before may be due again.
         leaving.settle(group, instance, now, out)
@@ -139,6 +140,7 @@ def suspend_settled(fleet: Fleet, event: events.SuspendSettled, now: Now, out: O
     group = fleet.group(event.group)
     retry_at = now.monotonic + fleet.settings.deletion_retry_interval.total_seconds()
     for instance in group.suspensions.stops.settle(event.ids, retry_at):
+        # A refused instance still runs, so its other slots are of use until the next attempt.
         if instance.id not in event.accepted.ids and instance.state is State.RUNNING:
             group.suspensions.refuse(instance, retry_at)
             group.prepare(instance, fleet.settings, now, out)
