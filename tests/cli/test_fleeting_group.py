@@ -339,7 +339,7 @@ def test_group_that_is_configured_twice(farm: Farm, taskscaler: Command) -> None
     )
     done = taskscaler.run_jobs("--config", path, "--", "true")
     assert done.returncode == 2
-    assert f"group '2' (plugin local) cannot be opened: {farm.id} is in the list" in done.stderr
+    assert f"{farm.id} is configured twice; remove one of them" in done.stderr
 
 
 def test_temporary_groups_do_not_conflict(farm: Farm) -> None:

@@ -140,7 +140,7 @@ def test_provider_that_always_fails_is_exit_code_3(taskscaler: Command) -> None:
 def test_timeout_of_the_run(taskscaler: Command, fifo: Path) -> None:
     """After the timeout, running jobs have timed out and waiting jobs are canceled."""
     path = taskscaler.file(UNTIL_WRITTEN.format(fifo=fifo))
-    assert taskscaler.run_jobs("--timeout", "3s", path).returncode == 1
+    assert taskscaler.run_jobs("--timeout", "6s", path).returncode == 1
     assert taskscaler.states() == {"first": "timed_out", "second": "canceled"}
 
 
@@ -207,7 +207,8 @@ def test_signals_work_while_the_output_is_not_read(taskscaler: Command, errors: 
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
-        assert process.poll() == 130
+        # A signal that comes while Python exits ends it by itself; a shell shows 130 for both.
+        assert process.poll() in {130, -signal.SIGINT}
     finally:
         process.kill()
         process.wait()
