@@ -69,10 +69,11 @@ OWN_RECORDS = (
 class Taskscaler:
     """Keeps as many instances as the tasks need, and gives each task a slot on one.
 
-    Use it as an async context manager, once. Leaving it, also after an exception or a
-    cancellation, takes no more tasks, takes the slots of all tasks that still hold one,
-    and removes the instances if the settings say so. That takes the settings'
-    `shutdown_timeout` at most, and a cancellation does not cut it short. Only a failing
+    Use it as an async context manager, once. On leaving, even after an exception or a
+    cancellation, it accepts no more tasks, revokes all slots that are still held, and
+    removes the instances if the settings say so. That takes at most the settings'
+    `shutdown_timeout`, then up to 10 seconds to write the history and 5 to close the
+    connections. A cancellation does not cut it short. Only a failing
     store raises an exception inside the scaler; it cancels the body and comes out of the
     `async with`, and the instances stay.
 

@@ -180,7 +180,8 @@ class Settings:
             no such checks.
         probe_after: an instance that has not shown for this long that it works is checked
             before a task gets a slot on it; 0 for always.
-        probe_timeout: how long one check of an instance may take.
+        probe_timeout: how long one check of an instance may take, and the pause before a
+            failed instance is checked again.
         failure_threshold: after how many failed checks in a row an instance is replaced.
         remove_unhealthy_with_tasks: whether to replace it while tasks run on it, which
             then lose their slots; otherwise they run on, and it gets no further ones.
