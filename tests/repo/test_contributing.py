@@ -28,7 +28,7 @@ def rows(page: str) -> list[str]:
 
 
 def missing(rows: list[str], root: Path) -> list[str]:
-    """Return the paths and symbols in rows that do not exist, and the rows without code or tests."""
+    """Return the paths and symbols that do not exist, and the rows without code or tests."""
     return [
         *(path for row in rows for path in PATH.findall(row) if not find(path, root).exists()),
         *(
@@ -53,7 +53,7 @@ def find(path: str, root: Path) -> Path:
 
 
 def defined(path: Path) -> set[str]:
-    """Return the names that a module defines, those in a class also after the name of the class."""
+    """Return the names that a module defines, those in a class with and without its name."""
     return set(_names(ast.parse(path.read_text()).body))
 
 

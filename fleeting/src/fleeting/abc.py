@@ -73,11 +73,11 @@ class InstanceGroup(ABC):
         """List every instance of the group once, and count those that have no id yet.
 
         An instance that is left out counts as missing, and as gone after the scaler's
-        `missed_updates` (by default 2) such listings in a row. Do not leave one out because a detail about it is unavailable:
-        report it as `UNKNOWN`, and likewise if its state is one that the
-        implementation does not know. An unhealthy instance is a value in the listing
-        and never an exception, so that it does not hide the others. An instance
-        that `decrease` accepted is reported as `DELETING`, or not at all.
+        `missed_updates` (by default 2) such listings in a row. Do not leave one out
+        because a detail about it is unavailable: report it as `UNKNOWN`, and likewise
+        if its state is one that the implementation does not know. An unhealthy instance
+        is a value in the listing and never an exception, so that it does not hide the
+        others. An instance that `decrease` accepted is reported as `DELETING`, or not at all.
 
         Idempotent and without side effects. Costs one API call if at all possible,
         whatever the size of the group.

@@ -31,7 +31,7 @@ from taskscaler._errors import (
     StoreError,
 )
 from taskscaler._slots import Slots
-from taskscaler.core import ScalerState, Settings, TaskStatus, effects, events, records
+from taskscaler.core import ScalerState, Settings, TaskStatus, counted, effects, events, records
 from taskscaler.runtime.connections import Connections
 from taskscaler.runtime.driver import CoreRunner, only_error
 from taskscaler.runtime.explanations import explain_task
@@ -310,9 +310,9 @@ class Taskscaler:
         waiting = demand.waiting + sum(one.status is TaskStatus.RESUMING for one in kept)
         held = sum(1 for _ in self._state.held())
         raise DrainTimeout(
-            f"after {seconds:g}s of draining, {held} tasks hold a slot, "
-            f"{waiting} wait for one and {demand.reserved} reservations are not "
-            "given back; they go on"
+            f"after {seconds:g}s of draining, these are left and go on: "
+            f"{counted(held, 'task')} with a slot, {waiting} waiting for one, "
+            f"{counted(demand.reserved, 'unused reservation')}"
         )
 
     async def commit(

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import tzinfo
 
-__all__ = ("Period", "Placement", "Policy", "ScheduledPolicy", "Settings", "UnknownInstances")
+__all__ = (
+    "MAY_BE_ZERO",
+    "Period",
+    "Placement",
+    "Policy",
+    "ScheduledPolicy",
+    "Settings",
+    "UnknownInstances",
+)
 
 
 # A scaler without these pauses would never rest.
@@ -30,13 +38,15 @@ _PAUSES = (
     "suspend_time_to_live",
 )
 _NUMBERS = ("max_instances", "max_use_count", "shutdown_deletion_retries", "throttle_burst")
-# These may be zero.
-_LENGTHS = (
-    "cooldown",
-    "heartbeat_interval",
-    "increase_interval",
-    "max_instance_age",
-    "probe_after",
+# The lengths of time that may be zero.
+MAY_BE_ZERO = frozenset(
+    {
+        "cooldown",
+        "heartbeat_interval",
+        "increase_interval",
+        "max_instance_age",
+        "probe_after",
+    }
 )
 
 
@@ -249,7 +259,7 @@ class Settings:
         self._check_lengths()
 
     def _check_lengths(self) -> None:
-        for name in _LENGTHS:
+        for name in sorted(MAY_BE_ZERO):
             if getattr(self, name) < timedelta(0):
                 raise ValueError(f"{name} must not be negative")
         for name in _PAUSES:
