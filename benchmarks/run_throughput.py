@@ -212,7 +212,7 @@ def end(number: int, _frame: object) -> None:
 
 def main() -> None:
     """Measure, and print the best of three rounds of each contender."""
-    # Clean up also when the benchmark is terminated.
+    # Clean up even when the benchmark is terminated.
     signal.signal(signal.SIGTERM, end)
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     best = max(jobs / local_provider(jobs) for _ in range(ROUNDS))

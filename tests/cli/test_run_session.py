@@ -63,7 +63,7 @@ def test_waiting_run_says_why(
     assert run_session(plan_of(tmp_path, provider)) == 3
     messages = capfd.readouterr().err
     assert "still waiting: 1 task waits for a slot" in messages
-    assert "1 of at most 1 instances (1 creating)" in messages
+    assert "1 of at most 1 instance (1 creating)" in messages
     assert provider.groups[0].size == 0
 
 

@@ -142,17 +142,18 @@ def test_a_task_is_told_its_place_and_the_coming_slots() -> None:
     play.say(events.TaskCancelled("t0"))
     assert [play.state.place(f"t{number}") for number in range(4)] == [None, 1, 2, 3]
     assert explain(standing, key="t3", place=4, waiting_seconds=90.2) == (
-        "task 't3' has waited for 1m30s for a slot as number 4 of 4 in the queue, and nothing is "
-        "coming: 0 slots in use, 0 free, 0 coming, 2 overdue; 1 of at most 1 instances; "
+        "task 't3' has waited 1m30s and is number 4 of 4 in the queue; no slot is coming: "
+        "0 slots in use, 0 free, 0 coming, 2 overdue; 1 of at most 1 instance; "
         "g: held back by an earlier request is not answered yet"
     )
     settle(play)
     ask(play, 0)
     coming = replace_coming(play)
-    assert "as number 2 of 3 in the queue, and one of the slots that are coming" in explain(
+    assert "is number 2 of 3 in the queue; a slot that is coming will be its own: 0" in explain(
         coming, key="t2", place=2
     )
-    assert "the slots that are coming serve the first 2:" in explain(coming, key="t3", place=3)
+    third = explain(coming, key="t3", place=3)
+    assert "the slots that are coming are for the first 2 tasks:" in third
 
 
 def replace_coming(play: Play) -> Standing:
@@ -180,7 +181,7 @@ def test_an_explanation_names_the_setting_for_foreign_instances() -> None:
     play.list(Instance("x", State.RUNNING))
     ask(play, 1)
     told = explain(play.state.standing())
-    assert "; 1 of at most 1 instances (1 foreign: " in told
+    assert "; 1 of at most 1 instance (1 foreign: " in told
     assert "`fleeting group decrease`, or see unknown_instances)" in told
 
 
@@ -245,7 +246,7 @@ def test_a_wall_clock_that_jumped_back_makes_no_pause_for_ever() -> None:
     play = Play(UNLIMITED, records=(GroupRecord("g", 1, late, late, "no"),))
     play.list()
     ask(play, 1)
-    assert "a pause of 5m after 1 failures" in play.state.blocked[0].clamped_by
+    assert "a pause of 5m after 1 failure" in play.state.blocked[0].clamped_by
     assert play.cooldown() == 300.0
     early = START - timedelta(days=1)
     over = Play(UNLIMITED, records=(GroupRecord("g", 1, early, early, "no"),))

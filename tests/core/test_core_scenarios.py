@@ -331,12 +331,12 @@ def test_explanation_names_the_numbers_and_the_limit() -> None:
     """One sentence says how much there is, and what holds more back."""
     play = Play(Settings(max_instances=1, policy=ROOMY))
     play.ready("a")
-    assert explain(play.state.standing()).startswith("no task waits; 1 slots in use")
+    assert explain(play.state.standing()).startswith("no task waits; 1 slot in use")
     play.say(events.TaskAsked("next"))
     play.tick()
     assert explain(play.state.standing()) == (
-        "1 task waits for a slot: 1 slots in use, 0 free, 0 coming; "
-        "1 of at most 1 instances (1 ready); g: held back by max_instances"
+        "1 task waits for a slot: 1 slot in use, 0 free, 0 coming; "
+        "1 of at most 1 instance (1 ready); g: held back by max_instances"
     )
     play.say(events.TaskAsked("another"))
     assert explain(play.state.standing()).startswith("2 tasks wait")

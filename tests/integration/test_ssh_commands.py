@@ -63,7 +63,7 @@ async def test_status_and_outputs(connection: Connection) -> None:
 
 
 async def test_output_is_bytes(connection: Connection) -> None:
-    """Every byte value passes in both directions, also if it is not text."""
+    """Every byte value passes in both directions, even if it is not text."""
     data = bytes(range(256)) * 1000
     done = await connection.run("cat; cat /dev/fd/0 >&2", stdin=data)
     assert done.stdout == data
@@ -201,7 +201,7 @@ async def test_environment_is_not_on_a_command_line(connection: Connection) -> N
 
 
 async def test_working_directory(connection: Connection, tmp_path: Path) -> None:
-    """A command runs in the given directory, also if its name has special characters."""
+    """A command runs in the given directory, even if its name has special characters."""
     folder = tmp_path / "a 'strange' $name\n"
     folder.mkdir()
     assert (await connection.run("pwd", cwd=str(folder))).stdout == f"{folder}\n".encode()

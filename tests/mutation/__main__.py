@@ -12,7 +12,7 @@ check fails if a survivor has no entry there, or if an entry matches no survivor
 
 Each verdict is written to `build/mutation/`, which git ignores, as soon as it is known. An
 interrupted run continues from there while the sources and the tests stay the same. `--survivors`
-tries all earlier survivors again, also after changes, to see whether new tests kill them.
+tries all earlier survivors again, even after changes, to see whether new tests kill them.
 `build/mutation/survivors.toml` has the entries for the remaining ones, without reasons.
 
 Why not one of the existing runners? Both are well maintained (Cosmic Ray 8.7.0 is of August 2026,

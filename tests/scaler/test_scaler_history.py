@@ -91,7 +91,7 @@ async def test_the_outcome_of_each_task_is_noted() -> None:
     assert told["lost"] == ("lost", "i-1", "its disk died")
     assert told["cancelled"] == ("cancelled", "", "")
     assert told["late"][0] == "timed out"
-    assert "1 slots in use" in told["late"][2]
+    assert "1 slot in use" in told["late"][2]
     assert told["refused"][0] == "refused"
     remembered = await store.recall()
     good = next(one for one in remembered.tasks if one.key == "good")
@@ -297,9 +297,9 @@ async def test_explain_describes_one_task() -> None:
                 await anyio.sleep(10)
                 tasks.start_soon(wait, "second")
                 await anyio.sleep(10)
-                assert "as number 1 of 2" in scaler.explain("first")
-                assert "as number 2 of 2" in scaler.explain("second")
-                assert "1 of at most 1 instances" in scaler.explain("second")
+                assert "is number 1 of 2" in scaler.explain("first")
+                assert "is number 2 of 2" in scaler.explain("second")
+                assert "1 of at most 1 instance" in scaler.explain("second")
                 group.vanish("i-1")
                 with anyio.CancelScope(shield=True):
                     await anyio.sleep(600)
@@ -327,4 +327,4 @@ async def test_tasks_that_time_out_in_a_long_queue_do_not_search_it(
             for key in "ab":
                 tasks.start_soon(wait, key)
     assert "s: 2 tasks wait for a slot: 0 slots in use" in told[0]
-    assert "as number 1 of 1 in the queue" in told[1]
+    assert "is number 1 of 1 in the queue" in told[1]

@@ -196,8 +196,8 @@ async def test_a_timeout_reports_a_limit_that_is_reached() -> None:
                 pytest.fail("the body must not run")
         sentence = str(caught.value)
         assert "within 90s" in sentence
-        assert "1 slots in use, 0 free" in sentence
-        assert "1 of at most 1 instances (1 ready)" in sentence
+        assert "1 slot in use, 0 free" in sentence
+        assert "1 of at most 1 instance (1 ready)" in sentence
         assert f"{group.info.id}: held back by max_instances" in sentence
         assert scaler.capacity().waiting == 0
 
@@ -216,7 +216,7 @@ async def test_a_timeout_reports_instances_that_do_not_start() -> None:
     """If instances are created and never run, the error counts them."""
     group = FakeInstanceGroup(boot_updates=None)
     async with Taskscaler([group], connect=group.connect) as scaler:
-        with pytest.raises(AcquireTimeout, match=r"1 coming; 1 instances \(1 creating\)"):
+        with pytest.raises(AcquireTimeout, match=r"1 coming; 1 instance \(1 creating\)"):
             async with scaler.acquire("a", timeout=timedelta(minutes=5)):
                 pytest.fail("the body must not run")
 

@@ -345,7 +345,7 @@ async def test_a_cancellation_inside_the_store_is_an_error() -> None:
     """On asyncio, a cancelled inner task of a store does not end the scaler silently."""
     group, store = FakeInstanceGroup(), GatedStore()
     store.error = asyncio.CancelledError("an inner task of the store")
-    with pytest.raises(RuntimeError, match="cancelled from inside, by a bug of its store"):
+    with pytest.raises(RuntimeError, match="cancelled from inside because of a bug in its store"):
         async with (
             Taskscaler([group], store=store, connect=group.connect) as scaler,
             scaler.acquire("a"),

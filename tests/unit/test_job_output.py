@@ -69,7 +69,7 @@ async def test_long_line_is_broken() -> None:
 
 
 async def test_group_is_written_at_the_end_in_order() -> None:
-    """Both streams keep their common order, also when the group is stored on disk."""
+    """Both streams keep their common order, even when the group is stored on disk."""
     writer = Recorder()
     output = output_factory(OutputMode.GROUP, writer, several=True)("a")
     large = b"y" * SPOOL_BYTES

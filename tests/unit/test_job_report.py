@@ -53,7 +53,7 @@ def test_unwritable_report_path_is_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_description_of_an_exit(status: int | None, signal: str | None, expected: str) -> None:
-    """A signal is named, also when the shell has turned it into an exit code."""
+    """A signal is named, even when the shell has turned it into an exit code."""
     assert describe_exit(status, signal) == expected
 
 

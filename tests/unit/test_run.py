@@ -124,7 +124,7 @@ async def test_capture_is_limited() -> None:
 
 @pytest.mark.parametrize("seconds", [0.05, 0])
 async def test_time_runs_out(seconds: float) -> None:
-    """A command is ended after its timeout, also after one of zero, and the result says so."""
+    """A command is ended after its timeout, even after one of zero, and the result says so."""
     connection = await _connect(_never_ends)
     completed = await connection.run("make", timeout=timedelta(seconds=seconds))
     assert completed.timed_out

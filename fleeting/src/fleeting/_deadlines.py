@@ -48,5 +48,5 @@ async def call_within(
         except anyio.get_cancelled_exc_class() as error:
             # A cancellation from outside is raised again at the next checkpoint, which is here.
             await anyio.lowlevel.checkpoint_if_cancelled()
-            raise CancelledInside("it was cancelled inside, by a bug") from error
+            raise CancelledInside("it was cancelled inside because of a bug") from error
     raise DeadlineExceeded(f"it did not return within {seconds:g}s")

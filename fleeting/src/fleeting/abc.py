@@ -57,7 +57,7 @@ __all__ = (
 class InstanceGroup(ABC):
     """A group of similar instances whose size can be changed.
 
-    `Provider.open` returns it opened, and closes it. One scaler drives a group at a
+    `Provider.open` yields an open group and closes it on exit. One scaler drives a group at a
     time. The group's state is always read from its listing and never derived from
     what this object remembers, because other programs and the cloud change the
     group too.
@@ -72,12 +72,12 @@ class InstanceGroup(ABC):
     async def update(self) -> Listing:
         """List every instance of the group once, and count those that have no id yet.
 
-        An instance that is left out counts as missing, and as gone after two such
-        listings. Do not leave one out because a detail about it is unavailable:
-        report it as `UNKNOWN`, and likewise if its state is one that the
-        implementation does not know. An unhealthy instance is a value in the listing
-        and never an exception, so that it does not hide the others. An instance
-        that `decrease` accepted is reported as `DELETING`, or not at all.
+        An instance that is left out counts as missing, and as gone after the scaler's
+        `missed_updates` (by default 2) such listings in a row. Do not leave one out
+        because a detail about it is unavailable: report it as `UNKNOWN`, and likewise
+        if its state is one that the implementation does not know. An unhealthy instance
+        is a value in the listing and never an exception, so that it does not hide the
+        others. An instance that `decrease` accepted is reported as `DELETING`, or not at all.
 
         Idempotent and without side effects. Costs one API call if at all possible,
         whatever the size of the group.
@@ -136,7 +136,9 @@ class InstanceGroup(ABC):
 
         The caller applies the operator's settings (`GroupSettings.connector`) to the
         result; the implementation reads them only to provision credentials. May
-        provision credentials as a side effect. Called again once `expires` has passed.
+        provision credentials as a side effect. Called again before `expires` (in the
+        last tenth of the time until then, at most 30 seconds early), after a failed
+        connection, and after a suspension.
 
         Raises:
             InstanceGone: the instance does not exist.
@@ -189,7 +191,7 @@ class InstanceGroup(ABC):
 
 
 class Provider(ABC):
-    """Opens groups of one kind; a plugin registers one.
+    """Opens groups of one kind; a plugin registers one provider.
 
     It is created without arguments when the plugin is loaded, and does nothing until
     it is called. Import heavy libraries in `open` or `check`.
@@ -214,7 +216,7 @@ class Provider(ABC):
 
         Entering authenticates, checks that the group exists, and sets `info`.
         Leaving closes the connections, tasks and files of this object in reverse
-        order, also after an exception or a cancellation. It does not touch any
+        order, even after an exception or a cancellation. It does not touch any
         instance: the caller decides whether to remove instances.
 
         Args:

@@ -1,4 +1,4 @@
-"""Suspending and resuming instances, also when a step fails."""
+"""Suspending and resuming instances, even when a step fails."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from taskscaler._errors import (
     StoreError,
 )
 from taskscaler._slots import Slots
-from taskscaler.core import ScalerState, Settings, TaskStatus, effects, events, records
+from taskscaler.core import ScalerState, Settings, TaskStatus, counted, effects, events, records
 from taskscaler.runtime.connections import Connections
 from taskscaler.runtime.driver import CoreRunner, only_error
 from taskscaler.runtime.explanations import explain_task
@@ -69,10 +69,11 @@ OWN_RECORDS = (
 class Taskscaler:
     """Keeps as many instances as the tasks need, and gives each task a slot on one.
 
-    Use it as an async context manager, once. Leaving it, also after an exception or a
-    cancellation, takes no more tasks, takes the slots of all tasks that still hold one,
-    and removes the instances if the settings say so. That takes the settings'
-    `shutdown_timeout` at most, and a cancellation does not cut it short. Only a failing
+    Use it as an async context manager, once. On leaving, even after an exception or a
+    cancellation, it accepts no more tasks, revokes all slots that are still held, and
+    removes the instances if the settings say so. That takes at most the settings'
+    `shutdown_timeout`, then up to 10 seconds to write the history and 5 to close the
+    connections. A cancellation does not cut it short. Only a failing
     store raises an exception inside the scaler; it cancels the body and comes out of the
     `async with`, and the instances stay.
 
@@ -309,9 +310,9 @@ class Taskscaler:
         waiting = demand.waiting + sum(one.status is TaskStatus.RESUMING for one in kept)
         held = sum(1 for _ in self._state.held())
         raise DrainTimeout(
-            f"after {seconds:g}s of draining, {held} tasks hold a slot, "
-            f"{waiting} wait for one and {demand.reserved} reservations are not "
-            "given back; they go on"
+            f"after {seconds:g}s of draining, these are left and go on: "
+            f"{counted(held, 'task')} with a slot, {waiting} waiting for one, "
+            f"{counted(demand.reserved, 'unused reservation')}"
         )
 
     async def commit(

@@ -29,8 +29,8 @@ class Capacity:
     """Instances, slots and tasks of a scaler at one moment, counted.
 
     Attributes:
-        instances: how many are in each life (`creating`, `preparing`, `ready`,
-            `draining`, `removing`, `foreign`).
+        instances: how many are in each phase (`creating`, `preparing`, `ready`,
+            `draining`, `suspending`, `suspended`, `resuming`, `removing`, `foreign`).
         slots_used: slots that tasks hold.
         slots_total: slots on instances that serve tasks.
         waiting: tasks that wait for a slot.

@@ -54,7 +54,7 @@ def run_cancellable(function: Callable[..., Awaitable[int]], *args: Any, **optio
 
 @contextmanager
 def undo_on_exit(undo: Callable[[], None]) -> Generator[None]:
-    """Restore a terminal when the block is left, and also if a second signal ends the process.
+    """Restore a terminal when the block is left, even if a second signal ends the process.
 
     Args:
         undo: restores it; may be called twice.

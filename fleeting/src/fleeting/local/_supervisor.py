@@ -19,7 +19,7 @@ file imports no large module, and nothing from its own package, which is large.
 
 No process is told explicitly that another one died: each watches a stream to the
 process above it, and the kernel closes that stream. When the manager ends, the
-server ends (unless it is persistent). When the server ends, also by SIGKILL, each
+server ends (unless it is persistent). When the server ends, even by SIGKILL, each
 reaper ends what its instance started, deletes the instance's directory and ends.
 The supervisor waits for the reapers, deletes the rest and ends. A lock on the root
 is inherited along the tree, so a process that acquires it knows that nothing of the
@@ -199,7 +199,7 @@ def kill_group(group: int, number: int) -> None:
 
 
 def remove_tree(folder: str) -> None:
-    """Delete a directory tree, also if it contains directories without write permission."""
+    """Delete a directory tree, even if it contains directories without write permission."""
     shutil.rmtree(folder, ignore_errors=True)
     if Path(folder).exists():
         for path, names, _ in os.walk(folder):

@@ -28,7 +28,7 @@ def answer_problems(
     body: bytes,
     strangers: frozenset[str] = frozenset(),
 ) -> list[str]:
-    """Return the problems of an answer, also when botocore parses it differently.
+    """Return the problems of an answer, even when botocore parses it differently.
 
     Args:
         operation: the operation.

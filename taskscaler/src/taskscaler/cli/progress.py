@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from fleeting.types import Duration
+from taskscaler.core import counted
 from taskscaler.jobs.result import JobState
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Progress:
         states = Counter(result.state for result in results)
         counts = ", ".join(f"{states[state]} {state.value}" for state in JobState if states[state])
         await self._console.say(
-            f"{_plural(len(results), 'job')} ended in an earlier call and will not run again: "
+            f"{counted(len(results), 'job')} ended in an earlier call and will not run again: "
             f"{counts}"
         )
 
@@ -106,8 +107,8 @@ class Progress:
         earlier = sum(result.earlier for result in report.results)
         before = f" ({earlier} of them in an earlier call)" if earlier else ""
         await self._console.say(
-            f"{_plural(len(report.results), 'job')}: {', '.join(states)}{before}; "
-            f"{_plural(len(report.instances), 'instance')}; {_seconds(totals['seconds'])}"
+            f"{counted(len(report.results), 'job')}: {', '.join(states)}{before}; "
+            f"{counted(len(report.instances), 'instance')}; {_seconds(totals['seconds'])}"
         )
 
 
@@ -153,7 +154,3 @@ def _seconds(seconds: float | None) -> str:
     return (
         "-" if seconds is None else str(Duration(seconds=round(seconds, 1 if seconds > 1 else 3)))
     )
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

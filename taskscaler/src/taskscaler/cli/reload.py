@@ -1,8 +1,8 @@
-"""Detects changes of config.toml and turns them into a new plan of the running command.
+"""Detects changes to config.toml and turns them into a new plan of the running command.
 
 The file is checked once a second, and read when two checks in a row are equal,
 because an editor may be in the middle of writing it. This costs one `stat` and
-works on every file system, also on network file systems without notifications.
+works on every file system, even on network file systems without notifications.
 
 Most settings take effect at once. A few are fixed in the slots, the groups or the
 state; they keep their values until the command is restarted, and a warning says so.
@@ -44,7 +44,7 @@ _LABELS = {"schedule": "the policies with periods"}
 
 @dataclass(frozen=True, slots=True)
 class ReloadedPlan:
-    """The new plan after a change of the file.
+    """The new plan after a change to the file.
 
     Attributes:
         plan: the new plan; settings that cannot change have their old values.

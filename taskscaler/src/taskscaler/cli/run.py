@@ -103,14 +103,14 @@ def _option(name: str, least: int, text: str, most: int | None = None) -> Callab
     help="A setting of the plugin; may be repeated.",
 )
 @_option("--capacity-per-instance", 1, "Slots on each instance.  [default: 1]", 1_000_000)
-@_option("--max-instances", 0, "At most N instances; 0 is unlimited.  [default: 10]")
-@_option("--max-use-count", 0, "Replace an instance after N jobs; 0 is never.  [default: 0]")
+@_option("--max-instances", 0, "At most N instances; 0 means no limit.  [default: 10]")
+@_option("--max-use-count", 0, "Replace an instance after N jobs; 0 means never.  [default: 0]")
 @_option("--idle-count", 0, "Keep N free slots ready.  [default: 0]")
 @click.option(
     "--idle-time",
     metavar="D",
     callback=_duration,
-    help="Remove an instance when it was idle for so long.  [default: 0s]",
+    help="Remove an instance after it has been idle for D.  [default: 0s]",
 )
 @click.option(
     "--count",

@@ -39,6 +39,7 @@ from taskscaler.cli.console import Console
 from taskscaler.cli.opening import open_groups, open_store, with_limits, worker_limit
 from taskscaler.cli.progress import Progress
 from taskscaler.cli.reload import file_changes, reload_plan
+from taskscaler.core import counted
 from taskscaler.jobs.journal import Journal, clear_journal
 from taskscaler.jobs.output import output_factory
 from taskscaler.jobs.report import RunReport, exit_code, write_report
@@ -200,8 +201,8 @@ class _Session:
             self._runner.stop(reason)
             self._draining.set()
             await self._console.say(
-                f"interrupted: no more jobs will start; waiting for {running} running "
-                f"{'job' if running == 1 else 'jobs'} to finish (press Ctrl-C again to cancel)"
+                "interrupted: no more jobs will start; waiting for "
+                f"{counted(running, 'running job')} to finish (press Ctrl-C again to cancel)"
             )
         else:
             self._cancelling = True
@@ -373,7 +374,7 @@ class _Session:
             return
         state = self._plan.state
         next_run = f"finds them in {state.path}" if state else "will not find them without --state"
-        kept = "1 instance was kept" if len(left) == 1 else f"{len(left)} instances were kept"
+        kept = f"{counted(len(left), 'instance')} {'was' if len(left) == 1 else 'were'} kept"
         await self._console.say(
             f"{kept} (delete_instances_on_shutdown = false); the next run {next_run}"
         )

@@ -1,4 +1,4 @@
-"""Reports the state of a scaler from its state file, also while the scaler runs."""
+"""Reports the state of a scaler from its state file, even while the scaler runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fleeting import read_holder
 from fleeting.errors import ConfigError
 from fleeting.types import Duration
 from taskscaler.config import read_config
-from taskscaler.core import JobRecord, explain
+from taskscaler.core import JobRecord, counted, explain, queued
 from taskscaler.storage._sqlite import read_records, recall
 
 if TYPE_CHECKING:
@@ -149,10 +149,7 @@ def _sentence(report: _StateReport, fact: dict[str, Any]) -> str:
             picture = report.picture
             count = len(picture.waiting) if picture is not None else 0
             at = picture.at if picture is not None else report.now
-            return (
-                f"{fact['key']} has been waiting since {_clock(fact['since'])} "
-                f"({_length(at, fact['since'])}), number {fact['place']} of {count} in the queue"
-            )
+            return queued(fact["key"], fact["place"], count, _seconds(at, fact["since"]))
         case "running":
             return f"{fact['key']} holds a slot on {fact['group']}/{fact['instance']}"
         case "job":
@@ -165,7 +162,7 @@ def _job_sentence(fact: dict[str, Any]) -> str:
     where = f" on {fact['group']}/{fact['instance']}" if fact["instance"] else ""
     reason = f": {fact['reason']}" if fact["reason"] else ""
     status = f", exit code {fact['status']}" if fact["status"] is not None else ""
-    tries = "1 attempt" if fact["attempts"] == 1 else f"{fact['attempts']} attempts"
+    tries = counted(fact["attempts"], "attempt")
     return f"job {fact['name']}: {fact['state']} after {tries}{where}{status}{reason}"
 
 
@@ -283,5 +280,9 @@ def _clock(at: datetime) -> str:
 
 
 def _length(later: datetime, earlier: datetime) -> str:
-    seconds = max(0.0, (later - earlier).total_seconds())
+    seconds = _seconds(later, earlier)
     return str(Duration(seconds=round(seconds, 1 if seconds < 10 else 0)))  # noqa: PLR2004 -- tenths of a second matter only for short times
+
+
+def _seconds(later: datetime, earlier: datetime) -> float:
+    return max(0.0, (later - earlier).total_seconds())

@@ -12,24 +12,21 @@ import msgspec
 from fleeting import Problem
 from taskscaler.config.autoscaler import ZERO_IS_DEFAULT, PolicyConfig, VmIsolationConfig
 from taskscaler.config.periods import compile_period, find_zone
+from taskscaler.core import MAY_BE_ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ("out_of_range",)
 
-# The durations that may be zero.
+# The durations that may be zero: those that the scaler takes as they are, and those of the file.
 _MAY_BE_ZERO = frozenset(
     {
+        *MAY_BE_ZERO,
         *ZERO_IS_DEFAULT,
-        "cooldown",
-        "heartbeat_interval",
         "idle_time",
-        "increase_interval",
         "instance_acquire_timeout",
         "keepalive",
-        "max_instance_age",
-        "probe_after",
         "timeout",
     }
 )

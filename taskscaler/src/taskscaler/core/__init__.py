@@ -20,7 +20,7 @@ from taskscaler.core.model.decisions import Decision, Rule
 from taskscaler.core.model.demand import Demand
 from taskscaler.core.model.effects import Effect, Gone, Grant, Refuse, Revoke
 from taskscaler.core.model.events import Event, Now
-from taskscaler.core.model.explain import Standing, explain
+from taskscaler.core.model.explain import Standing, explain, queued
 from taskscaler.core.model.lifecycle import TRANSITIONS, Phase
 from taskscaler.core.model.policy import in_force
 from taskscaler.core.model.records import (
@@ -33,6 +33,7 @@ from taskscaler.core.model.records import (
     TombstoneRecord,
 )
 from taskscaler.core.model.settings import (
+    MAY_BE_ZERO,
     Period,
     Placement,
     Policy,
@@ -40,9 +41,11 @@ from taskscaler.core.model.settings import (
     Settings,
     UnknownInstances,
 )
+from taskscaler.core.model.wording import counted
 from taskscaler.core.views import InstanceView, TaskStatus, TaskView
 
 __all__ = (
+    "MAY_BE_ZERO",
     "TRANSITIONS",
     "ConnectRecord",
     "Decision",
@@ -73,9 +76,11 @@ __all__ = (
     "TaskView",
     "TombstoneRecord",
     "UnknownInstances",
+    "counted",
     "effects",
     "events",
     "explain",
     "in_force",
+    "queued",
     "records",
 )

@@ -86,9 +86,9 @@ class ScalerState:
     Args:
         groups: the groups to drive, in order of preference.
         settings: the operator's.
-        name: a prefix for the names of operations that no earlier process has used.
-        portion: how much of a listing is digested at once; an unchanged instance counts
-            as one.
+        name: a prefix for operation names; no earlier process may have used it.
+        portion: how much of a listing is digested at once; see `PORTION` and `CHANGED` in
+            `rules/listings.py`.
 
     Raises:
         IllegalEvent: two groups have the same id, or none is given.
@@ -112,8 +112,8 @@ class ScalerState:
 
         Raises:
             IllegalEvent: the event is impossible; the state is unchanged.
-            RuntimeError: an earlier event failed on a bug. The state cannot be trusted any
-                more; the process has to restart from its store.
+            RuntimeError: a bug stopped the scaler at an earlier event. The state cannot be
+                trusted any more; the process has to restart from its store.
         """
         if self._failure:
             raise RuntimeError(self._failure)
@@ -129,14 +129,14 @@ class ScalerState:
             raise
         except BaseException as error:
             self._failure = (
-                f"the scaler stopped, because {type(event).__name__} failed on a bug "
+                f"the scaler stopped because of a bug while it handled {type(event).__name__} "
                 f"({type(error).__name__}: {error}); restart it, and it continues from its store"
             )
             raise
         return self._out.finish()
 
     def _switch_and_handle(self, event: Event, now: Now) -> None:
-        """Find out which policy is in force, and handle the event under that."""
+        """Find out which policy is in force, and handle the event under it."""
         fleet = self._fleet
         before = fleet.in_force
         fleet.follow(in_force(fleet.settings, now.wall))
@@ -188,7 +188,7 @@ class ScalerState:
 
     @property
     def digesting(self) -> bool:
-        """Whether a listing is not digested to its end."""
+        """Whether a listing is only partly processed."""
         return any(group.listing.digestion for group in self._fleet.groups)
 
     @property

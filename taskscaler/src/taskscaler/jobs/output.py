@@ -70,7 +70,7 @@ class JobOutput(ABC):
         """
 
     async def close(self) -> None:  # noqa: B027 -- most kinds have no buffer
-        """Write what is buffered. Called once after the last chunk, also after a cancellation."""
+        """Write what is buffered. Called once after the last chunk, even after a cancellation."""
 
 
 class _Dropped(JobOutput):

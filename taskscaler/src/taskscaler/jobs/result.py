@@ -114,7 +114,7 @@ def restore(result: JobResult, record: JobRecord) -> None:
 def describe_exit(status: int | None, signal: str | None) -> str:
     """Return how a script that did not succeed ended, for an operator to read.
 
-    Signals are named, also if the shell has turned them into an exit status.
+    Signals are named, even if the shell has turned them into an exit status.
     """
     if signal is not None:
         return f"terminated by signal {signal}"

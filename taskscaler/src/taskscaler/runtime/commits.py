@@ -74,5 +74,6 @@ async def commit(store: Store, epoch: int, batch: Iterable[Effect]) -> None:
         ) from None
     except CancelledInside as error:
         raise RuntimeError(
-            f"a commit was cancelled from inside, by a bug of its store {type(store).__name__}"
+            "a commit was cancelled from inside because of a bug in its store "
+            f"{type(store).__name__}"
         ) from error

@@ -77,7 +77,7 @@ class SharedConnection:
         except DeadlineExceeded:
             logger.warning("closing a connection took longer than %gs", CLOSE_SECONDS)
         except Exception:
-            logger.exception("closing a connection failed by a bug in the connector")
+            logger.exception("closing a connection failed because of a bug in the connector")
 
     async def close(self) -> None:
         """Close it for good."""
@@ -190,5 +190,5 @@ class Connections:
         except CancelledInside as error:
             raise Unreachable(
                 f"connecting to instance {info.id} was cancelled inside the connector "
-                f"{info.protocol!r}, by a bug"
+                f"{info.protocol!r} because of a bug"
             ) from error

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -28,19 +29,20 @@ import anyio.lowlevel
 from fleeting.types import Capability
 from taskscaler._errors import ScalerClosed, StoreError
 from taskscaler.core import effects, events
-from taskscaler.runtime.claims import Claim, Claims
+from taskscaler.runtime.claims import Claims
 from taskscaler.runtime.commits import Receipt, commit
 from taskscaler.runtime.effect_tasks import BATCH, EffectTasks
 from taskscaler.runtime.history import History, take_picture
 from taskscaler.runtime.interruptions import watch
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
     from fleeting.abc import InstanceGroup
     from taskscaler.core import Decision, Effect, Event, Record, ScalerState
+    from taskscaler.runtime.claims import Claim
     from taskscaler.runtime.connections import Connections
     from taskscaler.storage import Store
 
@@ -81,8 +83,8 @@ class CoreRunner:
         self._store = store
         self._cache = connections.cache
         self._effect_tasks = EffectTasks(groups, connections, self._report)
-        # Each effect with its addressee: the claim that it answers, or who waits for a commit.
-        self._outbox: deque[tuple[Effect, Claim | Receipt | None]] = deque()
+        # Each effect with the call that tells its addressee when it is carried out, if it has one.
+        self._outbox: deque[tuple[Effect, Callable[[], None] | None]] = deque()
         self._receipts: set[Receipt] = set()
         self._outbox_filled = anyio.Event()
         self._drained = anyio.Event()
@@ -100,18 +102,19 @@ class CoreRunner:
         """
         answer = self.state.apply(event, events.Now(anyio.current_time(), datetime.now(UTC)))
         for effect in answer:
-            claim = None
+            tell = None
             match effect:
                 case effects.Grant() | effects.Refuse() | effects.Revoke():
                     # Decided now: when the effect is carried out, another task may have its key.
-                    claim = self.claims.addressee(effect)
+                    if (claim := self.claims.addressee(effect)) is not None:
+                        tell = partial(claim.deliver, effect)
                 case effects.Gone():
                     self._effect_tasks.cancel(effect.group, effect.id)
                     if (stored := self._cache.take_stored(effect.group, effect.id)) is not None:
                         self._queue(effects.Persist(drop=(stored.key,)))
                 case _:
                     pass
-            self._outbox.append((effect, claim))
+            self._outbox.append((effect, tell))
         if answer or self.state.finished:
             self._outbox_filled.set()
         if self.state.drained:
@@ -134,7 +137,7 @@ class CoreRunner:
         receipt = Receipt()
         if not self._stopped and not self.failed:
             self._receipts.add(receipt)
-            self._queue(effects.Persist(tuple(put), tuple(drop)), receipt)
+            self._queue(effects.Persist(tuple(put), tuple(drop)), receipt.confirm)
             try:
                 await receipt.done.wait()
             finally:
@@ -227,7 +230,7 @@ class CoreRunner:
         if not self._stopped:
             self.failed = True
             raise RuntimeError(
-                "the scaler was cancelled from inside, by a bug of its store or of a plugin"
+                "the scaler was cancelled from inside because of a bug in its store or a plugin"
             )
 
     # From the outbox to what is carried out.
@@ -241,8 +244,10 @@ class CoreRunner:
             batch = list(self._outbox)
             self._outbox.clear()
             await commit(self._store, epoch, (effect for effect, _ in batch))
-            for number, (effect, addressee) in enumerate(batch, 1):
-                self._carry_out(effect, addressee, tasks)
+            for number, (effect, tell) in enumerate(batch, 1):
+                if tell is not None:
+                    tell()
+                self._carry_out(effect, tasks)
                 if not number % BATCH:
                     # The tasks that were started run as far as they get, before more are started.
                     await anyio.lowlevel.checkpoint()
@@ -254,17 +259,10 @@ class CoreRunner:
             if self.state.finished and not self._outbox:
                 self.ended.set()
 
-    def _carry_out(
-        self, effect: Effect, addressee: Claim | Receipt | None, tasks: TaskGroup
-    ) -> None:
+    def _carry_out(self, effect: Effect, tasks: TaskGroup) -> None:
         match effect:
-            case effects.Grant() | effects.Refuse() | effects.Revoke():
-                if isinstance(addressee, Claim):
-                    addressee.deliver(effect)
-            case effects.Persist():
-                # It is committed already.
-                if isinstance(addressee, Receipt):
-                    addressee.confirm()
+            case effects.Persist() | effects.Grant() | effects.Refuse() | effects.Revoke():
+                pass  # It is committed, or its addressee was told.
             case effects.WakeAt():
                 self._wake_at = effect.monotonic
             case effects.Decided():
@@ -287,8 +285,8 @@ class CoreRunner:
                     self._queue(effects.Persist((record,)))
         self.post(event)
 
-    def _queue(self, effect: effects.Persist, receipt: Receipt | None = None) -> None:
-        self._outbox.append((effect, receipt))
+    def _queue(self, effect: effects.Persist, tell: Callable[[], None] | None = None) -> None:
+        self._outbox.append((effect, tell))
         self._outbox_filled.set()
 
 

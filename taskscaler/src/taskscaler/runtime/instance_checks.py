@@ -65,7 +65,9 @@ async def prepare(
             except FleetingError as error:
                 return events.PreparationFailed(effect.group, effect.id, str(error))
             except Exception as error:
-                logger.exception("preparing instance %s failed by a bug in a plugin", effect.id)
+                logger.exception(
+                    "preparing instance %s failed because of a bug in a plugin", effect.id
+                )
                 return events.PreparationFailed(effect.group, effect.id, _bug(error))
             else:
                 if reason is None:
@@ -86,7 +88,7 @@ async def _why_not_ready(
         # Its deadline is that of the preparation.
         completed = await call_within(None, lambda: connection.run(effect.command))
     except CancelledInside:
-        return "the instance_ready_command was cancelled inside the connector, by a bug"
+        return "the instance_ready_command was cancelled inside the connector because of a bug"
     if completed.succeeded:
         return None
     output = (completed.stderr or completed.stdout).decode(errors="replace").strip()
@@ -126,9 +128,9 @@ async def _reason_of(
     except FleetingError as error:
         return str(error)
     except CancelledInside:
-        return "its check was cancelled inside a plugin, by a bug"
+        return "its check was cancelled inside a plugin because of a bug"
     except Exception as error:
-        logger.exception("a health check failed by a bug in a plugin")
+        logger.exception("a health check failed because of a bug in a plugin")
         return _bug(error)
 
 

@@ -55,7 +55,9 @@ async def watch(group: InstanceGroup, post: Callable[[events.Event], object]) ->
         except CancelledInside as error:
             why = str(error)
         except Exception as error:
-            logger.exception("watching group %s failed by a bug in the plugin", group.info.id)
+            logger.exception(
+                "watching group %s failed because of a bug in the plugin", group.info.id
+            )
             why = f"a bug in the plugin: {type(error).__name__}"
         logger.warning("group %s announces no interruptions for %gs: %s", group.info.id, pause, why)
         await anyio.sleep(pause)

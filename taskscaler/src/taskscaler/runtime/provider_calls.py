@@ -126,11 +126,11 @@ async def _call(
     except DeadlineExceeded:
         raise OutcomeUnknown(f"{noun} was not answered within {timeout_seconds:g}s") from None
     except CancelledInside as error:
-        logger.exception("%s failed by a bug in the plugin", noun)
-        raise OutcomeUnknown(f"{noun} was cancelled inside the plugin, by a bug") from error
+        logger.exception("%s failed because of a bug in the plugin", noun)
+        raise OutcomeUnknown(f"{noun} was cancelled inside the plugin because of a bug") from error
     except Exception as error:
-        logger.exception("%s failed by a bug in the plugin", noun)
-        reason = f"{noun} failed by a bug in the plugin: {type(error).__name__}: {error}"
+        logger.exception("%s failed because of a bug in the plugin", noun)
+        reason = f"{noun} failed because of a bug in the plugin: {type(error).__name__}: {error}"
         raise OutcomeUnknown(reason) from error
     return answer
 

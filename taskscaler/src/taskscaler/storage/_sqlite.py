@@ -11,7 +11,7 @@ The writer is a thread (`_batches`) that owns the connection and puts all reques
 wait into one transaction. Records are on the disk before a commit returns. Entries of the
 history are in the file, and reach the disk with the next record or some time later.
 
-Readers (`recall`, `read_records`) have their own connections, also in the scaler's
+Readers (`recall`, `read_records`) have their own connections, even in the scaler's
 process. They write nothing, and see the newest complete transaction.
 
 Secrets are sealed (`_sealing`). One that cannot be unsealed is deleted with a warning: the

@@ -14,7 +14,7 @@ A test file of a provider is this class with one fixture::
 
 The class needs pytest (`fleeting[testing]`). The group may belong to a real cloud or
 to a fake of it. The tests do not touch existing instances. Each test removes the
-instances that it adds, also after an interruption. No test has more than `affordable`
+instances that it adds, even after an interruption. No test has more than `affordable`
 instances at a time, but a real cloud bills each of them.
 
 An installed plugin can be tested without a test file::

@@ -9,6 +9,7 @@ from taskscaler.core.model.agenda import CHANGED
 from taskscaler.core.model.operations import Operation, Operations
 from taskscaler.core.model.records import GroupRecord
 from taskscaler.core.model.throttle import Backoff, Cooldown
+from taskscaler.core.model.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,7 +135,8 @@ class Creations:
         if accepted.error is not None:
             self.failed(str(accepted.error), now, settings, accepted.error)
         elif operation.expected < asked:
-            reason = f"{operation.expected} of {asked} instances were accepted, without a reason"
+            wanted = counted(asked, "instance")
+            reason = f"the provider accepted {operation.expected} of {wanted} and gave no reason"
             self.failed(reason, now, settings)
         elif not unknown:
             self.cooldown.end()

@@ -10,8 +10,9 @@ import msgspec
 from fleeting.types import Duration
 from taskscaler.core.model.decisions import Decision
 from taskscaler.core.model.demand import Demand
+from taskscaler.core.model.wording import counted, plural
 
-__all__ = ("Lack", "Standing", "describe", "explain", "refusal")
+__all__ = ("Lack", "Standing", "describe", "explain", "queued", "refusal")
 
 # Some phases need a hint when they appear in a sentence.
 _HINTS = {"foreign": "foreign: remove them by `fleeting group decrease`, or see unknown_instances"}
@@ -38,7 +39,10 @@ class Lack(enum.Enum):
 
     NOT_FREE = "no slot is free at once, as preemptive mode demands"
     NO_CAPACITY = "no slot is free, and none can be added"
-    THROTTLED = "less than one idle instance would stay unreserved (reservation_throttling)"
+    THROTTLED = (
+        "this would leave less idle capacity unreserved than one instance has "
+        "(reservation_throttling)"
+    )
 
 
 def explain(
@@ -64,13 +68,8 @@ def explain(
         return _all(standing)
     demand = standing.demand
     if place is not None:
-        since = (
-            "" if waiting_seconds is None else f" for {Duration(seconds=round(waiting_seconds))}"
-        )
-        return (
-            f"task {key!r} has waited{since} for a slot as number {place} of {demand.waiting} "
-            f"in the queue{_outlook(demand, place)}: {_situation(standing)}"
-        )
+        queue = queued(key, place, demand.waiting, waiting_seconds)
+        return f"{queue}; {_outlook(demand, place)}: {_situation(standing)}"
     if holds:
         return f"task {key!r} does not wait: it holds {holds}"
     if reserved:
@@ -78,26 +77,45 @@ def explain(
     return f"task {key!r} neither waits nor holds a slot, so it is not known here; {_all(standing)}"
 
 
+def queued(key: str, place: int, waiting: int, waiting_seconds: float | None) -> str:
+    """Return how long a task has waited, and its place in the queue.
+
+    Args:
+        key: the task's.
+        place: 1 for the next to be served.
+        waiting: how many tasks are in the queue.
+        waiting_seconds: for how long it has waited; None if that is not known.
+    """
+    waits = "waits"
+    if waiting_seconds is not None:
+        digits = 1 if waiting_seconds < 10 else 0  # noqa: PLR2004 -- tenths matter only for short times
+        waits = f"has waited {Duration(seconds=round(waiting_seconds, digits))}"
+    return f"task {key!r} {waits} and is number {place} of {waiting} in the queue"
+
+
 def _all(standing: Standing) -> str:
     demand = standing.demand
     if not demand.waiting:
         return f"no task waits; {_slots(demand)}"
-    tasks = "1 task waits" if demand.waiting == 1 else f"{demand.waiting} tasks wait"
-    return f"{tasks} for a slot: {_situation(standing)}"
+    verb = "waits" if demand.waiting == 1 else "wait"
+    return f"{counted(demand.waiting, 'task')} {verb} for a slot: {_situation(standing)}"
 
 
 def _outlook(demand: Demand, place: int) -> str:
     """Tell whether the slots that are coming reach as far as this place."""
     if place <= demand.coming:
-        return ", and one of the slots that are coming is its own"
+        return "a slot that is coming will be its own"
     if demand.coming:
-        return f", and the slots that are coming serve the first {demand.coming}"
-    return ", and nothing is coming"
+        first = "task" if demand.coming == 1 else f"{demand.coming} tasks"
+        return f"the slots that are coming are for the first {first}"
+    return "no slot is coming"
 
 
 def describe(decision: Decision) -> str:
     """Return a decision on one line, with every input of the formula."""
-    done = f"{decision.decided:+d} instances" if decision.decided else "no instances"
+    done = "no instances"
+    if decision.decided:
+        done = f"{decision.decided:+d} {plural(decision.decided, 'instance')}"
     of = f" of {decision.wanted:+d}" if decision.decided != decision.wanted else ""
     held = f", held back by {decision.clamped_by}" if decision.clamped_by else ""
     inputs = " ".join(f"{name}={value:g}" for name, value in decision.demand.inputs.items())
@@ -114,7 +132,7 @@ def _situation(standing: Standing) -> str:
 
 
 def _slots(demand: Demand) -> str:
-    text = f"{demand.acquired} slots in use, {demand.free} free, {demand.coming} coming"
+    text = f"{counted(demand.acquired, 'slot')} in use, {demand.free} free, {demand.coming} coming"
     for count, word in (
         (demand.overdue, "overdue"),
         (demand.unavailable, "unavailable"),
@@ -131,8 +149,10 @@ def _instances(standing: Standing) -> str:
         f"{count} {_HINTS.get(word, word)}" for word, count in standing.phases.items() if count
     )
     most = standing.demand.max_instances
-    limit = f" of at most {most}" if most else ""
-    return f"{standing.demand.instances}{limit} instances" + (f" ({lives})" if lives else "")
+    count = counted(standing.demand.instances, "instance")
+    if most:
+        count = f"{standing.demand.instances} of at most {counted(most, 'instance')}"
+    return count + (f" ({lives})" if lives else "")
 
 
 def _reasons(standing: Standing) -> str:

@@ -16,12 +16,12 @@ same thing. An instance that the cloud calls running need not be ready, and one
 that we are removing may be called running for a long time.
 
 One trigger, DISMISSED, says that an instance must go, whatever the reason. It is
-defined for every phase. A ready instance drains from then on. In the other phases
+defined for every phase but GONE. A ready instance drains from then on. In the other phases
 no task can get a slot anyway, so the phase stays and only the reason is recorded.
 The second trigger, CLEARED, follows when no task runs or is suspended on a
 dismissed instance: at once, or after the last of them. An instance that was
-dismissed while it slept may be needed once more by its suspended tasks; when it is
-prepared for them it RETURNED, and drains.
+dismissed while it was suspended may be needed once more by its suspended tasks: once
+prepared, the trigger RETURNED moves it to DRAINING.
 
 The table is complete: `Members.step` is the only code that changes a phase, and a
 trigger that the table does not list raises `KeyError`, because it is a bug. Two

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import tzinfo
 
-__all__ = ("Period", "Placement", "Policy", "ScheduledPolicy", "Settings", "UnknownInstances")
+__all__ = (
+    "MAY_BE_ZERO",
+    "Period",
+    "Placement",
+    "Policy",
+    "ScheduledPolicy",
+    "Settings",
+    "UnknownInstances",
+)
 
 
 # A scaler without these pauses would never rest.
@@ -30,13 +38,15 @@ _PAUSES = (
     "suspend_time_to_live",
 )
 _NUMBERS = ("max_instances", "max_use_count", "shutdown_deletion_retries", "throttle_burst")
-# These may be zero.
-_LENGTHS = (
-    "cooldown",
-    "heartbeat_interval",
-    "increase_interval",
-    "max_instance_age",
-    "probe_after",
+# The lengths of time that may be zero.
+MAY_BE_ZERO = frozenset(
+    {
+        "cooldown",
+        "heartbeat_interval",
+        "increase_interval",
+        "max_instance_age",
+        "probe_after",
+    }
 )
 
 
@@ -180,7 +190,8 @@ class Settings:
             no such checks.
         probe_after: an instance that has not shown for this long that it works is checked
             before a task gets a slot on it; 0 for always.
-        probe_timeout: how long one check of an instance may take.
+        probe_timeout: how long one check of an instance may take, and the pause before a
+            failed instance is checked again.
         failure_threshold: after how many failed checks in a row an instance is replaced.
         remove_unhealthy_with_tasks: whether to replace it while tasks run on it, which
             then lose their slots; otherwise they run on, and it gets no further ones.
@@ -248,7 +259,7 @@ class Settings:
         self._check_lengths()
 
     def _check_lengths(self) -> None:
-        for name in _LENGTHS:
+        for name in sorted(MAY_BE_ZERO):
             if getattr(self, name) < timedelta(0):
                 raise ValueError(f"{name} must not be negative")
         for name in _PAUSES:

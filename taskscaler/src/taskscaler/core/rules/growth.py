@@ -6,8 +6,8 @@ full, pauses after failures, or does not answer. For some things it is better to
 wait: for the answer to an earlier request, which may bring enough, or for the end of
 the interval in which requests are collected.
 
-Instances that were requested and are overdue are not expected of their group a second
-time, but the other groups may be asked for them. So a lost reply, or a cloud that
+Instances that were requested and are overdue are not requested from the same group
+again, but the other groups may be asked for them. So a lost reply, or a cloud that
 intends to create instances for ever, delays tasks and does not stop them. The limits
 count such instances all the time.
 """
@@ -26,6 +26,7 @@ from taskscaler.core.model.decisions import PASSING, Clamp, Decision, Rule
 from taskscaler.core.model.effects import Decided, Increase
 from taskscaler.core.model.lifecycle import Phase
 from taskscaler.core.model.operations import Operation
+from taskscaler.core.model.wording import counted
 
 if TYPE_CHECKING:
     from taskscaler.core.model import events
@@ -124,7 +125,7 @@ def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) ->
     if overdue:
         count = max(0, count - overdue)
         limit = Duration(seconds=patience(settings.creation_timeout))
-        why = f"{overdue} instances, requested more than {limit} ago and not seen yet"
+        why = f"{counted(overdue, 'instance')}, requested more than {limit} ago and not seen yet"
         hold = _Hold(Clamp.OVERDUE, why)
     # Each further limit can only lower the count, so the last one that did is the reason.
     if room is not None and room < count:
@@ -172,7 +173,7 @@ def _paused(group: Group, settings: Settings, now: Now) -> _Hold | None:
     if backoff.until > now.monotonic:
         pause = Duration(seconds=round(backoff.until - now.monotonic, 1))
         why = (
-            f"a pause of {pause} after {backoff.failures} failures in a row, "
+            f"a pause of {pause} after {counted(backoff.failures, 'failure')} in a row, "
             f"the last: {backoff.reason}"
         )
         return _Hold(Clamp.PAUSED, why, backoff.until)

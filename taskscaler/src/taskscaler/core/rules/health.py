@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from taskscaler.core.model.decisions import Rule
 from taskscaler.core.model.instance import Departure
 from taskscaler.core.model.lifecycle import SERVING, Phase
+from taskscaler.core.model.wording import counted
 from taskscaler.core.rules import leaving, placing
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def failed(fleet: Fleet, event: events.HealthFailed, now: Now, out: Outbox) -> N
         # A restart must not find tasks on it that were never told.
         out.put(instance.record)
     if failures >= fleet.settings.failure_threshold:
-        cause = f"it failed {failures} checks in a row, the last: {event.reason}"
+        cause = f"it failed {counted(failures, 'check')} in a row, the last: {event.reason}"
         _replace(fleet, group, instance, cause, now, out)
     placing.place(fleet, now, out)
 

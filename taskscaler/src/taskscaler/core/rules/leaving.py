@@ -1,4 +1,4 @@
-"""How an instance leaves: the verbs that the rules share.
+"""How an instance leaves: the operations that the rules share.
 
 `dismiss` is the ordinary way: tasks on the instance end first, and the first reason
 stays. `take_down` is for an instance on which nothing can run any more, or must not;
@@ -34,7 +34,7 @@ def dismiss(
 ) -> None:
     """Remove an instance as soon as no task is left on it. Idempotent.
 
-    Unconfirmed tasks return to the queue: the next instance may serve them longer.
+    Unconfirmed tasks return to the queue: another instance will last longer.
     """
     if instance.departure is not None:
         return
@@ -45,10 +45,10 @@ def dismiss(
 
 
 def settle(group: Group, instance: TrackedInstance, now: Now, out: Outbox) -> None:
-    """Follow up when perhaps no task runs on an instance any more. Idempotent.
+    """Do what is due if no task runs on the instance. Idempotent.
 
     Without suspended tasks, the instance is idle, or removed if it was dismissed. With
-    some it is suspended; until then its other slots are as good as any.
+    some it is suspended; until then its other slots are usable as usual.
     """
     if instance.tasks:
         return

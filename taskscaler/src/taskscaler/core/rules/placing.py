@@ -1,4 +1,4 @@
-"""Which task gets which slot, and how it loses it: the verbs that the rules share.
+"""Which task gets which slot, and how it loses it: the operations that the rules share.
 
 A task gets a slot on an instance that showed within `probe_after` that it works. On
 any other instance the slot is taken for the task, but the task is not told yet: it is

@@ -4,7 +4,7 @@ Groups are emptied in the reverse order of preference. The policy never removes 
 instance on which a task runs.
 
 A reservation protects idle instances from removal. A program that polls for tasks
-holds a reservation at any time, each for a moment only. Without a further rule, one
+almost always holds some reservation, each briefly. Without a further rule, one
 of them would always protect an instance that is idle for ever. So an instance that was
 idle for `idle_time`, and that neither the idle target nor waiting tasks need, is
 *closed*: the reservations that exist at that moment, the *older* ones, still protect
@@ -27,6 +27,7 @@ from taskscaler.core.model.decisions import Decision, Rule
 from taskscaler.core.model.effects import Decrease
 from taskscaler.core.model.instance import Departure
 from taskscaler.core.model.lifecycle import Phase
+from taskscaler.core.model.wording import counted
 from taskscaler.core.rules import leaving, placing
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def shrink(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
         while (instance := group.idle.first()) is not None:
             slots = instance.available
             if excess > 0 and slots <= spare:
-                reason = f"there are {excess} instances more than max_instances"
+                reason = f"there are {counted(excess, 'instance')} more than max_instances"
                 departure = Departure(Rule.LIMIT, reason)
             elif instance.idle_since + idle_seconds <= now.monotonic and slots <= surplus:
                 departure = _idle(instance, now)
@@ -112,7 +113,7 @@ def _fit(fleet: Fleet, group: Group, spare: int, now: Now, out: Outbox) -> int:
         if instance.available > spare - slots:
             break
         slots += instance.available
-        reason = f"there are {excess} instances more than its group may have"
+        reason = f"there are {counted(excess, 'instance')} more than its group may have"
         leaving.remove(group, instance, Departure(Rule.GROUP_LIMIT, reason), now, out)
         excess -= 1
     return slots

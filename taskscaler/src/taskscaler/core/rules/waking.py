@@ -26,7 +26,7 @@ LAG_SECONDS = 0.1
 def after_event(fleet: Fleet, now: Now) -> float:
     """Return when an event makes a decision necessary, in monotonic seconds.
 
-    The news come from the parts of the model. Several pieces of news are served by one
+    The news comes from the parts of the model. Several pieces of news are served by one
     decision at the earliest of their times.
     """
     news, policy = fleet.agenda.news, fleet.policy
