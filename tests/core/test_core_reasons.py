@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from core_model import START, Play
 from fleeting.errors import (
     OutOfCapacity,
@@ -20,6 +22,7 @@ from taskscaler.core import (
     Rule,
     Settings,
     Standing,
+    counted,
     effects,
     events,
     explain,
@@ -127,6 +130,14 @@ def replace_limit(play: Play) -> str:
     (decision,) = play.state.blocked
     assert decision.rule is Rule.TASKS_WAIT
     return describe(decision)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 tasks"), (1, "1 task"), (-1, "-1 task"), (2, "2 tasks")]
+)
+def test_a_noun_agrees_with_its_count(count: int, text: str) -> None:
+    """Only one has the singular."""
+    assert counted(count, "task") == text
 
 
 # One task.
