@@ -28,6 +28,7 @@ __all__ = (
     "Completed",
     "ConnectInfo",
     "ConnectorSettings",
+    "CreationFailure",
     "Duration",
     "Exit",
     "Finding",
@@ -159,19 +160,33 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class CreationFailure:
+    """Reports that one instance that a group had accepted will not be created after all.
+
+    It may be in any number of listings, and is one failure however often it is read.
+
+    Attributes:
+        id: names the failure in its group; never used for another one.
+        error: why the instance will not be created.
+    """
+
+    id: str
+    error: ProviderError
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """The whole group at one moment.
 
     Attributes:
         instances: every member, in any order, each id once.
         pending: the number of members that the cloud will create and has no id for yet.
-        failures: why accepted requests will not be fulfilled after all; each is reported
-            once.
+        failures: one for each accepted instance that will not be created after all.
     """
 
     instances: tuple[Instance, ...] = ()
     pending: int = 0
-    failures: tuple[ProviderError, ...] = ()
+    failures: tuple[CreationFailure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

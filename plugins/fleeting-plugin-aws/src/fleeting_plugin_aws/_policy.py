@@ -26,7 +26,7 @@ CHANGING = (
     "autoscaling:TerminateInstanceInAutoScalingGroup",
 )
 STANDBY = ("autoscaling:EnterStandby", "autoscaling:ExitStandby")
-POWER = ("ec2:StartInstances", "ec2:StopInstances")
+POWER = ("ec2:CreateTags", "ec2:DeleteTags", "ec2:StartInstances", "ec2:StopInstances")
 QUEUE = ("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage")
 
 

@@ -102,6 +102,8 @@ class Manager:
     def start(self) -> None:
         """Start a life with the records that were stored before."""
         self.lives += 1
+        for line in self._lines.values():
+            line.cloud.reopen()
         infos = [line.cloud.model.info for line in self._lines.values()]
         self.state = ScalerState(infos, self.settings, name=f"life-{self.lives}")
         self._wake_at = self._planned_wake = float("inf")
