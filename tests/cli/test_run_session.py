@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fleeting.errors import PermissionDenied, ProviderError, Throttled
 from fleeting.testing import FakeConfig, FakeProvider
 from fleeting.types import ConnectorSettings, GroupInfo
 from taskscaler import Settings, StoreError
@@ -65,6 +66,43 @@ def test_waiting_run_says_why(
     assert "still waiting: 1 task waits for a slot" in messages
     assert "1 of at most 1 instance (1 creating)" in messages
     assert provider.groups[0].size == 0
+
+
+def test_group_that_does_not_open_is_tried_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A failure to open a group that can pass is told, and tried again until the timeout."""
+    provider = FakeProvider()
+    soon = timedelta(milliseconds=10)
+    provider.errors += [Throttled("slow down", retry_after=soon), ProviderError("no answer")]
+    plan = plan_of(tmp_path, provider)
+    plan = replace(plan, runs=[], settings=replace(plan.settings, backoff=soon))
+    assert run_session(plan) == 0
+    messages = capfd.readouterr().err
+    assert "warning: group '1' does not open: slow down; trying again in 0s\n" in messages
+    assert "warning: group '1' does not open: no answer; trying again in" in messages
+    assert len(provider.groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionDenied("no such key"), "error: no such key\n"),
+        (Throttled("slow down", retry_after=timedelta(hours=1)), "error: slow down\n"),
+        (
+            Throttled("slow down", retry_after=timedelta(minutes=1)),
+            "--timeout of 0.5s expired before the instance groups were open: group '1' does not",
+        ),
+    ],
+)
+def test_group_that_never_opens(
+    tmp_path: Path, error: ProviderError, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A failure that does not pass in time ends the run with its reason."""
+    provider = FakeProvider()
+    provider.errors.append(error)
+    assert run_session(plan_of(tmp_path, provider)) == 3
+    assert message in capfd.readouterr().err
 
 
 def test_instances_left_after_a_store_failure_are_named(

@@ -101,6 +101,8 @@ class _Session:
         self._completed = False
         self._wrong_input = False
         self._error: str | None = None
+        # The last failure to open a group.
+        self._trouble = ""
 
     async def run(self) -> int:
         for warning in self._plan.warnings:
@@ -134,7 +136,7 @@ class _Session:
         try:
             with self._opening:
                 async with AsyncExitStack() as stack:
-                    groups = await open_groups(stack, plan)
+                    groups = await open_groups(stack, plan, self._say_trouble)
                     self._groups = [group.info for group in groups]
                     await self._show_groups()
                     self._plan = plan = with_limits(plan, self._groups)
@@ -160,6 +162,10 @@ class _Session:
             self._error = f"{error}{self._leftover_text()}"
         except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
+
+    async def _say_trouble(self, message: str) -> None:
+        self._trouble = message
+        await self._console.say(f"warning: {message}")
 
     async def _show_groups(self) -> None:
         """Show the ids of the groups, which the file knows by name."""
@@ -263,6 +269,8 @@ class _Session:
         reason = f"--timeout of {Duration(seconds=self._plan.timeout.total_seconds())} expired"
         if self._scaler is None:
             self._error = f"{reason} before the instance groups were open"
+            if self._trouble:
+                self._error += f": {self._trouble}"
         self._give_up_opening()
         waiting = (JobState.CANCELED, f"{reason} before the job got a slot")
         if self._scaler is not None and not self._runner.counts[JobState.RUNNING]:
