@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core_model import Play
-from fleeting.errors import OutOfCapacity
-from fleeting.types import Accepted, CreationFailure, Listing, State
-from taskscaler.core import Demand, OperationRecord, Policy, Settings, effects, events
+from fleeting.errors import OutOfCapacity, PermissionDenied
+from fleeting.types import Accepted, CreationFailure, Instance, Listing, State
+from taskscaler.core import Demand, OperationRecord, Policy, Settings, effects, events, explain
 from taskscaler.core.model.agenda import Agenda
 from taskscaler.core.model.demand import target_idle
 from taskscaler.core.model.indexes import AgeQueue, SlotIndex
@@ -384,6 +384,43 @@ def test_further_settings_that_cannot_be_meant_are_refused(name: str, value: obj
     """The message names the setting."""
     with pytest.raises(ValueError, match=name):
         Settings(**{name: value})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - of many types
+
+
+# Refusals of a provider.
+
+
+def test_an_instance_whose_provider_refuses_is_kept_and_prepared_again() -> None:
+    """A missing permission is the fault of the group: growth pauses, the instance does not go."""
+    play = Play(Settings(max_instances=2))
+    play.list()
+    play.say(events.TaskAsked("a"))
+    play.tick()
+    play.take(effects.Increase)
+    play.relist(Instance("i", State.RUNNING))
+    play.take(effects.Prepare)
+    refusal = PermissionDenied("SendSSHPublicKey is not allowed")
+    play.say(events.PreparationFailed("g", "i", "not allowed", refusal))
+    assert play.phase("i") is Phase.PREPARING
+    assert play.take(effects.Prepare).pause_seconds == 300.0
+    assert play.failures() == 1
+    assert "instance i did not become ready: not allowed" in explain(play.state.standing())
+    play.say(events.TaskAsked("b"))
+    play.tick(60.0)
+    assert not play.has(effects.Increase)
+    play.say(events.InstancePrepared("g", "i"))
+    assert play.phase("i") is Phase.READY
+
+
+def test_no_instance_is_replaced_because_its_provider_refuses() -> None:
+    """Checks that the provider refuses let the instance serve no one, but replace it never."""
+    play = Play()
+    play.ready("i")
+    for _ in range(10):
+        play.tick(600.0)
+        if play.has(effects.CheckHealth):
+            play.take(effects.CheckHealth)
+            play.say(events.HealthFailed("g", "i", "no", PermissionDenied("no")))
+    assert play.phase("i") is Phase.READY
 
 
 # Failures that listings repeat.

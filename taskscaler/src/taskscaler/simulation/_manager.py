@@ -295,7 +295,8 @@ class Manager:
         if kind == "hangs":
             seconds = effect.timeout_seconds
         token = self._preparing[effect.group, effect.id] = object()
-        self._clock.after(min(seconds, effect.timeout_seconds), self._prepared, effect, token, kind)
+        seconds = effect.pause_seconds + min(seconds, effect.timeout_seconds)
+        self._clock.after(seconds, self._prepared, effect, token, kind)
 
     def _prepared(self, effect: effects.Prepare, token: object, kind: str) -> None:
         if self._preparing.get((effect.group, effect.id)) is not token:
