@@ -130,7 +130,7 @@ def test_instances_left_after_a_store_failure_are_named(
 def test_only_kept_instances_are_counted_as_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """An instance that is used up is removed, even if the file keeps instances."""
+    """An instance that is used up is removed, or else named; the others are counted."""
     began = datetime(2026, 3, 1, tzinfo=UTC)
     store = MemoryStore()
     for record in (
@@ -142,7 +142,9 @@ def test_only_kept_instances_are_counted_as_kept(
     plan = plan_of(tmp_path, FakeProvider())
     settings = replace(plan.settings, delete_instances_on_shutdown=False)
     assert run_session(replace(plan, runs=[], settings=settings)) == 0
-    assert "1 instance was kept (delete_instances_on_shutdown = false)" in capfd.readouterr().err
+    messages = capfd.readouterr().err
+    assert "1 instance was kept (delete_instances_on_shutdown = false)" in messages
+    assert "instance fake/group/goes is not removed yet and may cost money (it is" in messages
 
 
 @pytest.mark.parametrize(

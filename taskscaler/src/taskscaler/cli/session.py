@@ -377,8 +377,18 @@ class _Session:
 
     async def _show_kept(self) -> None:
         """Show how many instances are kept, as configured, for the next run."""
+        if self._error is not None or self._removes_instances:
+            return
+        # These serve no further job, so no later run may find them by itself.
+        doomed = [one for one in self._remaining() if one.removal_reason is not None]
+        for one in doomed:
+            await self._console.say(
+                f"warning: instance {one.group}/{one.id} is not removed yet and may cost money "
+                f"({one.removal_reason}); the next run removes it, or `fleeting group decrease "
+                f"{one.id}`"
+            )
         left = [one for one in self._remaining() if one.removal_reason is None]
-        if not left or self._error is not None or self._removes_instances:
+        if not left:
             return
         state = self._plan.state
         next_run = f"finds them in {state.path}" if state else "will not find them without --state"
