@@ -1,8 +1,10 @@
-"""`taskscaler run` on bad machines, bad files and bad plugins: a result is true, or says why not."""
+"""`taskscaler run` on bad machines, files and plugins: a result is true, or says why not."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,3 +40,29 @@ def test_killed_run_with_every_key_is_resumed(taskscaler: Command, fifo: Path) -
     (job,) = taskscaler.reported()["jobs"]
     assert (job["state"], job["attempts"]) == ("success", 2)
     assert (taskscaler.folder / "a" / "made").read_text() == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("shell", "expected"),
+    [
+        ("exit 0", "its login shell ended with exit code 0 instead of running the command"),
+        ('echo "Use the portal!"; exit 0', "and wrote: Use the portal!"),
+        ("exec /bin/sh", "its login shell ended with exit code 0"),
+        ("echo no room >&2; exit 1", "its login shell ended with exit code 1"),
+        ('/bin/sh "$@"; exit 0', None),
+    ],
+)
+def test_success_is_proved(taskscaler: Command, shell: str, expected: str | None) -> None:
+    """A login shell that does not run the script is the failure of the infrastructure."""
+    path = taskscaler.folder / "shell"
+    path.write_text(f'#!/bin/sh\ncase "$2" in *script*) {shell};; *) exec /bin/sh "$@";; esac\n')
+    path.chmod(0o755)
+    done = taskscaler.run_jobs(
+        "--plugin-config", f"shell={path}", "--", "sh", "-c", "touch ../../ran; exit 7"
+    )
+    (job,) = taskscaler.reported()["jobs"]
+    if expected is None:
+        assert (job["state"], job["exit_code"], done.returncode) == ("failed", 7, 1)
+    else:
+        assert (job["state"], job["exit_code"], done.returncode) == ("system_failure", None, 3)
+        assert expected in job["reason"]

@@ -13,6 +13,7 @@ import pytest
 
 from fleeting.testing import FakeConnection, FakeConnector, FakeInstanceGroup
 from fleeting.types import Duration
+from played_script import play_script
 from taskscaler import AcquireTimeout, Settings, Taskscaler
 from taskscaler.jobs import executor
 from taskscaler.jobs.job import Job, expand
@@ -59,18 +60,22 @@ class World:
                 await anyio.sleep_forever()
             await command.stderr.send(b"rm: no\n")
             return self.removal_status
-        word = b"".join([data async for data in command.stdin]).removesuffix(b"\\n\n").decode()
+        if command.line.startswith("exec /bin/sh"):
+            return await play_script(
+                command,
+                lambda word: self.script(command, word),
+                refuses=lambda word: word == "no-room",
+            )
+        return 0
+
+    async def script(self, command: Command, word: str) -> int:
+        """Run a script of one word."""
         self.attempts[word] += 1
         if word == "gate":
             self.begun.set()
             await self.gate.wait()
         if word == "break-once" and self.attempts[word] == 1:
             self.connector.break_(command.instance)
-        if word == "no-room":
-            marker = re.search(r"echo (taskscaler-\w+) >&2", command.line)
-            assert marker
-            await command.stderr.send(b"mkdir: disk full\n" + marker[1].encode() + b"\n")
-            return 125
         return 1 if word == "fail" else 125 if word == "exit-125" else 0
 
     def runner(self, *words: str, keep_going: bool = True, **keys: Any) -> JobRunner:

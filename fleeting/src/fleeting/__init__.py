@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fleeting._program import run_program
     from fleeting._registry import Registry
     from fleeting._schema import json_schema
+    from fleeting._text import plain
     from fleeting.abc import Connection
     from fleeting.types import ConnectInfo
 
@@ -53,6 +54,7 @@ __all__ = (
     "locked_file",
     "nearest",
     "parse_assignments",
+    "plain",
     "read_holder",
     "read_toml",
     "run_program",
@@ -76,6 +78,7 @@ _HOMES = {
     "_program": ("run_program",),
     "_registry": ("Registry",),
     "_schema": ("json_schema",),
+    "_text": ("plain",),
 }
 
 
