@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fleeting._bugs import describe_bug
     from fleeting._config import (
         ConnectorConfig,
         GroupConfig,
@@ -47,6 +48,7 @@ __all__ = (
     "call_within",
     "connect",
     "decode",
+    "describe_bug",
     "driving",
     "examine",
     "json_schema",
@@ -63,6 +65,7 @@ __all__ = (
 __version__ = "1.0.0"
 
 _HOMES = {
+    "_bugs": ("describe_bug",),
     "_config": ("ConnectorConfig", "GroupConfig", "GroupConfigEntry", "GroupEntryConfig"),
     "_decoding": (
         "Problem",

@@ -76,7 +76,7 @@ class SSHFiles:
         elif stat.S_ISREG(mode):
             await self._put_file(source, destination, mode)
         else:
-            raise _special(source)
+            raise _special(source, local=True)
 
     async def get(self, source: str, destination: Path) -> None:
         """Copy from the instance; see `Connection.get`."""
@@ -113,7 +113,7 @@ class SSHFiles:
                 elif stat.S_ISREG(kind):
                     copies.append(partial(self._put_file, path, copy, kind))
                 else:
-                    raise _special(path)
+                    raise _special(path, local=True)
         await _in_parallel(copies)
         for target, mode in reversed(made):
             with self._remote(target):
@@ -170,13 +170,15 @@ class SSHFiles:
                 await self._client.symlink(str(target), destination)
 
     async def _make_remote_parents(self, path: str) -> None:
+        missing: list[str] = []
         parent = posixpath.dirname(path.rstrip("/"))
-        if parent in ("", "/"):
-            return
-        with self._remote(parent):
-            exists = await self._client.isdir(parent)
-        if not exists:
-            await self._make_remote_parents(parent)
+        while parent not in ("", "/"):
+            with self._remote(parent):
+                if await self._client.isdir(parent):
+                    break
+            missing.append(parent)
+            parent = posixpath.dirname(parent.rstrip("/"))
+        for parent in reversed(missing):
             with self._remote(parent):
                 await self._make_remote(parent, asyncssh.SFTPAttrs())
 
@@ -268,7 +270,7 @@ class SSHFiles:
         try:
             yield
         except OSError as error:
-            raise TransferFailed(f"local path {path}: {cause(error)}") from error
+            raise TransferFailed(f"local path {path}: {cause(error)}", local=True) from error
 
 
 def _entries(folder: Path) -> list[tuple[Path, int]]:
@@ -318,8 +320,9 @@ def _write(file: BinaryIO, data: bytes) -> None:
     file.flush()  # Report a full disk here, not when the file is closed.
 
 
-def _special(path: object) -> TransferFailed:
-    return TransferFailed(f"{path} is not a regular file, a directory or a link")
+def _special(path: object, *, local: bool = False) -> TransferFailed:
+    text = f"{path} is not a regular file, a directory or a link"
+    return TransferFailed(text, local=local)
 
 
 async def _in_parallel(copies: Sequence[Copy]) -> None:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from fleeting import describe_bug
 from fleeting.errors import ConfigError, FleetingError
 from fleeting.types import Duration
 from taskscaler._errors import Fenced, ScalerClosed, StoreError, TaskscalerError
@@ -47,6 +48,7 @@ from taskscaler.jobs.result import JobState
 from taskscaler.jobs.runner import JobRunner
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from fleeting.types import GroupInfo
@@ -109,11 +111,14 @@ class _Session:
             store = await self._open_store(stack)
             async with anyio.create_task_group() as background:
                 await background.start(self._handle_signals)
-                background.start_soon(self._enforce_timeout)
-                background.start_soon(self._draw_status)
-                background.start_soon(self._explain_waiting)
-                background.start_soon(self._reload_config)
-                background.start_soon(self._drain)
+                for task in (
+                    self._enforce_timeout,
+                    self._draw_status,
+                    self._explain_waiting,
+                    self._reload_config,
+                    self._drain,
+                ):
+                    background.start_soon(self._guard, task)
                 if store is not None:
                     await self._run_jobs(store)
                 background.cancel_scope.cancel()
@@ -160,6 +165,8 @@ class _Session:
             self._error = f"{error}{self._leftover_text()}"
         except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
+        except Exception as error:  # noqa: BLE001 -- the report is written in every case
+            self._error = f"{describe_bug(error, where=True)}{self._leftover_text()}"
 
     async def _show_groups(self) -> None:
         """Show the ids of the groups, which the file knows by name."""
@@ -173,6 +180,13 @@ class _Session:
         return {group.id: one.name for group, one in pairs}
 
     # The background tasks.
+
+    async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a background task; a bug in it is told, and ends neither the jobs nor the report."""
+        try:
+            await task()
+        except Exception as error:  # noqa: BLE001 -- as above
+            await self._console.say(f"error: {describe_bug(error, where=True)}")
 
     async def _handle_signals(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED

@@ -102,8 +102,9 @@ class Executor:
 
         Raises:
             ConnectionLost: the connection broke; how far the script got is unknown.
-            TransferFailed: a file could not be uploaded.
-            WorkspaceFailed: the script could not be started, or did not come to its end.
+            TransferFailed: a local file cannot be read.
+            WorkspaceFailed: the instance could not store the files, start the script or run it to
+                its end.
         """
         directory = script.directory_name(self._run_id, next(self._numbers), run.name)
         removal = self._removals.setdefault(instance, _Removal())
@@ -279,7 +280,8 @@ async def _open(path: Path) -> AsyncFile[bytes]:
         return await anyio.open_file(path, "rb")
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise WorkspaceFailed(f"stdin: {path} can no longer be read ({why})") from None
+        text = f"stdin: {path} can no longer be read ({why})"
+        raise TransferFailed(text, local=True) from None
 
 
 async def _upload(connection: Connection, run: JobRun, directory: str) -> None:
@@ -289,7 +291,13 @@ async def _upload(connection: Connection, run: JobRun, directory: str) -> None:
         raise WorkspaceFailed(f"could not create a working directory: {reason}")
     work = script.working_directory(directory)
     for path in run.uploads:
-        await connection.put(run.folder / path, work if path == "." else f"{work}/{path}")
+        target = work if path == "." else f"{work}/{path}"
+        try:
+            await connection.put(run.folder / path, target)
+        except TransferFailed as error:
+            if error.local:
+                raise
+            raise WorkspaceFailed(f"could not upload {path}: {error}") from error
 
 
 async def _download(connection: Connection, run: JobRun, work: str) -> tuple[list[str], str | None]:

@@ -5,6 +5,7 @@ The report is one JSON object with `jobs`, `instances` and `summary`.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections import Counter
@@ -161,7 +162,7 @@ def write_report(path: Path, report: RunReport) -> None:
         OSError: the report cannot be written; an older file is unchanged.
     """
     path = path.resolve()
-    text = msgspec.json.format(msgspec.json.encode(report.as_dict()), indent=2)
+    text = _json(report.as_dict())
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -171,6 +172,14 @@ def write_report(path: Path, report: RunReport) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _json(report: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.format(msgspec.json.encode(report), indent=2)
+    except UnicodeEncodeError:
+        # A plugin has reported text that is not UTF-8; the standard library escapes it.
+        return json.dumps(msgspec.to_builtins(report), indent=2).encode()
 
 
 def _umask() -> int:

@@ -1,0 +1,44 @@
+"""Describes an exception that must not happen: a bug, in a plugin or in our own code.
+
+A traceback shows values of the program, which may be secrets, and few readers need it. The
+place where the bug is, is enough to find it.
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from pathlib import Path
+from typing import cast
+
+from fleeting._text import plain
+
+__all__ = ("describe_bug",)
+
+_TEXT_SHOWN = 300
+_FULL = {errno.EMFILE, errno.ENFILE}
+
+
+def describe_bug(error: BaseException, *, where: bool = False) -> str:
+    """Return one printable sentence about an unexpected exception.
+
+    Args:
+        error: the exception; of a group, the first one.
+        where: whether to add the places in the code, the innermost first.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    text = plain(str(error))
+    text = text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]}..."
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return f"this computer has no open files left for it ({text}); raise `ulimit -n`"
+    name = type(error).__name__
+    sentence = f"unexpected error, a bug: {name}: {text}" if text else f"unexpected {name}, a bug"
+    if not where:
+        return sentence
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = [
+        f"{Path(one.filename).parent.name}/{Path(one.filename).name}:{one.lineno} in {one.name}"
+        for one in reversed(frames)
+    ]
+    return f"{sentence}; at {', called from '.join(places)}" if places else sentence
