@@ -66,3 +66,11 @@ def test_success_is_proved(taskscaler: Command, shell: str, expected: str | None
     else:
         assert (job["state"], job["exit_code"], done.returncode) == ("system_failure", None, 3)
         assert expected in job["reason"]
+
+
+def test_an_instance_that_runs_no_command_is_not_ready(taskscaler: Command) -> None:
+    """No job starts on it, and the run says what the login shell did."""
+    words = ("--plugin-config", "shell=/bin/false", "--timeout", "8s", "--", "true")
+    done = taskscaler.run_jobs(*words)
+    (job,) = taskscaler.reported()["jobs"]
+    assert (job["state"], job["attempts"], done.returncode) == ("system_failure", 0, 3)

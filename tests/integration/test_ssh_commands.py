@@ -17,6 +17,7 @@ from fleeting.connectors import _ssh_channels, _ssh_process
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import ConnectionLost, NotSupported
 from fleeting.types import ConnectInfo, Exit
+from tests.integration.conftest import run_in_shell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -357,6 +358,9 @@ async def test_a_channel_closed_without_a_status(serve: Callable[..., Any]) -> N
     """If the server does not report how the command ended, that is not success."""
 
     async def close(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        if process.command != "true":
+            await run_in_shell(process)
+            return
         process.stdout.write(b"all good")
         process.stdout.write_eof()
         process.channel.close()
