@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,3 +76,43 @@ def test_an_instance_that_runs_no_command_is_not_ready(taskscaler: Command) -> N
     done = taskscaler.run_jobs(*words)
     (job,) = taskscaler.reported()["jobs"]
     assert (job["state"], job["attempts"], done.returncode) == ("system_failure", 0, 3)
+
+
+def test_names_that_are_not_utf8(taskscaler: Command) -> None:
+    """Such a file is downloaded; such a pipe is the failure of its job, and can be recorded."""
+    path = taskscaler.file("""
+        [autoscaler]
+        max_instances = 1
+
+        [[jobs]]
+        name = "pipe"
+        script = ['mkfifo "$(printf "a\\\\377b")"']
+        download = ["*"]
+
+        [[jobs]]
+        name = "bytes"
+        script = ['touch "$(printf "a\\\\377b")"']
+        download = ["*"]
+    """)
+    done = taskscaler.run_jobs("--state", taskscaler.folder / "state.sqlite", path)
+    assert taskscaler.states() == {"pipe": "system_failure", "bytes": "success"}, done.stderr
+    assert done.returncode == 3
+    assert "a\\udcffb is not a regular file" in done.stderr
+    assert [one.name for one in (taskscaler.folder / "bytes").iterdir()] == [os.fsdecode(b"a\xffb")]
+
+
+@pytest.mark.long
+def test_folders_of_any_depth(taskscaler: Command) -> None:
+    """A tree that is deeper than Python's recursion is downloaded."""
+    path = taskscaler.file("""
+        [[jobs]]
+        name = "deep"
+        script = ["i=0; while [ $i -lt 1200 ]; do mkdir d; cd d; i=$((i+1)); done; touch leaf"]
+        download = ["**"]
+    """)
+    done = taskscaler.run_jobs(path)
+    deep = taskscaler.folder / "deep"
+    leaf = deep.joinpath(*["d"] * 1200, "leaf").exists()
+    # The test's own folder is removed by a recursion.
+    subprocess.run(["rm", "-r", deep], check=True)  # noqa: S607 -- any rm
+    assert (done.returncode, leaf) == (0, True), done.stderr

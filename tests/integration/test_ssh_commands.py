@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from tests.integration.conftest import run_in_shell
 
 from fleeting.connectors import _ssh_channels, _ssh_process
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import ConnectionLost, NotSupported
 from fleeting.types import ConnectInfo, Exit
-from tests.integration.conftest import run_in_shell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -346,7 +346,10 @@ async def test_a_failure_of_the_workspace_is_the_instances(world: World) -> None
 
 @pytest.mark.parametrize(("local", "instances"), [(True, 1), (False, 2)])
 async def test_failed_upload_is_the_instances_unless_it_is_local(
-    world: World, monkeypatch: pytest.MonkeyPatch, local: bool, instances: int
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    local: bool,  # noqa: FBT001 -- a parameter of the test
+    instances: int,
 ) -> None:
     """A file that cannot be read here says nothing about the instance."""
 

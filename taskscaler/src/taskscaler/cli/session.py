@@ -25,6 +25,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -92,7 +93,7 @@ class _Session:
             self._progress,
             keep_going=plan.keep_going,
         )
-        self._started_at = datetime.now(UTC)
+        self._started_at, self._began = datetime.now(UTC), time.monotonic()
         self._groups: list[GroupInfo] = []
         self._scaler: Taskscaler | None = None
         self._opening = anyio.CancelScope()
@@ -372,6 +373,7 @@ class _Session:
             started_at=self._started_at,
             finished_at=datetime.now(UTC),
             exit_code=code,
+            seconds=time.monotonic() - self._began,
             error=self._error,
             group_names=self._group_names(),
         )

@@ -55,6 +55,7 @@ class RunReport:
         started_at: when the command started.
         finished_at: when the scaler was closed.
         exit_code: of the command.
+        seconds: how long it took, by a clock that only goes forward.
         error: why the command failed as a whole; None if it did not.
         group_names: the names of the groups in the file, by id.
     """
@@ -64,6 +65,7 @@ class RunReport:
     started_at: datetime
     finished_at: datetime
     exit_code: int
+    seconds: float
     error: str | None = None
     group_names: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -82,7 +84,7 @@ class RunReport:
                 "error": self.error,
                 "started_at": self.started_at,
                 "finished_at": self.finished_at,
-                "seconds": (self.finished_at - self.started_at).total_seconds(),
+                "seconds": self.seconds,
             },
         }
 

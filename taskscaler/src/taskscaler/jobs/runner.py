@@ -25,7 +25,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter, deque
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -304,7 +303,7 @@ class JobRunner:
         result.attempts += 1
         result.group = acquisition.group
         result.instance, result.slot = acquisition.instance, acquisition.slot
-        result.started_at = datetime.now(UTC)
+        result.start()
 
     def _evaluate(self, run: JobRun, result: JobResult, execution: Execution) -> str | None:
         """Set the final state; or return why the infrastructure failed, and leave the state."""
