@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fleeting._lock import driving, locked_file, read_holder
     from fleeting._program import run_program
     from fleeting._registry import Registry
+    from fleeting._regular_files import open_regular, read_regular
     from fleeting._schema import json_schema
     from fleeting._text import plain
     from fleeting.abc import Connection
@@ -55,9 +56,11 @@ __all__ = (
     "key_path",
     "locked_file",
     "nearest",
+    "open_regular",
     "parse_assignments",
     "plain",
     "read_holder",
+    "read_regular",
     "read_toml",
     "run_program",
 )
@@ -80,6 +83,7 @@ _HOMES = {
     "_lock": ("driving", "locked_file", "read_holder"),
     "_program": ("run_program",),
     "_registry": ("Registry",),
+    "_regular_files": ("open_regular", "read_regular"),
     "_schema": ("json_schema",),
     "_text": ("plain",),
 }

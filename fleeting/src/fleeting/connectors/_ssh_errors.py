@@ -91,6 +91,8 @@ def cause(error: BaseException) -> str:
         return known
     if isinstance(error, OSError) and error.errno:
         # The texts of asyncio's errors repeat the address.
+        if error.errno == errno.EINVAL and error.strerror:
+            return _lowered(error.strerror)  # Ours says more than the system's.
         return _ERRNO_CAUSES.get(error.errno) or _lowered(os.strerror(error.errno))
     return str(error).strip() or type(error).__name__
 

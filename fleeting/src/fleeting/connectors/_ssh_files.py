@@ -28,6 +28,7 @@ import anyio.to_thread
 import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR, FILEXFER_TYPE_SYMLINK
 
+from fleeting._regular_files import open_regular
 from fleeting._run import first_error
 from fleeting.connectors._ssh_errors import FOREIGN, cause
 from fleeting.connectors._ssh_glob import matches
@@ -121,7 +122,7 @@ class SSHFiles:
 
     async def _put_file(self, source: Path, destination: str, mode: int) -> None:
         with self._local(source):
-            original = source.open("rb")
+            original = await anyio.to_thread.run_sync(_open_original, source)
         with original:
             try:
                 await self._send(original, destination, mode & PERMISSIONS)
@@ -232,7 +233,7 @@ class SSHFiles:
 
     async def _get_file(self, source: str, destination: Path, mode: int) -> None:
         with self._local(destination):
-            copy = _open_local(destination)
+            copy = await anyio.to_thread.run_sync(_open_local, destination)
         with copy:
             with self._remote(source):
                 original = await self._client.open(source, "rb", encoding=None)
@@ -312,7 +313,11 @@ def _open_local(path: Path) -> BinaryIO:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     if path.is_symlink() or (path.is_file() and not os.access(path, os.W_OK)):
         path.unlink()
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
+    return os.fdopen(open_regular(path, flags, 0o600), "wb")
+
+
+def _open_original(path: Path) -> BinaryIO:
+    return os.fdopen(open_regular(path), "rb")
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

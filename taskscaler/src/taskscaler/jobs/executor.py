@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
+import anyio.to_thread
 
-from fleeting import plain
+from fleeting import open_regular, plain
 from fleeting.errors import ConnectionLost, TransferFailed
 from fleeting.types import Completed, Duration
 from taskscaler._errors import WorkspaceFailed
@@ -28,6 +30,7 @@ from taskscaler.jobs.result import describe_exit
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+    from typing import BinaryIO
 
     from anyio import AsyncFile
 
@@ -277,11 +280,15 @@ class _Removal:
 async def _open(path: Path) -> AsyncFile[bytes]:
     """Open the file of a script's standard input; it existed when the command started."""
     try:
-        return await anyio.open_file(path, "rb")
+        return anyio.wrap_file(await anyio.to_thread.run_sync(_open_input, path))
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         text = f"stdin: {path} can no longer be read ({why})"
         raise TransferFailed(text, local=True) from None
+
+
+def _open_input(path: Path) -> BinaryIO:
+    return os.fdopen(open_regular(path), "rb")
 
 
 async def _upload(connection: Connection, run: JobRun, directory: str) -> None:
