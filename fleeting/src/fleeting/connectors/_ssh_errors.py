@@ -62,6 +62,8 @@ _CAUSES: dict[type[BaseException], str] = {
 }
 
 _ERRNO_CAUSES: dict[int, str] = {
+    errno.EMFILE: "this command has too many open files; raise `ulimit -n`",
+    errno.ENFILE: "this computer has too many open files",
     errno.ENOENT: "no such file or directory",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",

@@ -73,7 +73,24 @@ _READER_GONE = (errno.EPIPE, errno.EIO)
 
 def run_session(plan: Plan) -> int:
     """Run a plan, and return the exit code of the command."""
+    _raise_open_files()
     return anyio.run(_run, plan)
+
+
+def _raise_open_files() -> None:
+    """Raise the number of files that may be open to what the administrator permits.
+
+    Each instance and each running job takes a few. The usual limit of 1,024 is for programs that
+    cannot deal with more.
+    """
+    if sys.platform == "win32":
+        return  # It has no such limit.
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems refuse the highest value although they report it.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _run(plan: Plan) -> int:
