@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 from typing_extensions import override
@@ -123,9 +123,9 @@ def test_durations_do_not_follow_the_wall_clock(monkeypatch: pytest.MonkeyPatch)
 
         @classmethod
         @override
-        def now(cls, tz: tzinfo | None = None) -> datetime:
+        def now(cls, tz: tzinfo | None = None) -> Self:
             cls.hours -= 1
-            return NOON.replace(hour=cls.hours)
+            return cls(2026, 1, 1, cls.hours, tzinfo=tz)
 
     monkeypatch.setattr("taskscaler.jobs.result.datetime", SetBack)
     result = JobResult("a")

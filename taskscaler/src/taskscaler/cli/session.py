@@ -184,7 +184,9 @@ class _Session:
         except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
         except Exception as error:  # noqa: BLE001 -- the report is written in every case
-            self._error = f"{describe_bug(error, where=True)}{self._leftover_text()}"
+            hidden = [(one.plugin_config, one.connector) for one in self._plan.groups]
+            bug = describe_bug(error, where=True, hidden=hidden)
+            self._error = f"{bug}{self._leftover_text()}"
 
     async def _show_groups(self) -> None:
         """Show the ids of the groups, which the file knows by name."""
