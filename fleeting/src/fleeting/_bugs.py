@@ -67,9 +67,8 @@ def _words(value: object) -> Iterator[str]:
         for one in cast("Iterable[object]", value):
             yield from _words(one)
     else:
-        kind = type(value)
         # A struct of msgspec, or a dataclass.
-        names = getattr(kind, "__struct_fields__", None) or getattr(
-            kind, "__dataclass_fields__", ()
-        )
-        yield from _words([getattr(value, name, None) for name in names])
+        kind = type(value)
+        fields: Iterable[str] = getattr(kind, "__struct_fields__", ())
+        fields = (*fields, *getattr(kind, "__dataclass_fields__", ()))
+        yield from _words([getattr(value, name, None) for name in fields])

@@ -1,6 +1,6 @@
 """Opens files so that opening and reading them cannot block.
 
-A pipe in the place of a file blocks the program that opens it, for ever and beyond cancellation. So a
+A pipe in the place of a file blocks the program that opens it, beyond cancellation. So a
 file is opened without waiting for the other end of a pipe, and then looked at: never the name
 first, because the file can be replaced meanwhile.
 """
