@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import resource
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -172,3 +174,33 @@ def test_worker_limit(
     plan = replace(plan, runs=plan.runs * 50, settings=settings, groups=groups, max_jobs=max_jobs)
     infos = [GroupInfo(id=f"group-{size}", max_size=size) for size in sizes]
     assert worker_limit(plan, infos) == expected
+
+
+def test_limit_of_open_files_is_raised(tmp_path: Path) -> None:
+    """The soft limit becomes the hard one, so that many jobs do not run out of files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(200, soft), hard))
+    try:
+        run_session(plan_of(tmp_path, FakeProvider()))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_bug_of_a_group_is_in_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An unexpected error of the run as a whole is one sentence; all jobs are in the report."""
+
+    def broken(provider: FakeProvider, *words: object) -> None:
+        del provider, words
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(FakeProvider, "open", broken)
+    report = tmp_path / "report.json"
+    assert run_session(replace(plan_of(tmp_path, FakeProvider()), report=report)) == 3
+    messages = capfd.readouterr().err
+    assert "unexpected error, a bug: KeyError: 'surprise'; at cli/test_run_session.py" in messages
+    assert "Traceback" not in messages
+    jobs = json.loads(report.read_text())["jobs"]
+    assert [job["state"] for job in jobs] == ["system_failure"] * 2

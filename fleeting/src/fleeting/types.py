@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
+from fleeting._regular_files import read_regular
 from fleeting.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ class ConnectorSettings:
         if self.key_path is None:
             return None
         try:
-            return self.key_path.expanduser().read_text()
+            return read_regular(self.key_path.expanduser()).decode()
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
         except UnicodeError:

@@ -28,6 +28,7 @@ import anyio.to_thread
 import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR, FILEXFER_TYPE_SYMLINK
 
+from fleeting._regular_files import open_regular
 from fleeting._run import first_error
 from fleeting.connectors._ssh_errors import FOREIGN, cause
 from fleeting.connectors._ssh_glob import matches
@@ -76,7 +77,7 @@ class SSHFiles:
         elif stat.S_ISREG(mode):
             await self._put_file(source, destination, mode)
         else:
-            raise _special(source)
+            raise _special(source, local=True)
 
     async def get(self, source: str, destination: Path) -> None:
         """Copy from the instance; see `Connection.get`."""
@@ -113,7 +114,7 @@ class SSHFiles:
                 elif stat.S_ISREG(kind):
                     copies.append(partial(self._put_file, path, copy, kind))
                 else:
-                    raise _special(path)
+                    raise _special(path, local=True)
         await _in_parallel(copies)
         for target, mode in reversed(made):
             with self._remote(target):
@@ -121,7 +122,7 @@ class SSHFiles:
 
     async def _put_file(self, source: Path, destination: str, mode: int) -> None:
         with self._local(source):
-            original = source.open("rb")
+            original = await anyio.to_thread.run_sync(_open_original, source)
         with original:
             try:
                 await self._send(original, destination, mode & PERMISSIONS)
@@ -170,13 +171,15 @@ class SSHFiles:
                 await self._client.symlink(str(target), destination)
 
     async def _make_remote_parents(self, path: str) -> None:
+        missing: list[str] = []
         parent = posixpath.dirname(path.rstrip("/"))
-        if parent in ("", "/"):
-            return
-        with self._remote(parent):
-            exists = await self._client.isdir(parent)
-        if not exists:
-            await self._make_remote_parents(parent)
+        while parent not in ("", "/"):
+            with self._remote(parent):
+                if await self._client.isdir(parent):
+                    break
+            missing.append(parent)
+            parent = posixpath.dirname(parent.rstrip("/"))
+        for parent in reversed(missing):
             with self._remote(parent):
                 await self._make_remote(parent, asyncssh.SFTPAttrs())
 
@@ -230,7 +233,7 @@ class SSHFiles:
 
     async def _get_file(self, source: str, destination: Path, mode: int) -> None:
         with self._local(destination):
-            copy = _open_local(destination)
+            copy = await anyio.to_thread.run_sync(_open_local, destination)
         with copy:
             with self._remote(source):
                 original = await self._client.open(source, "rb", encoding=None)
@@ -268,7 +271,7 @@ class SSHFiles:
         try:
             yield
         except OSError as error:
-            raise TransferFailed(f"local path {path}: {cause(error)}") from error
+            raise TransferFailed(f"local path {path}: {cause(error)}", local=True) from error
 
 
 def _entries(folder: Path) -> list[tuple[Path, int]]:
@@ -310,7 +313,11 @@ def _open_local(path: Path) -> BinaryIO:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     if path.is_symlink() or (path.is_file() and not os.access(path, os.W_OK)):
         path.unlink()
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
+    return os.fdopen(open_regular(path, flags, 0o600), "wb")
+
+
+def _open_original(path: Path) -> BinaryIO:
+    return os.fdopen(open_regular(path), "rb")
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
@@ -318,8 +325,9 @@ def _write(file: BinaryIO, data: bytes) -> None:
     file.flush()  # Report a full disk here, not when the file is closed.
 
 
-def _special(path: object) -> TransferFailed:
-    return TransferFailed(f"{path} is not a regular file, a directory or a link")
+def _special(path: object, *, local: bool = False) -> TransferFailed:
+    text = f"{path} is not a regular file, a directory or a link"
+    return TransferFailed(text, local=local)
 
 
 async def _in_parallel(copies: Sequence[Copy]) -> None:

@@ -10,58 +10,84 @@ from __future__ import annotations
 import os
 import posixpath
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from fleeting.errors import TransferFailed
+
+# The names of a pattern that are left to match, and a listing.
+Names: TypeAlias = "tuple[str, ...]"
+Entries: TypeAlias = "list[tuple[str, asyncssh.SFTPAttrs]]"
+
+# No path on a server is longer than 4,096 bytes.
+LONGEST_PATH = 4096
+MOST_ENTRIES = 1_000_000
 
 _NOTHING_THERE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFTPNotADirectory)
 
 
 async def matches(client: asyncssh.SFTPClient, pattern: str) -> set[str]:
-    """Return the paths that match; they are relative if the pattern is."""
-    names = [name for name in pattern.split("/") if name]
-    start = "/" if pattern.startswith("/") else ""
-    return await _below(client, start, names) if names else set()
+    """Return the paths that match; they are relative if the pattern is.
 
-
-async def _below(client: asyncssh.SFTPClient, folder: str, names: Sequence[str]) -> set[str]:
-    name, rest = names[0], names[1:]
-    if name == "**":
-        return await _at_any_depth(client, folder, rest)
-    if not _is_pattern(name):
-        path = posixpath.join(folder, name)
-        if rest:
-            return await _below(client, path, rest)
-        return {path} if await _exists(client, path) else set()
+    Raises:
+        TransferFailed: there are more entries, or deeper folders, than a server can have.
+    """
+    names = tuple(name for name in pattern.split("/") if name)
     found: set[str] = set()
-    for entry, attributes in await _list(client, folder):
-        if _matches(entry, name):
-            path = posixpath.join(folder, entry)
-            if not rest:
-                found.add(path)
-            elif attributes.type != FILEXFER_TYPE_REGULAR:
-                found |= await _below(client, path, rest)
+    # A loop and not a recursion, because the instance decides how deep its folders are.
+    todo = [("/" if pattern.startswith("/") else "", names)] if names else []
+    seen = 0
+    while todo:
+        folder, rest = todo.pop()
+        if len(folder) > LONGEST_PATH:
+            raise TransferFailed(f"{pattern}: the instance lists folders in folders without end")
+        if rest[0] == "**" or _is_pattern(rest[0]):
+            entries = await _list(client, folder)
+            seen += len(entries)
+            if seen > MOST_ENTRIES:
+                raise TransferFailed(f"{pattern}: the instance lists over {MOST_ENTRIES} entries")
+            step = _at_any_depth if rest[0] == "**" else _in_folder
+            step(folder, rest, entries, found, todo)
+        elif rest[1:]:
+            todo.append((posixpath.join(folder, rest[0]), rest[1:]))
+        elif await _exists(client, path := posixpath.join(folder, rest[0])):
+            found.add(path)
     return found
 
 
-async def _at_any_depth(client: asyncssh.SFTPClient, folder: str, rest: Sequence[str]) -> set[str]:
-    found = await _below(client, folder, rest) if rest else set[str]()
-    for entry, attributes in await _list(client, folder):
+def _in_folder(
+    folder: str, names: Names, entries: Entries, found: set[str], todo: list[tuple[str, Names]]
+) -> None:
+    """Match entries with the first name; add what they lead to."""
+    for entry, attributes in entries:
+        if not _matches(entry, names[0]):
+            continue
+        path = posixpath.join(folder, entry)
+        if not names[1:]:
+            found.add(path)
+        elif attributes.type != FILEXFER_TYPE_REGULAR:
+            todo.append((path, names[1:]))
+
+
+def _at_any_depth(
+    folder: str, names: Names, entries: Entries, found: set[str], todo: list[tuple[str, Names]]
+) -> None:
+    """Match entries with `**`; add what they lead to."""
+    if names[1:]:
+        todo.append((folder, names[1:]))
+    for entry, attributes in entries:
         if not _matches(entry, "*"):
             continue
         path = posixpath.join(folder, entry)
-        if not rest:
+        if not names[1:]:
             found.add(path)
         if attributes.type == FILEXFER_TYPE_DIRECTORY:
-            found |= await _at_any_depth(client, path, rest)
-    return found
+            todo.append((path, names))
 
 
-async def _list(client: asyncssh.SFTPClient, folder: str) -> list[tuple[str, asyncssh.SFTPAttrs]]:
+async def _list(client: asyncssh.SFTPClient, folder: str) -> Entries:
     try:
         entries = await client.readdir(folder or ".")
     except _NOTHING_THERE:

@@ -25,12 +25,14 @@ import errno
 import os
 import signal
 import sys
+import time
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
+from fleeting import describe_bug
 from fleeting.errors import ConfigError, FleetingError
 from fleeting.types import Duration
 from taskscaler._errors import Fenced, ScalerClosed, StoreError, TaskscalerError
@@ -47,6 +49,7 @@ from taskscaler.jobs.result import JobState
 from taskscaler.jobs.runner import JobRunner
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from fleeting.types import GroupInfo
@@ -70,7 +73,24 @@ _READER_GONE = (errno.EPIPE, errno.EIO)
 
 def run_session(plan: Plan) -> int:
     """Run a plan, and return the exit code of the command."""
+    _raise_open_files()
     return anyio.run(_run, plan)
+
+
+def _raise_open_files() -> None:
+    """Raise the number of files that may be open to what the administrator permits.
+
+    Each instance and each running job takes a few. The usual limit of 1,024 is for programs that
+    cannot deal with more.
+    """
+    if sys.platform == "win32":
+        return  # It has no such limit.
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems refuse the highest value although they report it.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _run(plan: Plan) -> int:
@@ -90,7 +110,7 @@ class _Session:
             self._progress,
             keep_going=plan.keep_going,
         )
-        self._started_at = datetime.now(UTC)
+        self._started_at, self._began = datetime.now(UTC), time.monotonic()
         self._groups: list[GroupInfo] = []
         self._scaler: Taskscaler | None = None
         self._opening = anyio.CancelScope()
@@ -111,11 +131,14 @@ class _Session:
             store = await self._open_store(stack)
             async with anyio.create_task_group() as background:
                 await background.start(self._handle_signals)
-                background.start_soon(self._enforce_timeout)
-                background.start_soon(self._draw_status)
-                background.start_soon(self._explain_waiting)
-                background.start_soon(self._reload_config)
-                background.start_soon(self._drain)
+                for task in (
+                    self._enforce_timeout,
+                    self._draw_status,
+                    self._explain_waiting,
+                    self._reload_config,
+                    self._drain,
+                ):
+                    background.start_soon(self._guard, task)
                 if store is not None:
                     await self._run_jobs(store)
                 background.cancel_scope.cancel()
@@ -162,6 +185,10 @@ class _Session:
             self._error = f"{error}{self._leftover_text()}"
         except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
+        except Exception as error:  # noqa: BLE001 -- the report is written in every case
+            hidden = [(one.plugin_config, one.connector) for one in self._plan.groups]
+            bug = describe_bug(error, where=True, hidden=hidden)
+            self._error = f"{bug}{self._leftover_text()}"
 
     async def _say_trouble(self, message: str) -> None:
         self._trouble = message
@@ -179,6 +206,13 @@ class _Session:
         return {group.id: one.name for group, one in pairs}
 
     # The background tasks.
+
+    async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a background task; a bug in it is told, and ends neither the jobs nor the report."""
+        try:
+            await task()
+        except Exception as error:  # noqa: BLE001 -- as above
+            await self._console.say(f"error: {describe_bug(error, where=True)}")
 
     async def _handle_signals(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -366,6 +400,7 @@ class _Session:
             started_at=self._started_at,
             finished_at=datetime.now(UTC),
             exit_code=code,
+            seconds=time.monotonic() - self._began,
             error=self._error,
             group_names=self._group_names(),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import posixpath
+import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -68,11 +69,14 @@ def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...]
 
 def outermost(paths: set[str]) -> tuple[str, ...]:
     """Return the paths without those inside another one, which is copied completely."""
-    kept: list[str] = []
+    if "." in paths:
+        return (".",)
+    kept: dict[str, None] = {}
     for path in sorted(paths, key=lambda path: (path.count("/"), path)):
-        parents = {str(parent) for parent in PurePosixPath(path).parents if path != "."}
-        if parents.isdisjoint(kept):
-            kept.append(path)
+        # The shortest parents come first: a tree may be thousands of folders deep.
+        parents = (path[: slash.start()] for slash in re.finditer("/", path))
+        if not any(parent in kept for parent in parents):
+            kept[path] = None
     return tuple(kept)
 
 

@@ -1,0 +1,58 @@
+"""Matching paths on an instance that lists what it likes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import asyncssh
+import pytest
+from anyio.lowlevel import checkpoint
+from asyncssh.constants import FILEXFER_TYPE_DIRECTORY
+
+from fleeting.connectors import _ssh_glob
+from fleeting.errors import TransferFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FOLDER = asyncssh.SFTPAttrs(type=FILEXFER_TYPE_DIRECTORY)
+
+
+class Endless:
+    """Lists in each folder one more, down to a depth, and the same number of entries."""
+
+    def __init__(self, depth: int, entries: int = 1) -> None:
+        self.depth = depth
+        self.entries = entries
+
+    async def readdir(self, path: str) -> Sequence[asyncssh.SFTPName]:
+        """List a folder."""
+        await checkpoint()
+        if path.count("/") >= self.depth:
+            return []
+        names = [f"d{number}" for number in range(self.entries)]
+        return [asyncssh.SFTPName(name.encode(), b"", FOLDER) for name in names]
+
+
+def match(server: Endless, pattern: str) -> set[str]:
+    """Return what matches on a server."""
+    return anyio.run(_ssh_glob.matches, cast("asyncssh.SFTPClient", server), pattern)
+
+
+def test_depth_is_no_recursion() -> None:
+    """Folders that are deeper than Python's recursion are found."""
+    assert len(match(Endless(1200), "top/**")) == 1200
+
+
+def test_folders_without_end_are_an_error() -> None:
+    """A path that no server can have ends the search."""
+    with pytest.raises(TransferFailed, match="folders in folders without end"):
+        match(Endless(1_000_000), "top/**")
+
+
+def test_entries_without_end_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of entries is limited, however they are spread over folders."""
+    monkeypatch.setattr(_ssh_glob, "MOST_ENTRIES", 1000)
+    with pytest.raises(TransferFailed, match="over 1000 entries"):
+        match(Endless(100, 7), "top/**")
