@@ -110,6 +110,7 @@ def test_a_decision_carries_every_input_of_the_formula() -> None:
         "idle_count": 2,
         "scale_factor": 0.5,
         "scale_factor_limit": 4,
+        "recently_needed": 5,
         "required": 3,
     }
     line = describe(decision)

@@ -154,6 +154,8 @@ class ScalerState:
     def _wake(self, event: Event, now: Now) -> None:
         """Ask for the next decision, unless an earlier one is requested already."""
         fleet = self._fleet
+        if fleet.agenda.news:
+            fleet.observe(now)
         if type(event) is events.TimePassed:
             self._wake_at = waking.after_decision(fleet, now)
             self._out.add(WakeAt(self._wake_at))

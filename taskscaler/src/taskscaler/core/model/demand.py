@@ -5,7 +5,12 @@ are requested, created or prepared. Together they must serve the tasks that *wai
 and the *idle* capacity that the policy wants:
 
     shortfall = waiting + max(promised, target idle) - free - coming
-    surplus   = free - max(0, waiting - coming) - max(reserved, target idle)
+    unneeded  = min(free - max(0, waiting - coming) - target idle, acquired + free - recent)
+    surplus   = min(unneeded, free - max(0, waiting - coming) - reserved)
+
+*Recent* are the slots that the tasks and the policy needed at the busiest moment of the
+last `idle_time`. Without them, random load would remove an instance of a warm pool at
+each low tide and create it again at the next high tide.
 
 A positive shortfall creates instances; an idle instance may be removed when the
 surplus is at least its slots. Both cannot hold at once, and a removal never leaves a
@@ -54,6 +59,8 @@ class Demand(msgspec.Struct, frozen=True):
         unhealthy: slots on instances that fail their health checks.
         suspended: slots of suspended tasks.
         overdue: slots on instances that were requested and should have been seen by now.
+        recent: slots that tasks and the policy needed at the busiest moment of the last
+            `idle_time`.
     """
 
     waiting: int
@@ -73,6 +80,7 @@ class Demand(msgspec.Struct, frozen=True):
     unhealthy: int = 0
     suspended: int = 0
     overdue: int = 0
+    recent: int = 0
 
     @property
     def inputs(self) -> dict[str, float]:
@@ -94,6 +102,7 @@ class Demand(msgspec.Struct, frozen=True):
             "idle_count": self.idle_count,
             "scale_factor": self.scale_factor,
             "scale_factor_limit": self.scale_factor_limit,
+            "recently_needed": self.recent,
             "required": self.wanted,
         }
 
@@ -103,9 +112,16 @@ class Demand(msgspec.Struct, frozen=True):
         return self.waiting + max(self.promised, self.target) - self.free - self.coming
 
     @property
+    def unneeded(self) -> int:
+        """Return how many slots neither tasks nor the policy need, now or lately."""
+        now = self.free - max(0, self.waiting - self.coming) - self.target
+        return min(now, self.acquired + self.free - self.recent)
+
+    @property
     def surplus(self) -> int:
         """Return how many slots could be removed; negative if there are too few."""
-        return self.free - max(0, self.waiting - self.coming) - max(self.reserved, self.target)
+        unreserved = self.free - max(0, self.waiting - self.coming) - self.reserved
+        return min(self.unneeded, unreserved)
 
     @property
     def wanted(self) -> int:

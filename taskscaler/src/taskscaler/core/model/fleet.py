@@ -11,6 +11,7 @@ from taskscaler.core.model.demand import Demand, target_idle
 from taskscaler.core.model.explain import Standing
 from taskscaler.core.model.group import Group
 from taskscaler.core.model.lifecycle import COMING, Phase
+from taskscaler.core.model.load import RecentLoad
 from taskscaler.core.model.policy import InForce, in_force
 from taskscaler.core.model.tasks import TaskBook
 from taskscaler.core.model.throttle import TokenBucket
@@ -48,6 +49,7 @@ class Fleet:
         agenda: what has changed since the last decision.
         tasks: what they want and have.
         groups: in order of preference.
+        load: how many tasks held or wanted a slot lately.
         bucket: limits how many instances are created at once.
         policy: the one in force.
         preemptive: whether a reservation needs a slot that is free now.
@@ -74,6 +76,7 @@ class Fleet:
         self.agenda = Agenda()
         self.tasks = TaskBook(self.agenda)
         self.groups = tuple(Group(info, settings, self.agenda) for info in infos)
+        self.load = RecentLoad()
         self.bucket = TokenBucket(settings)
         self.refusing = ""
         self.closing = False
@@ -138,6 +141,25 @@ class Fleet:
         self._operations += 1
         return f"{self._name}-{self._operations}"
 
+    # The load.
+
+    def observe(self, now: Now) -> None:
+        """Record how many tasks hold or want a slot; called at the end of every event."""
+        level = len(self.tasks.waiting)
+        for group in self.groups:
+            level += group.slots.acquired
+        self.load.observe(level, now.monotonic)
+
+    def needed(self, level: int) -> int:
+        """Return the slots that so many tasks need together with the idle capacity."""
+        return level + target_idle(self.policy, level)
+
+    @property
+    def recent(self) -> int:
+        """Return the slots that were needed at the busiest moment of the last `idle_time`."""
+        idle_seconds = self.policy.idle_time.total_seconds()
+        return self.needed(self.load.highest(self.decided_at, idle_seconds))
+
     # Sums.
 
     @property
@@ -185,6 +207,7 @@ class Fleet:
             unhealthy=sum(group.checks.sick_slots for group in groups),
             suspended=sum(group.suspensions.slots for group in groups),
             overdue=overdue * per_instance,
+            recent=self.recent,
         )
 
     def potential(self, demand: Demand) -> int | None:

@@ -1,7 +1,9 @@
 """Which instances are removed, and why.
 
 Groups are emptied in the reverse order of preference. The policy never removes an
-instance on which a task runs.
+instance on which a task runs. It removes an instance that was idle for `idle_time`, if
+the capacity that it adds was not needed at any moment of that time. Which of several idle
+instances serves the next task is chance, so the age of one alone says little.
 
 A reservation protects idle instances from removal. A program that polls for tasks
 almost always holds some reservation, each briefly. Without a further rule, one
@@ -141,7 +143,7 @@ def expire_protection(fleet: Fleet, now: Now, out: Outbox) -> None:
         return
     demand = fleet.demand()
     # How many slots could go if there were no reservations.
-    unneeded = demand.free - max(0, demand.waiting - demand.coming) - demand.target
+    unneeded = demand.unneeded
     if any(group.idle.closed for group in fleet.groups):
         _open_needed(fleet, unneeded)
         _remove_closed(fleet, unneeded - _protected(fleet, demand), now, out)

@@ -82,7 +82,21 @@ def _idle_at(fleet: Fleet, group: Group, now: Now) -> float:
     idle = group.idle.first()
     if idle is None:
         return NEVER
-    expiry = idle.idle_since + fleet.policy.idle_time.total_seconds()
-    # An instance idle beyond `idle_time` is kept only because it is needed. The end of
-    # that need is an event, and leads to a decision anyway.
+    idle_seconds = fleet.policy.idle_time.total_seconds()
+    expiry = idle.idle_since + idle_seconds
+    if expiry <= now.monotonic:
+        # It is kept because it is needed, or was needed lately. The end of a present need is
+        # an event, and leads to a decision anyway.
+        expiry = _unneeded_at(fleet, idle.available, idle_seconds)
     return expiry if expiry > now.monotonic else NEVER
+
+
+def _unneeded_at(fleet: Fleet, slots: int, idle_seconds: float) -> float:
+    """Return when so many slots were not needed for `idle_time`, if the load stays as it is."""
+    kept = fleet.free - slots + sum(group.slots.acquired for group in fleet.groups)
+    at = NEVER
+    for ended, level in fleet.load.peaks():
+        if fleet.needed(level) <= kept:
+            break
+        at = ended + idle_seconds
+    return at
