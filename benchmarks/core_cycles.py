@@ -57,13 +57,13 @@ def cycles_per_second(state: ScalerState, cycles: int) -> float:
     chance.shuffle(held)
     now = events.Now(1.0, WALL)
     for key in held[int(len(held) * 0.7) :]:
-        state.apply(events.TaskReleased(key), now)
+        state.apply(events.TaskReleased(key, proved=True), now)
     del held[int(len(held) * 0.7) :]
     places = [chance.randrange(len(held)) for _ in range(cycles)]
     started = time.perf_counter()
     for number, place in enumerate(places):
         now = events.Now(1.0 + number * 1e-5, WALL)
-        state.apply(events.TaskReleased(held[place]), now)
+        state.apply(events.TaskReleased(held[place], proved=True), now)
         held[place] = key = f"task-{number}"
         state.apply(events.TaskReserved(key), now)
         state.apply(events.TaskAsked(key), now)

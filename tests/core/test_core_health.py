@@ -56,6 +56,19 @@ def test_a_slot_behind_a_silent_connection_is_handed_out_when_the_check_has_pass
     assert not play.has(effects.CheckHealth), "it proved itself 9 seconds ago"
 
 
+def test_the_end_of_a_task_that_did_not_reach_the_instance_proves_nothing() -> None:
+    """Tasks that hang on a dead instance would otherwise hide that it is dead."""
+    play = Play(settings(capacity_per_instance=1, max_instances=1))
+    idle(play, "a")
+    play.say(events.TaskAsked("hangs"))
+    play.say(events.TaskReleased("hangs"), after=240.0)
+    play.say(events.TaskAsked("next"))
+    assert not any(isinstance(one, effects.Grant) and one.key == "next" for one in play.todo)
+    assert play.take(effects.CheckHealth).id == "a"
+    play.say(events.HealthFailed("g", "a", "dead"))
+    assert play.queue() == ["next"]
+
+
 def test_always_checked_is_a_setting() -> None:
     """With a `probe_after` of nothing each task waits for a check."""
     play = Play(settings(probe_after=timedelta(0), capacity_per_instance=1))
@@ -184,7 +197,7 @@ def test_quiet_instances_are_checked_in_time() -> None:
     play = Play(settings(heartbeat_interval=timedelta(minutes=5)))
     idle(play, "a", "b")
     play.say(events.TaskAsked("busy"), after=5.0)
-    play.say(events.TaskReleased("busy"), after=100.0)
+    play.say(events.TaskReleased("busy", proved=True), after=100.0)
     play.tick(200.0)
     assert play.take(effects.CheckHealth).id == "b"
     play.say(events.HealthPassed("g", "b"))

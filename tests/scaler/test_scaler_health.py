@@ -81,6 +81,42 @@ async def test_an_instance_that_was_idle_is_probed_before_a_grant() -> None:
     assert len(group.calls_of("connect")) == 1
 
 
+async def test_a_task_that_ran_a_command_has_proved_its_instance() -> None:
+    """The next task gets the slot at once, whatever else the connection was used for before."""
+    hosts = Hosts()
+    group = FakeInstanceGroup(connector=FakeConnector(hosts))
+    async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition, acquisition.connect() as connection:
+            async with connection.start("first") as process:
+                await process.wait()
+            await anyio.sleep(11)
+            assert (await connection.run("second")).succeeded
+        async with scaler.acquire("b"):
+            pass
+    assert hosts.ran == [("i-1", "first"), ("i-1", "second")]
+
+
+@pytest.mark.parametrize("how", ["timeout of the task", "timeout of the command", "unused"])
+async def test_a_task_that_hung_proves_nothing(how: str) -> None:
+    """The next task waits for a check, which the instance fails, and gets another instance."""
+    hosts = Hosts()
+    group = FakeInstanceGroup(connector=FakeConnector(hosts))
+    async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition, acquisition.connect() as connection:
+            await connection.run("works")
+            hosts.hanging.add("i-1")
+            if how == "timeout of the task":
+                with anyio.move_on_after(240):
+                    await connection.run("hangs")
+            elif how == "timeout of the command":
+                await connection.run("hangs", timeout=timedelta(seconds=240))
+            else:
+                connection.start("hangs")
+                await anyio.sleep(240)
+        async with scaler.acquire("b") as acquisition:
+            assert acquisition.instance == "i-2"
+
+
 async def test_an_idle_instance_is_checked_periodically() -> None:
     """Every `heartbeat_interval`, the instance and the provider are asked."""
     hosts = Hosts()

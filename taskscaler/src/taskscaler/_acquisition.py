@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from fleeting.errors import ConnectionLost, ConnectorError, InstanceError, NotSupported
 from taskscaler._errors import AcquisitionLost, IllegalEvent
 from taskscaler.core import events
+from taskscaler.runtime.witness import WitnessedConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -78,7 +79,7 @@ class Acquisition:
             raise
         reason = f"the connection to instance {self.instance} broke"
         try:
-            yield connection
+            yield WitnessedConnection(connection, self._claim)
         except BaseException as error:
             reason = _loss_reported_by(error) or reason
             raise

@@ -197,7 +197,7 @@ class Slots:
         if claim.suspended and holds:
             runner.post(events.TaskSuspended(key))
         elif status in (TaskStatus.HOLDING, TaskStatus.UNCONFIRMED, TaskStatus.LOST):
-            runner.post(events.TaskReleased(key))
+            runner.post(events.TaskReleased(key, proved=claim.proved))
         elif status in (TaskStatus.WAITING, TaskStatus.RESUMING):
             runner.post(events.TaskCancelled(key))
         return _why_ended(claim)

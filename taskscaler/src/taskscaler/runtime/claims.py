@@ -42,6 +42,7 @@ class Claim:
         lost: why the slot was lost; None if it was not.
         suspended: whether the slot is kept for the task when its body has ended.
         scope: cancelled when the slot is lost; None before the body begins.
+        proved: whether the instance answered the task when it last used it.
     """
 
     # There may be tens of thousands of claims. An event is the largest part of one, so
@@ -56,6 +57,7 @@ class Claim:
         "instance",
         "key",
         "lost",
+        "proved",
         "refusal",
         "resumed",
         "scope",
@@ -75,6 +77,7 @@ class Claim:
         self.refusal: str | None = None
         self.lost: str | None = None
         self.suspended = False
+        self.proved = False
         self.scope: anyio.CancelScope | None = None
 
     def deliver(self, answer: Grant | Refuse | Revoke) -> None:

@@ -231,7 +231,7 @@ class TaskPlayer:
             self.busy_seconds += self._clock.seconds - task.begun
             self.done += 1
             self._end(task)
-            self.manager.post(events.TaskReleased(task.key))
+            self.manager.post(events.TaskReleased(task.key, proved=True))
 
     def _end(self, task: Task) -> None:
         task.phase = TaskPhase.ENDED

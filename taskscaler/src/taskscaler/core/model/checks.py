@@ -55,7 +55,7 @@ class Checks:
         self._healthy.add(instance)
 
     def used(self, instance: TrackedInstance, now: float) -> None:
-        """A task ended on an instance, which shows that it works."""
+        """An instance answered a task that ended now, which shows that it works."""
         instance.health.proven_at = now
 
     def begin(self, instance: TrackedInstance) -> None:

@@ -88,9 +88,15 @@ class TaskCancelled(Event, frozen=True, gc=False):
 
 
 class TaskReleased(Event, frozen=True, gc=False):
-    """A task gives its slot back, or acknowledges that it has lost it."""
+    """A task gives its slot back, or acknowledges that it has lost it.
+
+    Attributes:
+        proved: whether the instance demonstrably answered the task when it last used it.
+            The end of a task alone proves nothing: it may have hung until its timeout.
+    """
 
     key: str
+    proved: bool = False
 
 
 class ListingArrived(Event, frozen=True, gc=False):

@@ -182,9 +182,9 @@ class Group:
             self.idle.open(instance)
         self.slots.acquire(instance, key)
 
-    def release(self, instance: TrackedInstance, key: str, now: float) -> None:
-        """Take the slot back from a task that ended."""
-        if key not in instance.unconfirmed:
+    def release(self, instance: TrackedInstance, key: str, now: float, *, proved: bool) -> None:
+        """Take the slot back from a task that ended; `proved` as in `TaskReleased`."""
+        if proved and key not in instance.unconfirmed:
             self.checks.used(instance, now)
         self.slots.release(instance, key)
 

@@ -25,7 +25,7 @@ def released(fleet: Fleet, event: events.TaskReleased, now: Now, out: Outbox) ->
     group, instance = held
     if key not in instance.tasks:
         return  # The slot was lost with the instance before.
-    group.release(instance, key, now.monotonic)
+    group.release(instance, key, now.monotonic, proved=event.proved)
     leaving.settle(group, instance, now, out)
     out.put(instance.record)
     placing.place(fleet, now, out)
