@@ -371,6 +371,7 @@ def test_the_idle_time_restarts_with_each_task() -> None:
     play.ready("a")
     play.say(events.TaskReleased("task-0"))
     play.say(events.TaskAsked("short"), after=30.0)
+    play.say(events.HealthPassed("g", "a"))
     play.say(events.TaskReleased("short"), after=1.0)
     play.tick(59.0)
     assert not play.has(effects.Decrease)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core_model import Play
+from core_model import Play, fleet_of
 from fleeting.types import GroupInfo
 from taskscaler.core import Phase, Policy, Rule, Settings, effects, events
 from taskscaler.core.model.load import RecentLoad
@@ -91,6 +91,39 @@ def test_a_peak_between_two_decisions_counts() -> None:
     play.say(events.TaskReleased("short"), after=0.1)
     play.tick(0.4)
     assert play.state.demand().recent == 1
+
+
+def test_a_failed_check_does_not_restart_the_idle_time() -> None:
+    """An instance that fails a check now and then goes when the others would."""
+    chosen = settings(Policy(idle_time=IDLE_TIME), heartbeat_interval=timedelta(minutes=5))
+    play = Play(chosen)
+    play.ready("a")
+    play.say(events.TaskReleased("task-0", proved=True))
+    released = play.seconds
+    for _ in range(3):
+        play.tick(300.0)
+        play.say(events.HealthFailed("g", "a", "no answer"))
+        play.tick(10.0)
+        play.say(events.HealthPassed("g", "a"))
+    play.todo.clear()
+    play.tick(released + 1199.0 - play.seconds)
+    assert not play.has(effects.Decrease)
+    play.tick(1.0)
+    assert play.take(effects.Decrease).decisions[0].rule is Rule.IDLE
+
+
+def test_a_slot_that_a_task_was_never_told_is_not_a_use() -> None:
+    """The check that it waited for fails, and the idle time goes on; a task before it counts."""
+    play = Play(settings(Policy(idle_time=IDLE_TIME), capacity_per_instance=2, max_instances=1))
+    play.ready("a")
+    for key in ("task-0", "task-1"):
+        play.say(events.TaskReleased(key))
+    released = play.seconds
+    play.say(events.TaskAsked("next"), after=100.0)
+    play.say(events.HealthFailed("g", "a", "no answer"))
+    play.say(events.TaskCancelled("next"))
+    play.say(events.HealthPassed("g", "a"))
+    assert fleet_of(play.state).groups[0].idle.bound() == released
 
 
 def test_a_lower_idle_count_applies_to_the_busy_time_before_it_too() -> None:

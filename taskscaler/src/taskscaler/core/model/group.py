@@ -168,6 +168,7 @@ class Group:
         """An instance was prepared: it serves from now on."""
         self.step(instance, Trigger.RETURNED if instance.departure else Trigger.PREPARED, now)
         self.checks.prove(instance, now.monotonic)
+        instance.idle_since = now.monotonic
         if instance.ready_at is None:
             # An old instance that is ready again says nothing about new ones.
             self.creations.succeeded(now.monotonic)
@@ -184,8 +185,10 @@ class Group:
 
     def release(self, instance: TrackedInstance, key: str, now: float, *, proved: bool) -> None:
         """Take the slot back from a task that ended; `proved` as in `TaskReleased`."""
-        if proved and key not in instance.unconfirmed:
-            self.checks.used(instance, now)
+        if key not in instance.unconfirmed:
+            instance.idle_since = now
+            if proved:
+                self.checks.used(instance, now)
         self.slots.release(instance, key)
 
     def suspend(self, instance: TrackedInstance, key: str, suspension: Suspension) -> None:
@@ -199,8 +202,9 @@ class Group:
         self.suspensions.update(instance)
         return slot
 
-    def drop(self, instance: TrackedInstance, key: str) -> None:
+    def drop(self, instance: TrackedInstance, key: str, now: float) -> None:
         """Take the slot of a suspended task back."""
+        instance.idle_since = now
         self.slots.drop(instance, key)
         self.suspensions.update(instance)
 

@@ -88,7 +88,8 @@ class TrackedInstance:
         suspended: keys of the tasks that are suspended on it and keep their slots.
         unconfirmed: those of `tasks` that wait for the outcome of a check and have not been
             told about their slot.
-        idle_since: since when no task runs, in monotonic seconds.
+        idle_since: when a task last had a slot, or the instance became ready, in monotonic
+            seconds. A check, passed or failed, is not a use.
         health: whether it works, as far as is known.
         missed: how many listings in a row were without it.
         mark: the number of the last listing that had it.

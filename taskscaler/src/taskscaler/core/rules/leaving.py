@@ -52,7 +52,6 @@ def settle(group: Group, instance: TrackedInstance, now: Now, out: Outbox) -> No
     """
     if instance.tasks:
         return
-    instance.idle_since = now.monotonic
     if instance.suspended:
         may_stop = group.suspensions.may_stop(instance, now.monotonic)
         if instance.phase in SERVING and may_stop:
@@ -82,7 +81,7 @@ def take_down(
     out: Outbox,
 ) -> None:
     """Remove an instance whatever runs there; its tasks have lost their slots."""
-    placing.revoke_all(fleet, group, instance, departure.reason, out)
+    placing.revoke_all(fleet, group, instance, departure.reason, now, out)
     remove(group, instance, departure, now, out)
 
 
@@ -90,7 +89,7 @@ def lose(
     fleet: Fleet, group: Group, instance: TrackedInstance, cause: str, now: Now, out: Outbox
 ) -> None:
     """An instance is gone: forget it, but remember its id if it was ours."""
-    placing.revoke_all(fleet, group, instance, cause, out)
+    placing.revoke_all(fleet, group, instance, cause, now, out)
     was_foreign = instance.phase is Phase.FOREIGN
     group.step(instance, Trigger.VANISHED, now)
     group.creations.instance_gone()

@@ -118,12 +118,12 @@ def revoke_running(
 
 
 def revoke_all(
-    fleet: Fleet, group: Group, instance: TrackedInstance, cause: str, out: Outbox
+    fleet: Fleet, group: Group, instance: TrackedInstance, cause: str, now: Now, out: Outbox
 ) -> None:
     """Tell all tasks of an instance, suspended ones too, that they have lost their slots."""
     revoke_running(fleet, group, instance, cause, out)
     for key in list(instance.suspended):
-        group.drop(instance, key)
+        group.drop(instance, key, now.monotonic)
         if fleet.tasks.forget_suspended(key):
             out.add(Refuse(key, f"instance {instance.id} was lost: {cause}"))
         else:

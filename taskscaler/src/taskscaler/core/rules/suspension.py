@@ -110,7 +110,7 @@ def next_expiry(fleet: Fleet, now: Now) -> float:
 def _drop(fleet: Fleet, key: str, reason: str, now: Now, out: Outbox) -> None:
     group, instance = fleet.tasks.suspended[key]
     fleet.tasks.forget_suspended(key)
-    group.drop(instance, key)
+    group.drop(instance, key, now.monotonic)
     out.put(instance.record)
     if instance.vacant and instance.phase in _SLEEPS:
         departure = instance.departure or Departure(Rule.EXPIRED, reason)
