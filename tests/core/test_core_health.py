@@ -10,6 +10,7 @@ from core_model import Play
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
 from taskscaler.core import Phase, Policy, Rule, Settings, effects, events
 from taskscaler.core.model.checks import CHECKS_AT_ONCE
+from taskscaler.core.model.decisions import Clamp
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
 QUIET = timedelta(0)
@@ -138,10 +139,110 @@ def test_tasks_on_an_instance_that_keeps_failing_run_on_unless_the_operator_says
     assert play.take(effects.CheckHealth).cloud
     play.say(events.HealthFailed("g", "a", "dead"))
     assert play.has(effects.Revoke) is remove
-    assert play.phase("a") is (Phase.REMOVING if remove else Phase.DRAINING)
+    assert play.phase("a") is (Phase.REMOVING if remove else Phase.READY)
+    assert play.one("a").available == 0
     play.say(events.TaskReleased("task-0"))
     play.say(events.TaskReleased("task-1"))
+    play.tick(10.0)
+    play.say(events.HealthFailed("g", "a", "dead"))
     assert play.phase("a") is Phase.REMOVING
+
+
+def test_an_instance_that_answers_before_its_last_task_ends_is_not_replaced() -> None:
+    """Its removal was not asked for yet, so it serves again."""
+    play = Play(settings(failure_threshold=1, heartbeat_interval=timedelta(minutes=1)))
+    play.ready("a")
+    play.say(events.TaskReleased("task-0"))
+    play.tick(60.0)
+    play.say(events.HealthFailed("g", "a", "no answer"))
+    assert play.one("a").available == 0
+    play.tick(10.0)
+    play.say(events.HealthPassed("g", "a"))
+    play.say(events.TaskReleased("task-1"))
+    assert play.one("a").available == 2
+
+
+def answer_checks(play: Play, *, lost: bool, dead: tuple[str, ...] = ()) -> None:
+    """Answer the checks that are under way."""
+    checks = [one for one in play.todo if isinstance(one, effects.CheckHealth)]
+    play.todo = [one for one in play.todo if isinstance(one, effects.Increase | effects.Decided)]
+    for one in checks:
+        if lost or one.id in dead:
+            play.say(events.HealthFailed("g", one.id, "no answer"))
+        else:
+            play.say(events.HealthPassed("g", one.id))
+
+
+def removed(play: Play) -> list[str]:
+    """Return the instances whose removal was asked for."""
+    return [id for id, phase in play.phases().items() if phase is Phase.REMOVING]
+
+
+def warm(count: int, **changes: object) -> Play:
+    """Return a play with so many idle instances that the policy wants."""
+    policy = Policy(idle_count=count, idle_time=timedelta(hours=10))
+    chosen = {"policy": policy, "capacity_per_instance": 1, "update_interval": timedelta(days=1)}
+    play = Play(settings(**chosen, heartbeat_interval=timedelta(minutes=5), **changes))
+    play.list()
+    play.grow(*(f"i-{number}" for number in range(count)))
+    play.todo.clear()
+    return play
+
+
+def test_a_minute_without_a_network_does_not_replace_the_fleet() -> None:
+    """A tenth is replaced, once; the others serve again, and are not bought a second time."""
+    play = warm(100)
+    play.tick(299.0)
+    for second in range(120):
+        play.tick(1.0)
+        answer_checks(play, lost=second < 60)
+        if second == 50:
+            trouble = play.state.standing().troubles["g"]
+            assert "90 of 90 instances fail their checks, and fewer have answered since" in trouble
+            assert "at most 10 of them are replaced in 5m" in trouble
+    assert len(removed(play)) == 10
+    assert sum(one.count for one in play.todo if isinstance(one, effects.Increase)) <= 10
+    (held,) = [one.decision for one in play.todo if isinstance(one, effects.Decided)]
+    assert (held.rule, held.decided, held.clamp) == (Rule.UNHEALTHY, 0, Clamp.FAIL_TOGETHER)
+    assert play.state.demand().unhealthy == 0
+    assert play.state.standing().troubles == {}
+
+
+def test_a_fleet_that_stays_silent_is_replaced_a_part_at_a_time() -> None:
+    """The fault may be in the instances after all."""
+    play = warm(20)
+    play.tick(299.0)
+    for _ in range(640):
+        play.tick(1.0)
+        answer_checks(play, lost=True)
+    assert len(removed(play)) == 2 + 1 + 1, (
+        "a tenth at first, and a tenth of the rest after 5 and 10 minutes"
+    )
+
+
+def test_instances_that_fail_while_others_answer_are_replaced_at_once() -> None:
+    """Then the fault is theirs."""
+    play = warm(20)
+    dead = tuple(f"i-{number}" for number in range(8))
+    play.tick(299.0)
+    for _ in range(30):
+        play.tick(1.0)
+        answer_checks(play, lost=False, dead=dead)
+    assert sorted(removed(play)) == sorted(dead)
+
+
+def test_idle_capacity_is_not_bought_for_one_failed_check() -> None:
+    """The instance is expected back; a task that waits gets another one at once."""
+    play = warm(1)
+    play.tick(300.0)
+    play.say(events.HealthFailed("g", "i-0", "no answer"))
+    play.tick()
+    assert not play.has(effects.Increase)
+    demand = play.state.demand()
+    assert (demand.unhealthy, demand.recovering) == (1, 1)
+    play.say(events.TaskAsked("task"))
+    play.tick()
+    assert play.take(effects.Increase).count == 1
 
 
 @pytest.mark.parametrize("how", ["failed", "given up"])

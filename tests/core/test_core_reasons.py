@@ -106,6 +106,7 @@ def test_a_decision_carries_every_input_of_the_formula() -> None:
         "overdue": 0,
         "unavailable_capacity": 0,
         "unhealthy": 0,
+        "recovering": 0,
         "suspended": 0,
         "idle_count": 2,
         "scale_factor": 0.5,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from typing import TYPE_CHECKING
 
+from fleeting.types import Duration
 from taskscaler.core.model.agenda import CHANGED, CHECKED
 from taskscaler.core.model.indexes import AgeQueue
 from taskscaler.core.model.lifecycle import SERVING, Phase
@@ -21,6 +24,10 @@ __all__ = ("Checks",)
 # instances created together must not all be checked together.
 CHECKS_AT_ONCE = 50
 
+# While most of a group fails, one instance in so many is replaced in so many seconds.
+SHARE = 10
+SHARE_SECONDS = 300.0
+
 
 class Checks:
     """The health checks of one group; writes the health of its instances.
@@ -32,13 +39,19 @@ class Checks:
     Attributes:
         under_way: how many outcomes are awaited.
         sick: serving instances that failed their last check, by id.
+        held_back: why sick instances are not replaced now; empty if they are.
     """
 
-    __slots__ = ("_agenda", "_healthy", "sick", "under_way")
+    __slots__ = ("_agenda", "_answered", "_healthy", "_replaced", "held_back", "sick", "under_way")
 
     def __init__(self, alive: Sized, agenda: Agenda) -> None:
         self.under_way = 0
         self.sick: dict[str, TrackedInstance] = {}
+        self.held_back = ""
+        # When each instance last answered; the latest answer is the last.
+        self._answered: dict[str, float] = {}
+        # When the latest sick instances were replaced.
+        self._replaced: deque[float] = deque()
         self._agenda = agenda
         self._healthy = AgeQueue(_seen_at, alive)
 
@@ -49,14 +62,25 @@ class Checks:
             return 0
         return sum(one.open_slots for one in self.sick.values() if one.phase is Phase.READY)
 
+    def recovering_slots(self, threshold: int) -> int:
+        """Return those of them that are expected back: their instances are not replaced yet."""
+        return sum(
+            one.open_slots
+            for one in self.sick.values()
+            if one.phase is Phase.READY and (self.held_back or one.health.failures < threshold)
+        )
+
     def prove(self, instance: TrackedInstance, now: float) -> None:
         """An instance that begins to serve has shown that it works."""
-        instance.health.proven_at = instance.health.checked_at = now
+        instance.health.checked_at = now
+        self.used(instance, now)
         self._healthy.add(instance)
 
     def used(self, instance: TrackedInstance, now: float) -> None:
         """An instance answered a task that ended now, which shows that it works."""
         instance.health.proven_at = now
+        self._answered.pop(instance.id, None)
+        self._answered[instance.id] = now
 
     def begin(self, instance: TrackedInstance) -> None:
         """A check of an instance begins."""
@@ -77,15 +101,18 @@ class Checks:
         """An instance passed its check; return whether it had failed the one before."""
         was_sick = instance.health.failures > 0
         instance.health.failures = 0
-        instance.health.proven_at = now
+        self.used(instance, now)
         self._healthy.add(instance)
         if was_sick:
+            self.held_back = ""
             del self.sick[instance.id]
             self._agenda.news |= CHANGED
         return was_sick
 
     def failed(self, instance: TrackedInstance) -> None:
-        """An instance failed its check."""
+        """An instance failed its check, which ended just now."""
+        if not instance.health.failures:
+            instance.health.failing_since = instance.health.checked_at
         instance.health.failures += 1
         self.sick[instance.id] = instance
         self._agenda.news |= CHANGED
@@ -96,6 +123,34 @@ class Checks:
         instance.health.checking = False
         instance.health.failures = 0
         self.sick.pop(instance.id, None)
+        self._answered.pop(instance.id, None)
+
+    def replace(self, instance: TrackedInstance, now: float, serving: int) -> bool:
+        """Return whether a sick instance may be replaced now, and count it if so.
+
+        Args:
+            instance: the one that failed too many checks.
+            now: in monotonic seconds.
+            serving: how many instances of the group serve, sick ones too.
+        """
+        while self._replaced and self._replaced[0] + SHARE_SECONDS <= now:
+            self._replaced.popleft()
+        share = max(1, (serving + len(self._replaced)) // SHARE)
+        if len(self._replaced) >= share and self._fail_together(instance.health.failing_since):
+            self.held_back = (
+                f"{len(self.sick)} of {serving} instances fail their checks, and fewer have "
+                "answered since. So the fault is probably in the network or in this process, and "
+                f"at most {share} of them are replaced in {Duration(seconds=SHARE_SECONDS)}"
+            )
+            return False
+        self.held_back = ""
+        self._replaced.append(now)
+        return True
+
+    def _fail_together(self, since: float) -> bool:
+        """Return whether fewer instances have answered since a moment than are sick now."""
+        answers = itertools.takewhile(lambda at: at >= since, reversed(self._answered.values()))
+        return sum(1 for _ in itertools.islice(answers, len(self.sick))) < len(self.sick)
 
     def due(self, now: float, settings: Settings) -> Iterator[TrackedInstance]:
         """Yield the instances to be checked now; each check has to begin at once."""

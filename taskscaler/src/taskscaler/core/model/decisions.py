@@ -32,7 +32,7 @@ class Rule(enum.Enum):
 
 
 class Clamp(enum.Enum):
-    """The kinds of limits that hold growth back; `Decision.clamped_by` is human-readable."""
+    """The kinds of limits that hold a decision back; `Decision.clamped_by` is human-readable."""
 
     UNANSWERED = "unanswered"
     NOT_LISTED = "not listed"
@@ -42,6 +42,7 @@ class Clamp(enum.Enum):
     MAX_INSTANCES = "max_instances"
     GROUP_LIMIT = "group limit"
     THROTTLED = "throttled"
+    FAIL_TOGETHER = "fail together"
 
 
 # These occur with every growth and end after a moment by themselves, so they are not reported.

@@ -4,7 +4,7 @@
 are requested, created or prepared. Together they must serve the tasks that *wait*
 and the *idle* capacity that the policy wants:
 
-    shortfall = waiting + max(promised, target idle) - free - coming
+    shortfall = waiting + max(promised, target idle - recovering) - free - coming
     unneeded  = min(free - max(0, waiting - coming) - target idle, acquired + free - recent)
     surplus   = min(unneeded, free - max(0, waiting - coming) - reserved)
 
@@ -17,6 +17,10 @@ surplus is at least its slots. Both cannot hold at once, and a removal never lea
 shortfall, so no instance is removed only to be created again. A coming instance
 saves a creation, but does not replace a ready one: it may take long, or fail. An
 overdue instance saves a creation only in the group that owes it.
+
+An instance that failed a check has no free slots. Waiting tasks and promises get others
+at once. Idle capacity does not: the instance is expected to *recover*, until it failed
+too many checks and is replaced.
 
 A reservation protects capacity but creates none, because it may never become a task.
 Only in preemptive mode, where it was promised a slot that is free at once, that slot
@@ -61,6 +65,7 @@ class Demand(msgspec.Struct, frozen=True):
         overdue: slots on instances that were requested and should have been seen by now.
         recent: slots that tasks and the policy needed at the busiest moment of the last
             `idle_time`.
+        recovering: those of the unhealthy slots that are expected back.
     """
 
     waiting: int
@@ -81,6 +86,7 @@ class Demand(msgspec.Struct, frozen=True):
     suspended: int = 0
     overdue: int = 0
     recent: int = 0
+    recovering: int = 0
 
     @property
     def inputs(self) -> dict[str, float]:
@@ -98,6 +104,7 @@ class Demand(msgspec.Struct, frozen=True):
             "overdue": self.overdue,
             "unavailable_capacity": self.unavailable,
             "unhealthy": self.unhealthy,
+            "recovering": self.recovering,
             "suspended": self.suspended,
             "idle_count": self.idle_count,
             "scale_factor": self.scale_factor,
@@ -109,7 +116,8 @@ class Demand(msgspec.Struct, frozen=True):
     @property
     def shortfall(self) -> int:
         """Return how many slots are missing; negative if there are more than enough."""
-        return self.waiting + max(self.promised, self.target) - self.free - self.coming
+        idle = max(self.promised, self.target - self.recovering)
+        return self.waiting + idle - self.free - self.coming
 
     @property
     def unneeded(self) -> int:

@@ -208,6 +208,9 @@ class Fleet:
             suspended=sum(group.suspensions.slots for group in groups),
             overdue=overdue * per_instance,
             recent=self.recent,
+            recovering=sum(
+                group.checks.recovering_slots(settings.failure_threshold) for group in groups
+            ),
         )
 
     def potential(self, demand: Demand) -> int | None:

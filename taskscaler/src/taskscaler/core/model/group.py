@@ -117,7 +117,7 @@ class Group:
     @property
     def trouble(self) -> str:
         """Return the last failure without a later success, or an empty string."""
-        return self.listing.backoff.reason or self.creations.trouble
+        return self.listing.backoff.reason or self.checks.held_back or self.creations.trouble
 
     # Phases.
 

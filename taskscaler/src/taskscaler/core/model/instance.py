@@ -51,15 +51,17 @@ class Health:
         checked_at: when its last check ended, in monotonic seconds.
         checking: whether the outcome of a check is awaited.
         failures: failed checks in a row; while there is one, no task gets a slot.
+        failing_since: when the first of them ended, in monotonic seconds.
     """
 
-    __slots__ = ("checked_at", "checking", "failures", "proven_at")
+    __slots__ = ("checked_at", "checking", "failing_since", "failures", "proven_at")
 
     def __init__(self, at: float) -> None:
         self.proven_at = at
         self.checked_at = at
         self.checking = False
         self.failures = 0
+        self.failing_since = at
 
     @property
     def seen_at(self) -> float:

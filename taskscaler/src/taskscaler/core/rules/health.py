@@ -2,15 +2,21 @@
 
 The first kind is part of granting a slot (`placing.py`). An instance that was silent
 for `heartbeat_interval` is checked as well. An instance that failed a check
-gets no task until it passes one; after `failure_threshold` failures in a row it is
-replaced.
+gets no task until it passes one, and then serves again. After `failure_threshold`
+failures in a row it is replaced: at its next failed check without a task on it.
+
+When most of a group fails at the same time, the fault is more likely in the network, or
+in this process, than in the instances. So if more instances fail than have answered since
+then, at most a tenth of the group is replaced in five minutes, and the others are
+expected to recover.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.decisions import Clamp, Decision, Rule
+from taskscaler.core.model.effects import Decided
 from taskscaler.core.model.instance import Departure
 from taskscaler.core.model.lifecycle import SERVING, Phase
 from taskscaler.core.model.wording import counted
@@ -64,16 +70,44 @@ def failed(fleet: Fleet, event: events.HealthFailed, now: Now, out: Outbox) -> N
     # A provider that refuses says nothing about the instance, and a new one needs it as well.
     if failures >= fleet.settings.failure_threshold and event.error is None:
         cause = f"it failed {counted(failures, 'check')} in a row, the last: {event.reason}"
-        _replace(fleet, group, instance, cause, now, out)
+        _replace(fleet, group, instance, Departure(Rule.UNHEALTHY, cause), now, out)
     placing.place(fleet, now, out)
 
 
 def _replace(
-    fleet: Fleet, group: Group, instance: TrackedInstance, cause: str, now: Now, out: Outbox
+    fleet: Fleet,
+    group: Group,
+    instance: TrackedInstance,
+    departure: Departure,
+    now: Now,
+    out: Outbox,
 ) -> None:
-    departure = Departure(Rule.UNHEALTHY, cause)
-    if instance.phase in SERVING:
-        leaving.dismiss(fleet, group, instance, departure, now, out)
-    # Tasks run on unless the operator prefers to lose them with the instance.
-    if instance.phase is Phase.DRAINING and fleet.settings.remove_unhealthy_with_tasks:
+    """Replace an instance, unless a task is left on it or most of the group fails.
+
+    Tasks run on unless the operator prefers to lose them with the instance.
+    """
+    with_tasks = fleet.settings.remove_unhealthy_with_tasks
+    if instance.phase not in SERVING or not (instance.vacant or with_tasks):
+        return
+    serving = sum(group.members.counts[phase] for phase in SERVING)
+    was_held_back = group.checks.held_back
+    if group.checks.replace(instance, now.monotonic, serving):
         leaving.take_down(fleet, group, instance, departure, now, out)
+    elif not was_held_back:
+        _report(fleet, group, now, out)
+
+
+def _report(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
+    threshold = fleet.settings.failure_threshold
+    wanted = sum(one.health.failures >= threshold for one in group.checks.sick.values())
+    decision = Decision(
+        at=now.wall,
+        group=group.name,
+        rule=Rule.UNHEALTHY,
+        wanted=-wanted,
+        decided=0,
+        clamped_by=group.checks.held_back,
+        demand=fleet.demand(),
+        clamp=Clamp.FAIL_TOGETHER,
+    )
+    out.add(Decided(decision))
