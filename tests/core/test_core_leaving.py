@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from core_model import START, Play
 from fleeting.errors import Throttled
 from fleeting.types import Accepted, Instance, Listing, State
@@ -13,6 +15,7 @@ from taskscaler.core import (
     JobRecord,
     OperationRecord,
     Phase,
+    Placement,
     Policy,
     Record,
     Rule,
@@ -266,3 +269,94 @@ def test_an_instance_that_was_known_not_to_be_ours_is_not_ours_after_a_crash() -
     assert later.phase("theirs") is Phase.FOREIGN
     later.relist(Instance("theirs", State.RUNNING), Instance("ours", State.RUNNING))
     assert later.phase("ours") is Phase.PREPARING
+
+
+# Limits that were lowered.
+
+
+def lower(play: Play, **changes: object) -> None:
+    """Change the settings, and take the decision that follows."""
+    play.say(events.SettingsChanged(settings(**changes)))
+    play.todo.clear()
+    play.tick()
+
+
+@pytest.mark.parametrize("limit", [{"max_instances": 2}, {"group_limits": {"g": 2}}])
+def test_a_lowered_limit_takes_effect_while_tasks_wait(limit: dict[str, object]) -> None:
+    """Busy instances finish their tasks and take no others; those that stay serve the queue."""
+    play = Play(settings(max_instances=4))
+    play.ready("a", "b", "c", "d")
+    for key in ("next", "last"):
+        play.say(events.TaskAsked(key))
+    play.say(events.TaskReserved("none of these slots is its own"))
+    lower(play, **limit)
+    assert [*play.phases().values()].count(Phase.DRAINING) == 2
+    play.tick()
+    assert [*play.phases().values()].count(Phase.DRAINING) == 2, "these are enough"
+    for number in range(4):
+        play.say(events.TaskReleased(f"task-{number}"))
+    assert [*play.phases().values()].count(Phase.REMOVING) == 2
+    assert play.held() == ["next", "last"]
+    rule = Rule.LIMIT if "max_instances" in limit else Rule.GROUP_LIMIT
+    play.tick()
+    assert [one.rule for one in play.take(effects.Decrease).decisions] == [rule]
+
+
+def test_above_a_limit_those_instances_go_first_that_lose_least() -> None:
+    """Idle before coming, coming before busy, and of the busy ones the fullest last."""
+    play = Play(settings(capacity_per_instance=2, placement=Placement.SPREAD))
+    play.ready("full", "half", "idle")
+    for key in ("task-2", "task-4", "task-5"):
+        play.say(events.TaskReleased(key))
+    tasks = {one.id: 2 - one.available for one in play.state.instances()}
+    assert tasks == {"full": 2, "half": 1, "idle": 0}
+    for number in range(5):
+        play.say(events.TaskAsked(f"more-{number}"))
+    play.tick(1.0)
+    for number in range(5):
+        if f"more-{number}" in play.held():
+            play.say(events.TaskReleased(f"more-{number}"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(increase.count)))
+    ready = [Instance(id, State.RUNNING) for id in ("full", "half", "idle")]
+    play.relist(*ready, Instance("coming", State.CREATING))
+    order: list[str] = []
+    for limit in (3, 2, 1):
+        before = play.phases()
+        lower(play, capacity_per_instance=2, placement=Placement.SPREAD, max_instances=limit)
+        order += [id for id, phase in play.phases().items() if phase is not before[id]]
+    assert order == ["idle", "coming", "half"]
+    assert play.phases() == {
+        "full": Phase.READY,
+        "half": Phase.DRAINING,
+        "idle": Phase.REMOVING,
+        "coming": Phase.REMOVING,
+    }
+
+
+def test_an_instance_that_may_never_come_removes_none_that_works() -> None:
+    """A request whose answer was lost may have brought nothing."""
+    play = Play(settings(max_instances=3))
+    play.ready("a")
+    for key in ("b", "c"):
+        play.say(events.TaskAsked(key))
+    play.tick(1.0)
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(0), unknown=True))
+    lower(play, max_instances=1)
+    assert play.phase("a") is Phase.READY
+
+
+def test_a_promised_slot_outlasts_a_lowered_limit() -> None:
+    """The instance stays until the promise is kept."""
+    policy = Policy(idle_time=timedelta(hours=10), preemptive_mode=True)
+    play = Play(settings(policy=policy, capacity_per_instance=2))
+    play.ready("a", "b")
+    play.say(events.TaskReleased("task-0"))
+    play.say(events.TaskReserved("promised"))
+    lower(play, policy=policy, capacity_per_instance=2, max_instances=1)
+    assert play.phases() == {"a": Phase.READY, "b": Phase.DRAINING}
+    play.say(events.TaskAsked("promised"))
+    lower(play, policy=policy, capacity_per_instance=2, group_limits={"g": 0})
+    assert play.phase("a") is Phase.DRAINING

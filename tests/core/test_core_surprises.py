@@ -98,7 +98,7 @@ def test_instances_above_a_lowered_limit_go_as_soon_as_they_are_idle() -> None:
     assert len(decrease.ids) == 2, "one is busy, and one is promised"
     (decision,) = decrease.decisions
     assert decision.rule is Rule.LIMIT
-    assert "2 instances more than max_instances" in decision.detail
+    assert "more instances than max_instances (1)" in decision.detail
     assert not play.has(effects.Increase)
 
 
@@ -115,7 +115,7 @@ def test_instances_above_a_lowered_limit_of_a_group_are_replaced_in_another() ->
     decrease = play.take(effects.Decrease)
     assert len(decrease.ids) == 2, "one is promised"
     assert decrease.decisions[0].rule is Rule.GROUP_LIMIT
-    assert "3 instances more than its group may have" in decrease.decisions[0].detail
+    assert "more instances than its group may have (0)" in decrease.decisions[0].detail
     play.say(events.DecreaseSettled("g", decrease.ids, Accepted(2, decrease.ids)))
     play.tick(1.0)
     assert play.take(effects.Increase).group == "h"

@@ -44,6 +44,8 @@ def time_passed(fleet: Fleet, event: events.TimePassed, now: Now, out: Outbox) -
         if fleet.removing:
             removal.clear(fleet, group, now, out)
         group.creations.cooldown.expire(now.monotonic)
+    if not fleet.closing:
+        removal.enforce_limits(fleet, now, out)
     # Slots may have become free: by tasks that expired, or by another policy.
     placing.place(fleet, now, out)
     demand = fleet.demand()

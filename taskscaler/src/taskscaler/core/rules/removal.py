@@ -1,9 +1,10 @@
 """Which instances are removed, and why.
 
-Groups are emptied in the reverse order of preference. The policy never removes an
-instance on which a task runs. It removes an instance that was idle for `idle_time`, if
-the capacity that it adds was not needed at any moment of that time. Which of several idle
-instances serves the next task is chance, so the age of one alone says little.
+Groups are emptied in the reverse order of preference. An instance on which a task runs is
+removed when that has ended, if at all. The policy removes an instance that was idle for
+`idle_time`, if the capacity that it adds was not needed at any moment of that time. Which
+of several idle instances serves the next task is chance, so the age of one alone says
+little.
 
 A reservation protects idle instances from removal. A program that polls for tasks
 almost always holds some reservation, each briefly. Without a further rule, one
@@ -28,12 +29,11 @@ from fleeting.types import Duration, State
 from taskscaler.core.model.decisions import Decision, Rule
 from taskscaler.core.model.effects import Decrease
 from taskscaler.core.model.instance import Departure
-from taskscaler.core.model.lifecycle import Phase
-from taskscaler.core.model.wording import counted
+from taskscaler.core.model.lifecycle import COMING, Phase
 from taskscaler.core.rules import leaving, placing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import timedelta
 
     from taskscaler.core.model import events
@@ -50,6 +50,7 @@ __all__ = (
     "clear",
     "cleared",
     "decreased",
+    "enforce_limits",
     "expire_protection",
     "next_age",
     "request",
@@ -70,63 +71,87 @@ _GOING = frozenset({Phase.PREPARING, Phase.DRAINING, Phase.REMOVING})
 NAMED = 20
 
 
+# Limits.
+
+
+def enforce_limits(fleet: Fleet, now: Now, out: Outbox) -> None:
+    """Dismiss instances above `max_instances`, or above the limit of their group.
+
+    A limit may have been lowered, or the cloud added instances. Those go first that lose
+    nothing: idle ones, even if the policy wants them, and coming ones. Busy ones finish
+    their tasks and then go, the fullest last. Those that a reservation counts on stay.
+    """
+    for group in reversed(fleet.groups):
+        limit = fleet.settings.group_limits.get(group.name)
+        if limit is not None:
+            departure = Departure(
+                Rule.GROUP_LIMIT, f"there are more instances than its group may have ({limit})"
+            )
+            _fit(fleet, (group,), limit, departure, now, out)
+    if limit := fleet.settings.max_instances:
+        departure = Departure(Rule.LIMIT, f"there are more instances than max_instances ({limit})")
+        _fit(fleet, fleet.groups[::-1], limit, departure, now, out)
+
+
+def _fit(
+    fleet: Fleet,
+    groups: Sequence[Group],
+    limit: int,
+    departure: Departure,
+    now: Now,
+    out: Outbox,
+) -> None:
+    excess = sum(group.size for group in groups) - limit
+    if excess <= 0:
+        return
+    going = sum(_is_going(instance) for group in groups for instance in group.members)
+    excess -= going
+    # Instances that were requested and not seen may never come, so none that works goes for them.
+    present = sum(len(group.members) for group in groups) - going - limit
+    for group, instance, is_idle in _dispensable(groups):
+        if (excess if is_idle else present) <= 0:
+            break
+        if instance.available <= max(0, fleet.free - len(fleet.tasks.reserved)):
+            leaving.dismiss(fleet, group, instance, departure, now, out)
+            excess -= 1
+            present -= 1
+
+
+def _is_going(instance: TrackedInstance) -> bool:
+    return instance.departure is not None or instance.state is State.DELETING
+
+
+def _dispensable(groups: Sequence[Group]) -> Iterator[tuple[Group, TrackedInstance, bool]]:
+    """Yield the instances that may go, those that lose least first; and whether each is idle."""
+    for group in groups:
+        idle = [one for one in group.members if one.phase is Phase.READY and one.vacant]
+        for instance in sorted(idle, key=lambda one: one.idle_since):
+            yield group, instance, True
+    for group in groups:
+        for instance in reversed(list(group.members)):
+            if instance.phase in COMING and not instance.suspended:
+                yield group, instance, False
+    for group in groups:
+        busy = [one for one in group.members if one.phase is Phase.READY and not one.vacant]
+        for instance in sorted(busy, key=lambda one: len(one.tasks) + len(one.suspended)):
+            yield group, instance, False
+
+
 # Idle instances.
 
 
 def shrink(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
-    """Remove idle instances that are not needed.
-
-    Above `max_instances`, or the limit of a group, idle instances go at once even if the
-    policy wants them; only those that a reservation counts on stay.
-    """
-    surplus, spare = demand.surplus, demand.free - demand.reserved
-    # Limits first: an instance that goes for a limit leaves less for the idle time.
-    for group in reversed(fleet.groups):
-        slots = _fit(fleet, group, spare, now, out)
-        surplus -= slots
-        spare -= slots
-    excess = _excess(fleet)
+    """Remove idle instances that are not needed, and were not for `idle_time`."""
+    surplus = demand.surplus
     idle_seconds = fleet.policy.idle_time.total_seconds()
     for group in reversed(fleet.groups):
         while (instance := group.idle.first()) is not None:
             slots = instance.available
-            if excess > 0 and slots <= spare:
-                reason = f"there are {counted(excess, 'instance')} more than max_instances"
-                departure = Departure(Rule.LIMIT, reason)
-            elif instance.idle_since + idle_seconds <= now.monotonic and slots <= surplus:
-                departure = _idle(instance, now)
-            else:
+            if instance.idle_since + idle_seconds > now.monotonic or slots > surplus:
                 # The first is idle the longest, so the others of this group stay, too.
                 break
-            excess -= 1
-            spare -= slots
             surplus -= slots
-            leaving.remove(group, instance, departure, now, out)
-
-
-def _fit(fleet: Fleet, group: Group, spare: int, now: Now, out: Outbox) -> int:
-    """Remove idle instances above the group's limit; return how many slots they had."""
-    limit = fleet.settings.group_limits.get(group.name)
-    if limit is None:
-        return 0
-    slots, excess = 0, group.size - group.members.counts[Phase.REMOVING] - limit
-    while excess > 0 and (instance := group.idle.first()) is not None:
-        # A reservation counts on some slot; to remove them all would break its promise.
-        if instance.available > spare - slots:
-            break
-        slots += instance.available
-        reason = f"there are {counted(excess, 'instance')} more than its group may have"
-        leaving.remove(group, instance, Departure(Rule.GROUP_LIMIT, reason), now, out)
-        excess -= 1
-    return slots
-
-
-def _excess(fleet: Fleet) -> int:
-    """Return how many instances, besides those in removal, are above the limit."""
-    limit = fleet.settings.max_instances
-    if not limit:
-        return 0
-    return sum(one.size - one.members.counts[Phase.REMOVING] for one in fleet.groups) - limit
+            leaving.remove(group, instance, _idle(instance, now), now, out)
 
 
 def _idle(instance: TrackedInstance, now: Now) -> Departure:
