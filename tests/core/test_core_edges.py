@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from core_model import START, Play
+from fleeting.errors import Throttled
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
 from taskscaler.core import InstanceRecord, Phase, Policy, Settings, TombstoneRecord
 from taskscaler.core.model import decisions, demand, effects, events, explain, records
@@ -207,3 +208,33 @@ def test_the_slot_of_a_task_that_is_given_up_is_the_one_that_is_free() -> None:
     play.todo.clear()
     play.say(events.TaskAsked("next"))
     assert play.take(effects.Grant).slot == 2
+
+
+# Numbers that are too large.
+
+
+@pytest.mark.parametrize("name", ["cooldown", "increase_interval", "max_instance_age", "backoff"])
+def test_a_time_beyond_the_calendar_is_refused(name: str) -> None:
+    """As a deadline, it would end a decision with an error."""
+    with pytest.raises(ValueError, match=f"{name} must be at most 36,500 days"):
+        Settings(**{name: timedelta.max})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - a time each
+
+
+def test_a_scale_factor_without_a_finite_product_is_refused() -> None:
+    """The number of idle slots would be infinite."""
+    with pytest.raises(ValueError, match="scale_factor must be at most 1,000,000"):
+        Policy(scale_factor=1e308)
+    assert Policy(scale_factor=1e6).scale_factor == 1e6
+
+
+def test_a_pause_that_the_cloud_asks_for_ends_within_the_calendar() -> None:
+    """A provider may return any number, and the end of the pause is stored as a date."""
+    play = Play(Settings())
+    play.list()
+    play.say(events.TaskAsked("task"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    error = Throttled("never", retry_after=timedelta.max)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(0, error=error)))
+    play.tick(1.0)
+    assert play.pause()[0] == 36_500 * 86_400.0

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from core_model import Play
+from core_model import START, Play
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
 from taskscaler.core import Phase, Policy, Rule, Settings, effects, events
 from taskscaler.core.model.checks import CHECKS_AT_ONCE
@@ -341,6 +341,66 @@ def test_an_announced_interruption_ends_the_placing_and_begins_the_replacement()
     assert (decrease.ids, decrease.decisions[0].rule) == (("idle",), Rule.INTERRUPTED)
     play.say(events.TaskReleased("task"))
     assert play.phase("busy") is Phase.REMOVING
+
+
+def interrupt(play: Play, id: str, seconds: float) -> None:
+    """Announce the end of an instance in so many seconds, and decide."""
+    deadline = START + timedelta(seconds=play.seconds + seconds)
+    play.say(events.InterruptionAnnounced("g", id, "spot", deadline))
+    play.tick(1.0)
+
+
+def test_a_replacement_comes_before_an_announced_deadline() -> None:
+    """The task that runs may end until then; else the replacement is ready for it."""
+    play = Play(settings(capacity_per_instance=1, policy=Policy()))
+    play.ready("a")
+    play.todo.clear()
+    interrupt(play, "a", 120.0)
+    increase = play.take(effects.Increase)
+    assert (increase.count, increase.decision.rule) == (1, Rule.ENDANGERED)
+    assert increase.decision.demand.endangered == 1
+    assert play.held() == ["task-0"]
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist(Instance("a", State.RUNNING), Instance("b", State.RUNNING))
+    play.say(events.InstancePrepared("g", "b"))
+    play.tick(5.0)
+    assert play.phase("b") is Phase.READY, "it waits for the task, although idle_time is nothing"
+    assert play.has(effects.List), "the end of the instance is seen soon"
+    play.say(events.TaskReleased("task-0"))
+    play.tick()
+    assert play.phases() == {"a": Phase.REMOVING, "b": Phase.REMOVING}
+
+
+@pytest.mark.parametrize("seconds", [None, 3 * 86400.0])
+def test_nothing_is_bought_for_a_deadline_that_is_far_or_unknown(seconds: float | None) -> None:
+    """The task will probably have ended by then."""
+    play = Play(settings(capacity_per_instance=1))
+    play.ready("a")
+    play.todo.clear()
+    if seconds is None:
+        play.say(events.InterruptionAnnounced("g", "a", "spot"))
+        play.tick(1.0)
+    else:
+        interrupt(play, "a", seconds)
+    assert play.phase("a") is Phase.DRAINING
+    assert not play.has(effects.Increase)
+
+
+def test_an_endangered_task_that_loses_its_slot_is_counted_once() -> None:
+    """Its replacement was requested already when it asks for another slot."""
+    play = Play(settings(capacity_per_instance=1, missed_updates=1))
+    play.ready("a")
+    play.todo.clear()
+    interrupt(play, "a", 120.0)
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist()
+    assert play.take(effects.Revoke).key == "task-0"
+    play.say(events.TaskReleased("task-0"))
+    play.say(events.TaskAsked("task-0"))
+    play.tick(5.0)
+    assert not play.has(effects.Increase)
+    assert play.state.demand().endangered == 0
 
 
 def test_an_instance_that_is_interrupted_before_it_is_ready_goes() -> None:

@@ -42,6 +42,9 @@ demands = st.builds(
     slots_per_instance=st.integers(1, 20),
     instances=counts,
     max_instances=counts,
+    recent=counts,
+    recovering=counts,
+    endangered=counts,
 )
 
 
@@ -65,10 +68,12 @@ def test_surplus_is_needed_by_neither_tasks_nor_the_policy(demand: Demand) -> No
 
     Coming slots serve waiting tasks, and do not replace ready ones.
     """
-    unserved = max(0, demand.waiting - demand.coming)
-    assert demand.surplus == demand.free - unserved - max(demand.reserved, demand.target)
+    unserved = max(0, demand.waiting + demand.endangered - demand.coming)
+    now = demand.free - unserved - max(demand.reserved, demand.target)
+    assert demand.surplus == min(now, demand.acquired + demand.free - demand.recent)
     assert demand.surplus <= demand.free
-    assert demand.shortfall == demand.waiting + demand.target - demand.free - demand.coming
+    there = demand.free + demand.coming + demand.recovering
+    assert demand.shortfall >= demand.waiting + demand.endangered + demand.target - there
 
 
 @given(demands)

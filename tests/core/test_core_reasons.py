@@ -97,8 +97,11 @@ def test_a_decision_carries_every_input_of_the_formula() -> None:
         "instance_count": 0,
         "max_instance_count": 7,
         "capacity_per_instance": 2,
+        "max_use_count": 0,
+        "slots_per_instance": 2,
         "acquired": 0,
         "pending": 3,
+        "endangered": 0,
         "reserved": 1,
         "promised": 0,
         "idle": 0,
@@ -267,3 +270,14 @@ def test_a_wall_clock_that_jumped_back_makes_no_pause_for_ever() -> None:
     ask(over, 1)
     assert over.has(effects.Increase)
     assert over.cooldown() == 0.0
+
+
+def test_the_inputs_are_the_settings_where_they_have_their_names() -> None:
+    """Of four slots only one may be used, if an instance runs one task in its life."""
+    play = Play(Settings(capacity_per_instance=4, max_use_count=1))
+    ask(play, 2)
+    play.list()
+    increase = play.take(effects.Increase)
+    inputs = increase.decision.demand.inputs
+    assert (inputs["capacity_per_instance"], inputs["max_use_count"]) == (4, 1)
+    assert (inputs["slots_per_instance"], increase.count) == (1, 2)

@@ -271,6 +271,14 @@ def test_autoscaler_without_groups_is_one_group() -> None:
             "a.policy[0].scale_factor: must be at least 0, got nan",
         ),
         (
+            {"policy": [{"scale_factor": 1e308}]},
+            "a.policy[0].scale_factor: must be at most 1000000, got 1e+308",
+        ),
+        (
+            {"extensions": {"cooldown": "900000h"}},
+            'a.extensions.cooldown: must be at most 36,500 days, got "900000h"',
+        ),
+        (
             {"policy": [{"periods": NO_PERIODS}]},
             "a.policy[0].periods: a policy without a period is never",
         ),

@@ -82,7 +82,11 @@ class DefaultPolicyConfig(_KnownKeys, frozen=True):
     ] = Duration(0)
     scale_factor: Annotated[
         float,
-        Meta(ge=0, description="Additional free slots to keep, as a multiple of the slots in use."),
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Additional free slots to keep, as a multiple of the slots in use.",
+        ),
     ] = 0.0
     scale_factor_limit: Annotated[
         int, Meta(ge=0, description="The most slots that `scale_factor` may add; 0 means no limit.")

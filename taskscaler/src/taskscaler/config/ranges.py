@@ -12,7 +12,7 @@ import msgspec
 from fleeting import Problem
 from taskscaler.config.autoscaler import ZERO_IS_DEFAULT, PolicyConfig, VmIsolationConfig
 from taskscaler.config.periods import compile_period, find_zone
-from taskscaler.core import MAY_BE_ZERO
+from taskscaler.core import LONGEST, MAY_BE_ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +67,8 @@ def _wrong(name: str, value: object) -> str | None:
         if value < zero or (value == zero and name not in _MAY_BE_ZERO):
             bound = "at least" if name in _MAY_BE_ZERO else "more than"
             return f'must be {bound} 0s, got "{value}"; write for example "10s"'
+        if value > LONGEST:
+            return f'must be at most {LONGEST.days:,} days, got "{value}"'
     elif name == "id" and isinstance(value, str):
         if not _ID.fullmatch(value):
             return (

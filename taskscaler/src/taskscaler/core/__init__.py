@@ -33,6 +33,7 @@ from taskscaler.core.model.records import (
     TombstoneRecord,
 )
 from taskscaler.core.model.settings import (
+    LONGEST,
     MAY_BE_ZERO,
     Period,
     Placement,
@@ -45,6 +46,7 @@ from taskscaler.core.model.wording import counted
 from taskscaler.core.views import InstanceView, TaskStatus, TaskView
 
 __all__ = (
+    "LONGEST",
     "MAY_BE_ZERO",
     "TRANSITIONS",
     "ConnectRecord",

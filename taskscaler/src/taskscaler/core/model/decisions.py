@@ -16,6 +16,7 @@ class Rule(enum.Enum):
     """The rule that fired."""
 
     TASKS_WAIT = "tasks wait for slots"
+    ENDANGERED = "tasks run on instances that the cloud will soon take away"
     IDLE_CAPACITY = "the policy wants more idle capacity"
     IDLE = "idle for longer than the policy allows"
     LIMIT = "more than max_instances"

@@ -4,9 +4,13 @@
 are requested, created or prepared. Together they must serve the tasks that *wait*
 and the *idle* capacity that the policy wants:
 
-    shortfall = waiting + max(promised, target idle - recovering) - free - coming
-    unneeded  = min(free - max(0, waiting - coming) - target idle, acquired + free - recent)
-    surplus   = min(unneeded, free - max(0, waiting - coming) - reserved)
+    wanting   = waiting + endangered
+    shortfall = wanting + max(promised, target idle - recovering) - free - coming
+    unneeded  = min(free - max(0, wanting - coming) - target idle, acquired + free - recent)
+    surplus   = min(unneeded, free - max(0, wanting - coming) - reserved)
+
+A task is *endangered* while it runs on an instance that the cloud will soon take away. It
+may end before, or will want another slot.
 
 *Recent* are the slots that the tasks and the policy needed at the busiest moment of the
 last `idle_time`. Without them, random load would remove an instance of a warm pool at
@@ -54,7 +58,7 @@ class Demand(msgspec.Struct, frozen=True):
         coming: slots on instances that are not ready yet, without overdue ones.
         unavailable: free slots on serving instances that no task will get.
         target: idle slots that the policy wants.
-        slots_per_instance: the slots of one more instance.
+        slots_per_instance: the slots of one more instance that may be used.
         instances: in any phase, including those not seen yet.
         max_instances: the limit for them; 0 for no limit.
         idle_count: of the policy, in slots.
@@ -66,6 +70,9 @@ class Demand(msgspec.Struct, frozen=True):
         recent: slots that tasks and the policy needed at the busiest moment of the last
             `idle_time`.
         recovering: those of the unhealthy slots that are expected back.
+        endangered: slots in use on instances that the cloud will soon take away.
+        capacity_per_instance: of the settings, in slots.
+        max_use_count: of the settings.
     """
 
     waiting: int
@@ -87,6 +94,9 @@ class Demand(msgspec.Struct, frozen=True):
     overdue: int = 0
     recent: int = 0
     recovering: int = 0
+    endangered: int = 0
+    capacity_per_instance: int = 0
+    max_use_count: int = 0
 
     @property
     def inputs(self) -> dict[str, float]:
@@ -94,9 +104,12 @@ class Demand(msgspec.Struct, frozen=True):
         return {
             "instance_count": self.instances,
             "max_instance_count": self.max_instances,
-            "capacity_per_instance": self.slots_per_instance,
+            "capacity_per_instance": self.capacity_per_instance,
+            "max_use_count": self.max_use_count,
+            "slots_per_instance": self.slots_per_instance,
             "acquired": self.acquired,
             "pending": self.waiting,
+            "endangered": self.endangered,
             "reserved": self.reserved,
             "promised": self.promised,
             "idle": self.free,
@@ -114,21 +127,26 @@ class Demand(msgspec.Struct, frozen=True):
         }
 
     @property
+    def wanting(self) -> int:
+        """Return how many tasks want a slot, now or soon."""
+        return self.waiting + self.endangered
+
+    @property
     def shortfall(self) -> int:
         """Return how many slots are missing; negative if there are more than enough."""
         idle = max(self.promised, self.target - self.recovering)
-        return self.waiting + idle - self.free - self.coming
+        return self.wanting + idle - self.free - self.coming
 
     @property
     def unneeded(self) -> int:
         """Return how many slots neither tasks nor the policy need, now or lately."""
-        now = self.free - max(0, self.waiting - self.coming) - self.target
+        now = self.free - max(0, self.wanting - self.coming) - self.target
         return min(now, self.acquired + self.free - self.recent)
 
     @property
     def surplus(self) -> int:
         """Return how many slots could be removed; negative if there are too few."""
-        unreserved = self.free - max(0, self.waiting - self.coming) - self.reserved
+        unreserved = self.free - max(0, self.wanting - self.coming) - self.reserved
         return min(self.unneeded, unreserved)
 
     @property

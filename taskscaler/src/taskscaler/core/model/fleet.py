@@ -208,6 +208,9 @@ class Fleet:
             suspended=sum(group.suspensions.slots for group in groups),
             overdue=overdue * per_instance,
             recent=self.recent,
+            endangered=sum(group.endangered_slots for group in groups),
+            capacity_per_instance=settings.capacity_per_instance,
+            max_use_count=settings.max_use_count,
             recovering=sum(
                 group.checks.recovering_slots(settings.failure_threshold) for group in groups
             ),

@@ -46,6 +46,7 @@ class Group:
         checks: health checks.
         removals: requests to remove instances.
         suspensions: instances that keep suspended tasks.
+        endangered: instances that the cloud will soon take away, by id.
     """
 
     def __init__(self, info: GroupInfo, settings: Settings, agenda: Agenda) -> None:
@@ -63,6 +64,7 @@ class Group:
         self.checks = Checks(self.members, agenda)
         self.removals = Requests(agenda)
         self.suspensions = SuspensionRequests(agenda)
+        self.endangered: dict[str, TrackedInstance] = {}
         # An instance in one of these phases is part of the requests until it leaves the phase.
         self._requests = {
             Phase.REMOVING: self.removals,
@@ -96,11 +98,17 @@ class Group:
         return self.members.slots - taken
 
     @property
+    def endangered_slots(self) -> int:
+        """Return the slots in use on instances that the cloud will soon take away."""
+        return sum(len(one.tasks) for one in self.endangered.values())
+
+    @property
     def expecting(self) -> bool:
         """Return whether a listing may soon show something new."""
         return bool(
             self.creations.unseen
             or self.members.creating
+            or self.endangered
             or any(len(requests) for requests in self._requests.values())
         )
 
@@ -137,6 +145,8 @@ class Group:
             self.checks.leave(instance)
         if was in self._requests:
             self._requests[was].discard(instance)
+        if phase in self._requests or phase is Phase.GONE:
+            self.endangered.pop(instance.id, None)
         if phase in self._requests:
             self._requests[phase].add(instance, now.monotonic)
         if phase is Phase.GONE:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
 __all__ = (
+    "LONGEST",
     "MAY_BE_ZERO",
     "Period",
     "Placement",
@@ -48,6 +49,14 @@ MAY_BE_ZERO = frozenset(
         "probe_after",
     }
 )
+
+
+# More idle slots for each slot in use are a mistake, and with a larger factor the product
+# would be infinite.
+MOST_SCALE = 1_000_000
+
+# With a longer time, a deadline could lie beyond the last date of the calendar.
+LONGEST = timedelta(days=36_500)
 
 
 class Placement(enum.Enum):
@@ -103,6 +112,8 @@ class Policy:
             # The comparison is false for NaN, too.
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number and not negative")
+        if self.scale_factor > MOST_SCALE:
+            raise ValueError(f"scale_factor must be at most {MOST_SCALE:,}")
 
     @property
     def preemptive(self) -> bool:
@@ -262,6 +273,9 @@ class Settings:
         for name in sorted(MAY_BE_ZERO):
             if getattr(self, name) < timedelta(0):
                 raise ValueError(f"{name} must not be negative")
+        for name in (*sorted(MAY_BE_ZERO), *_PAUSES):
+            if getattr(self, name) > LONGEST:
+                raise ValueError(f"{name} must be at most {LONGEST.days:,} days")
         for name in _PAUSES:
             if getattr(self, name) <= timedelta(0):
                 raise ValueError(f"{name} must be above 0, or the scaler would never pause")

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from fleeting.errors import OutOfCapacity, QuotaExceeded
+from taskscaler.core.model.settings import LONGEST
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -63,7 +64,8 @@ class Backoff:
         """
         self.reason = reason
         if retry_after is not None:
-            self._asked_until = max(self._asked_until, now + retry_after.total_seconds())
+            seconds = min(retry_after, LONGEST).total_seconds()
+            self._asked_until = max(self._asked_until, now + seconds)
         until = self.until
         if now >= until:
             # The exponent is bounded so that it cannot overflow in a long outage.

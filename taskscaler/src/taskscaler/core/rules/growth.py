@@ -86,7 +86,7 @@ def _request(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> list[Decisi
     decisions: list[Decision] = []
     fleet.grow_at = NEVER
     rest, room = demand.wanted, demand.room
-    rule = Rule.TASKS_WAIT if demand.waiting > demand.free + demand.coming else Rule.IDLE_CAPACITY
+    rule = _rule(demand)
     # Sorting is stable: among groups that are passed over, the order of preference holds too.
     order = sorted(fleet.groups, key=lambda one: one.creations.cooldown.until > now.monotonic)
     for group in order:
@@ -108,6 +108,14 @@ def _request(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> list[Decisi
         if hold.waits:
             break
     return decisions
+
+
+def _rule(demand: Demand) -> Rule:
+    """Return why instances are missing."""
+    there = demand.free + demand.coming
+    if demand.waiting > there:
+        return Rule.TASKS_WAIT
+    return Rule.ENDANGERED if demand.wanting > there else Rule.IDLE_CAPACITY
 
 
 def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) -> tuple[int, _Hold]:

@@ -32,7 +32,11 @@ def broke(fleet: Fleet, event: events.InstanceBroke, now: Now, out: Outbox) -> N
 
 
 def interrupted(fleet: Fleet, event: events.InterruptionAnnounced, now: Now, out: Outbox) -> None:
-    """Dismiss an instance that will be taken away, so that it is replaced early."""
+    """Dismiss an instance that will be taken away.
+
+    Its tasks run on, and may end before the deadline. If that is so near that a new instance
+    may take as long, one is requested for them at once.
+    """
     group = fleet.group(event.group)
     instance = group.members.get(event.id)
     if instance is None:
@@ -41,5 +45,8 @@ def interrupted(fleet: Fleet, event: events.InterruptionAnnounced, now: Now, out
     if instance.phase is not Phase.FOREIGN:
         departure = Departure(Rule.INTERRUPTED, event.reason)
         leaving.dismiss(fleet, group, instance, departure, now, out)
+    timeout = fleet.settings.creation_timeout
+    if instance.tasks and event.deadline is not None and event.deadline - now.wall <= timeout:
+        group.endangered[instance.id] = instance
     placing.place(fleet, now, out)
     group.listing.hasten(now.monotonic)
