@@ -82,6 +82,75 @@ def test_instances_of_one_age_are_replaced_a_part_at_a_time() -> None:
     assert play.take(effects.Decrease).ids == ("i-2",)
 
 
+def aged(idle_count: int, **changes: object) -> Play:
+    """Return a play with idle instances that will be too old in a moment."""
+    policy = Policy(idle_count=idle_count, idle_time=timedelta(hours=10))
+    play = Play(settings(policy=policy, max_instance_age=HOUR, **changes))
+    play.list()
+    play.grow(*(f"old-{number}" for number in range(idle_count)))
+    play.todo.clear()
+    play.tick(3599.0)
+    return play
+
+
+def test_the_successor_of_an_old_instance_is_ready_first() -> None:
+    """A pool of one is never empty."""
+    play = aged(1)
+    play.tick(1.0)
+    assert play.phases() == {"old-0": Phase.READY}
+    increase = play.take(effects.Increase)
+    assert (increase.count, increase.decision.demand.outgoing) == (1, 1)
+    play.tick(1.0)
+    assert not play.has(effects.Increase), "one is coming"
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist(Instance("old-0", State.RUNNING), Instance("new", State.RUNNING))
+    assert play.phase("old-0") is Phase.READY
+    play.say(events.InstancePrepared("g", "new"))
+    play.tick()
+    assert play.phases() == {"old-0": Phase.REMOVING, "new": Phase.READY}
+    assert play.state.demand().shortfall == 0
+
+
+def test_at_a_limit_an_old_instance_goes_without_a_successor() -> None:
+    """It could never have one."""
+    play = aged(1, max_instances=1)
+    play.tick(1.0)
+    assert play.phase("old-0") is Phase.REMOVING
+
+
+def test_a_promised_slot_outlasts_the_maximum_age() -> None:
+    """At a limit too; the task that was promised it gets it, and then the instance goes."""
+    play = aged(1, max_instances=1)
+    play.say(events.TaskReserved("promised"))
+    play.tick(1.0)
+    assert play.phase("old-0") is Phase.READY
+    play.say(events.TaskAsked("promised"))
+    play.say(events.HealthPassed("g", "old-0"))
+    assert play.held() == ["promised"]
+    play.tick(0.1)
+    assert play.phase("old-0") is Phase.DRAINING
+
+
+def test_an_old_instance_goes_when_a_promise_is_given_back() -> None:
+    """The scaler wakes for it, and not only when the idle time is over."""
+    play = aged(1, max_instances=1)
+    play.say(events.TaskReserved("promised"))
+    play.tick(1.0)
+    play.todo.clear()
+    play.say(events.TaskUnreserved("promised"), after=1.0)
+    assert play.take(effects.WakeAt).monotonic == play.seconds
+    play.tick()
+    assert play.phase("old-0") is Phase.REMOVING
+
+
+def test_a_successor_is_made_for_a_tenth_at_a_time() -> None:
+    """The pool stays as large as it is, and is not bought a second time at once."""
+    play = aged(20)
+    play.tick(1.0)
+    assert play.take(effects.Increase).count == 2
+    assert set(play.phases().values()) == {Phase.READY}
+
+
 def test_no_instance_is_too_old_without_a_maximum_age() -> None:
     """A year alone does not dismiss an instance."""
     play = Play(settings(policy=Policy(idle_time=timedelta(days=1000))))

@@ -105,6 +105,7 @@ def test_a_decision_carries_every_input_of_the_formula() -> None:
         "reserved": 1,
         "promised": 0,
         "idle": 0,
+        "outgoing": 0,
         "unready": 0,
         "overdue": 0,
         "unavailable_capacity": 0,

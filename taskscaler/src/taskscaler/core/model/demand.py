@@ -5,9 +5,12 @@ are requested, created or prepared. Together they must serve the tasks that *wai
 and the *idle* capacity that the policy wants:
 
     wanting   = waiting + endangered
-    shortfall = wanting + max(promised, target idle - recovering) - free - coming
-    unneeded  = min(free - max(0, wanting - coming) - target idle, acquired + free - recent)
-    surplus   = min(unneeded, free - max(0, wanting - coming) - reserved)
+    staying   = free - outgoing
+    shortfall = wanting + max(promised, target idle - recovering) - staying - coming
+    unneeded  = min(staying - max(0, wanting - coming) - target idle, acquired + free - recent)
+    surplus   = min(unneeded, staying - max(0, wanting - coming) - reserved)
+
+Slots are *outgoing* on an instance that is too old, until others have taken their place.
 
 A task is *endangered* while it runs on an instance that the cloud will soon take away. It
 may end before, or will want another slot.
@@ -70,6 +73,7 @@ class Demand(msgspec.Struct, frozen=True):
         recent: slots that tasks and the policy needed at the busiest moment of the last
             `idle_time`.
         recovering: those of the unhealthy slots that are expected back.
+        outgoing: those of the free slots that go when others have taken their place.
         endangered: slots in use on instances that the cloud will soon take away.
         capacity_per_instance: of the settings, in slots.
         max_use_count: of the settings.
@@ -94,6 +98,7 @@ class Demand(msgspec.Struct, frozen=True):
     overdue: int = 0
     recent: int = 0
     recovering: int = 0
+    outgoing: int = 0
     endangered: int = 0
     capacity_per_instance: int = 0
     max_use_count: int = 0
@@ -113,6 +118,7 @@ class Demand(msgspec.Struct, frozen=True):
             "reserved": self.reserved,
             "promised": self.promised,
             "idle": self.free,
+            "outgoing": self.outgoing,
             "unready": self.coming,
             "overdue": self.overdue,
             "unavailable_capacity": self.unavailable,
@@ -132,21 +138,26 @@ class Demand(msgspec.Struct, frozen=True):
         return self.waiting + self.endangered
 
     @property
+    def staying(self) -> int:
+        """Return how many free slots will stay."""
+        return self.free - self.outgoing
+
+    @property
     def shortfall(self) -> int:
         """Return how many slots are missing; negative if there are more than enough."""
         idle = max(self.promised, self.target - self.recovering)
-        return self.wanting + idle - self.free - self.coming
+        return self.wanting + idle - self.staying - self.coming
 
     @property
     def unneeded(self) -> int:
         """Return how many slots neither tasks nor the policy need, now or lately."""
-        now = self.free - max(0, self.wanting - self.coming) - self.target
+        now = self.staying - max(0, self.wanting - self.coming) - self.target
         return min(now, self.acquired + self.free - self.recent)
 
     @property
     def surplus(self) -> int:
         """Return how many slots could be removed; negative if there are too few."""
-        unreserved = self.free - max(0, self.wanting - self.coming) - self.reserved
+        unreserved = self.staying - max(0, self.wanting - self.coming) - self.reserved
         return min(self.unneeded, unreserved)
 
     @property

@@ -50,6 +50,7 @@ class Fleet:
         tasks: what they want and have.
         groups: in order of preference.
         load: how many tasks held or wanted a slot lately.
+        outgoing: free slots on instances that are too old and go when others have come.
         bucket: limits how many instances are created at once.
         policy: the one in force.
         preemptive: whether a reservation needs a slot that is free now.
@@ -77,6 +78,7 @@ class Fleet:
         self.tasks = TaskBook(self.agenda)
         self.groups = tuple(Group(info, settings, self.agenda) for info in infos)
         self.load = RecentLoad()
+        self.outgoing = 0
         self.bucket = TokenBucket(settings)
         self.refusing = ""
         self.closing = False
@@ -208,6 +210,7 @@ class Fleet:
             suspended=sum(group.suspensions.slots for group in groups),
             overdue=overdue * per_instance,
             recent=self.recent,
+            outgoing=self.outgoing,
             endangered=sum(group.endangered_slots for group in groups),
             capacity_per_instance=settings.capacity_per_instance,
             max_use_count=settings.max_use_count,

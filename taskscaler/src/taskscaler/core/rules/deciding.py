@@ -40,10 +40,10 @@ def time_passed(fleet: Fleet, event: events.TimePassed, now: Now, out: Outbox) -
     suspension.expire(fleet, now, out)
     for group in fleet.groups:
         preparing.give_up_late(fleet, group, now, out)
-        removal.age(fleet, group, now, out)
         if fleet.removing:
             removal.clear(fleet, group, now, out)
         group.creations.cooldown.expire(now.monotonic)
+    removal.age(fleet, now, out)
     if not fleet.closing:
         removal.enforce_limits(fleet, now, out)
     # Slots may have become free: by tasks that expired, or by another policy.

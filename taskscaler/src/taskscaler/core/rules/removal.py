@@ -228,25 +228,37 @@ def _close(fleet: Fleet, unneeded: int, now: Now) -> None:
 # Old instances.
 
 
-def age(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
-    """Dismiss instances that are too old, a tenth of the group at a time.
+def age(fleet: Fleet, now: Now, out: Outbox) -> None:
+    """Dismiss instances that are too old, a tenth of each group at a time.
 
-    Otherwise instances created together would all be replaced at once.
+    Otherwise instances created together would all be replaced at once. One whose free slots
+    were promised or belong to the idle capacity is *outgoing* until another one has taken
+    its place. At a limit no other one can come, so only promises keep it.
     """
+    fleet.outgoing = 0
     limit = fleet.settings.max_instance_age
     if not limit:
         return
-    too_old = list(_too_old(group, limit.total_seconds(), now))
-    aged = [one.phase for one in too_old if one.departure and one.departure.rule is Rule.AGE]
-    going = sum(phase in _GOING for phase in aged)
-    room = -(-len(group.members) // 10) - going
+    demand = fleet.demand()
+    spare = demand.free - max(demand.promised, demand.target)
+    if fleet.potential(demand) == 0 and not demand.coming:
+        spare = demand.free - demand.promised
     departure = Departure(Rule.AGE, f"it is older than {Duration(seconds=limit.total_seconds())}")
-    for instance in too_old:
-        if room <= 0:
-            break
-        if instance.phase is Phase.READY:
-            leaving.dismiss(fleet, group, instance, departure, now, out)
-            room -= 1
+    for group in fleet.groups:
+        for instance in _aged(group, limit.total_seconds(), now):
+            if instance.available <= max(0, spare):
+                spare -= instance.available
+                leaving.dismiss(fleet, group, instance, departure, now, out)
+            else:
+                fleet.outgoing += instance.available
+
+
+def _aged(group: Group, seconds: float, now: Now) -> list[TrackedInstance]:
+    """Return the instances of a group that may be replaced now for their age."""
+    too_old = list(_too_old(group, seconds, now))
+    aged = [one.phase for one in too_old if one.departure and one.departure.rule is Rule.AGE]
+    room = -(-len(group.members) // 10) - sum(phase in _GOING for phase in aged)
+    return [one for one in too_old if one.phase is Phase.READY][: max(0, room)]
 
 
 def _too_old(group: Group, seconds: float, now: Now) -> Iterator[TrackedInstance]:

@@ -36,7 +36,8 @@ def after_event(fleet: Fleet, now: Now) -> float:
     leisure = max(now.monotonic, fleet.decided_at + LEISURE_SECONDS)
     # A slot that one task hands on to the next leaves the idle capacity as it was.
     taken = news & TAKEN and not news & EASED
-    if news & SOON or (taken and fleet.keeps_idle):
+    # An old instance may go as soon as its free slots are used, or not promised any more.
+    if news & SOON or (taken and fleet.keeps_idle) or fleet.outgoing:
         at = leisure
     if news & EASED:
         idle_seconds = policy.idle_time.total_seconds()
