@@ -198,8 +198,8 @@ def test_a_minute_without_a_network_does_not_replace_the_fleet() -> None:
         answer_checks(play, lost=second < 60)
         if second == 50:
             trouble = play.state.standing().troubles["g"]
-            assert "90 of 90 instances fail their checks, and fewer have answered since" in trouble
-            assert "at most 10 of them are replaced in 5m" in trouble
+            assert "checks fail on 90 instances of 90, and fewer have answered since" in trouble
+            assert "at most 10 instances may be replaced in 5m" in trouble
     assert len(removed(play)) == 10
     assert sum(one.count for one in play.todo if isinstance(one, effects.Increase)) <= 10
     (held,) = [one.decision for one in play.todo if isinstance(one, effects.Decided)]

@@ -10,6 +10,7 @@ from fleeting.types import Duration
 from taskscaler.core.model.agenda import CHANGED, CHECKED
 from taskscaler.core.model.indexes import AgeQueue
 from taskscaler.core.model.lifecycle import SERVING, Phase
+from taskscaler.core.model.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sized
@@ -138,9 +139,10 @@ class Checks:
         share = max(1, (serving + len(self._replaced)) // SHARE)
         if len(self._replaced) >= share and self._fail_together(instance.health.failing_since):
             self.held_back = (
-                f"{len(self.sick)} of {serving} instances fail their checks, and fewer have "
-                "answered since. So the fault is probably in the network or in this process, and "
-                f"at most {share} of them are replaced in {Duration(seconds=SHARE_SECONDS)}"
+                f"checks fail on {counted(len(self.sick), 'instance')} of {serving}, and fewer "
+                "have answered since. So the fault is probably in the network or in this process, "
+                f"and at most {counted(share, 'instance')} may be replaced in "
+                f"{Duration(seconds=SHARE_SECONDS)}"
             )
             return False
         self.held_back = ""
