@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
@@ -56,6 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # each of them would compile all that it imports. Git ignores these files.
     patch.setattr(sys, "dont_write_bytecode", False)
     patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    # A busy machine draws slowly, which says nothing about a test.
+    settings.register_profile(
+        "patient", suppress_health_check=[HealthCheck.too_slow], deadline=None
+    )
+    if not config.getoption("--hypothesis-profile", None):
+        settings.load_profile("patient")
 
 
 @pytest.hookimpl(tryfirst=True)

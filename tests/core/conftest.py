@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("thorough", max_examples=3000, deadline=None)
+settings.register_profile(
+    "thorough", max_examples=3000, suppress_health_check=[HealthCheck.too_slow], deadline=None
+)
