@@ -228,7 +228,9 @@ class InvariantChecker(SimulationObserver):
             raise Violation("I8", f"{refuse.key} is refused without a request")
         self.seen.reserved.discard(refuse.key)
         self.seen.waiting.discard(refuse.key)
-        if refuse.key in self.seen.suspended and not self.seen.closing:
+        state = self.world.manager.state
+        is_kept = state is not None and state.task(refuse.key) is not None
+        if refuse.key in self.seen.suspended and not is_kept:
             self._drop_suspended(refuse.key)
 
     def _revoke(self, now: Now, revoke: effects.Revoke) -> None:

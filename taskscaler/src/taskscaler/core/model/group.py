@@ -148,7 +148,10 @@ class Group:
         if phase in self._requests or phase is Phase.GONE:
             self.endangered.pop(instance.id, None)
         if phase in self._requests:
-            self._requests[phase].add(instance, now.monotonic)
+            at = now.monotonic
+            if phase is Phase.SUSPENDING:
+                at = self.suspensions.may_stop_at(instance, at)
+            self._requests[phase].add(instance, at)
         if phase is Phase.GONE:
             self.suspensions.forget(instance)
 

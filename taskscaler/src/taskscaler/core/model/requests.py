@@ -157,7 +157,11 @@ class SuspensionRequests:
 
     def may_stop(self, instance: TrackedInstance, now: float) -> bool:
         """Return whether nothing prevents an instance from being suspended now."""
-        return self._refused_until.get(instance.id, 0.0) <= now
+        return self.may_stop_at(instance, now) <= now
+
+    def may_stop_at(self, instance: TrackedInstance, now: float) -> float:
+        """Return when the suspension of an instance may be requested, now at the earliest."""
+        return max(now, self._refused_until.get(instance.id, now))
 
     def next_at(self, now: float) -> float:
         """Return when the next request is due, in monotonic seconds."""
