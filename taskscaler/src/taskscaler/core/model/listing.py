@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskscaler.core.model.agenda import CHANGED
+from taskscaler.core.model.members import may_be_same
 from taskscaler.core.model.throttle import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fleeting.errors import ProviderError
     from fleeting.types import CreationFailure
@@ -30,14 +31,20 @@ class Digestion:
     Attributes:
         rest: the instances that were not looked at yet.
         known: how many instances were tracked before it.
-        strangers: ids of foreign instances that are judged again.
+        strangers: ids and incarnations of foreign instances that are judged again.
         seen: how many of the known ones it had so far.
     """
 
     rest: Iterator[Listed]
     known: int
-    strangers: frozenset[str]
+    strangers: Mapping[str, str | None]
     seen: int = 0
+
+    def knows_as_strange(self, shown: Listed) -> bool:
+        """Return whether a listed instance is one of the foreign ones."""
+        return shown.id in self.strangers and may_be_same(
+            self.strangers[shown.id], shown.incarnation
+        )
 
 
 class ListingSchedule:

@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from taskscaler.core.model.events import Now
     from taskscaler.core.model.settings import Settings
 
-__all__ = ("Members", "Ownership")
+__all__ = ("Members", "Ownership", "may_be_same")
 
 # How many given-up ids to remember, in case a listing brings one of them back.
 MEMORY = 10_000
+
+
+def may_be_same(before: str | None, after: str | None) -> bool:
+    """Return whether two incarnations under one id may be the same machine."""
+    return before is None or after is None or before == after
 
 
 class Members:
@@ -38,11 +43,13 @@ class Members:
     Attributes:
         counts: how many instances are in each phase.
         creating: those in that phase by id, the first seen first.
+        strangers: those that are not ours by id, also while they are being removed.
     """
 
     def __init__(self, group: str, settings: Settings, agenda: Agenda) -> None:
         self.counts = dict.fromkeys(Phase, 0)
         self.creating: dict[str, TrackedInstance] = {}
+        self.strangers: dict[str, TrackedInstance] = {}
         self._by_id: dict[str, TrackedInstance] = {}
         self._group = group
         self._agenda = agenda
@@ -87,6 +94,8 @@ class Members:
         self.counts[phase] += 1
         if phase is Phase.CREATING:
             self.creating[id] = instance
+        if instance.stranger:
+            self.strangers[id] = instance
         return instance
 
     def step(self, instance: TrackedInstance, trigger: Trigger) -> None:
@@ -108,6 +117,7 @@ class Members:
             del self.creating[instance.id]
         if phase is Phase.GONE:
             del self._by_id[instance.id]
+            self.strangers.pop(instance.id, None)
         else:
             self.counts[phase] += 1
 
@@ -120,14 +130,14 @@ class Ownership:
 
     Attributes:
         strangers: ids of foreign instances that an unsettled request of a previous
-            process already found; they cannot be what it created.
+            process already found, with their incarnations; they cannot be what it created.
         rejudge: whether the next listing is to judge foreign instances again.
         undecided: how many instances of the newest listing may be ours or not, until
             the answer to a request names them.
     """
 
     def __init__(self, group: str) -> None:
-        self.strangers: frozenset[str] = frozenset()
+        self.strangers: dict[str, str | None] = {}
         self.rejudge = False
         self.undecided = 0
         self._group = group
@@ -137,8 +147,7 @@ class Ownership:
         """Return whether a listed instance is one that was ours and was given up."""
         if listed.id not in self._given_up:
             return False
-        before = self._given_up[listed.id]
-        return before is None or listed.incarnation is None or before == listed.incarnation
+        return may_be_same(self._given_up[listed.id], listed.incarnation)
 
     def give_up(self, instance: TrackedInstance, at: datetime, out: Outbox) -> None:
         """Remember an instance of ours that is gone, in case it comes back."""

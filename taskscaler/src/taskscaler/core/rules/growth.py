@@ -196,9 +196,7 @@ def _paused(group: Group, settings: Settings, now: Now) -> _Hold | None:
 
 def _increase(fleet: Fleet, group: Group, decision: Decision, now: Now, out: Outbox) -> None:
     # After a restart, foreign instances that exist now must not be taken for the new ones.
-    strangers: tuple[str, ...] = ()
-    if group.members.counts[Phase.FOREIGN]:
-        strangers = tuple(one.id for one in group.members if one.phase is Phase.FOREIGN)
+    strangers = tuple(group.members.strangers)
     count = decision.decided
     operation = Operation(fleet.name_operation(), count, now.monotonic, now.wall, strangers)
     group.creations.request(operation, now.monotonic, out)

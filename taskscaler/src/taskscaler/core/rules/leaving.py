@@ -69,7 +69,8 @@ def remove(
     """An instance without tasks goes with the next removal request."""
     group.dismiss(instance, departure, now)
     group.step(instance, Trigger.CLEARED, now)
-    out.put(instance.record)
+    if not instance.stranger:
+        out.put(instance.record)
 
 
 def take_down(
@@ -95,8 +96,9 @@ def lose(
     group.creations.instance_gone()
     if was_foreign:
         return
-    out.drop(("instance", group.name, instance.id))
-    group.ownership.give_up(instance, now.wall, out)
+    if not instance.stranger:
+        out.drop(("instance", group.name, instance.id))
+        group.ownership.give_up(instance, now.wall, out)
     reason = instance.departure.reason if instance.departure else cause
     out.add(
         Gone(

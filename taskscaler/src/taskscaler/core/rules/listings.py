@@ -7,7 +7,7 @@
   last seen being deleted is gone at once.
 * The states `failed` and `deleting` count at once: the tasks there are lost.
 * Another incarnation under an old id is another instance. It is ours if its
-  predecessor was.
+  predecessor was. What was decided about a stranger is not kept for the next one.
 
 A listing may repeat a failure to create, because anyone may read it: the id of a failure
 tells that it was counted.
@@ -72,7 +72,7 @@ def listed(fleet: Fleet, event: events.ListingArrived, now: Now, out: Outbox) ->
     strangers = group.ownership.strangers
     if group.ownership.rejudge:
         group.ownership.rejudge = False
-        strangers |= _forget_foreign(group, now)
+        strangers = {**strangers, **_forget_strangers(group, now)}
     group.creations.expect(listing.pending, now.monotonic)
     for failure in group.listing.take_new(listing.failures):
         group.creations.lose_one(out)
@@ -110,8 +110,7 @@ def _look(fleet: Fleet, group: Group, digestion: Digestion, now: Now, out: Outbo
         instance = group.members.get(shown.id)
         if instance is None:
             portion -= CHANGED
-            strange = shown.id in digestion.strangers
-            _appeared(fleet, group, shown, now, out, strange=strange)
+            _appeared(fleet, group, shown, now, out, strange=digestion.knows_as_strange(shown))
         elif instance.mark != count:  # A listing may show an instance twice.
             instance.mark = count
             instance.missed = 0
@@ -124,12 +123,15 @@ def _look(fleet: Fleet, group: Group, digestion: Digestion, now: Now, out: Outbo
     return True
 
 
-def _forget_foreign(group: Group, now: Now) -> frozenset[str]:
-    """Forget the foreign instances so that they are judged again, and return their ids."""
-    foreign = [one for one in group.members if one.phase is Phase.FOREIGN]
-    for instance in foreign:
+def _forget_strangers(group: Group, now: Now) -> dict[str, str | None]:
+    """Forget what is not ours so that it is judged again; return ids and incarnations.
+
+    Those that an earlier setting condemned are among them: the one in force decides.
+    """
+    strangers = list(group.members.strangers.values())
+    for instance in strangers:
         group.step(instance, Trigger.VANISHED, now)
-    return frozenset(one.id for one in foreign)
+    return {one.id: one.incarnation for one in strangers}
 
 
 # New instances.
@@ -156,7 +158,8 @@ def _appeared(
             # The answer may name it, and the next listing will show it again.
             ownership.undecided += 1
         else:
-            _add_foreign(group, shown, now, out, _RETURNED)
+            instance = _add(group, shown, Phase.CREATING, now, out)
+            leaving.remove(group, instance, _RETURNED, now, out)
         return
     unknown = fleet.settings.unknown_instances
     deleting = shown.state is State.DELETING
@@ -165,8 +168,9 @@ def _appeared(
         if claimed or unknown is UnknownInstances.ADOPT:
             _add_ours(fleet, group, shown, now, out)
             return
-    remove = unknown is UnknownInstances.REMOVE and not deleting
-    _add_foreign(group, shown, now, out, _NOT_OURS if remove else None)
+    instance = _add(group, shown, Phase.FOREIGN, now, out)
+    if unknown is UnknownInstances.REMOVE and not deleting:
+        leaving.remove(group, instance, _NOT_OURS, now, out)
 
 
 def _add(group: Group, shown: Listed, phase: Phase, now: Now, out: Outbox) -> TrackedInstance:
@@ -182,14 +186,6 @@ def _add_ours(fleet: Fleet, group: Group, shown: Listed, now: Now, out: Outbox) 
     _observe(fleet, group, instance, shown, now, out)
 
 
-def _add_foreign(
-    group: Group, shown: Listed, now: Now, out: Outbox, departure: Departure | None
-) -> None:
-    instance = _add(group, shown, Phase.FOREIGN, now, out)
-    if departure is not None:
-        leaving.remove(group, instance, departure, now, out)
-
-
 # Changed instances.
 
 
@@ -202,7 +198,7 @@ def _changed(
         return
     if before is None and shown.incarnation is not None:
         instance.incarnation = shown.incarnation
-        if instance.phase is not Phase.FOREIGN:
+        if not instance.stranger:
             out.put(instance.record)
     _observe(fleet, group, instance, shown, now, out)
 
@@ -212,10 +208,10 @@ def _recreated(
 ) -> None:
     """Replace an instance by a later one with the same id."""
     # The tasks ran on the old instance, whatever its successor is.
-    was_foreign = instance.phase is Phase.FOREIGN
     leaving.lose(fleet, group, instance, "it was recreated under the same id", now, out)
-    if was_foreign:
-        _appeared(fleet, group, shown, now, out)
+    if instance.stranger:
+        # It was not created for us, so it is not what a request of ours waits for.
+        _appeared(fleet, group, shown, now, out, strange=True)
         return
     if group.creations.operations.has_named(shown.id):
         group.creations.claim(shown.id, out)

@@ -71,7 +71,7 @@ def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> Non
         out.drop(record.key)
         return
     # They existed before the request, so the listings must not count them for it.
-    group.ownership.strangers |= frozenset(record.strangers)
+    group.ownership.strangers.update(dict.fromkeys(record.strangers))
     group.creations.restore(
         Operation(record.id, record.count, now.monotonic, record.asked_at, record.strangers)
     )
