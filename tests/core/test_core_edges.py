@@ -269,6 +269,34 @@ def test_a_restart_does_not_take_a_condemned_stranger_for_what_was_requested() -
     assert again.phase("x") is Phase.FOREIGN
 
 
+@pytest.mark.parametrize("confirmed", ["accepted", "shown", "no"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_id_may_be_used_again_after_a_removal_that_the_cloud_confirmed(
+    confirmed: str, *, restarted: bool
+) -> None:
+    """Some clouds name their machines vm-1 to vm-n; a machine that only vanished may come back."""
+    play = Play(settings(missed_updates=1, max_use_count=1))
+    play.ready("vm-1")
+    play.say(events.TaskReleased("task-0"))
+    play.tick()
+    ids = play.take(effects.Decrease).ids
+    play.say(events.DecreaseSettled("g", ids, Accepted(1, ids if confirmed == "accepted" else ())))
+    if confirmed == "shown":
+        play.relist(Instance("vm-1", State.DELETING))
+    play.relist()
+    assert not play.phases()
+    if restarted:
+        play = Play(settings(max_use_count=1), records=[*play.stored.values()])
+        play.list()
+    play.todo.clear()
+    play.say(events.TaskAsked("next"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist(Instance("vm-1", State.RUNNING))
+    assert play.phase("vm-1") is (Phase.REMOVING if confirmed == "no" else Phase.PREPARING)
+
+
 # Numbers that are too large.
 
 

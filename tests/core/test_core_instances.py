@@ -79,13 +79,13 @@ def test_an_instance_that_comes_back_after_it_was_given_up_is_removed() -> None:
 
 
 def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -> None:
-    """Static hosts come back under the only ids that they have, and are not taken for strays."""
+    """Nothing confirmed that the old one ended, but a name in an answer outweighs that."""
     play = Play(Settings(policy=Policy()))
     play.ready("host")
     play.say(events.TaskReleased("task-0"))
     play.tick(1.0)
     ids = play.take(effects.Decrease).ids
-    play.say(events.DecreaseSettled("g", ids, Accepted(1, ids)))
+    play.say(events.DecreaseSettled("g", ids, Accepted(0)))
     play.relist()
     play.relist()
     play.say(events.TaskAsked("next"))

@@ -75,9 +75,12 @@ class InstanceGroup(ABC):
         An instance that is left out counts as missing, and as gone after the scaler's
         `missed_updates` (by default 2) such listings in a row. Do not leave one out
         because a detail about it is unavailable: report it as `UNKNOWN`, and likewise
-        if its state is one that the implementation does not know. An unhealthy instance
-        is a value in the listing and never an exception, so that it does not hide the
-        others. An instance that `decrease` accepted is reported as `DELETING`, or not at all.
+        if its state is one that the implementation does not know. If the cloud uses an id
+        again for a later machine, report an `incarnation`; without one, a machine whose
+        removal the cloud never confirmed is taken for the same one when its id comes back.
+        An unhealthy instance is a value in the listing and never an exception, so that it
+        does not hide the others. An instance that `decrease` accepted is reported as
+        `DELETING`, or not at all.
 
         Reads, and only reads: any process may call it at any time, also while another one
         drives the group, and twice is the same as once. It takes nothing away from other

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fleeting.types import Capability
+from fleeting.types import Capability, State
 from taskscaler.core.model.checks import Checks
 from taskscaler.core.model.creations import Creations
 from taskscaler.core.model.effects import CheckHealth, Prepare
@@ -116,6 +116,11 @@ class Group:
         """Return the pause between two listings, in seconds: short while one may show news."""
         long, short = settings.update_interval, settings.update_interval_when_expecting
         return (short if self.expecting else long).total_seconds()
+
+    def is_ending(self, instance: TrackedInstance) -> bool:
+        """Return whether the cloud has confirmed that it ends an instance."""
+        removal = self.removals.get(instance.id)
+        return instance.state is State.DELETING or (removal is not None and removal.accepted)
 
     @property
     def calling(self) -> bool:

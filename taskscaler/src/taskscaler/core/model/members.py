@@ -149,12 +149,21 @@ class Ownership:
             return False
         return may_be_same(self._given_up[listed.id], listed.incarnation)
 
-    def give_up(self, instance: TrackedInstance, at: datetime, out: Outbox) -> None:
-        """Remember an instance of ours that is gone, in case it comes back."""
-        if instance.state is not State.DELETING:
-            # The cloud never said that it deletes it, so it may come back after a restart, too.
+    def give_up(self, instance: TrackedInstance, at: datetime, out: Outbox, *, ended: bool) -> None:
+        """Remember an instance of ours that is gone, in case it comes back.
+
+        Args:
+            instance: the one.
+            at: when.
+            out: takes what is to be stored.
+            ended: whether the cloud has confirmed that it ends it. Without an incarnation its
+                id is free then: some clouds use the same ids again and again.
+        """
+        if not ended:
+            # It may come back after a restart, too.
             out.put(TombstoneRecord(self._group, instance.id, instance.incarnation, at))
-        self.remember(instance.id, instance.incarnation, out)
+        if not ended or instance.incarnation is not None:
+            self.remember(instance.id, instance.incarnation, out)
 
     def remember(self, id: str, incarnation: str | None, out: Outbox) -> None:
         """Remember an id that was given up, and forget the oldest if there are too many."""

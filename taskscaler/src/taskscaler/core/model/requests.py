@@ -23,15 +23,17 @@ class DueRequest:
         instance: the one.
         due_at: when to ask for it (again), in monotonic seconds.
         awaited: whether the answer to the newest call is awaited.
+        accepted: whether the provider has accepted it.
         calls: how many calls have included it.
     """
 
-    __slots__ = ("awaited", "calls", "due_at", "instance")
+    __slots__ = ("accepted", "awaited", "calls", "due_at", "instance")
 
     def __init__(self, instance: TrackedInstance, due_at: float) -> None:
         self.instance = instance
         self.due_at = due_at
         self.awaited = False
+        self.accepted = False
         self.calls = 0
 
 
@@ -101,6 +103,12 @@ class Requests:
             one.awaited = False
             one.due_at = retry_at
         return [one.instance for one in answered]
+
+    def accept(self, ids: Iterable[str]) -> None:
+        """Record that the provider has accepted the requests for these instances."""
+        for id in ids:
+            if id in self._open:
+                self._open[id].accepted = True
 
     def next_at(self) -> float:
         """Return when the next call can be made, in monotonic seconds."""
