@@ -22,7 +22,7 @@ from fleeting.errors import (
     Throttled,
 )
 from fleeting.types import Accepted, CreationFailure, GroupInfo, Instance, Listing, State
-from taskscaler.core import Settings, effects, events, explain
+from taskscaler.core import OperationRecord, Phase, Settings, effects, events, explain
 from taskscaler.core.model.decisions import Clamp
 from taskscaler.core.model.throttle import TokenBucket
 
@@ -363,12 +363,105 @@ def test_a_lost_reply_delays_the_next_group_by_a_tenth_of_the_creation_timeout()
     assert not play.has(effects.Increase)
     assert wake_at(play) == 60.0
     play.tick(1.0)
-    assert play.take(effects.Increase).group == "on-demand"
-    (first,) = play.state.blocked
-    assert (first.group, first.clamp, first.decided) == ("spot", Clamp.OVERDUE, 0)
-    assert "2 instances, requested more than 1m ago" in first.clamped_by
+    increase = play.take(effects.Increase)
+    assert (increase.group, increase.count) == ("on-demand", 2)
     demand = play.state.demand()
     assert (demand.overdue, demand.instances) == (2, 4), "the limit counts them all the while"
+
+
+def test_after_a_lost_reply_the_only_group_is_asked_again_where_there_is_room() -> None:
+    """It waits a tenth of the creation timeout, and the limit counts what may still come."""
+    for limit, count in ((0, 2), (3, 1), (2, 0)):
+        play = Play(replace(UNLIMITED, max_instances=limit))
+        play.list()
+        ask(play, 2)
+        lose(play)
+        play.tick(59.0)
+        assert not play.has(effects.Increase)
+        play.tick(1.0)
+        assert [one.count for one in play.todo if isinstance(one, effects.Increase)] == (
+            [count] if count else []
+        )
+
+
+def test_after_a_lost_reply_pending_instances_are_not_requested_again() -> None:
+    """The cloud intends to create them."""
+    play = Play(UNLIMITED)
+    play.list()
+    ask(play, 2)
+    lose(play)
+    play.tick(30.0)
+    play.list(pending=2)
+    play.tick(60.0)
+    assert not play.has(effects.Increase)
+
+
+def lose(play: Play, told: int | None = None, group: str = "g") -> None:
+    """Let the answer to a request get lost; the provider may tell what it created."""
+    increase = play.take(effects.Increase, group)
+    accepted = Accepted(told or 0, error=ProviderError("no answer"))
+    if told == increase.count:
+        accepted = Accepted(told)
+    known = told is not None
+    play.say(
+        events.IncreaseSettled(group, increase.operation, accepted, unknown=not known, told=known)
+    )
+
+
+def test_a_provider_that_tells_what_a_lost_request_created_saves_the_wait() -> None:
+    """The rest is requested after the pause; if it comes after all it is ours, and limited."""
+    play = Play(replace(UNLIMITED, max_instances=4))
+    play.list()
+    ask(play, 3)
+    lose(play, told=1)
+    assert play.state.demand().coming == 1
+    play.tick(1.0)
+    increase = play.take(effects.Increase)
+    assert (increase.count, increase.decision.clamp) == (1, Clamp.MAX_INSTANCES)
+    assert [one.count for one in play.records(OperationRecord)] == [3, 1]
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist(*map(_creating, "abcd"))
+    assert all(one is Phase.CREATING for one in play.phases().values()), "all are ours"
+    assert not play.records(OperationRecord)
+
+
+def test_a_lost_request_that_created_all_is_a_success() -> None:
+    """There is nothing to pause for."""
+    play = Play(UNLIMITED)
+    play.list()
+    ask(play, 2)
+    lose(play, told=2)
+    assert (play.failures(), play.state.demand().coming) == (0, 2)
+
+
+def test_unlikely_instances_are_written_off_in_the_end() -> None:
+    """After the creation timeout they count no more, which is no failure."""
+    play = Play(replace(UNLIMITED, max_instances=1))
+    play.list()
+    ask(play, 1)
+    lose(play, told=0)
+    play.tick(1.0)
+    assert not play.has(effects.Increase), "one may still come, and no more is allowed"
+    play.relist()
+    play.tick(600.0)
+    play.relist()
+    assert play.take(effects.Increase).count == 1
+    assert play.failures() == 1
+
+
+def test_a_launch_that_is_first_seen_as_it_ends_is_replaced_at_once() -> None:
+    """Most likely it is the one that was requested; if another comes, that is ours as well."""
+    play = Play(UNLIMITED)
+    play.list()
+    ask(play, 1)
+    settle(play)
+    play.relist(Instance("a", State.DELETING))
+    assert play.phase("a") is Phase.REMOVING
+    play.tick(1.0)
+    assert settle(play) == 1
+    assert play.state.demand().instances == 3, "one of them may still come"
+    play.relist(*map(_creating, "bc"))
+    assert all(one is Phase.CREATING for one in play.phases().values()), "both are ours"
 
 
 def test_overdue_instances_are_not_requested_of_their_group_again() -> None:
@@ -379,6 +472,9 @@ def test_overdue_instances_are_not_requested_of_their_group_again() -> None:
     settle(play)
     play.tick(60.0)
     assert not play.has(effects.Increase)
+    (held,) = play.state.blocked
+    assert (held.clamp, held.decided) == (Clamp.OVERDUE, 0)
+    assert "2 instances, requested more than 1m ago" in held.clamped_by
     ask(play, 3, "more")
     assert settle(play) == 3
     assert "2 overdue" in explain(play.state.standing())

@@ -206,7 +206,7 @@ def test_no_instance_is_given_up_without_a_listing() -> None:
 
 def test_a_promise_that_no_listing_shows_is_written_off_after_the_timeout() -> None:
     """As long as listings fail it is still expected; the first one after the timeout ends that."""
-    play = Play()
+    play = Play(Settings(max_instances=1))
     play.list()
     play.say(events.TaskAsked("a"))
     play.tick()

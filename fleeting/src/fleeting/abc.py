@@ -140,6 +140,25 @@ class InstanceGroup(ABC):
             ProviderError: nothing was accepted; the class says why.
         """
 
+    async def outcome(self, operation: str) -> int | None:
+        """Return how many instances an increase creates whose reply was lost; None if unknown.
+
+        Optional. Called once after an `increase` that raised `OutcomeUnknown` or did not
+        end in time, by the same object and before the next increase. Without an answer the
+        caller waits a while for all instances before it requests others in their place, so
+        implement this if the cloud can tell, for example by an idempotency token, by its
+        list of operations, or by the size that it intends the group to have. Answer None
+        rather than guess. Changes nothing.
+
+        Args:
+            operation: the identifier of the request.
+
+        Raises:
+            ProviderError: the cloud did not answer, which is the same as None.
+        """
+        del operation
+        return None
+
     @abstractmethod
     async def decrease(self, ids: Sequence[str]) -> Accepted:
         """Remove these instances in whatever state they are, and reduce the group's size.

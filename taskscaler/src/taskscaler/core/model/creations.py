@@ -66,8 +66,13 @@ class Creations:
 
     @property
     def unseen(self) -> int:
-        """Return how many instances exist, or may come, that no listing has shown."""
+        """Return how many instances are expected that no listing has shown."""
         return max(self.operations.outstanding, self.pending)
+
+    @property
+    def possible(self) -> int:
+        """Return how many instances may come that no listing has shown, unlikely ones too."""
+        return max(self.operations.outstanding + self.operations.unlikely, self.pending)
 
     @property
     def trouble(self) -> str:
@@ -89,9 +94,26 @@ class Creations:
             overdue += more
         return min(overdue, self.unseen)
 
+    def owed(self, now: float, settings: Settings) -> int:
+        """Return how many of the overdue instances the group itself is not asked for again.
+
+        If the answer to a request was lost, perhaps nothing was created. So the group may be
+        asked again after the wait, unless the cloud intends to create them.
+        """
+        overdue = self.overdue(now, settings)
+        lost = self.operations.lost(now, patience(settings.creation_timeout))
+        return max(overdue - lost, min(self.pending, overdue))
+
     def next_at(self, now: float, settings: Settings) -> float:
         """Return when more instances will be overdue, in monotonic seconds."""
         return self.operations.overdue_at(now, patience(settings.creation_timeout))
+
+    def reluctance(self, now: float, settings: Settings) -> tuple[bool, bool]:
+        """Return why the other groups come first: the larger, the later this one comes.
+
+        One without capacity comes later than one that owes instances for long.
+        """
+        return self.cooldown.until > now, self.overdue(now, settings) > 0
 
     # Requests.
 
@@ -116,6 +138,7 @@ class Creations:
         out: Outbox,
         *,
         unknown: bool,
+        told: bool = False,
     ) -> None:
         """Record the answer to a request.
 
@@ -127,9 +150,11 @@ class Creations:
             settings: with the pauses.
             out: takes what is to be stored.
             unknown: whether the answer was lost, so that all instances may still come.
+            told: whether the answer was lost, and the provider told later.
         """
         asked = self.operations.expected(id)
-        operation = self.operations.settle(id, None if unknown else accepted.count, names)
+        count = None if unknown else accepted.count
+        operation = self.operations.settle(id, count, names, told=told)
         self._store(operation, out)
         self._agenda.news |= CHANGED
         if accepted.error is not None:
@@ -141,9 +166,15 @@ class Creations:
         elif not unknown:
             self.cooldown.end()
 
-    def claim(self, id: str, out: Outbox) -> bool:
-        """Count a new instance for an operation; return False if none can have created it."""
-        operation = self.operations.claim(id)
+    def claim(self, id: str, out: Outbox, *, likely: bool = False) -> bool:
+        """Count a new instance for an operation; return False if none can have created it.
+
+        Args:
+            id: the id of the instance.
+            out: takes what is to be stored.
+            likely: whether it is only probably the one that was requested.
+        """
+        operation = self.operations.claim(id, likely=likely)
         if operation is None:
             return False
         self._store(operation, out)
@@ -163,7 +194,7 @@ class Creations:
         lost = self.operations.write_off(before, self.pending)
         for operation in lost:
             self._store(operation, out)
-        return list(lost.values())
+        return [count for count in lost.values() if count]
 
     def expect(self, pending: int, now: float) -> None:
         """Record how many instances without an id the cloud intends to create."""

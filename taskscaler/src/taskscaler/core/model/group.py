@@ -77,7 +77,7 @@ class Group:
     @property
     def size(self) -> int:
         """Return how many instances count against the limits."""
-        return len(self.members) + self.creations.unseen + self.ownership.undecided
+        return len(self.members) + self.creations.possible + self.ownership.undecided
 
     def limit(self, settings: Settings) -> int | None:
         """Return the most instances it may have; None without a limit."""

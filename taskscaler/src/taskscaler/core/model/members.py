@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from fleeting.types import State
 from taskscaler.core.model.agenda import CHANGED
 from taskscaler.core.model.instance import TrackedInstance
 from taskscaler.core.model.lifecycle import TRANSITIONS, Phase, Trigger
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fleeting.types import Instance as Listed
+    from fleeting.types import State
     from taskscaler.core.model.agenda import Agenda
     from taskscaler.core.model.effects import Outbox
     from taskscaler.core.model.events import Now

@@ -7,9 +7,10 @@ wait: for the answer to an earlier request, which may bring enough, or for the e
 the interval in which requests are collected.
 
 Instances that were requested and are overdue are not requested from the same group
-again, but the other groups may be asked for them. So a lost reply, or a cloud that
-intends to create instances for ever, delays tasks and does not stop them. The limits
-count such instances all the time.
+again, but the other groups are asked for them, and come first. So a lost reply, or a
+cloud that intends to create instances for ever, delays tasks and does not stop them.
+After a lost reply perhaps nothing was created, so the same group may be asked again as
+well. The limits count such instances all the time.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ def _request(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> list[Decisi
     rest, room = demand.wanted, demand.room
     rule = _rule(demand)
     # Sorting is stable: among groups that are passed over, the order of preference holds too.
-    order = sorted(fleet.groups, key=lambda one: one.creations.cooldown.until > now.monotonic)
+    order = sorted(
+        fleet.groups, key=lambda one: one.creations.reluctance(now.monotonic, fleet.settings)
+    )
     for group in order:
         # A group that gets everything, or for which it is better to wait, ends the search.
         if not rest:
@@ -129,11 +132,11 @@ def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) ->
     if hold is not None:
         return 0, hold
     count, hold = rest, _Hold()
-    overdue = group.creations.overdue(now.monotonic, settings)
-    if overdue:
-        count = max(0, count - overdue)
+    owed = group.creations.owed(now.monotonic, settings)
+    if owed:
+        count = max(0, count - owed)
         limit = Duration(seconds=patience(settings.creation_timeout))
-        why = f"{counted(overdue, 'instance')}, requested more than {limit} ago and not seen yet"
+        why = f"{counted(owed, 'instance')}, requested more than {limit} ago and not seen yet"
         hold = _Hold(Clamp.OVERDUE, why)
     # Each further limit can only lower the count, so the last one that did is the reason.
     if room is not None and room < count:
@@ -220,6 +223,7 @@ def increased(fleet: Fleet, event: events.IncreaseSettled, now: Now, out: Outbox
         fleet.settings,
         out,
         unknown=event.unknown,
+        told=event.told,
     )
     # New instances may be there already; the sooner they are seen, the sooner they serve.
     group.listing.hasten(now.monotonic)

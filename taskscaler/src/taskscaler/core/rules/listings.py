@@ -1,6 +1,7 @@
 """The meaning of a listing of a group, and when to ask for one.
 
-* A new id is ours if an operation still waits for an instance. If we gave it up
+* A new id is ours if an operation still waits for an instance, also if it is being
+  deleted already: a launch that failed is no longer waited for. If we gave it up
   earlier it is ours too, and is removed unless the answer to an operation named it
   again. Otherwise `unknown_instances` decides.
 * An instance that is missing from several listings in a row is gone; one that was
@@ -163,11 +164,11 @@ def _appeared(
         return
     unknown = fleet.settings.unknown_instances
     deleting = shown.state is State.DELETING
-    if named or not deleting:
-        claimed = (named or not strange) and creations.claim(shown.id, out)
-        if claimed or unknown is UnknownInstances.ADOPT:
-            _add_ours(fleet, group, shown, now, out)
-            return
+    # An instance that is first seen as it ends is most likely a launch of ours that failed.
+    claimed = (named or not strange) and creations.claim(shown.id, out, likely=deleting)
+    if claimed or (unknown is UnknownInstances.ADOPT and not deleting):
+        _add_ours(fleet, group, shown, now, out)
+        return
     instance = _add(group, shown, Phase.FOREIGN, now, out)
     if unknown is UnknownInstances.REMOVE and not deleting:
         leaving.remove(group, instance, _NOT_OURS, now, out)
