@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from core_model import Play
+from core_model import START, Play
 from fleeting.errors import (
     GroupGone,
     OutOfCapacity,
@@ -22,7 +22,16 @@ from fleeting.errors import (
     Throttled,
 )
 from fleeting.types import Accepted, CreationFailure, GroupInfo, Instance, Listing, State
-from taskscaler.core import OperationRecord, Phase, Settings, effects, events, explain
+from taskscaler.core import (
+    GroupRecord,
+    InstanceRecord,
+    OperationRecord,
+    Phase,
+    Settings,
+    effects,
+    events,
+    explain,
+)
 from taskscaler.core.model.decisions import Clamp
 from taskscaler.core.model.throttle import TokenBucket
 
@@ -347,6 +356,22 @@ def test_failures_that_a_listing_reports_have_their_class_too() -> None:
     )
     play.tick(60.0)
     assert play.take(effects.Increase).group == "on-demand"
+
+
+def test_a_cooldown_for_the_quota_is_one_after_a_restart_too() -> None:
+    """It ends when an instance of the group is gone, whichever process asked."""
+    play = two_groups()
+    ask(play, 1)
+    settle(play, "spot", QuotaExceeded("8 of 8 used"))
+    play.tick()
+    instance = InstanceRecord("spot", "a", None, START, 0, ())
+    again = Play(UNLIMITED, SPOT, ON_DEMAND, records=[*play.records(GroupRecord), instance])
+    again.list(group="on-demand")
+    again.list(group="spot")
+    again.relist(group="spot")
+    again.tick(1.0)
+    ask(again, 1)
+    assert again.take(effects.Increase).group == "spot"
 
 
 # Requests without a result must not hold up others.

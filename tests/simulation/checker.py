@@ -411,6 +411,7 @@ class InvariantChecker(SimulationObserver):
             or member is None
             or not member.ours,
             Rule.SHUTDOWN: self.seen.closing,
+            Rule.PREFERENCE: group != next(iter(self.world.clouds)),
             Rule.LOST: False,
             Rule.UNHEALTHY: False,
             Rule.INTERRUPTED: False,

@@ -47,6 +47,8 @@ class Group:
         removals: requests to remove instances.
         suspensions: instances that keep suspended tasks.
         endangered: instances that the cloud will soon take away, by id.
+        moving: instances whose tasks end before a preferred group serves in their place, by
+            id. Free slots of as many are kept there.
     """
 
     def __init__(self, info: GroupInfo, settings: Settings, agenda: Agenda) -> None:
@@ -65,6 +67,7 @@ class Group:
         self.removals = Requests(agenda)
         self.suspensions = SuspensionRequests(agenda)
         self.endangered: dict[str, TrackedInstance] = {}
+        self.moving: dict[str, TrackedInstance] = {}
         # An instance in one of these phases is part of the requests until it leaves the phase.
         self._requests = {
             Phase.REMOVING: self.removals,
@@ -146,6 +149,7 @@ class Group:
         if was is phase:
             return
         self.slots.update(instance)
+        self.moving.pop(instance.id, None)
         if was in SERVING and phase not in SERVING:
             self.checks.leave(instance)
         if was in self._requests:
@@ -164,6 +168,11 @@ class Group:
         """Record why an instance must go, and offer it to no further task."""
         instance.departure = departure
         self.step(instance, Trigger.DISMISSED, now)
+
+    def move(self, instance: TrackedInstance) -> None:
+        """Keep free slots in a preferred group while a dismissed instance drains."""
+        if instance.phase is Phase.DRAINING:
+            self.moving[instance.id] = instance
 
     def prepare(self, instance: TrackedInstance, settings: Settings, now: Now, out: Outbox) -> None:
         """An instance runs: find out whether it is ready.

@@ -71,7 +71,12 @@ class Members:
     @property
     def slots(self) -> int:
         """Return how many slots the serving instances have, free or not."""
-        return (self.counts[Phase.READY] + self.counts[Phase.DRAINING]) * self._capacity
+        return self.serving * self._capacity
+
+    @property
+    def serving(self) -> int:
+        """Return on how many instances tasks can run."""
+        return self.counts[Phase.READY] + self.counts[Phase.DRAINING]
 
     def add(
         self, id: str, state: State, incarnation: str | None, phase: Phase, now: Now

@@ -108,6 +108,8 @@ class GroupRecord(msgspec.Struct, frozen=True, gc=False, tag="group"):
         paused_until: no further attempt before this time.
         passed_over_until: other groups are preferred until this time.
         reason: the last failure, human-readable.
+        quota: whether other groups are preferred because its quota is used up.
+        doubted_until: when it may be tried again after it delivered nothing; None if it did.
     """
 
     group: str
@@ -115,6 +117,8 @@ class GroupRecord(msgspec.Struct, frozen=True, gc=False, tag="group"):
     paused_until: datetime
     passed_over_until: datetime
     reason: str
+    quota: bool = False
+    doubted_until: datetime | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -28,6 +28,7 @@ from taskscaler.core.model.effects import Decided, Increase
 from taskscaler.core.model.lifecycle import Phase
 from taskscaler.core.model.operations import Operation
 from taskscaler.core.model.wording import counted
+from taskscaler.core.rules import returning
 
 if TYPE_CHECKING:
     from taskscaler.core.model import events
@@ -73,6 +74,7 @@ def grow(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
         # No task will come for idle capacity.
         demand = msgspec.structs.replace(demand, target=0)
     decisions = _request(fleet, demand, now, out)
+    _return(fleet, demand, now, out)
     fleet.blocked = tuple(one for one in decisions if one.clamped_by)
     # A demand that is held back is reported once, not with every decision.
     held = [one for one in fleet.blocked if not (one.decided or one.clamp in PASSING)]
@@ -121,6 +123,23 @@ def _rule(demand: Demand) -> Rule:
     return Rule.ENDANGERED if demand.wanting > there else Rule.IDLE_CAPACITY
 
 
+def _return(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
+    """Ask a preferred group for instances in place of those of later groups."""
+    if demand.wanted:
+        return
+    found = returning.due(fleet, demand, now)
+    if found is None:
+        return
+    group, wanted = found
+    group.creations.returned_at = now.monotonic
+    count, hold = _share(fleet, group, wanted, demand.room, now)
+    if count:
+        decision = Decision(
+            now.wall, group.name, Rule.RETURN, wanted, count, hold.why, demand, clamp=hold.clamp
+        )
+        _increase(fleet, group, decision, now, out)
+
+
 def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) -> tuple[int, _Hold]:
     """Return how many of the rest this group gets, and why it does not get all."""
     settings = fleet.settings
@@ -132,11 +151,9 @@ def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) ->
     if hold is not None:
         return 0, hold
     count, hold = rest, _Hold()
-    owed = group.creations.owed(now.monotonic, settings)
+    owed, why = _owed(fleet, group, now)
     if owed:
         count = max(0, count - owed)
-        limit = Duration(seconds=patience(settings.creation_timeout))
-        why = f"{counted(owed, 'instance')}, requested more than {limit} ago and not seen yet"
         hold = _Hold(Clamp.OVERDUE, why)
     # Each further limit can only lower the count, so the last one that did is the reason.
     if room is not None and room < count:
@@ -151,6 +168,16 @@ def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) ->
         why = f"the limit of {settings.throttle_limit:g} new instances per second"
         hold = _Hold(Clamp.THROTTLED, why, waits=True)
     return count, hold
+
+
+def _owed(fleet: Fleet, group: Group, now: Now) -> tuple[int, str]:
+    """Return how many instances the others do not count on and this group owes, and why."""
+    if group.creations.doubted and (coming := fleet.dubious(group)):
+        return coming, f"{counted(coming, 'instance')} of an attempt after others never became ready"
+    settings = fleet.settings
+    owed = group.creations.owed(now.monotonic, settings)
+    limit = Duration(seconds=patience(settings.creation_timeout))
+    return owed, f"{counted(owed, 'instance')}, requested more than {limit} ago and not seen yet"
 
 
 def _unanswered(group: Group, settings: Settings, now: Now) -> _Hold | None:

@@ -77,7 +77,13 @@ def listed(fleet: Fleet, event: events.ListingArrived, now: Now, out: Outbox) ->
     group.creations.expect(listing.pending, now.monotonic)
     for failure in group.listing.take_new(listing.failures):
         group.creations.lose_one(out)
-        group.creations.failed(str(failure), now.monotonic, fleet.settings, failure)
+        group.creations.undelivered(
+            str(failure),
+            now.monotonic,
+            fleet.settings,
+            since=group.creations.requested_at,
+            error=failure,
+        )
     digestion = Digestion(iter(listing.instances), len(group.members), strangers)
     group.listing.begin(digestion, now.monotonic)
     digest(fleet, group, now, out)
@@ -267,9 +273,9 @@ def _creation_failed(
     fleet: Fleet, group: Group, instance: TrackedInstance, what: str, now: Now
 ) -> None:
     """Count the end of an instance that was never ready as a failure to create."""
-    if instance.phase in COMING:
+    if instance.phase in COMING and instance.ready_at is None:
         reason = f"instance {instance.id} {what}"
-        group.creations.failed(reason, now.monotonic, fleet.settings)
+        group.creations.undelivered(reason, now.monotonic, fleet.settings, since=instance.seen_at)
 
 
 # Missing instances.
@@ -293,4 +299,5 @@ def _write_off(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
     timeout = fleet.settings.creation_timeout.total_seconds()
     for count in group.creations.write_off(now.monotonic - timeout, out):
         reason = f"{count} accepted instances did not appear within {Duration(seconds=timeout)}"
-        group.creations.failed(reason, now.monotonic, fleet.settings)
+        since = now.monotonic - timeout
+        group.creations.undelivered(reason, now.monotonic, fleet.settings, since=since)

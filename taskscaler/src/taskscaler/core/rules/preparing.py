@@ -56,7 +56,9 @@ def unprepared(fleet: Fleet, event: events.PreparationFailed, now: Now, out: Out
         return
     departure = Departure(Rule.FAILED, event.reason)
     leaving.take_down(fleet, group, instance, departure, now, out)
-    group.creations.failed(reason, now.monotonic, fleet.settings)
+    if instance.ready_at is None:
+        since = instance.seen_at
+        group.creations.undelivered(reason, now.monotonic, fleet.settings, since=since)
 
 
 def give_up_late(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
@@ -78,4 +80,5 @@ def give_up_late(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
         departure = Departure(Rule.FAILED, reason)
         leaving.take_down(fleet, group, instance, departure, now, out)
         what = f"instance {instance.id} was given up: {reason}"
-        group.creations.failed(what, now.monotonic, fleet.settings)
+        since = instance.seen_at
+        group.creations.undelivered(what, now.monotonic, fleet.settings, since=since)
