@@ -28,6 +28,7 @@ from taskscaler.core import (
     OperationRecord,
     Phase,
     Settings,
+    ThrottleRecord,
     effects,
     events,
     explain,
@@ -70,6 +71,11 @@ def wake_at(play: Play) -> float:
 # The token bucket.
 
 
+def take(bucket: TokenBucket, tokens: int, now: float) -> None:
+    """Use tokens."""
+    bucket.take(tokens, events.Now(now, START), effects.Outbox())
+
+
 @given(
     limit=st.sampled_from([0.1, 1.0, 3.0, 7.0, 100.0, 1e6]),
     burst=st.integers(0, 20),
@@ -92,7 +98,7 @@ def test_no_window_has_more_than_the_burst_and_the_tokens_that_came(
             assert bucket.ready_at(1) > now, "who is to wait is told for how long"
             assert bucket.available(bucket.ready_at(1)) == 1, "and not in vain"
         count = min(wish, available)
-        bucket.take(count, now)
+        take(bucket, count, now)
         taken.append((now, count))
     for first in range(len(taken)):
         for last in range(first, len(taken)):
@@ -105,7 +111,7 @@ def test_no_window_has_more_than_the_burst_and_the_tokens_that_came(
 def test_a_bucket_that_was_left_alone_is_full(burst: int, limit: float, start: float) -> None:
     """After burst / limit seconds everything is there again, and never more than that."""
     bucket = TokenBucket(Settings(throttle_limit=limit, throttle_burst=burst))
-    bucket.take(burst, start)
+    take(bucket, burst, start)
     assert bucket.available(start + burst / limit + 1e-6) == burst
     assert bucket.available(start + 1e9) == burst
 
@@ -129,7 +135,7 @@ def test_the_burst_is_the_setting_or_the_limit_of_instances_or_of_the_rate(
 def test_used_tokens_stay_used_when_the_settings_change() -> None:
     """A reload neither fills the bucket nor empties it."""
     bucket = TokenBucket(Settings(throttle_limit=1, throttle_burst=10))
-    bucket.take(4, 100.0)
+    take(bucket, 4, 100.0)
     bucket.configure(Settings(throttle_limit=2, throttle_burst=20), 100.0)
     assert bucket.available(100.0) == 16
     bucket.configure(Settings(throttle_limit=2, throttle_burst=3), 100.0)
@@ -137,7 +143,7 @@ def test_used_tokens_stay_used_when_the_settings_change() -> None:
     assert bucket.ready_at(1) == pytest.approx(100.5)
     bucket.configure(UNLIMITED, 100.0)
     assert bucket.available(100.0) is None
-    bucket.take(1000, 100.0)
+    take(bucket, 1000, 100.0)
     bucket.configure(Settings(throttle_limit=2, throttle_burst=3), 101.0)
     assert bucket.available(101.0) == 3
 
@@ -160,6 +166,29 @@ def test_a_large_demand_gets_its_burst_at_once_and_the_rest_as_tokens_come() -> 
         assert settle(play) == 1
     play.tick(1.0)
     assert not play.has(effects.Increase)
+
+
+def test_a_restart_does_not_fill_the_bucket() -> None:
+    """A scaler that crashes again and again gets its burst once, whatever its clock does."""
+    settings = Settings(throttle_limit=0.1, throttle_burst=2, increase_interval=timedelta(0))
+    play = Play(settings)
+    play.list()
+    ask(play, 2)
+    settle(play)
+    for back, seconds in ((timedelta(0), 10.0), (timedelta(days=1), 10.0)):
+        stored = [ThrottleRecord(one.full_at + back) for one in play.records(ThrottleRecord)]
+        assert len(stored) == 1
+        again = Play(settings, records=stored)
+        again.list()
+        ask(again, 3)
+        assert not again.has(effects.Increase)
+        again.tick(seconds)
+        assert settle(again) == 1
+    free = Play(UNLIMITED, records=stored)
+    free.list()
+    ask(free, 3)
+    assert settle(free) == 3
+    assert free.records(ThrottleRecord) == stored, "without a limit nothing is stored"
 
 
 def test_the_bucket_is_shared_by_all_groups() -> None:

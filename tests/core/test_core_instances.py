@@ -472,3 +472,23 @@ def test_an_instance_that_came_back_counts_before_it_is_judged() -> None:
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
     play.relist(Instance("a", State.RUNNING))
     assert play.state.demand().instances == 2
+
+
+def test_a_missing_instance_is_looked_for_at_the_fast_interval() -> None:
+    """Its task knows after seconds that its slot is lost; one that is back ends the haste."""
+    play = Play(Settings(policy=Policy(idle_time=timedelta(hours=1)), missed_updates=3))
+    play.ready("a", "b")
+    play.relist(Instance("a", State.RUNNING))
+    missed = play.seconds
+    play.relist(Instance("a", State.RUNNING))
+    assert play.seconds == missed + 2.0
+    play.relist(Instance("a", State.RUNNING))
+    assert play.seconds == missed + 4.0
+    assert play.take(effects.Revoke).id == "b"
+    play.relist(Instance("a", State.RUNNING))
+    assert play.seconds == missed + 64.0
+    play.relist()
+    play.relist(Instance("a", State.RUNNING))
+    assert play.seconds == missed + 126.0
+    play.relist(Instance("a", State.RUNNING))
+    assert play.seconds == missed + 186.0

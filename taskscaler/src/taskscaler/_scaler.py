@@ -62,6 +62,7 @@ OWN_RECORDS = (
     records.OperationRecord,
     records.TombstoneRecord,
     records.GroupRecord,
+    records.ThrottleRecord,
     records.ConnectRecord,
 )
 

@@ -112,6 +112,7 @@ class Group:
             self.creations.unseen
             or self.members.creating
             or self.endangered
+            or self.listing.missing
             or any(len(requests) for requests in self._requests.values())
         )
 

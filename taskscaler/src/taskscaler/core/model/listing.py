@@ -62,6 +62,7 @@ class ListingSchedule:
         due_at: when the next one is due.
         backoff: the pause after failures.
         digestion: the listing that is being digested; None if there is none.
+        missing: how many instances the newest listing lacked that are not given up.
     """
 
     def __init__(self, agenda: Agenda) -> None:
@@ -72,6 +73,7 @@ class ListingSchedule:
         self.due_at = 0.0
         self.backoff = Backoff()
         self.digestion: Digestion | None = None
+        self.missing = 0
         self._agenda = agenda
         # The failures that were counted, the oldest first.
         self._counted: dict[str, None] = {}

@@ -16,6 +16,7 @@ __all__ = (
     "JobRecord",
     "OperationRecord",
     "Record",
+    "ThrottleRecord",
     "TombstoneRecord",
 )
 
@@ -126,6 +127,21 @@ class GroupRecord(msgspec.Struct, frozen=True, gc=False, tag="group"):
         return ("group", self.group, "")
 
 
+class ThrottleRecord(msgspec.Struct, frozen=True, gc=False, tag="throttle"):
+    """How many instances were created lately, over all groups.
+
+    Attributes:
+        full_at: when the token bucket is full again.
+    """
+
+    full_at: datetime
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return the key; a newer record with the same key replaces this one."""
+        return ("throttle", "", "")
+
+
 class ConnectRecord(msgspec.Struct, frozen=True, gc=False, tag="connect"):
     """How to connect to an instance, with host keys and credentials. Used by the runtime.
 
@@ -189,5 +205,11 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, tag="job"):
 
 
 Record = (
-    InstanceRecord | OperationRecord | TombstoneRecord | GroupRecord | ConnectRecord | JobRecord
+    InstanceRecord
+    | OperationRecord
+    | TombstoneRecord
+    | GroupRecord
+    | ThrottleRecord
+    | ConnectRecord
+    | JobRecord
 )

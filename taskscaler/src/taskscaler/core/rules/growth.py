@@ -230,7 +230,7 @@ def _increase(fleet: Fleet, group: Group, decision: Decision, now: Now, out: Out
     count = decision.decided
     operation = Operation(fleet.name_operation(), count, now.monotonic, now.wall, strangers)
     group.creations.request(operation, now.monotonic, out)
-    fleet.bucket.take(count, now.monotonic)
+    fleet.bucket.take(count, now, out)
     timeout_seconds = fleet.settings.operation_timeout.total_seconds()
     out.add(Increase(group.name, count, operation.id, decision, timeout_seconds))
 

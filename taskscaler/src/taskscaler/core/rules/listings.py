@@ -5,7 +5,8 @@
   earlier it is ours too, and is removed unless the answer to an operation named it
   again. Otherwise `unknown_instances` decides.
 * An instance that is missing from several listings in a row is gone; one that was
-  last seen being deleted is gone at once.
+  last seen being deleted is gone at once. After the first such listing the next ones
+  follow at the fast interval, because tasks may believe that they run.
 * The states `failed` and `deleting` count at once: the tasks there are lost.
 * Another incarnation under an old id is another instance. It is ours if its
   predecessor was. What was decided about a stranger is not kept for the next one.
@@ -102,6 +103,7 @@ def digest(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
     digestion = group.listing.digestion
     if digestion is None or not _look(fleet, group, digestion, now, out):
         return
+    group.listing.missing = 0
     # The counts are compared first, because nearly always no instance is missing.
     if digestion.seen < digestion.known:
         _find_missing(fleet, group, now, out)
@@ -293,6 +295,8 @@ def _find_missing(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
                 what = f"went before it was ready: {cause}"
                 _creation_failed(fleet, group, instance, what, now)
             leaving.lose(fleet, group, instance, cause, now, out)
+        else:
+            group.listing.missing += 1
 
 
 def _write_off(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
