@@ -109,7 +109,7 @@ EVERY_KIND: tuple[Record, ...] = (
     InstanceRecord("g", "i", "n", NOW, 3, ("a", "ü b"), Rule.AGE, "too old", NOW, (("s", 1, NOW),)),
     operation("op", 7),
     TombstoneRecord("g", "t", None, NOW),
-    GroupRecord("g", 3, NOW, NOW + timedelta(seconds=1), "out of capacity", True, NOW),
+    GroupRecord("g", 3, NOW, NOW + timedelta(seconds=1), "no quota", quota=True, doubted_until=NOW),
     ThrottleRecord(NOW),
     ConnectRecord(
         "g",

@@ -8,10 +8,19 @@ from datetime import timedelta
 
 import pytest
 
-from core_model import Cloud, Play
+from core_model import START, Cloud, Play
 from fleeting.errors import OutOfCapacity, ProviderError
 from fleeting.types import Accepted, GroupInfo, Instance, State
-from taskscaler.core import GroupRecord, Phase, Policy, Rule, Settings, effects, events
+from taskscaler.core import (
+    GroupRecord,
+    InstanceRecord,
+    Phase,
+    Policy,
+    Rule,
+    Settings,
+    effects,
+    events,
+)
 
 SPOT, ON_DEMAND = GroupInfo("spot"), GroupInfo("on-demand")
 BOOT_SECONDS = 30.0
@@ -19,7 +28,7 @@ BOOT_SECONDS = 30.0
 
 @dataclass
 class Fault:
-    """What a group does wrong.
+    """The way in which a group fails.
 
     Attributes:
         until: when it ends, in seconds.
@@ -303,3 +312,39 @@ def test_one_failure_among_successes_is_no_doubt() -> None:
     play.relist(Instance("a", State.RUNNING), Instance("b", State.FAILED), group="spot")
     (record,) = play.records(GroupRecord)
     assert (record.failures, record.doubted_until) == (1, None)
+
+
+def test_only_as_many_are_dismissed_as_have_a_free_slot_elsewhere() -> None:
+    """Two instances of the other group are busy, and the preferred one has one free slot."""
+    play = Play(Settings(throttle_limit=math.inf), SPOT, ON_DEMAND)
+    play.list(group="spot")
+    play.list(group="on-demand")
+    for key in "st":
+        play.say(events.TaskAsked(key))
+    play.tick()
+    increase = play.take(effects.Increase)
+    error = OutOfCapacity("none left")
+    play.say(events.IncreaseSettled("spot", increase.operation, Accepted(0, error=error)))
+    play.tick()
+    play.grow("b", "c", group="on-demand")
+    for old, new in ("su", "tv"):
+        play.say(events.TaskReleased(old))
+        play.say(events.TaskAsked(new))
+    play.tick(300.0)
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("spot", increase.operation, Accepted(1)))
+    play.relist(Instance("a", State.RUNNING), group="spot")
+    play.say(events.InstancePrepared("spot", "a"))
+    play.tick()
+    phases = [play.phase(id, "on-demand") for id in "bc"]
+    assert sorted(one.value for one in phases) == ["draining", "ready"]
+
+
+def test_an_instance_that_was_ready_before_says_nothing_about_new_ones() -> None:
+    """A restart finds that it cannot be reached any more, and pauses nothing for that."""
+    record = InstanceRecord("spot", "a", None, START, 1, (), ready_at=START)
+    play = Play(Settings(), SPOT, ON_DEMAND, records=[record])
+    play.list(Instance("a", State.RUNNING), group="spot")
+    play.say(events.PreparationFailed("spot", "a", "no answer"))
+    assert play.phase("a", "spot") is Phase.REMOVING
+    assert not play.state.standing().troubles

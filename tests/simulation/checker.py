@@ -229,8 +229,7 @@ class InvariantChecker(SimulationObserver):
         self.seen.reserved.discard(refuse.key)
         self.seen.waiting.discard(refuse.key)
         state = self.world.manager.state
-        is_kept = state is not None and state.task(refuse.key) is not None
-        if refuse.key in self.seen.suspended and not is_kept:
+        if refuse.key in self.seen.suspended and not (state and state.task(refuse.key)):
             self._drop_suspended(refuse.key)
 
     def _revoke(self, now: Now, revoke: effects.Revoke) -> None:
@@ -412,9 +411,7 @@ class InvariantChecker(SimulationObserver):
             or not member.ours,
             Rule.SHUTDOWN: self.seen.closing,
             Rule.PREFERENCE: group != next(iter(self.world.clouds)),
-            Rule.LOST: False,
-            Rule.UNHEALTHY: False,
-            Rule.INTERRUPTED: False,
+            **dict.fromkeys((Rule.LOST, Rule.UNHEALTHY, Rule.INTERRUPTED), False),
         }
         return lost or reasons.get(rule, True)
 

@@ -7,7 +7,8 @@ and the *idle* capacity that the policy wants:
     wanting   = waiting + endangered
     staying   = free - outgoing
     shortfall = wanting + max(promised, target idle - recovering) - staying - coming
-    unneeded  = min(staying - max(0, wanting - coming) - target idle - moving, acquired + free - recent - moving)
+    now       = staying - max(0, wanting - coming) - target idle
+    unneeded  = min(now, acquired + free - recent) - moving
     surplus   = min(unneeded, staying - max(0, wanting - coming) - reserved - moving)
 
 Slots are *outgoing* on an instance that is too old, until others have taken their place.

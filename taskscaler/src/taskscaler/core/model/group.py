@@ -172,8 +172,7 @@ class Group:
 
     def move(self, instance: TrackedInstance) -> None:
         """Keep free slots in a preferred group while a dismissed instance drains."""
-        if instance.phase is Phase.DRAINING:
-            self.moving[instance.id] = instance
+        self.moving[instance.id] = instance
 
     def prepare(self, instance: TrackedInstance, settings: Settings, now: Now, out: Outbox) -> None:
         """An instance runs: find out whether it is ready.

@@ -173,7 +173,10 @@ def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) ->
 def _owed(fleet: Fleet, group: Group, now: Now) -> tuple[int, str]:
     """Return how many instances the others do not count on and this group owes, and why."""
     if group.creations.doubted and (coming := fleet.dubious(group)):
-        return coming, f"{counted(coming, 'instance')} of an attempt after others never became ready"
+        return (
+            coming,
+            f"{counted(coming, 'instance')} of an attempt after others never became ready",
+        )
     settings = fleet.settings
     owed = group.creations.owed(now.monotonic, settings)
     limit = Duration(seconds=patience(settings.creation_timeout))

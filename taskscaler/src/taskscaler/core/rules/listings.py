@@ -9,7 +9,7 @@
   follow at the fast interval, because tasks may believe that they run.
 * The states `failed` and `deleting` count at once: the tasks there are lost.
 * Another incarnation under an old id is another instance. It is ours if its
-  predecessor was. What was decided about a stranger is not kept for the next one.
+  predecessor was. A decision about a stranger is not kept for the next one.
 
 A listing may repeat a failure to create, because anyone may read it: the id of a failure
 tells that it was counted.

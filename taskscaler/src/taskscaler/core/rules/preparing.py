@@ -47,7 +47,10 @@ def unprepared(fleet: Fleet, event: events.PreparationFailed, now: Now, out: Out
         return
     reason = f"instance {instance.id} did not become ready: {event.reason}"
     if event.error is not None and instance.departure is None:
-        group.creations.failed(reason, now.monotonic, fleet.settings, event.error)
+        # Nothing of the group is expected to become ready, so the other groups come first.
+        group.creations.undelivered(
+            reason, now.monotonic, fleet.settings, since=instance.seen_at, error=event.error
+        )
         pause_seconds = max(0.0, group.creations.backoff.until - now.monotonic)
         group.prepare_again(instance, fleet.settings, pause_seconds, out)
         return

@@ -90,9 +90,14 @@ def move(fleet: Fleet, now: Now, out: Outbox) -> None:
             continue
         departure = Departure(Rule.PREFERENCE, f"group {group.name} serves in its place")
         for other in reversed(fleet.groups[index + 1 :]):
-            for one in [one for one in _used_again(other) if one.tasks and not one.open_slots]:
+            for one in [one for one in _used_again(other) if _is_full(one)]:
                 if len(one.tasks) > spare:
                     return
                 spare -= len(one.tasks)
                 leaving.dismiss(fleet, other, one, departure, now, out)
                 other.move(one)
+
+
+def _is_full(instance: TrackedInstance) -> bool:
+    """Return whether tasks that know it use all slots of an instance."""
+    return bool(instance.tasks) and not instance.open_slots and not instance.unconfirmed
