@@ -22,6 +22,7 @@ from taskscaler.core import (
     OperationRecord,
     Rule,
     Standing,
+    ThrottleRecord,
     TombstoneRecord,
 )
 from taskscaler.storage import MemoryStore, Picture, SqliteStore, Store, TaskEntry
@@ -108,7 +109,8 @@ EVERY_KIND: tuple[Record, ...] = (
     InstanceRecord("g", "i", "n", NOW, 3, ("a", "ü b"), Rule.AGE, "too old", NOW, (("s", 1, NOW),)),
     operation("op", 7),
     TombstoneRecord("g", "t", None, NOW),
-    GroupRecord("g", 3, NOW, NOW + timedelta(seconds=1), "out of capacity"),
+    GroupRecord("g", 3, NOW, NOW + timedelta(seconds=1), "no quota", quota=True, doubted_until=NOW),
+    ThrottleRecord(NOW),
     ConnectRecord(
         "g",
         "i",

@@ -10,7 +10,14 @@ import pytest
 from core_model import START, Play
 from fleeting.errors import Throttled
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
-from taskscaler.core import InstanceRecord, Phase, Policy, Settings, TombstoneRecord
+from taskscaler.core import (
+    InstanceRecord,
+    Phase,
+    Policy,
+    Settings,
+    TombstoneRecord,
+    UnknownInstances,
+)
 from taskscaler.core.model import decisions, demand, effects, events, explain, records
 
 ROOMY = Policy(idle_time=timedelta(hours=10))
@@ -208,6 +215,86 @@ def test_the_slot_of_a_task_that_is_given_up_is_the_one_that_is_free() -> None:
     play.todo.clear()
     play.say(events.TaskAsked("next"))
     assert play.take(effects.Grant).slot == 2
+
+
+REMOVE = {"unknown_instances": UnknownInstances.REMOVE}
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_stranger_that_is_removed_and_recreated_is_still_a_stranger(*, waits: bool) -> None:
+    """Its successor is judged by itself, and serves no task even if a request waits for one."""
+    play = Play(settings(**REMOVE))
+    play.list(Instance("x", State.RUNNING, incarnation="1"))
+    assert play.take(effects.Decrease).ids == ("x",)
+    if waits:
+        play.say(events.TaskAsked("task"))
+        play.tick()
+        increase = play.take(effects.Increase)
+        play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.say(events.DecreaseSettled("g", ("x",), Accepted(1, ("x",))))
+    play.relist(Instance("x", State.RUNNING, incarnation="2"))
+    assert not play.has(effects.Prepare)
+    assert play.phase("x") is Phase.REMOVING
+    assert not play.records(InstanceRecord), "a restart does not take it for ours either"
+    assert not play.records(TombstoneRecord)
+
+
+@pytest.mark.parametrize(
+    ("now", "phase"),
+    [(UnknownInstances.IGNORE, Phase.FOREIGN), (UnknownInstances.ADOPT, Phase.PREPARING)],
+)
+def test_the_setting_in_force_decides_about_a_stranger_that_an_earlier_one_condemned(
+    now: UnknownInstances, phase: Phase
+) -> None:
+    """Its removal was refused so far; it is not asked for again."""
+    play = Play(settings(**REMOVE))
+    play.list(Instance("x", State.RUNNING))
+    play.take(effects.Decrease)
+    play.say(events.DecreaseSettled("g", ("x",), Accepted(0)))
+    play.say(events.SettingsChanged(settings(unknown_instances=now)))
+    play.relist(Instance("x", State.RUNNING))
+    assert play.phase("x") is phase
+    play.tick(3600.0)
+    assert not play.has(effects.Decrease)
+
+
+def test_a_restart_does_not_take_a_condemned_stranger_for_what_was_requested() -> None:
+    """The request knew of it, so the setting in force decides about it."""
+    play = Play(settings(**REMOVE))
+    play.list(Instance("x", State.RUNNING))
+    play.say(events.TaskAsked("task"))
+    play.tick()
+    again = Play(settings(), records=[*play.stored.values()])
+    again.list(Instance("x", State.RUNNING))
+    assert again.phase("x") is Phase.FOREIGN
+
+
+@pytest.mark.parametrize("confirmed", ["accepted", "shown", "no"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_id_may_be_used_again_after_a_removal_that_the_cloud_confirmed(
+    confirmed: str, *, restarted: bool
+) -> None:
+    """Some clouds name their machines vm-1 to vm-n; a machine that only vanished may come back."""
+    play = Play(settings(missed_updates=1, max_use_count=1))
+    play.ready("vm-1")
+    play.say(events.TaskReleased("task-0"))
+    play.tick()
+    ids = play.take(effects.Decrease).ids
+    play.say(events.DecreaseSettled("g", ids, Accepted(1, ids if confirmed == "accepted" else ())))
+    if confirmed == "shown":
+        play.relist(Instance("vm-1", State.DELETING))
+    play.relist()
+    assert not play.phases()
+    if restarted:
+        play = Play(settings(max_use_count=1), records=[*play.stored.values()])
+        play.list()
+    play.todo.clear()
+    play.say(events.TaskAsked("next"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
+    play.relist(Instance("vm-1", State.RUNNING))
+    assert play.phase("vm-1") is (Phase.REMOVING if confirmed == "no" else Phase.PREPARING)
 
 
 # Numbers that are too large.

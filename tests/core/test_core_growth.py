@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -12,7 +11,8 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from core_model import Play
+from core_growth import ON_DEMAND, SPOT, UNLIMITED, ask, settle, two_groups, wake_at
+from core_model import START, Play
 from fleeting.errors import (
     GroupGone,
     OutOfCapacity,
@@ -22,43 +22,24 @@ from fleeting.errors import (
     Throttled,
 )
 from fleeting.types import Accepted, CreationFailure, GroupInfo, Instance, Listing, State
-from taskscaler.core import Settings, effects, events, explain
+from taskscaler.core import (
+    GroupRecord,
+    InstanceRecord,
+    Settings,
+    ThrottleRecord,
+    effects,
+    events,
+    explain,
+)
 from taskscaler.core.model.decisions import Clamp
 from taskscaler.core.model.throttle import TokenBucket
 
-UNLIMITED = Settings(throttle_limit=math.inf)
-SPOT, ON_DEMAND = GroupInfo("spot"), GroupInfo("on-demand")
-
-
-def ask(play: Play, count: int, prefix: str = "t") -> None:
-    """Let so many tasks wait, then decide."""
-    for number in range(count):
-        play.say(events.TaskAsked(f"{prefix}{number}"))
-    play.tick()
-
-
-def settle(play: Play, group: str = "g", error: ProviderError | None = None) -> int:
-    """Answer the request to a group, wholly or with a refusal; return how many it asked for."""
-    increase = play.take(effects.Increase, group)
-    accepted = Accepted(0 if error else increase.count, error=error)
-    play.say(events.IncreaseSettled(group, increase.operation, accepted))
-    return increase.count
-
-
-def two_groups(settings: Settings | None = None, *groups: GroupInfo) -> Play:
-    """Return a play with two empty groups that are listed."""
-    play = Play(settings or UNLIMITED, *(groups or (SPOT, ON_DEMAND)))
-    play.list(group="spot")
-    play.list(group="on-demand")
-    return play
-
-
-def wake_at(play: Play) -> float:
-    """Return when the core wants to be woken."""
-    return next(one.monotonic for one in reversed(play.todo) if isinstance(one, effects.WakeAt))
-
-
 # The token bucket.
+
+
+def take(bucket: TokenBucket, tokens: int, now: float) -> None:
+    """Use tokens."""
+    bucket.take(tokens, events.Now(now, START), effects.Outbox())
 
 
 @given(
@@ -83,7 +64,7 @@ def test_no_window_has_more_than_the_burst_and_the_tokens_that_came(
             assert bucket.ready_at(1) > now, "who is to wait is told for how long"
             assert bucket.available(bucket.ready_at(1)) == 1, "and not in vain"
         count = min(wish, available)
-        bucket.take(count, now)
+        take(bucket, count, now)
         taken.append((now, count))
     for first in range(len(taken)):
         for last in range(first, len(taken)):
@@ -96,7 +77,7 @@ def test_no_window_has_more_than_the_burst_and_the_tokens_that_came(
 def test_a_bucket_that_was_left_alone_is_full(burst: int, limit: float, start: float) -> None:
     """After burst / limit seconds everything is there again, and never more than that."""
     bucket = TokenBucket(Settings(throttle_limit=limit, throttle_burst=burst))
-    bucket.take(burst, start)
+    take(bucket, burst, start)
     assert bucket.available(start + burst / limit + 1e-6) == burst
     assert bucket.available(start + 1e9) == burst
 
@@ -120,7 +101,7 @@ def test_the_burst_is_the_setting_or_the_limit_of_instances_or_of_the_rate(
 def test_used_tokens_stay_used_when_the_settings_change() -> None:
     """A reload neither fills the bucket nor empties it."""
     bucket = TokenBucket(Settings(throttle_limit=1, throttle_burst=10))
-    bucket.take(4, 100.0)
+    take(bucket, 4, 100.0)
     bucket.configure(Settings(throttle_limit=2, throttle_burst=20), 100.0)
     assert bucket.available(100.0) == 16
     bucket.configure(Settings(throttle_limit=2, throttle_burst=3), 100.0)
@@ -128,7 +109,7 @@ def test_used_tokens_stay_used_when_the_settings_change() -> None:
     assert bucket.ready_at(1) == pytest.approx(100.5)
     bucket.configure(UNLIMITED, 100.0)
     assert bucket.available(100.0) is None
-    bucket.take(1000, 100.0)
+    take(bucket, 1000, 100.0)
     bucket.configure(Settings(throttle_limit=2, throttle_burst=3), 101.0)
     assert bucket.available(101.0) == 3
 
@@ -151,6 +132,29 @@ def test_a_large_demand_gets_its_burst_at_once_and_the_rest_as_tokens_come() -> 
         assert settle(play) == 1
     play.tick(1.0)
     assert not play.has(effects.Increase)
+
+
+def test_a_restart_does_not_fill_the_bucket() -> None:
+    """A scaler that crashes again and again gets its burst once, whatever its clock does."""
+    settings = Settings(throttle_limit=0.1, throttle_burst=2, increase_interval=timedelta(0))
+    play = Play(settings)
+    play.list()
+    ask(play, 2)
+    settle(play)
+    for back, seconds in ((timedelta(0), 10.0), (timedelta(days=1), 10.0)):
+        stored = [ThrottleRecord(one.full_at + back) for one in play.records(ThrottleRecord)]
+        assert len(stored) == 1
+        again = Play(settings, records=stored)
+        again.list()
+        ask(again, 3)
+        assert not again.has(effects.Increase)
+        again.tick(seconds)
+        assert settle(again) == 1
+    free = Play(UNLIMITED, records=stored)
+    free.list()
+    ask(free, 3)
+    assert settle(free) == 3
+    assert free.records(ThrottleRecord) == stored, "without a limit nothing is stored"
 
 
 def test_the_bucket_is_shared_by_all_groups() -> None:
@@ -349,103 +353,20 @@ def test_failures_that_a_listing_reports_have_their_class_too() -> None:
     assert play.take(effects.Increase).group == "on-demand"
 
 
-# Requests without a result must not hold up others.
-
-
-def test_a_lost_reply_delays_the_next_group_by_a_tenth_of_the_creation_timeout() -> None:
-    """After a minute the second group is asked for the same, the first not for twice as many."""
-    play = two_groups(replace(UNLIMITED, max_instances=5))
-    ask(play, 2)
-    increase = play.take(effects.Increase, "spot")
-    lost = Accepted(0, error=ProviderError("no answer"))
-    play.say(events.IncreaseSettled("spot", increase.operation, lost, unknown=True))
-    play.tick(59.0)
-    assert not play.has(effects.Increase)
-    assert wake_at(play) == 60.0
-    play.tick(1.0)
-    assert play.take(effects.Increase).group == "on-demand"
-    (first,) = play.state.blocked
-    assert (first.group, first.clamp, first.decided) == ("spot", Clamp.OVERDUE, 0)
-    assert "2 instances, requested more than 1m ago" in first.clamped_by
-    demand = play.state.demand()
-    assert (demand.overdue, demand.instances) == (2, 4), "the limit counts them all the while"
-
-
-def test_overdue_instances_are_not_requested_of_their_group_again() -> None:
-    """A single group is only asked for what came later, and nothing exceeds what is needed."""
-    play = Play(UNLIMITED)
-    play.list()
-    ask(play, 2)
-    settle(play)
-    play.tick(60.0)
-    assert not play.has(effects.Increase)
-    ask(play, 3, "more")
-    assert settle(play) == 3
-    assert "2 overdue" in explain(play.state.standing())
-    play.take(effects.List)
-    play.say(events.ListingArrived("g", Listing(tuple(map(_creating, "abcde")))))
-    play.tick(1.0)
-    assert play.state.demand().overdue == 0
-    assert not play.has(effects.Increase)
-
-
-def _creating(id: str) -> Instance:
-    return Instance(id, State.CREATING)
-
-
-def test_a_cloud_that_means_to_create_for_ever_does_not_hold_the_next_group_off() -> None:
-    """Instances pending at the start are counted, and after a minute not waited for."""
-    play = Play(UNLIMITED, SPOT, ON_DEMAND)
-    play.list(group="spot", pending=2)
-    play.list(group="on-demand")
-    ask(play, 2)
-    assert not play.has(effects.Increase)
-    play.tick(60.0)
-    play.list(group="spot", pending=2)
-    assert settle(play, "on-demand") == 2
-    while not any(isinstance(one, effects.List) and one.group == "spot" for one in play.todo):
-        play.tick(1.0)
-    play.list(group="spot", pending=1)
-    assert play.state.demand().overdue == 0, "it is getting on"
-
-
-def test_a_request_without_an_answer_holds_the_rest_off_for_some_seconds_only() -> None:
-    """Its request may still succeed, but later tasks need not wait for that."""
+def test_a_cooldown_for_the_quota_is_one_after_a_restart_too() -> None:
+    """It ends when an instance of the group is gone, whichever process asked."""
     play = two_groups()
     ask(play, 1)
-    hanging = play.take(effects.Increase, "spot")
-    ask(play, 1, "later")
-    assert not play.has(effects.Increase)
-    assert wake_at(play) == 6.0
-    play.tick(6.0)
-    assert settle(play, "on-demand") == 1
-    play.say(events.IncreaseSettled("spot", hanging.operation, Accepted(1)))
-    play.tick(1.0)
-    assert not play.has(effects.Increase)
-
-
-def test_a_first_listing_that_hangs_holds_the_next_group_off_for_some_seconds_only() -> None:
-    """Demand does not wait for the whole timeout of a call to a group that may be dead."""
-    play = Play(UNLIMITED, SPOT, ON_DEMAND)
-    play.list(group="on-demand")
-    ask(play, 1)
-    assert not play.has(effects.Increase)
-    assert wake_at(play) == 6.0
-    play.tick(6.0)
-    assert settle(play, "on-demand") == 1
-
-
-def test_an_answer_that_was_lost_is_no_success() -> None:
-    """It ends no cooldown, whatever became of the request."""
-    play = two_groups(UNLIMITED, SPOT, GroupInfo("on-demand", 0))
-    ask(play, 1)
-    settle(play, "spot", OutOfCapacity("none left"))
-    play.tick(1.0)
-    increase = play.take(effects.Increase, "spot")
-    lost = events.IncreaseSettled("spot", increase.operation, Accepted(0), unknown=True)
-    play.say(lost)
+    settle(play, "spot", QuotaExceeded("8 of 8 used"))
     play.tick()
-    assert play.pause("spot")[1] == 300.0
+    instance = InstanceRecord("spot", "a", None, START, 0, ())
+    again = Play(UNLIMITED, SPOT, ON_DEMAND, records=[*play.records(GroupRecord), instance])
+    again.list(group="on-demand")
+    again.list(group="spot")
+    again.relist(group="spot")
+    again.tick(1.0)
+    ask(again, 1)
+    assert again.take(effects.Increase).group == "spot"
 
 
 # Limits.

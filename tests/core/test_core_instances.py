@@ -79,13 +79,13 @@ def test_an_instance_that_comes_back_after_it_was_given_up_is_removed() -> None:
 
 
 def test_an_id_that_is_used_again_is_a_new_instance_when_the_answer_names_it() -> None:
-    """Static hosts come back under the only ids that they have, and are not taken for strays."""
+    """Nothing confirmed that the old one ended, but a name in an answer outweighs that."""
     play = Play(Settings(policy=Policy()))
     play.ready("host")
     play.say(events.TaskReleased("task-0"))
     play.tick(1.0)
     ids = play.take(effects.Decrease).ids
-    play.say(events.DecreaseSettled("g", ids, Accepted(1, ids)))
+    play.say(events.DecreaseSettled("g", ids, Accepted(0)))
     play.relist()
     play.relist()
     play.say(events.TaskAsked("next"))
@@ -206,7 +206,7 @@ def test_no_instance_is_given_up_without_a_listing() -> None:
 
 def test_a_promise_that_no_listing_shows_is_written_off_after_the_timeout() -> None:
     """As long as listings fail it is still expected; the first one after the timeout ends that."""
-    play = Play()
+    play = Play(Settings(max_instances=1))
     play.list()
     play.say(events.TaskAsked("a"))
     play.tick()
@@ -472,3 +472,23 @@ def test_an_instance_that_came_back_counts_before_it_is_judged() -> None:
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
     play.relist(Instance("a", State.RUNNING))
     assert play.state.demand().instances == 2
+
+
+def test_a_missing_instance_is_looked_for_at_the_fast_interval() -> None:
+    """Its task knows after seconds that its slot is lost; one that is back ends the haste."""
+    play = Play(Settings(policy=Policy(idle_time=timedelta(hours=1)), missed_updates=3))
+    play.ready("a", "b")
+    play.relist(Instance("a", State.RUNNING))
+    missed = play.seconds
+    play.relist(Instance("a", State.RUNNING))
+    assert play.seconds == missed + 2.0
+    play.relist(Instance("a", State.RUNNING))
+    assert play.seconds == missed + 4.0
+    assert play.take(effects.Revoke).id == "b"
+    play.relist(Instance("a", State.RUNNING))
+    assert play.seconds == missed + 64.0
+    play.relist()
+    play.relist(Instance("a", State.RUNNING))
+    assert play.seconds == missed + 126.0
+    play.relist(Instance("a", State.RUNNING))
+    assert play.seconds == missed + 186.0

@@ -331,7 +331,7 @@ def test_an_instance_that_was_known_not_to_be_ours_is_not_ours_after_a_crash() -
     play.list(Instance("theirs", State.RUNNING))
     play.say(events.TaskAsked("task"))
     play.tick()
-    (record,) = next(one for one in play.todo if isinstance(one, effects.Persist)).put
+    (record,) = play.records(OperationRecord)
     assert record == OperationRecord("g", "op-1", 1, START, ("theirs",))
     later = Play(settings(), records=[record])
     later.list(Instance("theirs", State.RUNNING))

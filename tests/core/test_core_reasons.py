@@ -112,6 +112,7 @@ def test_a_decision_carries_every_input_of_the_formula() -> None:
         "unhealthy": 0,
         "recovering": 0,
         "suspended": 0,
+        "moving": 0,
         "idle_count": 2,
         "scale_factor": 0.5,
         "scale_factor_limit": 4,

@@ -244,8 +244,8 @@ def test_a_task_whose_instance_is_lost_is_told_when_it_wants_to_go_on() -> None:
     assert play.status("task-0") is None
 
 
-def test_an_instance_that_does_not_become_ready_again_is_lost() -> None:
-    """The files on it cannot be reached."""
+def test_work_survives_an_instance_that_cannot_be_reached_after_it_was_resumed() -> None:
+    """The task is told and stays suspended, the instance stops, and a second try succeeds."""
     play = asleep()
     play.say(events.TaskResumed("task-0"))
     play.tick()
@@ -253,7 +253,36 @@ def test_an_instance_that_does_not_become_ready_again_is_lost() -> None:
     play.relist(Instance("a", State.RUNNING))
     play.say(events.PreparationFailed("g", "a", "no answer"))
     assert "no answer" in play.take(effects.Refuse).why
-    assert life(play) is Phase.REMOVING
+    assert (life(play), play.suspended()) == (Phase.SUSPENDING, ["task-0"])
+    assert not play.state.standing().troubles, "it says nothing about new instances"
+    play.tick()
+    assert play.take(effects.Suspend).ids == ("a",)
+    play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.SUSPENDED))
+    play.say(events.TaskResumed("task-0"))
+    play.tick()
+    play.say(events.ResumeSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.InstancePrepared("g", "a"))
+    assert play.take(effects.Grant).key == "task-0"
+
+
+def test_a_cloud_that_refuses_to_suspend_an_unreachable_instance_is_not_asked_all_the_time() -> (
+    None
+):
+    """Each refusal is followed by the interval, however fast the attempts to reach it fail."""
+    play = asleep()
+    play.relist(Instance("a", State.RUNNING))
+    play.say(events.PreparationFailed("g", "a", "no answer"))
+    play.tick()
+    play.take(effects.Suspend)
+    play.say(events.SuspendSettled("g", ("a",), REFUSED))
+    assert life(play) is Phase.PREPARING
+    play.say(events.PreparationFailed("g", "a", "no answer"))
+    play.tick(59.0)
+    assert not play.has(effects.Suspend)
+    play.tick(1.0)
+    assert play.take(effects.Suspend).ids == ("a",)
 
 
 def test_an_instance_that_another_program_stops_is_removed() -> None:

@@ -12,7 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
-from fleeting.errors import OutOfCapacity, PermissionDenied, Throttled
+from fleeting.errors import OutcomeUnknown, OutOfCapacity, PermissionDenied, Throttled
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import Accepted, Instance, Listing, State
 from taskscaler import AcquireTimeout, Policy, Settings, Taskscaler, UnknownInstances
@@ -121,6 +121,38 @@ async def test_steps_after_a_listing_hold_up_nothing(reply: Reply) -> None:
     methods = [call.method for call in group.calls if call.method in {"update", "reconcile"}]
     assert methods[:2] == ["update", "reconcile"]
     assert methods.count("reconcile") <= methods.count("update")
+
+
+@pytest.mark.parametrize("created", [False, True])
+async def test_a_provider_is_asked_what_came_of_a_request_without_an_answer(
+    *, created: bool
+) -> None:
+    """If nothing came of it, the next request follows after a pause and not after minutes."""
+    group = FakeInstanceGroup(tells_outcome=True)
+    lost = Reply(lost=True) if created else Reply(error=OutcomeUnknown("the reply was lost"))
+    group.script("increase", lost)
+    async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
+        began = anyio.current_time()
+        assert await serve(scaler, "a") == [group.info.id]
+        assert anyio.current_time() - began < 10
+    assert len(group.calls_of("increase")) == (1 if created else 2)
+    assert [one.operation for one in group.calls_of("outcome")] == [
+        group.calls_of("increase")[0].operation
+    ]
+
+
+@pytest.mark.parametrize("answer", [Throttled("slow down"), KeyError("a bug"), None])
+async def test_a_provider_that_does_not_tell_delays_the_next_request(
+    answer: Exception | None,
+) -> None:
+    """Perhaps the instances come; after a tenth of the creation timeout others are requested."""
+    group = FakeInstanceGroup()
+    group.script("increase", Reply(error=OutcomeUnknown("the reply was lost")))
+    group.script("outcome", Reply(error=answer))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - one is a bug
+    async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
+        began = anyio.current_time()
+        assert await serve(scaler, "a") == [group.info.id]
+        assert 60 <= anyio.current_time() - began < 70
 
 
 async def test_a_removal_is_repeated_after_a_lost_answer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
-from fleeting.errors import ProviderError
+from fleeting.errors import ProviderError, Unreachable
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
 from fleeting.types import Capability, State
 from taskscaler import (
@@ -393,6 +394,22 @@ async def test_suspended_tasks_survive_a_restart() -> None:
             assert acquisition.instance == "i-1"
         assert len(group.calls_of("connect_info")) == before + 1
     assert group.size == 0
+
+
+async def test_a_task_whose_instance_cannot_be_reached_can_be_resumed_another_time() -> None:
+    """A network that is down for a while does not cost its work."""
+    group = suspendable()
+    settings = replace(ONE, instance_ready_timeout=timedelta(seconds=5))
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        await suspend(scaler, "a")
+        await until_state(group, State.SUSPENDED)
+        group.always("connect", Reply(error=Unreachable("no route")))
+        with pytest.raises(AcquireTimeout, match="stays suspended"):
+            async with scaler.resume("a"):
+                raise AssertionError("it must not get its slot")
+        group.always("connect", Reply())
+        async with scaler.resume("a") as acquisition:
+            assert acquisition.slot == 0
 
 
 async def test_resuming_during_a_shutdown_leaves_the_task_suspended() -> None:

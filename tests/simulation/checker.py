@@ -228,7 +228,8 @@ class InvariantChecker(SimulationObserver):
             raise Violation("I8", f"{refuse.key} is refused without a request")
         self.seen.reserved.discard(refuse.key)
         self.seen.waiting.discard(refuse.key)
-        if refuse.key in self.seen.suspended and not self.seen.closing:
+        state = self.world.manager.state
+        if refuse.key in self.seen.suspended and not (state and state.task(refuse.key)):
             self._drop_suspended(refuse.key)
 
     def _revoke(self, now: Now, revoke: effects.Revoke) -> None:
@@ -409,9 +410,8 @@ class InvariantChecker(SimulationObserver):
             or member is None
             or not member.ours,
             Rule.SHUTDOWN: self.seen.closing,
-            Rule.LOST: False,
-            Rule.UNHEALTHY: False,
-            Rule.INTERRUPTED: False,
+            Rule.PREFERENCE: group != next(iter(self.world.clouds)),
+            **dict.fromkeys((Rule.LOST, Rule.UNHEALTHY, Rule.INTERRUPTED), False),
         }
         return lost or reasons.get(rule, True)
 

@@ -105,7 +105,8 @@ class Player:
         self.waiting.discard(key)
         if key in self.resuming:
             self.resuming.discard(key)
-            del self.suspended[key]
+            if self.state.task(key) is None:
+                del self.suspended[key]
 
     def lost(self, key: str) -> None:
         if key in self.suspended:

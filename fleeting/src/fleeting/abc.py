@@ -75,9 +75,12 @@ class InstanceGroup(ABC):
         An instance that is left out counts as missing, and as gone after the scaler's
         `missed_updates` (by default 2) such listings in a row. Do not leave one out
         because a detail about it is unavailable: report it as `UNKNOWN`, and likewise
-        if its state is one that the implementation does not know. An unhealthy instance
-        is a value in the listing and never an exception, so that it does not hide the
-        others. An instance that `decrease` accepted is reported as `DELETING`, or not at all.
+        if its state is one that the implementation does not know. If the cloud uses an id
+        again for a later machine, report an `incarnation`; without one, a machine whose
+        removal the cloud never confirmed is taken for the same one when its id comes back.
+        An unhealthy instance is a value in the listing and never an exception, so that it
+        does not hide the others. An instance that `decrease` accepted is reported as
+        `DELETING`, or not at all.
 
         Reads, and only reads: any process may call it at any time, also while another one
         drives the group, and twice is the same as once. It takes nothing away from other
@@ -136,6 +139,25 @@ class InstanceGroup(ABC):
             OutcomeUnknown: the reply was lost; any number of instances may be created.
             ProviderError: nothing was accepted; the class says why.
         """
+
+    async def outcome(self, operation: str) -> int | None:
+        """Return how many instances an increase creates whose reply was lost; None if unknown.
+
+        Optional. Called once after an `increase` that raised `OutcomeUnknown` or did not
+        end in time, by the same object and before the next increase. Without an answer the
+        caller waits a while for all instances before it requests others in their place, so
+        implement this if the cloud can tell, for example by an idempotency token, by its
+        list of operations, or by the size that it intends the group to have. Answer None
+        rather than guess. Changes nothing.
+
+        Args:
+            operation: the identifier of the request.
+
+        Raises:
+            ProviderError: the cloud did not answer, which is the same as None.
+        """
+        del operation
+        return None
 
     @abstractmethod
     async def decrease(self, ids: Sequence[str]) -> Accepted:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from aws_errors import CredentialsExpired, LostReply, Throttled, Unavailable
+from aws_errors import CredentialsExpired, LostReply, LostRequest, Throttled, Unavailable
 from aws_plugin import open_group
+from fleeting.errors import OutcomeUnknown
 from fleeting.types import ConnectorSettings
 from fleeting_plugin_aws import AwsProvider
 from taskscaler import AcquisitionLost, Settings, Taskscaler, UnknownInstances
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aws_cloud import AwsCloud
+    from aws_errors import Fault
 
 pytestmark = pytest.mark.anyio
 
@@ -263,6 +265,28 @@ async def test_announced_interruption(cloud: AwsCloud) -> None:
             queue.warn_of_interruption(first)
             await cloud.reached("DeleteMessageBatch")
         assert await run(scaler, "b") != first
+
+
+@pytest.mark.parametrize(
+    ("fault", "desired", "outcome"),
+    [(LostReply(), None, 2), (LostRequest(), None, 0), (LostRequest(), 1, None)],
+)
+async def test_the_desired_capacity_tells_what_a_lost_request_created(
+    cloud: AwsCloud, fault: Fault, desired: int | None, outcome: int | None
+) -> None:
+    """AWS tells by its intention; None if another program changed that meanwhile."""
+    cloud.group("builders")
+    async with open_group(cloud) as group:
+        cloud.fail("SetDesiredCapacity", fault)
+        with pytest.raises(OutcomeUnknown):
+            await group.increase(2, "operation")
+        if desired is not None:
+            async with cloud.client("autoscaling") as autoscaling:
+                await autoscaling.set_desired_capacity(
+                    AutoScalingGroupName="builders", DesiredCapacity=desired
+                )
+        assert await group.outcome("operation") == outcome
+        assert await group.outcome("an earlier one") is None
 
 
 async def test_lost_replies_lose_nothing(cloud: AwsCloud) -> None:

@@ -62,6 +62,7 @@ OWN_RECORDS = (
     records.OperationRecord,
     records.TombstoneRecord,
     records.GroupRecord,
+    records.ThrottleRecord,
     records.ConnectRecord,
 )
 
@@ -271,7 +272,8 @@ class Taskscaler:
             timeout: how long to wait; None waits for ever.
 
         Raises:
-            AcquireTimeout: on entering, it was not ready in time; the message says why.
+            AcquireTimeout: on entering, it was not ready in time, or its instance could not be
+                reached; the message says why, and the task stays suspended.
             ScalerClosed: on entering, the scaler takes no more tasks; it stays suspended.
             AcquisitionLost: the instance is gone, and everything on it.
             AcquisitionSuspended: the task was suspended again.

@@ -161,6 +161,8 @@ class Slots:
         if claim.refusal is not None:
             self._withdraw(claim, "refused")
             if claim.resumed and not runner.state.refusing and not runner.failed:
+                if runner.state.task(claim.key) is not None:
+                    return AcquireTimeout(f"{claim.refusal}; task {claim.key!r} stays suspended")
                 return AcquisitionLost(claim.instance, claim.refusal)
             return ScalerClosed(f"task {claim.key!r} got no slot: {claim.refusal}")
         why = why_not_yet(runner.state, runner.claims, claim, holds=runner.holds(claim))

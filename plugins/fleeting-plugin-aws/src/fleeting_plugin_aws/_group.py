@@ -81,6 +81,8 @@ class AwsGroup(InstanceGroup):
             clients, config.name, config.launch_patience, self._writing, opened
         )
         self._suspensions = Suspensions(clients, config.name, self._writing)
+        # Of the newest increase: its operation, and the desired capacity before and after.
+        self._newest_increase = ("", 0, 0)
         self._looking = anyio.Lock()
         self._snapshot: GroupSnapshot | None = None
         # The members as listed last, and when, in monotonic seconds.
@@ -141,8 +143,20 @@ class AwsGroup(InstanceGroup):
                 # Earlier failures do not belong to this request. Set before the request is sent,
                 # because AWS may begin to launch, and fail, before it answers.
                 self._failures.since = group.at
+                self._newest_increase = (operation, group.desired, plan.desired)
                 await set_desired_capacity(self._clients, self._name, plan.desired)
             return Accepted(plan.accepted, error=error)
+
+    @override
+    async def outcome(self, operation: str) -> int | None:
+        newest, before, after = self._newest_increase
+        if operation != newest:
+            return None
+        group = await describe_group(self._clients, self._name)
+        if group.desired >= after:
+            return after - before
+        # Anything else between the two was set by another program, or after a removal.
+        return 0 if group.desired == before else None
 
     @override
     async def decrease(self, ids: Sequence[str]) -> Accepted:

@@ -30,6 +30,7 @@ from taskscaler.core.model.records import (
     JobRecord,
     OperationRecord,
     Record,
+    ThrottleRecord,
     TombstoneRecord,
 )
 from taskscaler.core.model.settings import (
@@ -76,6 +77,7 @@ __all__ = (
     "Standing",
     "TaskStatus",
     "TaskView",
+    "ThrottleRecord",
     "TombstoneRecord",
     "UnknownInstances",
     "counted",

@@ -89,7 +89,6 @@ async def _list(group: InstanceGroup, effect: effects.List) -> events.Event:
 
 
 async def _increase(group: InstanceGroup, effect: effects.Increase) -> events.Event:
-    unknown = False
     try:
         accepted = await _call(
             lambda: group.increase(effect.count, effect.operation),
@@ -97,11 +96,33 @@ async def _increase(group: InstanceGroup, effect: effects.Increase) -> events.Ev
             effect.timeout_seconds,
             "an increase",
         )
-    except ProviderError as error:
+    except OutcomeUnknown as error:
         # Unlike the other changes, an increase must not simply be repeated after a lost reply:
-        # that could create, and bill, the instances twice.
-        accepted, unknown = Accepted(0, error=error), isinstance(error, OutcomeUnknown)
-    return events.IncreaseSettled(effect.group, effect.operation, accepted, unknown=unknown)
+        # that could create, and bill, the instances twice. So the provider is asked.
+        count = await _outcome(group, effect)
+        told = count is not None
+        accepted = Accepted(count or 0, error=None if count == effect.count else error)
+        return events.IncreaseSettled(
+            effect.group, effect.operation, accepted, unknown=not told, told=told
+        )
+    except ProviderError as error:
+        accepted = Accepted(0, error=error)
+    return events.IncreaseSettled(effect.group, effect.operation, accepted)
+
+
+async def _outcome(group: InstanceGroup, effect: effects.Increase) -> int | None:
+    """Ask a provider what became of an increase whose reply was lost; None if it cannot tell."""
+    try:
+        count = await _call(
+            lambda: group.outcome(effect.operation),
+            (int, type(None)),
+            effect.timeout_seconds,
+            "the outcome of an increase",
+        )
+    except ProviderError as error:
+        logger.warning("group %s did not tell what an increase created: %s", effect.group, error)
+        return None
+    return None if count is None else max(0, min(count, effect.count))
 
 
 async def _change(
@@ -118,7 +139,7 @@ async def _change(
 
 async def _call(
     call: Callable[[], Awaitable[T]],
-    kind: type[T],
+    kind: type[T] | tuple[type, ...],
     timeout_seconds: float,
     noun: str,
     legal: type[FleetingError] = ProviderError,
@@ -152,7 +173,7 @@ async def _call(
     return answer
 
 
-def _check(answer: object, kind: type) -> None:
+def _check(answer: object, kind: type | tuple[type, ...]) -> None:
     """Check an answer and the values in it: the core trusts them.
 
     Raises:
@@ -160,7 +181,9 @@ def _check(answer: object, kind: type) -> None:
     """
     if not isinstance(answer, kind):
         # Only its type: connect info of the wrong type may hold a password.
-        raise TypeError(f"it returned a {type(answer).__name__} instead of a {kind.__name__}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = " or ".join(one.__name__ for one in kinds)
+        raise TypeError(f"it returned a {type(answer).__name__} instead of a {wanted}")
     match answer:
         case Listing():
             right = (
@@ -181,7 +204,7 @@ def _check(answer: object, kind: type) -> None:
         case _:
             right = True
     if not right:
-        raise TypeError(f"it returned a {kind.__name__} that holds values of a wrong type")
+        raise TypeError(f"it returned a {type(answer).__name__} that holds values of a wrong type")
 
 
 def _are(values: object, kind: type) -> bool:

@@ -49,6 +49,7 @@ Method = Literal[
     "update",
     "reconcile",
     "increase",
+    "outcome",
     "decrease",
     "connect_info",
     "heartbeat",
@@ -67,7 +68,7 @@ class Call:
         method: the name of the method.
         ids: the instances that it is about.
         count: the count of an increase.
-        operation: the operation of an increase.
+        operation: the operation of an increase, or the one that `outcome` is about.
     """
 
     method: Method
@@ -104,6 +105,7 @@ class FakeInstanceGroup(InstanceGroup):
         max_size: the largest size of the group; None for no limit.
         capabilities: the capabilities of the group.
         idempotent: whether repeating an increase with the same operation adds nothing.
+        tells_outcome: whether it can tell later what an increase created.
         pending_updates: in how many listings a new instance only counts as pending;
             None until `assign`.
         boot_updates: in how many listings it is then `CREATING`; None until `boot`.
@@ -126,6 +128,7 @@ class FakeInstanceGroup(InstanceGroup):
         max_size: int | None = None,
         capabilities: Collection[Capability] = (),
         idempotent: bool = True,
+        tells_outcome: bool = False,
         pending_updates: int | None = 0,
         boot_updates: int | None = 0,
         removal_updates: int | None = 0,
@@ -139,6 +142,7 @@ class FakeInstanceGroup(InstanceGroup):
         self.unhealthy: set[str] = set()
         self.connector = connector or FakeConnector()
         self._idempotent = idempotent
+        self._tells_outcome = tells_outcome
         self._pending_updates = pending_updates
         self._boot_updates = boot_updates
         self._removal_updates = removal_updates
@@ -270,6 +274,15 @@ class FakeInstanceGroup(InstanceGroup):
             accepted = self._operations[operation] = self._increase(count, reply)
         await self._leave("increase", reply)
         return accepted
+
+    @override
+    async def outcome(self, operation: str) -> int | None:
+        reply = await self._enter(Call("outcome", operation=operation))
+        await self._leave("outcome", reply)
+        if not self._tells_outcome:
+            return None
+        accepted = self._operations.get(operation)
+        return 0 if accepted is None else accepted.count
 
     @override
     async def decrease(self, ids: Sequence[str]) -> Accepted:

@@ -48,7 +48,11 @@ class Creations:
         requested_at: when instances were last requested, in monotonic seconds.
         pending: instances that the cloud intends to create and that have no id yet.
         backoff: the pause after failures.
-        cooldown: until when the other groups come first.
+        cooldown: until when the other groups come first, because it has no capacity.
+        doubted: whether what it accepted last never became ready, so that the other groups
+            come first until something does.
+        retry_at: when a doubted group may be tried again, in monotonic seconds.
+        returned_at: when it was last asked to serve again instead of the other groups.
     """
 
     def __init__(self, group: str, agenda: Agenda) -> None:
@@ -57,17 +61,26 @@ class Creations:
         self.pending = 0
         self.backoff = Backoff()
         self.cooldown = Cooldown()
+        self.doubted = False
+        self.retry_at = 0.0
+        self.returned_at = float("-inf")
+        self._delivered_at = float("-inf")
         self._group = group
         self._agenda = agenda
         # Since when `pending` has not become less, in monotonic seconds.
         self._pending_since = 0.0
         # The pauses as they were stored last.
-        self._stored = (0, 0.0, 0.0)
+        self._stored = self._pauses()
 
     @property
     def unseen(self) -> int:
-        """Return how many instances exist, or may come, that no listing has shown."""
+        """Return how many instances are expected that no listing has shown."""
         return max(self.operations.outstanding, self.pending)
+
+    @property
+    def possible(self) -> int:
+        """Return how many instances may come that no listing has shown, unlikely ones too."""
+        return max(self.operations.outstanding + self.operations.unlikely, self.pending)
 
     @property
     def trouble(self) -> str:
@@ -89,9 +102,26 @@ class Creations:
             overdue += more
         return min(overdue, self.unseen)
 
+    def owed(self, now: float, settings: Settings) -> int:
+        """Return how many of the overdue instances the group itself is not asked for again.
+
+        If the answer to a request was lost, perhaps nothing was created. So the group may be
+        asked again after the wait, unless the cloud intends to create them.
+        """
+        overdue = self.overdue(now, settings)
+        lost = self.operations.lost(now, patience(settings.creation_timeout))
+        return max(overdue - lost, min(self.pending, overdue))
+
     def next_at(self, now: float, settings: Settings) -> float:
         """Return when more instances will be overdue, in monotonic seconds."""
         return self.operations.overdue_at(now, patience(settings.creation_timeout))
+
+    def reluctance(self, now: float, settings: Settings) -> tuple[bool, bool]:
+        """Return why the other groups come first: the larger, the later this one comes.
+
+        One without capacity comes later than one that does not deliver.
+        """
+        return self.cooldown.until > now, self.doubted or self.overdue(now, settings) > 0
 
     # Requests.
 
@@ -116,6 +146,7 @@ class Creations:
         out: Outbox,
         *,
         unknown: bool,
+        told: bool = False,
     ) -> None:
         """Record the answer to a request.
 
@@ -127,9 +158,11 @@ class Creations:
             settings: with the pauses.
             out: takes what is to be stored.
             unknown: whether the answer was lost, so that all instances may still come.
+            told: whether the answer was lost, and the provider told later.
         """
         asked = self.operations.expected(id)
-        operation = self.operations.settle(id, None if unknown else accepted.count, names)
+        count = None if unknown else accepted.count
+        operation = self.operations.settle(id, count, names, told=told)
         self._store(operation, out)
         self._agenda.news |= CHANGED
         if accepted.error is not None:
@@ -141,9 +174,15 @@ class Creations:
         elif not unknown:
             self.cooldown.end()
 
-    def claim(self, id: str, out: Outbox) -> bool:
-        """Count a new instance for an operation; return False if none can have created it."""
-        operation = self.operations.claim(id)
+    def claim(self, id: str, out: Outbox, *, likely: bool = False) -> bool:
+        """Count a new instance for an operation; return False if none can have created it.
+
+        Args:
+            id: the id of the instance.
+            out: takes what is to be stored.
+            likely: whether it is only probably the one that was requested.
+        """
+        operation = self.operations.claim(id, likely=likely)
         if operation is None:
             return False
         self._store(operation, out)
@@ -163,7 +202,7 @@ class Creations:
         lost = self.operations.write_off(before, self.pending)
         for operation in lost:
             self._store(operation, out)
-        return list(lost.values())
+        return [count for count in lost.values() if count]
 
     def expect(self, pending: int, now: float) -> None:
         """Record how many instances without an id the cloud intends to create."""
@@ -175,7 +214,35 @@ class Creations:
 
     def succeeded(self, now: float) -> None:
         """A new instance became ready: forget the failures."""
+        self._delivered_at = now
+        self.doubted = False
         self.backoff.succeeded(now)
+
+    def undelivered(
+        self,
+        reason: str,
+        now: float,
+        settings: Settings,
+        *,
+        since: float,
+        error: ProviderError | None = None,
+    ) -> None:
+        """Pause, because something that was accepted never became ready.
+
+        If nothing else became ready meanwhile, the group is doubted: the other groups
+        come first, and it is not tried again before its cooldown is over.
+
+        Args:
+            reason: human-readable.
+            now: monotonic seconds.
+            settings: with the pauses.
+            since: when it was requested or first seen, in monotonic seconds.
+            error: what the cloud said, if it did.
+        """
+        if self._delivered_at <= since:
+            self.doubted = True
+            self.retry_at = now + settings.cooldown.total_seconds()
+        self.failed(reason, now, settings, error)
 
     def failed(
         self, reason: str, now: float, settings: Settings, error: ProviderError | None = None
@@ -217,7 +284,7 @@ class Creations:
     def store_pauses(self, now: Now, out: Outbox) -> None:
         """Store the pauses if they have changed since they were stored last."""
         backoff, cooldown = self.backoff, self.cooldown
-        pauses = (backoff.failures, backoff.until, cooldown.until)
+        pauses = self._pauses()
         if pauses == self._stored:
             return
         self._stored = pauses
@@ -227,8 +294,10 @@ class Creations:
             _wall(backoff.until, now),
             _wall(cooldown.until, now),
             self.trouble,
+            cooldown.quota,
+            _wall(self.retry_at, now) if self.doubted else None,
         )
-        if backoff.failures or cooldown.reason:
+        if backoff.failures or cooldown.reason or self.doubted:
             out.put(record)
         else:
             out.drop(record.key)
@@ -246,7 +315,17 @@ class Creations:
         if passed_over > timedelta(0):
             cooldown.until = now.monotonic + passed_over.total_seconds()
             cooldown.reason = record.reason
-        self._stored = (backoff.failures, backoff.until, cooldown.until)
+            cooldown.quota = record.quota
+        if record.doubted_until is not None:
+            self.doubted = True
+            left = min(record.doubted_until - now.wall, settings.cooldown)
+            self.retry_at = now.monotonic + max(0.0, left.total_seconds())
+        self._stored = self._pauses()
+
+    def _pauses(self) -> tuple[object, ...]:
+        backoff, cooldown = self.backoff, self.cooldown
+        doubt = self.retry_at if self.doubted else None
+        return backoff.failures, backoff.until, cooldown.until, cooldown.quota, doubt
 
     def _store(self, operation: Operation, out: Outbox) -> None:
         """Store what is left of an operation, or drop the record if nothing is."""

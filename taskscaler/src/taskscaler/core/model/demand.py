@@ -7,8 +7,9 @@ and the *idle* capacity that the policy wants:
     wanting   = waiting + endangered
     staying   = free - outgoing
     shortfall = wanting + max(promised, target idle - recovering) - staying - coming
-    unneeded  = min(staying - max(0, wanting - coming) - target idle, acquired + free - recent)
-    surplus   = min(unneeded, staying - max(0, wanting - coming) - reserved)
+    now       = staying - max(0, wanting - coming) - target idle
+    unneeded  = min(now, acquired + free - recent) - moving
+    surplus   = min(unneeded, staying - max(0, wanting - coming) - reserved - moving)
 
 Slots are *outgoing* on an instance that is too old, until others have taken their place.
 
@@ -23,7 +24,9 @@ A positive shortfall creates instances; an idle instance may be removed when the
 surplus is at least its slots. Both cannot hold at once, and a removal never leaves a
 shortfall, so no instance is removed only to be created again. A coming instance
 saves a creation, but does not replace a ready one: it may take long, or fail. An
-overdue instance saves a creation only in the group that owes it.
+overdue instance saves a creation only in the group that owes it. Slots in use are
+*moving* if their instance goes after its tasks, because a preferred group has free
+slots to serve in its place; those stay until then.
 
 An instance that failed a check has no free slots. Waiting tasks and promises get others
 at once. Idle capacity does not: the instance is expected to *recover*, until it failed
@@ -69,7 +72,9 @@ class Demand(msgspec.Struct, frozen=True):
         scale_factor_limit: of the policy, in slots.
         unhealthy: slots on instances that fail their health checks.
         suspended: slots of suspended tasks.
-        overdue: slots on instances that were requested and should have been seen by now.
+        overdue: slots on instances that were requested and should have been seen by now, or
+            that come from a group that delivered nothing last.
+        moving: slots in use whose successors are free in a preferred group already.
         recent: slots that tasks and the policy needed at the busiest moment of the last
             `idle_time`.
         recovering: those of the unhealthy slots that are expected back.
@@ -102,6 +107,7 @@ class Demand(msgspec.Struct, frozen=True):
     endangered: int = 0
     capacity_per_instance: int = 0
     max_use_count: int = 0
+    moving: int = 0
 
     @property
     def inputs(self) -> dict[str, float]:
@@ -125,6 +131,7 @@ class Demand(msgspec.Struct, frozen=True):
             "unhealthy": self.unhealthy,
             "recovering": self.recovering,
             "suspended": self.suspended,
+            "moving": self.moving,
             "idle_count": self.idle_count,
             "scale_factor": self.scale_factor,
             "scale_factor_limit": self.scale_factor_limit,
@@ -152,13 +159,19 @@ class Demand(msgspec.Struct, frozen=True):
     def unneeded(self) -> int:
         """Return how many slots neither tasks nor the policy need, now or lately."""
         now = self.staying - max(0, self.wanting - self.coming) - self.target
-        return min(now, self.acquired + self.free - self.recent)
+        return min(now, self.acquired + self.free - self.recent) - self.moving
 
     @property
     def surplus(self) -> int:
         """Return how many slots could be removed; negative if there are too few."""
         unreserved = self.staying - max(0, self.wanting - self.coming) - self.reserved
-        return min(self.unneeded, unreserved)
+        return min(self.unneeded, unreserved - self.moving)
+
+    @property
+    def excess(self) -> int:
+        """Return how many free slots nothing needs now, whatever was needed lately."""
+        needed = max(0, self.wanting - self.coming) + max(self.reserved, self.target)
+        return self.staying - needed - self.moving
 
     @property
     def wanted(self) -> int:

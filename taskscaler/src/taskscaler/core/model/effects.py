@@ -131,7 +131,10 @@ class Grant(Effect, frozen=True, gc=False):
 
 
 class Refuse(Effect, frozen=True, gc=False):
-    """A task gets no slot or no reservation, and is forgotten."""
+    """A task gets no slot or no reservation, and is forgotten.
+
+    A task that waits to be resumed stays suspended, unless its instance is lost.
+    """
 
     key: str
     why: str

@@ -118,12 +118,14 @@ class IncreaseSettled(Event, frozen=True, gc=False):
 
     Attributes:
         unknown: whether the answer was lost, so that `accepted` means nothing.
+        told: whether the answer was lost, and `accepted` is what the provider said later.
     """
 
     group: str
     operation: str
     accepted: Accepted
     unknown: bool = False
+    told: bool = False
 
 
 class DecreaseSettled(Event, frozen=True, gc=False):

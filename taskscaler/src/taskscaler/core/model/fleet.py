@@ -175,6 +175,17 @@ class Fleet:
         tasks = self.tasks
         return not (tasks.reserved or tasks.waiting or tasks.held or tasks.resuming)
 
+    @property
+    def moving(self) -> int:
+        """Return the slots in use that preferred groups keep free slots for."""
+        return sum(len(one.tasks) for group in self.groups for one in group.moving.values())
+
+    def dubious(self, group: Group) -> int:
+        """Return how many of the coming instances of a group the other groups do not count on."""
+        if group.creations.doubted and len(self.groups) > 1:
+            return group.coming
+        return group.creations.overdue(self.decided_at, self.settings)
+
     def demand(self) -> Demand:
         """Return the inputs of a decision as they are now."""
         tasks, settings, policy, groups = self.tasks, self.settings, self.policy, self.groups
@@ -182,14 +193,14 @@ class Fleet:
         per_instance = settings.capacity_per_instance
         if settings.max_use_count:
             per_instance = min(per_instance, settings.max_use_count)
-        overdue = sum(one.creations.overdue(self.decided_at, settings) for one in groups)
+        overdue = sum(self.dubious(one) for one in groups)
         coming = (sum(group.coming for group in groups) - overdue) * per_instance
         # On an instance that is prepared again, suspended tasks keep their slots.
         coming -= sum(
             min(len(one.suspended), per_instance)
             for group in groups
             for one in group.suspensions.kept.values()
-            if one.phase in COMING
+            if one.phase in COMING and not group.creations.doubted
         )
         return Demand(
             waiting=len(tasks.waiting),
@@ -217,6 +228,7 @@ class Fleet:
             recovering=sum(
                 group.checks.recovering_slots(settings.failure_threshold) for group in groups
             ),
+            moving=self.moving,
         )
 
     def potential(self, demand: Demand) -> int | None:

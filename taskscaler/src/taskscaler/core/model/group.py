@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fleeting.types import Capability
+from fleeting.types import Capability, State
 from taskscaler.core.model.checks import Checks
 from taskscaler.core.model.creations import Creations
 from taskscaler.core.model.effects import CheckHealth, Prepare
@@ -47,6 +47,8 @@ class Group:
         removals: requests to remove instances.
         suspensions: instances that keep suspended tasks.
         endangered: instances that the cloud will soon take away, by id.
+        moving: instances whose tasks end before a preferred group serves in their place, by
+            id. Free slots of as many are kept there.
     """
 
     def __init__(self, info: GroupInfo, settings: Settings, agenda: Agenda) -> None:
@@ -65,6 +67,7 @@ class Group:
         self.removals = Requests(agenda)
         self.suspensions = SuspensionRequests(agenda)
         self.endangered: dict[str, TrackedInstance] = {}
+        self.moving: dict[str, TrackedInstance] = {}
         # An instance in one of these phases is part of the requests until it leaves the phase.
         self._requests = {
             Phase.REMOVING: self.removals,
@@ -77,7 +80,7 @@ class Group:
     @property
     def size(self) -> int:
         """Return how many instances count against the limits."""
-        return len(self.members) + self.creations.unseen + self.ownership.undecided
+        return len(self.members) + self.creations.possible + self.ownership.undecided
 
     def limit(self, settings: Settings) -> int | None:
         """Return the most instances it may have; None without a limit."""
@@ -109,6 +112,7 @@ class Group:
             self.creations.unseen
             or self.members.creating
             or self.endangered
+            or self.listing.missing
             or any(len(requests) for requests in self._requests.values())
         )
 
@@ -116,6 +120,11 @@ class Group:
         """Return the pause between two listings, in seconds: short while one may show news."""
         long, short = settings.update_interval, settings.update_interval_when_expecting
         return (short if self.expecting else long).total_seconds()
+
+    def is_ending(self, instance: TrackedInstance) -> bool:
+        """Return whether the cloud has confirmed that it ends an instance."""
+        removal = self.removals.get(instance.id)
+        return instance.state is State.DELETING or (removal is not None and removal.accepted)
 
     @property
     def calling(self) -> bool:
@@ -141,6 +150,7 @@ class Group:
         if was is phase:
             return
         self.slots.update(instance)
+        self.moving.pop(instance.id, None)
         if was in SERVING and phase not in SERVING:
             self.checks.leave(instance)
         if was in self._requests:
@@ -148,7 +158,10 @@ class Group:
         if phase in self._requests or phase is Phase.GONE:
             self.endangered.pop(instance.id, None)
         if phase in self._requests:
-            self._requests[phase].add(instance, now.monotonic)
+            at = now.monotonic
+            if phase is Phase.SUSPENDING:
+                at = self.suspensions.may_stop_at(instance, at)
+            self._requests[phase].add(instance, at)
         if phase is Phase.GONE:
             self.suspensions.forget(instance)
 
@@ -156,6 +169,10 @@ class Group:
         """Record why an instance must go, and offer it to no further task."""
         instance.departure = departure
         self.step(instance, Trigger.DISMISSED, now)
+
+    def move(self, instance: TrackedInstance) -> None:
+        """Keep free slots in a preferred group while a dismissed instance drains."""
+        self.moving[instance.id] = instance
 
     def prepare(self, instance: TrackedInstance, settings: Settings, now: Now, out: Outbox) -> None:
         """An instance runs: find out whether it is ready.

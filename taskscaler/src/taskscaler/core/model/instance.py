@@ -80,6 +80,7 @@ class TrackedInstance:
         max_uses: how many tasks may start on it; 0 for any number.
         incarnation: tells it from a later instance of the same id.
         phase: written by `Members` alone.
+        stranger: whether it is not ours, also while it is being removed.
         departure: why it was dismissed; None if it was not.
         seen_at: when it was first listed, in monotonic seconds.
         created_at: the same as wall time, or earlier if a previous process saw it.
@@ -121,6 +122,7 @@ class TrackedInstance:
         "ready_at",
         "seen_at",
         "state",
+        "stranger",
         "suspended",
         "tasks",
         "unconfirmed",
@@ -149,6 +151,7 @@ class TrackedInstance:
         self.incarnation = incarnation
         self.state = state
         self.phase = phase
+        self.stranger = phase is Phase.FOREIGN
         self.departure: Departure | None = None
         self.seen_at = seen_at
         self.created_at = created_at

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskscaler.core.model.agenda import CHANGED
+from taskscaler.core.model.members import may_be_same
 from taskscaler.core.model.throttle import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fleeting.errors import ProviderError
     from fleeting.types import CreationFailure
@@ -30,14 +31,20 @@ class Digestion:
     Attributes:
         rest: the instances that were not looked at yet.
         known: how many instances were tracked before it.
-        strangers: ids of foreign instances that are judged again.
+        strangers: ids and incarnations of foreign instances that are judged again.
         seen: how many of the known ones it had so far.
     """
 
     rest: Iterator[Listed]
     known: int
-    strangers: frozenset[str]
+    strangers: Mapping[str, str | None]
     seen: int = 0
+
+    def knows_as_strange(self, shown: Listed) -> bool:
+        """Return whether a listed instance is one of the foreign ones."""
+        return shown.id in self.strangers and may_be_same(
+            self.strangers[shown.id], shown.incarnation
+        )
 
 
 class ListingSchedule:
@@ -55,6 +62,7 @@ class ListingSchedule:
         due_at: when the next one is due.
         backoff: the pause after failures.
         digestion: the listing that is being digested; None if there is none.
+        missing: how many instances the newest listing lacked that are not given up.
     """
 
     def __init__(self, agenda: Agenda) -> None:
@@ -65,6 +73,7 @@ class ListingSchedule:
         self.due_at = 0.0
         self.backoff = Backoff()
         self.digestion: Digestion | None = None
+        self.missing = 0
         self._agenda = agenda
         # The failures that were counted, the oldest first.
         self._counted: dict[str, None] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from fleeting.types import State
 from taskscaler.core.model.agenda import CHANGED
 from taskscaler.core.model.instance import TrackedInstance
 from taskscaler.core.model.lifecycle import TRANSITIONS, Phase, Trigger
@@ -16,15 +15,21 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fleeting.types import Instance as Listed
+    from fleeting.types import State
     from taskscaler.core.model.agenda import Agenda
     from taskscaler.core.model.effects import Outbox
     from taskscaler.core.model.events import Now
     from taskscaler.core.model.settings import Settings
 
-__all__ = ("Members", "Ownership")
+__all__ = ("Members", "Ownership", "may_be_same")
 
 # How many given-up ids to remember, in case a listing brings one of them back.
 MEMORY = 10_000
+
+
+def may_be_same(before: str | None, after: str | None) -> bool:
+    """Return whether two incarnations under one id may be the same machine."""
+    return before is None or after is None or before == after
 
 
 class Members:
@@ -38,11 +43,13 @@ class Members:
     Attributes:
         counts: how many instances are in each phase.
         creating: those in that phase by id, the first seen first.
+        strangers: those that are not ours by id, also while they are being removed.
     """
 
     def __init__(self, group: str, settings: Settings, agenda: Agenda) -> None:
         self.counts = dict.fromkeys(Phase, 0)
         self.creating: dict[str, TrackedInstance] = {}
+        self.strangers: dict[str, TrackedInstance] = {}
         self._by_id: dict[str, TrackedInstance] = {}
         self._group = group
         self._agenda = agenda
@@ -64,7 +71,12 @@ class Members:
     @property
     def slots(self) -> int:
         """Return how many slots the serving instances have, free or not."""
-        return (self.counts[Phase.READY] + self.counts[Phase.DRAINING]) * self._capacity
+        return self.serving * self._capacity
+
+    @property
+    def serving(self) -> int:
+        """Return on how many instances tasks can run."""
+        return self.counts[Phase.READY] + self.counts[Phase.DRAINING]
 
     def add(
         self, id: str, state: State, incarnation: str | None, phase: Phase, now: Now
@@ -87,6 +99,8 @@ class Members:
         self.counts[phase] += 1
         if phase is Phase.CREATING:
             self.creating[id] = instance
+        if instance.stranger:
+            self.strangers[id] = instance
         return instance
 
     def step(self, instance: TrackedInstance, trigger: Trigger) -> None:
@@ -108,6 +122,7 @@ class Members:
             del self.creating[instance.id]
         if phase is Phase.GONE:
             del self._by_id[instance.id]
+            self.strangers.pop(instance.id, None)
         else:
             self.counts[phase] += 1
 
@@ -120,14 +135,14 @@ class Ownership:
 
     Attributes:
         strangers: ids of foreign instances that an unsettled request of a previous
-            process already found; they cannot be what it created.
+            process already found, with their incarnations; they cannot be what it created.
         rejudge: whether the next listing is to judge foreign instances again.
         undecided: how many instances of the newest listing may be ours or not, until
             the answer to a request names them.
     """
 
     def __init__(self, group: str) -> None:
-        self.strangers: frozenset[str] = frozenset()
+        self.strangers: dict[str, str | None] = {}
         self.rejudge = False
         self.undecided = 0
         self._group = group
@@ -137,15 +152,23 @@ class Ownership:
         """Return whether a listed instance is one that was ours and was given up."""
         if listed.id not in self._given_up:
             return False
-        before = self._given_up[listed.id]
-        return before is None or listed.incarnation is None or before == listed.incarnation
+        return may_be_same(self._given_up[listed.id], listed.incarnation)
 
-    def give_up(self, instance: TrackedInstance, at: datetime, out: Outbox) -> None:
-        """Remember an instance of ours that is gone, in case it comes back."""
-        if instance.state is not State.DELETING:
-            # The cloud never said that it deletes it, so it may come back after a restart, too.
+    def give_up(self, instance: TrackedInstance, at: datetime, out: Outbox, *, ended: bool) -> None:
+        """Remember an instance of ours that is gone, in case it comes back.
+
+        Args:
+            instance: the one.
+            at: when.
+            out: takes what is to be stored.
+            ended: whether the cloud has confirmed that it ends it. Without an incarnation its
+                id is free then: some clouds use the same ids again and again.
+        """
+        if not ended:
+            # It may come back after a restart, too.
             out.put(TombstoneRecord(self._group, instance.id, instance.incarnation, at))
-        self.remember(instance.id, instance.incarnation, out)
+        if not ended or instance.incarnation is not None:
+            self.remember(instance.id, instance.incarnation, out)
 
     def remember(self, id: str, incarnation: str | None, out: Outbox) -> None:
         """Remember an id that was given up, and forget the oldest if there are too many."""

@@ -2,11 +2,16 @@
 
 An instance that appears is counted for the operation whose answer named it. Most
 clouds do not say which request an instance came from; then it counts for the
-oldest operation that still waits for one. An operation whose answer was lost stays
-open with its full count: to assume that everything may still come can cause a
-delay, to assume that nothing will can exceed the limit. Instances that no listing
-has shown by the creation timeout are written off, except those that the listing
-calls pending. Without a listing nothing is written off, however long that takes.
+oldest operation that still waits for one. An operation whose answer was lost, and
+whose provider cannot tell what came of it, stays open with its full count: to assume
+that nothing will come can exceed the limit. Instances that no listing has shown by the
+creation timeout are written off, except those that the listing calls pending. Without
+a listing nothing is written off, however long that takes.
+
+Some instances are *unlikely*: they count against the limits and are ours if they come,
+but nothing waits for them. One is left where another instance was only probably the
+one that was requested, and where the provider says that a request whose answer was
+lost created fewer instances.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from typing import TYPE_CHECKING
 from taskscaler.core.model.records import OperationRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
 __all__ = ("Operation", "Operations")
@@ -29,14 +34,27 @@ class Operation:
         id: its unique name.
         expected: how many instances it may bring: the requested, then the accepted count.
         seen: how many have appeared.
+        unlikely: how many more may come, although nothing waits for them.
         asked: when it was requested, in monotonic seconds.
         asked_at: the same as wall time.
         settled: whether its answer has come.
+        lost: whether the answer was lost, and what came of it is not known.
         names: ids that its answer named and that have not appeared.
         strangers: ids of the foreign instances that existed before it.
     """
 
-    __slots__ = ("asked", "asked_at", "expected", "id", "names", "seen", "settled", "strangers")
+    __slots__ = (
+        "asked",
+        "asked_at",
+        "expected",
+        "id",
+        "lost",
+        "names",
+        "seen",
+        "settled",
+        "strangers",
+        "unlikely",
+    )
 
     def __init__(
         self,
@@ -49,20 +67,23 @@ class Operation:
         self.id = id
         self.expected = count
         self.seen = 0
+        self.unlikely = 0
         self.asked = asked
         self.asked_at = asked_at
         self.settled = False
+        self.lost = False
         self.names: set[str] = set()
         self.strangers = strangers
 
     @property
     def outstanding(self) -> int:
-        """Return how many instances it may still bring."""
+        """Return how many instances it is still expected to bring."""
         return max(0, self.expected - self.seen)
 
     def record(self, group: str) -> OperationRecord:
         """Return the part of it that must survive a restart."""
-        return OperationRecord(group, self.id, self.outstanding, self.asked_at, self.strangers)
+        count = self.outstanding + self.unlikely
+        return OperationRecord(group, self.id, count, self.asked_at, self.strangers)
 
 
 class Operations:
@@ -75,10 +96,15 @@ class Operations:
 
     @property
     def outstanding(self) -> int:
-        """Return how many instances all of them may still bring."""
+        """Return how many instances all of them are still expected to bring."""
         if not self._open:  # As nearly always.
             return 0
         return sum(operation.outstanding for operation in self._open.values())
+
+    @property
+    def unlikely(self) -> int:
+        """Return how many more instances may come, although nothing waits for them."""
+        return sum(operation.unlikely for operation in self._open.values()) if self._open else 0
 
     @property
     def unanswered(self) -> bool:
@@ -97,8 +123,11 @@ class Operations:
             now: monotonic seconds.
             patience: seconds.
         """
-        late = (one for one in self._open.values() if one.asked + patience <= now)
-        return sum(operation.outstanding for operation in late)
+        return sum(operation.outstanding for operation in self._late(now, patience))
+
+    def lost(self, now: float, patience: float) -> int:
+        """Return how many of the overdue ones belong to requests whose answer was lost."""
+        return sum(one.outstanding for one in self._late(now, patience) if one.lost)
 
     def overdue_at(self, now: float, patience: float) -> float:
         """Return when `overdue` may grow next, in monotonic seconds."""
@@ -116,30 +145,48 @@ class Operations:
         """Return how many instances an open operation may bring in total."""
         return self._open[id].expected
 
-    def settle(self, id: str, accepted: int | None, names: Iterable[str] = ()) -> Operation:
+    def settle(
+        self, id: str, accepted: int | None, names: Iterable[str] = (), *, told: bool = False
+    ) -> Operation:
         """Record an answer, and return the operation.
 
         Args:
             id: the id of an open operation.
-            accepted: how many instances will come; None if the answer was lost.
+            accepted: how many instances will come; None if that is not known.
             names: their ids, if the answer named them.
+            told: whether the answer was lost, and the provider told later.
         """
         operation = self._open[id]
         operation.settled = True
+        operation.lost = accepted is None
         operation.names.update(names)
         if accepted is not None:
+            if told:
+                operation.unlikely += max(0, operation.outstanding - accepted)
             operation.expected = accepted
         return self._close_if_done(operation)
 
-    def claim(self, id: str) -> Operation | None:
-        """Count a new instance for its operation, and return that; None if there is none."""
-        named = next((one for one in self._open.values() if id in one.names), None)
-        waiting = (one for one in self._open.values() if one.outstanding > len(one.names))
-        operation = named or next(waiting, None)
-        if operation is None:
-            return None
+    def claim(self, id: str, *, likely: bool = False) -> Operation | None:
+        """Count a new instance for its operation, and return that; None if there is none.
+
+        Args:
+            id: the id of the instance.
+            likely: whether it is only probably the one that was requested, unless it was
+                named. Another one may come then.
+        """
+        every = self._open.values()
+        named = next((one for one in every if id in one.names), None)
+        waiting = next((one for one in every if one.outstanding > len(one.names)), None)
+        operation = named or waiting
+        if operation is not None:
+            operation.seen += 1
+            operation.unlikely += likely and named is None
+        else:
+            operation = next((one for one in every if one.unlikely), None)
+            if operation is None or likely:
+                return None
+            operation.unlikely -= 1
         operation.names.discard(id)
-        operation.seen += 1
         return self._close_if_done(operation)
 
     def has_named(self, id: str) -> bool:
@@ -167,7 +214,8 @@ class Operations:
                 kept, of the oldest operations.
 
         Returns:
-            The operations that changed, each with the number of its lost instances.
+            The operations that changed, each with the number of its lost instances, which
+            is 0 if only unlikely ones were written off.
         """
         lost: dict[Operation, int] = {}
         for operation in list(self._open.values()):
@@ -175,9 +223,10 @@ class Operations:
                 continue
             kept = min(pending, operation.outstanding)
             pending -= kept
-            if kept < operation.outstanding:
+            if kept < operation.outstanding or operation.unlikely:
                 lost[operation] = operation.outstanding - kept
                 operation.expected -= lost[operation]
+                operation.unlikely = 0
                 operation.names.clear()
                 self._close_if_done(operation)
         return lost
@@ -186,7 +235,10 @@ class Operations:
         """Return whether an operation is open still."""
         return operation.id in self._open
 
+    def _late(self, now: float, patience: float) -> Iterator[Operation]:
+        return (one for one in self._open.values() if one.asked + patience <= now)
+
     def _close_if_done(self, operation: Operation) -> Operation:
-        if operation.settled and not operation.outstanding:
+        if operation.settled and not operation.outstanding and not operation.unlikely:
             del self._open[operation.id]
         return operation

@@ -16,6 +16,7 @@ __all__ = (
     "JobRecord",
     "OperationRecord",
     "Record",
+    "ThrottleRecord",
     "TombstoneRecord",
 )
 
@@ -108,6 +109,8 @@ class GroupRecord(msgspec.Struct, frozen=True, gc=False, tag="group"):
         paused_until: no further attempt before this time.
         passed_over_until: other groups are preferred until this time.
         reason: the last failure, human-readable.
+        quota: whether other groups are preferred because its quota is used up.
+        doubted_until: when it may be tried again after it delivered nothing; None if it did.
     """
 
     group: str
@@ -115,11 +118,28 @@ class GroupRecord(msgspec.Struct, frozen=True, gc=False, tag="group"):
     paused_until: datetime
     passed_over_until: datetime
     reason: str
+    quota: bool = False
+    doubted_until: datetime | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
         """Return the key; a newer record with the same key replaces this one."""
         return ("group", self.group, "")
+
+
+class ThrottleRecord(msgspec.Struct, frozen=True, gc=False, tag="throttle"):
+    """How many instances were created lately, over all groups.
+
+    Attributes:
+        full_at: when the token bucket is full again.
+    """
+
+    full_at: datetime
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return the key; a newer record with the same key replaces this one."""
+        return ("throttle", "", "")
 
 
 class ConnectRecord(msgspec.Struct, frozen=True, gc=False, tag="connect"):
@@ -185,5 +205,11 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, tag="job"):
 
 
 Record = (
-    InstanceRecord | OperationRecord | TombstoneRecord | GroupRecord | ConnectRecord | JobRecord
+    InstanceRecord
+    | OperationRecord
+    | TombstoneRecord
+    | GroupRecord
+    | ThrottleRecord
+    | ConnectRecord
+    | JobRecord
 )

@@ -23,15 +23,17 @@ class DueRequest:
         instance: the one.
         due_at: when to ask for it (again), in monotonic seconds.
         awaited: whether the answer to the newest call is awaited.
+        accepted: whether the provider has accepted it.
         calls: how many calls have included it.
     """
 
-    __slots__ = ("awaited", "calls", "due_at", "instance")
+    __slots__ = ("accepted", "awaited", "calls", "due_at", "instance")
 
     def __init__(self, instance: TrackedInstance, due_at: float) -> None:
         self.instance = instance
         self.due_at = due_at
         self.awaited = False
+        self.accepted = False
         self.calls = 0
 
 
@@ -102,6 +104,12 @@ class Requests:
             one.due_at = retry_at
         return [one.instance for one in answered]
 
+    def accept(self, ids: Iterable[str]) -> None:
+        """Record that the provider has accepted the requests for these instances."""
+        for id in ids:
+            if id in self._open:
+                self._open[id].accepted = True
+
     def next_at(self) -> float:
         """Return when the next call can be made, in monotonic seconds."""
         if self.calling:
@@ -157,7 +165,11 @@ class SuspensionRequests:
 
     def may_stop(self, instance: TrackedInstance, now: float) -> bool:
         """Return whether nothing prevents an instance from being suspended now."""
-        return self._refused_until.get(instance.id, 0.0) <= now
+        return self.may_stop_at(instance, now) <= now
+
+    def may_stop_at(self, instance: TrackedInstance, now: float) -> float:
+        """Return when the suspension of an instance may be requested, now at the earliest."""
+        return max(now, self._refused_until.get(instance.id, now))
 
     def next_at(self, now: float) -> float:
         """Return when the next request is due, in monotonic seconds."""

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from fleeting.errors import OutOfCapacity, QuotaExceeded
+from taskscaler.core.model.records import ThrottleRecord
 from taskscaler.core.model.settings import LONGEST
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from fleeting.errors import ProviderError
+    from taskscaler.core.model.effects import Outbox
+    from taskscaler.core.model.events import Now
     from taskscaler.core.model.settings import Settings
 
 __all__ = ("Backoff", "Cooldown", "TokenBucket")
@@ -172,11 +174,25 @@ class TokenBucket:
         """Return when there will be so many tokens, in monotonic seconds."""
         return self._full_at - (self.burst - tokens) / self._limit
 
-    def take(self, tokens: int, now: float) -> None:
-        """Use available tokens.
+    def take(self, tokens: int, now: Now, out: Outbox) -> None:
+        """Use available tokens, and store that.
+
+        Otherwise each restart of a scaler that crashes again and again would fill it.
 
         Args:
             tokens: no more than are available.
-            now: monotonic seconds.
+            now: the time.
+            out: takes what is to be stored.
         """
-        self._full_at = max(self._full_at, now) + tokens / self._limit
+        self._full_at = max(self._full_at, now.monotonic) + tokens / self._limit
+        if self._limit < math.inf:
+            left = timedelta(seconds=self._full_at - now.monotonic)
+            out.put(ThrottleRecord(now.wall + left))
+
+    def restore(self, record: ThrottleRecord, now: Now) -> None:
+        """Continue with the tokens that a previous process left.
+
+        A wall clock that jumped meanwhile makes it no emptier than empty.
+        """
+        left = max(0.0, (record.full_at - now.wall).total_seconds())
+        self._full_at = now.monotonic + min(left, self.burst / self._limit)

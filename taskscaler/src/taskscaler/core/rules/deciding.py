@@ -15,6 +15,7 @@ from taskscaler.core.rules import (
     placing,
     preparing,
     removal,
+    returning,
     suspension,
 )
 
@@ -48,6 +49,8 @@ def time_passed(fleet: Fleet, event: events.TimePassed, now: Now, out: Outbox) -
         removal.enforce_limits(fleet, now, out)
     # Slots may have become free: by tasks that expired, or by another policy.
     placing.place(fleet, now, out)
+    if not fleet.closing:
+        returning.move(fleet, now, out)
     demand = fleet.demand()
     if not fleet.closing:
         # Removal does not look at growth, nor the other way round: by the formulas of the

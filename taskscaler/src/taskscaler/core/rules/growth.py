@@ -7,9 +7,10 @@ wait: for the answer to an earlier request, which may bring enough, or for the e
 the interval in which requests are collected.
 
 Instances that were requested and are overdue are not requested from the same group
-again, but the other groups may be asked for them. So a lost reply, or a cloud that
-intends to create instances for ever, delays tasks and does not stop them. The limits
-count such instances all the time.
+again, but the other groups are asked for them, and come first. So a lost reply, or a
+cloud that intends to create instances for ever, delays tasks and does not stop them.
+After a lost reply perhaps nothing was created, so the same group may be asked again as
+well. The limits count such instances all the time.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from taskscaler.core.model.effects import Decided, Increase
 from taskscaler.core.model.lifecycle import Phase
 from taskscaler.core.model.operations import Operation
 from taskscaler.core.model.wording import counted
+from taskscaler.core.rules import returning
 
 if TYPE_CHECKING:
     from taskscaler.core.model import events
@@ -72,6 +74,7 @@ def grow(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
         # No task will come for idle capacity.
         demand = msgspec.structs.replace(demand, target=0)
     decisions = _request(fleet, demand, now, out)
+    _return(fleet, demand, now, out)
     fleet.blocked = tuple(one for one in decisions if one.clamped_by)
     # A demand that is held back is reported once, not with every decision.
     held = [one for one in fleet.blocked if not (one.decided or one.clamp in PASSING)]
@@ -88,7 +91,9 @@ def _request(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> list[Decisi
     rest, room = demand.wanted, demand.room
     rule = _rule(demand)
     # Sorting is stable: among groups that are passed over, the order of preference holds too.
-    order = sorted(fleet.groups, key=lambda one: one.creations.cooldown.until > now.monotonic)
+    order = sorted(
+        fleet.groups, key=lambda one: one.creations.reluctance(now.monotonic, fleet.settings)
+    )
     for group in order:
         # A group that gets everything, or for which it is better to wait, ends the search.
         if not rest:
@@ -118,6 +123,23 @@ def _rule(demand: Demand) -> Rule:
     return Rule.ENDANGERED if demand.wanting > there else Rule.IDLE_CAPACITY
 
 
+def _return(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
+    """Ask a preferred group for instances in place of those of later groups."""
+    if demand.wanted:
+        return
+    found = returning.due(fleet, demand, now)
+    if found is None:
+        return
+    group, wanted = found
+    group.creations.returned_at = now.monotonic
+    count, hold = _share(fleet, group, wanted, demand.room, now)
+    if count:
+        decision = Decision(
+            now.wall, group.name, Rule.RETURN, wanted, count, hold.why, demand, clamp=hold.clamp
+        )
+        _increase(fleet, group, decision, now, out)
+
+
 def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) -> tuple[int, _Hold]:
     """Return how many of the rest this group gets, and why it does not get all."""
     settings = fleet.settings
@@ -129,11 +151,9 @@ def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) ->
     if hold is not None:
         return 0, hold
     count, hold = rest, _Hold()
-    overdue = group.creations.overdue(now.monotonic, settings)
-    if overdue:
-        count = max(0, count - overdue)
-        limit = Duration(seconds=patience(settings.creation_timeout))
-        why = f"{counted(overdue, 'instance')}, requested more than {limit} ago and not seen yet"
+    owed, why = _owed(fleet, group, now)
+    if owed:
+        count = max(0, count - owed)
         hold = _Hold(Clamp.OVERDUE, why)
     # Each further limit can only lower the count, so the last one that did is the reason.
     if room is not None and room < count:
@@ -148,6 +168,19 @@ def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) ->
         why = f"the limit of {settings.throttle_limit:g} new instances per second"
         hold = _Hold(Clamp.THROTTLED, why, waits=True)
     return count, hold
+
+
+def _owed(fleet: Fleet, group: Group, now: Now) -> tuple[int, str]:
+    """Return how many instances the others do not count on and this group owes, and why."""
+    if group.creations.doubted and (coming := fleet.dubious(group)):
+        return (
+            coming,
+            f"{counted(coming, 'instance')} of an attempt after others never became ready",
+        )
+    settings = fleet.settings
+    owed = group.creations.owed(now.monotonic, settings)
+    limit = Duration(seconds=patience(settings.creation_timeout))
+    return owed, f"{counted(owed, 'instance')}, requested more than {limit} ago and not seen yet"
 
 
 def _unanswered(group: Group, settings: Settings, now: Now) -> _Hold | None:
@@ -196,13 +229,11 @@ def _paused(group: Group, settings: Settings, now: Now) -> _Hold | None:
 
 def _increase(fleet: Fleet, group: Group, decision: Decision, now: Now, out: Outbox) -> None:
     # After a restart, foreign instances that exist now must not be taken for the new ones.
-    strangers: tuple[str, ...] = ()
-    if group.members.counts[Phase.FOREIGN]:
-        strangers = tuple(one.id for one in group.members if one.phase is Phase.FOREIGN)
+    strangers = tuple(group.members.strangers)
     count = decision.decided
     operation = Operation(fleet.name_operation(), count, now.monotonic, now.wall, strangers)
     group.creations.request(operation, now.monotonic, out)
-    fleet.bucket.take(count, now.monotonic)
+    fleet.bucket.take(count, now, out)
     timeout_seconds = fleet.settings.operation_timeout.total_seconds()
     out.add(Increase(group.name, count, operation.id, decision, timeout_seconds))
 
@@ -222,6 +253,7 @@ def increased(fleet: Fleet, event: events.IncreaseSettled, now: Now, out: Outbox
         fleet.settings,
         out,
         unknown=event.unknown,
+        told=event.told,
     )
     # New instances may be there already; the sooner they are seen, the sooner they serve.
     group.listing.hasten(now.monotonic)

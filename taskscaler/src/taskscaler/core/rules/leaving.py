@@ -69,7 +69,8 @@ def remove(
     """An instance without tasks goes with the next removal request."""
     group.dismiss(instance, departure, now)
     group.step(instance, Trigger.CLEARED, now)
-    out.put(instance.record)
+    if not instance.stranger:
+        out.put(instance.record)
 
 
 def take_down(
@@ -91,12 +92,14 @@ def lose(
     """An instance is gone: forget it, but remember its id if it was ours."""
     placing.revoke_all(fleet, group, instance, cause, now, out)
     was_foreign = instance.phase is Phase.FOREIGN
+    ended = group.is_ending(instance)
     group.step(instance, Trigger.VANISHED, now)
     group.creations.instance_gone()
     if was_foreign:
         return
-    out.drop(("instance", group.name, instance.id))
-    group.ownership.give_up(instance, now.wall, out)
+    if not instance.stranger:
+        out.drop(("instance", group.name, instance.id))
+        group.ownership.give_up(instance, now.wall, out, ended=ended)
     reason = instance.departure.reason if instance.departure else cause
     out.add(
         Gone(

@@ -1,13 +1,15 @@
 """The meaning of a listing of a group, and when to ask for one.
 
-* A new id is ours if an operation still waits for an instance. If we gave it up
+* A new id is ours if an operation still waits for an instance, also if it is being
+  deleted already: a launch that failed is no longer waited for. If we gave it up
   earlier it is ours too, and is removed unless the answer to an operation named it
   again. Otherwise `unknown_instances` decides.
 * An instance that is missing from several listings in a row is gone; one that was
-  last seen being deleted is gone at once.
+  last seen being deleted is gone at once. After the first such listing the next ones
+  follow at the fast interval, because tasks may believe that they run.
 * The states `failed` and `deleting` count at once: the tasks there are lost.
 * Another incarnation under an old id is another instance. It is ours if its
-  predecessor was.
+  predecessor was. A decision about a stranger is not kept for the next one.
 
 A listing may repeat a failure to create, because anyone may read it: the id of a failure
 tells that it was counted.
@@ -72,11 +74,17 @@ def listed(fleet: Fleet, event: events.ListingArrived, now: Now, out: Outbox) ->
     strangers = group.ownership.strangers
     if group.ownership.rejudge:
         group.ownership.rejudge = False
-        strangers |= _forget_foreign(group, now)
+        strangers = {**strangers, **_forget_strangers(group, now)}
     group.creations.expect(listing.pending, now.monotonic)
     for failure in group.listing.take_new(listing.failures):
         group.creations.lose_one(out)
-        group.creations.failed(str(failure), now.monotonic, fleet.settings, failure)
+        group.creations.undelivered(
+            str(failure),
+            now.monotonic,
+            fleet.settings,
+            since=group.creations.requested_at,
+            error=failure,
+        )
     digestion = Digestion(iter(listing.instances), len(group.members), strangers)
     group.listing.begin(digestion, now.monotonic)
     digest(fleet, group, now, out)
@@ -95,6 +103,7 @@ def digest(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
     digestion = group.listing.digestion
     if digestion is None or not _look(fleet, group, digestion, now, out):
         return
+    group.listing.missing = 0
     # The counts are compared first, because nearly always no instance is missing.
     if digestion.seen < digestion.known:
         _find_missing(fleet, group, now, out)
@@ -110,8 +119,7 @@ def _look(fleet: Fleet, group: Group, digestion: Digestion, now: Now, out: Outbo
         instance = group.members.get(shown.id)
         if instance is None:
             portion -= CHANGED
-            strange = shown.id in digestion.strangers
-            _appeared(fleet, group, shown, now, out, strange=strange)
+            _appeared(fleet, group, shown, now, out, strange=digestion.knows_as_strange(shown))
         elif instance.mark != count:  # A listing may show an instance twice.
             instance.mark = count
             instance.missed = 0
@@ -124,12 +132,15 @@ def _look(fleet: Fleet, group: Group, digestion: Digestion, now: Now, out: Outbo
     return True
 
 
-def _forget_foreign(group: Group, now: Now) -> frozenset[str]:
-    """Forget the foreign instances so that they are judged again, and return their ids."""
-    foreign = [one for one in group.members if one.phase is Phase.FOREIGN]
-    for instance in foreign:
+def _forget_strangers(group: Group, now: Now) -> dict[str, str | None]:
+    """Forget what is not ours so that it is judged again; return ids and incarnations.
+
+    Those that an earlier setting condemned are among them: the one in force decides.
+    """
+    strangers = list(group.members.strangers.values())
+    for instance in strangers:
         group.step(instance, Trigger.VANISHED, now)
-    return frozenset(one.id for one in foreign)
+    return {one.id: one.incarnation for one in strangers}
 
 
 # New instances.
@@ -156,17 +167,19 @@ def _appeared(
             # The answer may name it, and the next listing will show it again.
             ownership.undecided += 1
         else:
-            _add_foreign(group, shown, now, out, _RETURNED)
+            instance = _add(group, shown, Phase.CREATING, now, out)
+            leaving.remove(group, instance, _RETURNED, now, out)
         return
     unknown = fleet.settings.unknown_instances
     deleting = shown.state is State.DELETING
-    if named or not deleting:
-        claimed = (named or not strange) and creations.claim(shown.id, out)
-        if claimed or unknown is UnknownInstances.ADOPT:
-            _add_ours(fleet, group, shown, now, out)
-            return
-    remove = unknown is UnknownInstances.REMOVE and not deleting
-    _add_foreign(group, shown, now, out, _NOT_OURS if remove else None)
+    # An instance that is first seen as it ends is most likely a launch of ours that failed.
+    claimed = (named or not strange) and creations.claim(shown.id, out, likely=deleting)
+    if claimed or (unknown is UnknownInstances.ADOPT and not deleting):
+        _add_ours(fleet, group, shown, now, out)
+        return
+    instance = _add(group, shown, Phase.FOREIGN, now, out)
+    if unknown is UnknownInstances.REMOVE and not deleting:
+        leaving.remove(group, instance, _NOT_OURS, now, out)
 
 
 def _add(group: Group, shown: Listed, phase: Phase, now: Now, out: Outbox) -> TrackedInstance:
@@ -182,14 +195,6 @@ def _add_ours(fleet: Fleet, group: Group, shown: Listed, now: Now, out: Outbox) 
     _observe(fleet, group, instance, shown, now, out)
 
 
-def _add_foreign(
-    group: Group, shown: Listed, now: Now, out: Outbox, departure: Departure | None
-) -> None:
-    instance = _add(group, shown, Phase.FOREIGN, now, out)
-    if departure is not None:
-        leaving.remove(group, instance, departure, now, out)
-
-
 # Changed instances.
 
 
@@ -202,7 +207,7 @@ def _changed(
         return
     if before is None and shown.incarnation is not None:
         instance.incarnation = shown.incarnation
-        if instance.phase is not Phase.FOREIGN:
+        if not instance.stranger:
             out.put(instance.record)
     _observe(fleet, group, instance, shown, now, out)
 
@@ -212,10 +217,10 @@ def _recreated(
 ) -> None:
     """Replace an instance by a later one with the same id."""
     # The tasks ran on the old instance, whatever its successor is.
-    was_foreign = instance.phase is Phase.FOREIGN
     leaving.lose(fleet, group, instance, "it was recreated under the same id", now, out)
-    if was_foreign:
-        _appeared(fleet, group, shown, now, out)
+    if instance.stranger:
+        # It was not created for us, so it is not what a request of ours waits for.
+        _appeared(fleet, group, shown, now, out, strange=True)
         return
     if group.creations.operations.has_named(shown.id):
         group.creations.claim(shown.id, out)
@@ -270,9 +275,9 @@ def _creation_failed(
     fleet: Fleet, group: Group, instance: TrackedInstance, what: str, now: Now
 ) -> None:
     """Count the end of an instance that was never ready as a failure to create."""
-    if instance.phase in COMING:
+    if instance.phase in COMING and instance.ready_at is None:
         reason = f"instance {instance.id} {what}"
-        group.creations.failed(reason, now.monotonic, fleet.settings)
+        group.creations.undelivered(reason, now.monotonic, fleet.settings, since=instance.seen_at)
 
 
 # Missing instances.
@@ -290,10 +295,13 @@ def _find_missing(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
                 what = f"went before it was ready: {cause}"
                 _creation_failed(fleet, group, instance, what, now)
             leaving.lose(fleet, group, instance, cause, now, out)
+        else:
+            group.listing.missing += 1
 
 
 def _write_off(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
     timeout = fleet.settings.creation_timeout.total_seconds()
     for count in group.creations.write_off(now.monotonic - timeout, out):
         reason = f"{count} accepted instances did not appear within {Duration(seconds=timeout)}"
-        group.creations.failed(reason, now.monotonic, fleet.settings)
+        since = now.monotonic - timeout
+        group.creations.undelivered(reason, now.monotonic, fleet.settings, since=since)

@@ -9,7 +9,7 @@ from fleeting.types import Duration
 from taskscaler.core.model.decisions import Rule
 from taskscaler.core.model.instance import Departure
 from taskscaler.core.model.lifecycle import Phase
-from taskscaler.core.rules import leaving, placing
+from taskscaler.core.rules import leaving, placing, suspension
 
 if TYPE_CHECKING:
     from taskscaler.core.model import events
@@ -39,19 +39,29 @@ def unprepared(fleet: Fleet, event: events.PreparationFailed, now: Now, out: Out
 
     If the provider refused, such as for want of a permission, the fault is the group's: the next
     instance would fare no better. So the instance stays, and is tried again after the pause.
+    One that keeps suspended tasks is suspended again: their work is still there.
     """
     group = fleet.group(event.group)
     instance = group.members.get(event.id)
     if instance is None or instance.phase is not Phase.PREPARING:
         return
     reason = f"instance {instance.id} did not become ready: {event.reason}"
-    group.creations.failed(reason, now.monotonic, fleet.settings, event.error)
     if event.error is not None and instance.departure is None:
+        # Nothing of the group is expected to become ready, so the other groups come first.
+        group.creations.undelivered(
+            reason, now.monotonic, fleet.settings, since=instance.seen_at, error=event.error
+        )
         pause_seconds = max(0.0, group.creations.backoff.until - now.monotonic)
         group.prepare_again(instance, fleet.settings, pause_seconds, out)
         return
+    if instance.suspended:
+        suspension.stay(fleet, group, instance, event.reason, now, out)
+        return
     departure = Departure(Rule.FAILED, event.reason)
     leaving.take_down(fleet, group, instance, departure, now, out)
+    if instance.ready_at is None:
+        since = instance.seen_at
+        group.creations.undelivered(reason, now.monotonic, fleet.settings, since=since)
 
 
 def give_up_late(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
@@ -73,4 +83,5 @@ def give_up_late(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
         departure = Departure(Rule.FAILED, reason)
         leaving.take_down(fleet, group, instance, departure, now, out)
         what = f"instance {instance.id} was given up: {reason}"
-        group.creations.failed(what, now.monotonic, fleet.settings)
+        since = instance.seen_at
+        group.creations.undelivered(what, now.monotonic, fleet.settings, since=since)

@@ -370,6 +370,7 @@ def decreased(fleet: Fleet, event: events.DecreaseSettled, now: Now, out: Outbox
     if error is not None and error.retry_after is not None:
         # Some clouds say "in zero seconds".
         retry = max(error.retry_after, fleet.settings.backoff)
+    group.removals.accept(event.accepted.ids)
     # Also after an acceptance: a removal may turn out to have had no effect.
     group.removals.settle(event.ids, now.monotonic + retry.total_seconds())
     group.listing.hasten(now.monotonic)

@@ -21,6 +21,7 @@ from taskscaler.core.model.records import (
     GroupRecord,
     InstanceRecord,
     OperationRecord,
+    ThrottleRecord,
     TombstoneRecord,
 )
 from taskscaler.core.rules import leaving
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ("restored",)
 
-R = TypeVar("R", InstanceRecord, OperationRecord, TombstoneRecord, GroupRecord)
+R = TypeVar("R", InstanceRecord, OperationRecord, TombstoneRecord, GroupRecord, ThrottleRecord)
 
 
 def restored(fleet: Fleet, event: events.RecordsRestored, now: Now, out: Outbox) -> None:
@@ -55,14 +56,20 @@ def restored(fleet: Fleet, event: events.RecordsRestored, now: Now, out: Outbox)
     for stone in sorted(_of_kind(event, TombstoneRecord), key=lambda one: one.at):
         if (group := fleet.find(stone.group)) is not None:
             group.ownership.remember(stone.id, stone.incarnation, out)
-    for pauses in _of_kind(event, GroupRecord):
-        if (group := fleet.find(pauses.group)) is not None:
-            group.creations.restore_pauses(pauses, now, fleet.settings)
+    _restore_pauses(fleet, event, now)
     fleet.tasks.sort_suspended()
 
 
 def _of_kind(event: events.RecordsRestored, kind: type[R]) -> list[R]:
     return [one for one in event.records if isinstance(one, kind)]
+
+
+def _restore_pauses(fleet: Fleet, event: events.RecordsRestored, now: Now) -> None:
+    for pauses in _of_kind(event, GroupRecord):
+        if (group := fleet.find(pauses.group)) is not None:
+            group.creations.restore_pauses(pauses, now, fleet.settings)
+    for throttle in _of_kind(event, ThrottleRecord):
+        fleet.bucket.restore(throttle, now)
 
 
 def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> None:
@@ -71,7 +78,7 @@ def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> Non
         out.drop(record.key)
         return
     # They existed before the request, so the listings must not count them for it.
-    group.ownership.strangers |= frozenset(record.strangers)
+    group.ownership.strangers.update(dict.fromkeys(record.strangers))
     group.creations.restore(
         Operation(record.id, record.count, now.monotonic, record.asked_at, record.strangers)
     )

@@ -4,7 +4,8 @@ A suspended task keeps its slot and everything it left on the instance. The inst
 is suspended when no task runs on it any more; until then its other slots are as good
 as any. It counts against the limits all the time, and a shutdown leaves it alone. A
 task that is not resumed within `suspend_time_to_live` loses its slot. A suspended
-instance is listed at the slow interval.
+instance is listed at the slow interval. If it cannot be reached after it was resumed,
+it is suspended again, and its tasks can be resumed another time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from taskscaler.core.model.events import Now
     from taskscaler.core.model.fleet import Fleet
     from taskscaler.core.model.group import Group
+    from taskscaler.core.model.instance import TrackedInstance
 
 __all__ = (
     "dropped",
@@ -33,6 +35,7 @@ __all__ = (
     "request",
     "resume_settled",
     "resumed",
+    "stay",
     "suspend_settled",
     "suspended",
 )
@@ -120,6 +123,19 @@ def _drop(fleet: Fleet, key: str, reason: str, now: Now, out: Outbox) -> None:
 
 
 # Instances.
+
+
+def stay(
+    fleet: Fleet, group: Group, instance: TrackedInstance, reason: str, now: Now, out: Outbox
+) -> None:
+    """Suspend an instance again that could not be reached for its suspended tasks.
+
+    The tasks that wait to be resumed are told, stay suspended, and can be resumed again.
+    """
+    for key in [one for one in instance.suspended if one in fleet.tasks.resuming]:
+        out.add(Refuse(key, f"instance {instance.id} could not be resumed: {reason}"))
+        fleet.tasks.stay_suspended(key)
+    group.step(instance, Trigger.STOPS, now)
 
 
 def request(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:

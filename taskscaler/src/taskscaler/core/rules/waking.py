@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskscaler.core.model.agenda import CHANGED, CHECKED, EASED, SOON, TAKEN
-from taskscaler.core.rules import removal, suspension
+from taskscaler.core.rules import removal, returning, suspension
 
 if TYPE_CHECKING:
     from taskscaler.core.model.events import Now
@@ -58,7 +58,7 @@ def after_decision(fleet: Fleet, now: Now) -> float:
         return now.monotonic
     at = suspension.next_expiry(fleet, now)
     if not fleet.closing:
-        at = min(at, fleet.grow_at)
+        at = min(at, fleet.grow_at, returning.next_at(fleet, now))
         if fleet.scheduled:
             left = (fleet.until - now.wall).total_seconds()
             at = min(at, now.monotonic + max(left, LAG_SECONDS))
