@@ -128,6 +128,8 @@ def test_undo(operator: Operator, capfd: pytest.CaptureFixture[str]) -> None:
         line = capfd.readouterr().err.splitlines()[-1]
         assert reason in line
         assert line.endswith("; all packages have the versions that they had before")
+        assert ("was removed again" in line) == (word != "good:3")
+        assert "reinstall" not in line
         assert operator.installed() == ["fleeting_plugin_good-1.0.0"]
 
 
