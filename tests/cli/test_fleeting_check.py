@@ -95,7 +95,10 @@ def test_error_is_exit_code_1(farm: Farm) -> None:
         (("local", "-c", "f"), "both a plugin (local) and a config file (f)"),
         (("local", "--plugin-config", "rot=1"), "did you mean 'root'?"),
         (("local", "--connector-config", "port=1"), "--connector-config: port: unknown key"),
-        (("nimbus",), "no plugin named 'nimbus'"),
+        (("local", "--connector-config", "protocol=shh"), "did you mean 'ssh'?"),
+        (("local", "--connector-config", "key_path=gone"), "gone cannot be read"),
+        (("loacl",), "no plugin named 'loacl' is installed"),
+        (("loacl",), "did you mean 'local'? Otherwise run `fleeting install loacl`"),
     ],
 )
 def test_invalid_options_are_not_findings(

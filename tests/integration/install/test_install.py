@@ -127,7 +127,7 @@ def test_installer_that_fails(world: World, index: Index) -> None:
     make_wheel(index.folder, "fleeting-plugin-ancient", requires=["click<2"])
     before = world.snapshot()
     for arguments, words in {
-        (f"--index-url={index.url}", "azrue"): "did you mean azure instead of azrue?",
+        (f"--index-url={index.url}", "awz"): "did you mean aws instead of awz?",
         (f"--index-url={index.url}", "ancient"): "click",
         ("--index-url=http://127.0.0.1:9/simple", "good"): "had before",
     }.items():
