@@ -16,7 +16,7 @@ import pytest
 
 import pretend_uv
 from fleeting._program import run_program
-from fleeting.cli import _command_group
+from fleeting.cli._commands import command_group
 from fleeting.install import changing
 from fleeting.install.environment import Environment
 from made_up_plugins import make_wheel
@@ -53,7 +53,7 @@ class Operator:
     def run(self, *words: str) -> int:
         """Run `fleeting` with these words, and return its exit code."""
         self._monkeypatch.setattr(sys, "argv", ["fleeting", *words])
-        return run_program(_command_group, "fleeting")
+        return run_program(command_group, "fleeting")
 
     def installed(self) -> Sequence[str]:
         """Return the names of the metadata folders in the environment."""

@@ -338,4 +338,4 @@ def _read_jobs(options: Options) -> tuple[AutoscalerConfig, list[JobRun]]:
     if not options.command:
         raise ConfigError("nothing to run; give a jobs file, or -- and a command")
     job = Job(name=_COMMAND_NAME, script=[command_line(options.command)], count=options.count or 1)
-    return AutoscalerConfig(), expand([job], Path(), where="--")
+    return AutoscalerConfig(), expand([job], Path(), where="--count")
