@@ -227,6 +227,16 @@ def test_each_value_has_its_source(command: Command) -> None:
     assert sources["url"] == ['"https://gitlab.example.com"', "file"]
 
 
+def test_runner_without_identity_shows_why_its_state_is_not_kept(command: Command) -> None:
+    """`enabled = false` is not the default; the source says that the runner has no id."""
+    text = GOOD.replace("id = 42\n", "").replace('token = "s3cret"\n', "")
+    (command.folder / "c.toml").write_text(text)
+    shown = command.run("config", "show", "c.toml").stdout
+    [line] = [line for line in shown.splitlines() if line.startswith("enabled")]
+    assert line.split("  ")[0] == "enabled = false"
+    assert line.endswith("# this runner has no id")
+
+
 @pytest.mark.parametrize("words", [[], ["--json"]])
 def test_no_secret_is_shown(command: Command, words: list[str]) -> None:
     """Token, password and the settings of a plugin are printed as `(set)`."""

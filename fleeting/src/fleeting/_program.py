@@ -12,7 +12,7 @@ import sys
 import click
 
 from fleeting._text import plain
-from fleeting.errors import ConfigError, FleetingError, InstallError, PluginError
+from fleeting.errors import ConfigError, FleetingError, InstallError, NotSupported, PluginError
 
 __all__ = ("run_program",)
 
@@ -94,4 +94,5 @@ def _report(error: FleetingError) -> int:
         click.echo(f"error: {plain(problem)}", err=True)
     if isinstance(error, InstallError):
         return 3 if error.retryable else 1
-    return 2 if isinstance(error, ConfigError | PluginError) else 3
+    # An operation that the plugin cannot do was a wrong request; nothing failed.
+    return 2 if isinstance(error, ConfigError | PluginError | NotSupported) else 3

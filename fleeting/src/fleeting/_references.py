@@ -87,6 +87,11 @@ def parse_reference(text: str) -> PluginReference:
             "such as aws:1"
         )
     constraint = match["constraint"] or ""
+    if constraint not in {"", LATEST} and not re.match(r"v?\d", constraint):
+        raise ConfigError(
+            f"{text[:200]!r}: {constraint[:100]!r} is not a version; write for example "
+            f"{match['name'][:100]}:1, or the name alone for the newest version"
+        )
     name = match["name"].removeprefix(PREFIX) or match["name"]
     return PluginReference(name, "" if constraint == LATEST else constraint)
 
