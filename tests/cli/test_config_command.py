@@ -146,6 +146,39 @@ def test_settings_of_an_installed_plugin_are_checked(command: Command) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('protocol = "shh"', "protocol: no connector named 'shh' is installed"),
+        ('key_path = "gone"', "key_path: gone cannot be read"),
+    ],
+)
+def test_connector_that_cannot_work_is_an_error(command: Command, line: str, expected: str) -> None:
+    """Instances that could never be reached are not created: `check` and `run` refuse them."""
+    text = GOOD.replace('"acme"', '"local"').replace('username = "me"', line)
+    text = text.partition("[[runners.autoscaler.policy]]")[0].replace("failure_threshold = 0\n", "")
+    text = text.replace("[runners.autoscaler.plugin_config]\n", "")
+    text = text.replace('name = "s3cret"\n"odd key" = "s3cret"\n', "")
+    (command.folder / "c.toml").write_text(text)
+    done = command.run("config", "check", "c.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    place = f"runners[0].autoscaler.connector_config.{expected}"
+    assert f"error: c.toml: {place}" in done.stderr
+    done = command.run("run", "--config", "c.toml", "--", "true")
+    assert done.returncode == 2
+    assert f"error: c.toml: runners.autoscaler.connector_config.{expected}" in done.stderr
+
+
+def test_missing_plugin_is_named_with_its_place(command: Command) -> None:
+    """A misspelt plugin in a file is reported with the file, the runner and the meant name."""
+    (command.folder / "c.toml").write_text(GOOD.replace('"acme"', '"loacl"'))
+    done = command.run("run", "--config", "c.toml", "--runner", "builders", "--", "true")
+    assert done.returncode == 2
+    place = "c.toml: runner 'builders': runners.autoscaler.extensions.group 'spot': plugin: "
+    assert f"error: {place}no plugin named 'loacl' is installed" in done.stderr
+    assert "did you mean 'local'?" in done.stderr
+
+
 def test_wrong_version_of_a_plugin_is_an_error(command: Command) -> None:
     """If another version of a plugin is installed than the file requires, that is an error."""
     text = '[[runners]]\nname = "a"\n[runners.autoscaler]\nplugin = "local:99"\nmax_instances = 1\n'
@@ -192,6 +225,16 @@ def test_each_value_has_its_source(command: Command) -> None:
     assert sources["cooldown"] == ['"5m"', "default"]
     assert sources["preemptive_mode"] == ["true", "GitLab's default"]
     assert sources["url"] == ['"https://gitlab.example.com"', "file"]
+
+
+def test_runner_without_identity_shows_why_its_state_is_not_kept(command: Command) -> None:
+    """`enabled = false` is not the default; the source says that the runner has no id."""
+    text = GOOD.replace("id = 42\n", "").replace('token = "s3cret"\n', "")
+    (command.folder / "c.toml").write_text(text)
+    shown = command.run("config", "show", "c.toml").stdout
+    [line] = [line for line in shown.splitlines() if line.startswith("enabled")]
+    assert line.split("  ")[0] == "enabled = false"
+    assert line.endswith("# this runner has no id")
 
 
 @pytest.mark.parametrize("words", [[], ["--json"]])

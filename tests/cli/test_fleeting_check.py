@@ -70,6 +70,15 @@ def test_no_running_instance_is_a_warning(farm: Farm) -> None:
     assert farm.ids() == []
 
 
+def test_instances_that_end_with_their_command_are_not_advised(farm: Farm) -> None:
+    """An instance that was added by hand would be gone; the fix is to make them persistent."""
+    done = farm.run("check", "local", "--json")
+    assert done.returncode == 0
+    fixes = {one["code"]: one["fix"] for one in json.loads(done.stdout)["findings"]}
+    assert fixes["no-instance"] == ""
+    assert "set root to a directory and persistent to true" in fixes["not-persistent"]
+
+
 def test_no_connect_only_asks_the_provider(farm: Farm) -> None:
     """`--no-connect` does not open the group, so `local` creates no folder."""
     done = farm.run("check", "local", *farm.named[2:], "--no-connect")
@@ -95,7 +104,10 @@ def test_error_is_exit_code_1(farm: Farm) -> None:
         (("local", "-c", "f"), "both a plugin (local) and a config file (f)"),
         (("local", "--plugin-config", "rot=1"), "did you mean 'root'?"),
         (("local", "--connector-config", "port=1"), "--connector-config: port: unknown key"),
-        (("nimbus",), "no plugin named 'nimbus'"),
+        (("local", "--connector-config", "protocol=shh"), "did you mean 'ssh'?"),
+        (("local", "--connector-config", "key_path=gone"), "gone cannot be read"),
+        (("loacl",), "no plugin named 'loacl' is installed"),
+        (("loacl",), "did you mean 'local'? Otherwise run `fleeting install loacl`"),
     ],
 )
 def test_invalid_options_are_not_findings(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from fleeting import __version__
 from fleeting._registry import Registry
-from fleeting.cli import COMMANDS, _command_group
+from fleeting.cli._commands import COMMANDS, command_group
 
 # Libraries that help and metadata commands must not import.
 HEAVY = [
@@ -68,7 +69,7 @@ def test_version() -> None:
 
 def test_list_shows_each_plugin() -> None:
     """The table has a heading and a line for each installed plugin."""
-    heading, *lines = CliRunner().invoke(_command_group, ["list"]).output.splitlines()
+    heading, *lines = CliRunner().invoke(command_group, ["list"]).output.splitlines()
     assert heading.split() == ["NAME", "KIND", "VERSION", "DISTRIBUTION"]
     kinds = {"provider": Registry().providers(), "connector": Registry().connectors()}
     assert [line.split() for line in lines] == [
@@ -81,7 +82,7 @@ def test_list_shows_each_plugin() -> None:
 
 def test_list_as_json() -> None:
     """`--json` prints the plugins as JSON."""
-    shown = json.loads(CliRunner().invoke(_command_group, ["list", "--json"]).output)
+    shown = json.loads(CliRunner().invoke(command_group, ["list", "--json"]).output)
     assert {
         "name": "local",
         "kind": "provider",
@@ -94,15 +95,15 @@ def test_list_as_json() -> None:
 
 def test_help_names_every_command() -> None:
     """The help lists every command with its summary, and every command has help."""
-    overview = CliRunner().invoke(_command_group, ["--help"]).output
+    overview = CliRunner().invoke(command_group, ["--help"]).output
     for name, summary in COMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(summary)}$", overview, re.MULTILINE)
-        assert CliRunner().invoke(_command_group, [name, "--help"]).exit_code == 0
+        assert CliRunner().invoke(command_group, [name, "--help"]).exit_code == 0
 
 
 def test_unknown_command_is_invalid_input() -> None:
     """An unknown command is named, with exit code 2."""
-    result = CliRunner().invoke(_command_group, ["lst"])
+    result = CliRunner().invoke(command_group, ["lst"])
     assert result.exit_code == 2
     assert "'lst'" in result.output
 
@@ -120,5 +121,28 @@ def test_full_disk_is_one_message() -> None:
             check=False,
         )
     assert completed.returncode == 3
-    assert completed.stderr.startswith("error: the system refused: ")
-    assert completed.stderr.count("\n") == 1
+    assert completed.stderr == ("error: cannot write to standard output: no space left on device\n")
+
+
+@pytest.mark.parametrize("name", ["fleeting", "taskscaler"])
+def test_interrupted_import_is_one_word(name: str, tmp_path: Path) -> None:
+    """Ctrl-C ends a command with one word even while it imports its first module."""
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")
+    completed = subprocess.run(
+        [sys.executable, "-c", f"from {name}.cli import main; main()", "--version"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (completed.returncode, completed.stderr) == (130, "interrupted\n")
+
+
+def test_no_words_show_the_help() -> None:
+    """A command without words shows its help on standard error; that is not an error message."""
+    completed = subprocess.run(
+        [sys.executable, "-c", RUN], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert completed.returncode == 2
+    assert completed.stderr.startswith("Usage: fleeting [OPTIONS] COMMAND")

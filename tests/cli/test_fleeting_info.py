@@ -145,7 +145,7 @@ def test_connector_has_no_keys_of_its_own(plugins: PluginFolder) -> None:
             "in version 1.0.0, but 'local:99' was requested; run `fleeting install --upgrade",
         ),
         (["a b"], "'a b' names no plugin"),
-        (["broken"], "plugin 'broken' of fleeting-plugin-broken is installed but broken: OSError"),
+        (["broken"], "plugin 'broken' of fleeting-plugin-broken is broken: OSError"),
         (["twice"], "the plugin name 'twice' is claimed by"),
         (["local", "--schema", "--json"], "drop --json"),
     ],

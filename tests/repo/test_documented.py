@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import inspect
 import re
 import sys
@@ -68,18 +69,22 @@ def undescribed(names: Iterable[str], described: set[str]) -> list[str]:
 
 
 def main_command(loaded: Any) -> click.Command:
-    """Return the click command behind the function of an entry point."""
+    """Return the click command behind the function of an entry point.
+
+    The function is in the module of the command, or imports it from `_commands` when it runs.
+    """
     if isinstance(loaded, click.Command):
         return loaded
+    home = loaded.__module__
+    if importlib.util.find_spec(f"{home}._commands") is not None:
+        home = importlib.import_module(f"{home}._commands").__name__
     commands = [
-        value
-        for value in vars(sys.modules[loaded.__module__]).values()
-        if isinstance(value, click.Group)
+        value for value in vars(sys.modules[home]).values() if isinstance(value, click.Group)
     ]
     # The module also imports groups of further commands, which are below the main one.
     below = {id(command) for group in commands for command in group.commands.values()}
     main = [command for command in commands if id(command) not in below]
-    assert len(main) == 1, f"{loaded.__module__} should have one main click group: {main}"
+    assert len(main) == 1, f"{home} should have one main click group: {main}"
     return main[0]
 
 

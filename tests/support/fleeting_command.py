@@ -14,7 +14,7 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
 from fleeting import run_program
-from fleeting.cli import _command_group
+from fleeting.cli._commands import command_group
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def run_in_process(*words: str | Path, folder: Path) -> CompletedProcess:
             redirect_stdout(io.StringIO()) as stdout,
             redirect_stderr(io.StringIO()) as stderr,
         ):
-            code = run_program(_command_group, "fleeting")
+            code = run_program(command_group, "fleeting")
     finally:
         sys.argv, sys.stdin = before
     return CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())

@@ -267,7 +267,7 @@ def test_secrets_are_not_shown() -> None:
     )
     with pytest.raises(ConfigError) as caught:
         parse_assignments(["a=1", "password:hunter2"], where="--plugin-config")
-    assert "argument 2 is not KEY=VALUE" in str(caught.value)
+    assert "number 2 is not KEY=VALUE" in str(caught.value)
     assert "hunter2" not in problem + repr(config) + repr(config.connector_config.settings())
     assert "hunter2" not in str(caught.value)
     assert "'aws'" in repr(config)
@@ -296,7 +296,7 @@ def test_key_with_a_value_and_keys_below_is_refused(pairs: list[str]) -> None:
 @pytest.mark.parametrize("pair", ["", "a", "=1"])
 def test_invalid_assignment_is_refused(pair: str) -> None:
     """The message shows an example of an assignment."""
-    with pytest.raises(ConfigError, match=r"^-o: argument 1 is not KEY=VALUE; write for example"):
+    with pytest.raises(ConfigError, match=r"^-o is not KEY=VALUE; write for example -o max_size=4"):
         parse_assignments([pair], where="-o")
 
 

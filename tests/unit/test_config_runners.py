@@ -174,9 +174,7 @@ runners[1].autoscaler: expected a table, got the string "aws"
 """
     expected = expected.format(above=above, of=of).replace("\n ", " ")
     assert errors == expected.strip().splitlines()
-    assert warnings == [
-        "chek_interval: unknown key without effect here; did you mean 'check_interval'?"
-    ]
+    assert warnings == ["chek_interval: unknown key; it is ignored; did you mean 'check_interval'?"]
     with pytest.raises(ConfigError) as caught:
         read_config(tmp_path / "config.toml")
     assert caught.value.problems == tuple(f"{tmp_path / 'config.toml'}: {text}" for text in errors)

@@ -16,7 +16,7 @@ import pytest
 
 import pretend_uv
 from fleeting._program import run_program
-from fleeting.cli import _command_group
+from fleeting.cli._commands import command_group
 from fleeting.install import changing
 from fleeting.install.environment import Environment
 from made_up_plugins import make_wheel
@@ -53,7 +53,7 @@ class Operator:
     def run(self, *words: str) -> int:
         """Run `fleeting` with these words, and return its exit code."""
         self._monkeypatch.setattr(sys, "argv", ["fleeting", *words])
-        return run_program(_command_group, "fleeting")
+        return run_program(command_group, "fleeting")
 
     def installed(self) -> Sequence[str]:
         """Return the names of the metadata folders in the environment."""
@@ -128,6 +128,8 @@ def test_undo(operator: Operator, capfd: pytest.CaptureFixture[str]) -> None:
         line = capfd.readouterr().err.splitlines()[-1]
         assert reason in line
         assert line.endswith("; all packages have the versions that they had before")
+        assert ("was removed again" in line) == (word != "good:3")
+        assert "reinstall" not in line
         assert operator.installed() == ["fleeting_plugin_good-1.0.0"]
 
 

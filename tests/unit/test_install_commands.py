@@ -10,7 +10,7 @@ import pytest
 
 from fleeting.errors import InstallError
 from fleeting.install.commands import Commands, shown
-from fleeting.install.environment import Environment, Installer
+from fleeting.install.environment import Environment, Installed, Installer
 from fleeting.install.requests import Request
 
 # As `uv tool` writes it.
@@ -39,7 +39,8 @@ PIP, UV, PIPX, TOOL = (
 )
 WANTED = [Request("p==1.*", "p", "p")]
 KEPT = {"fleeting": "1.0.0", "p": "0.9"}
-BEFORE, AFTER = {"a": "1", "p": "1"}, {"a": "1", "b": "1", "p": "2"}
+ONE, TWO = Installed("1"), Installed("2")
+BEFORE, AFTER = {"a": ONE, "p": ONE}, {"a": ONE, "b": ONE, "p": TWO}
 
 
 @pytest.mark.parametrize("upgrade", [False, True])
@@ -52,7 +53,7 @@ def test_pip(*, upgrade: bool) -> None:
     assert PIP.remove("p") == [*start, "uninstall", "--yes", "p"]
     assert PIP.undo(BEFORE, AFTER, ["--no-index"]) == [
         [*start, "uninstall", "--yes", "b"],
-        [*start, "install", "--no-index", "--no-deps", "p==1"],
+        [*start, "install", "--no-index", "--force-reinstall", "--no-deps", "p==1"],
     ]
 
 
@@ -66,9 +67,23 @@ def test_uv(*, upgrade: bool) -> None:
     ]
     assert UV.remove("p") == ["/bin/uv", "pip", "uninstall", python, "p"]
     assert UV.undo(AFTER, BEFORE, []) == [
-        ["/bin/uv", "pip", "install", python, "--no-deps", "b==1", "p==2"]
+        ["/bin/uv", "pip", "install", python, "--force-reinstall", "--no-deps", "b==1", "p==2"]
     ]
     assert UV.undo(BEFORE, BEFORE, []) == []
+
+
+def test_undo_of_another_build(tmp_path: Path) -> None:
+    """A build is fetched again from its place, unless this place has another build now."""
+    mine = Installed("1", origin=str(tmp_path), files="x")
+    url = Installed("1", origin="https://x.example/p.whl", files="y")
+    gone = Installed("1", origin="/gone/p", files="z")
+    start = ["/bin/uv", "pip", "install", "--python=/e/bin/python", "--force-reinstall"]
+    assert UV.undo({"p": mine}, {"p": url}, []) == [[*start, "--no-deps", str(tmp_path)]]
+    assert UV.undo({"p": url}, {"p": mine}, []) == [[*start, "--no-deps", url.origin]]
+    assert UV.undo({"p": ONE}, {"p": url}, []) == [[*start, "--no-deps", "p==1"]]
+    assert UV.undo({"p": mine}, {"p": mine._replace(files="new")}, []) == []
+    assert UV.undo({"p": gone}, {"p": url}, []) == []
+    assert UV.undo({"p": gone}, {"p": gone._replace(written_ns=1)}, []) == []
 
 
 def test_pipx() -> None:

@@ -112,7 +112,7 @@ def test_plugin_of_a_file_is_never_a_path(tmp_path: Path, monkeypatch: pytest.Mo
     ("word", "hint"),
     [
         ("asw", "; did you mean aws instead of asw?"),
-        ("google-cloud:1", "; did you mean googlecloud instead of google-cloud?"),
+        ("aws2:1", "; did you mean aws instead of aws2?"),
         ("aws", ""),
         ("zzz", ""),
         ("https://x.example/y", ""),

@@ -57,3 +57,10 @@ def test_constraint_accepts_versions(
 def test_name_of_a_distribution_is_normalized() -> None:
     """Case and separators do not matter in the name of a distribution."""
     assert canonical("Fleeting_Plugin..AWS") == "fleeting-plugin-aws"
+
+
+@pytest.mark.parametrize("text", ["aws:x", "aws:newest", "registry.example/p/aws:main"])
+def test_word_that_is_not_a_version(text: str) -> None:
+    """A constraint that no version can meet is refused, before an installer is run."""
+    with pytest.raises(ConfigError, match="is not a version; write for example aws:1"):
+        parse_reference(text)

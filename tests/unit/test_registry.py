@@ -10,7 +10,14 @@ import pytest
 
 from fleeting._metadata import PluginEntry, entry_points
 from fleeting._registry import Registry
-from fleeting.errors import PluginBroken, PluginConflict, PluginMismatch, PluginNotFound
+from fleeting.errors import (
+    ConfigError,
+    PluginBroken,
+    PluginConflict,
+    PluginMismatch,
+    PluginNotFound,
+)
+from fleeting.types import ConnectorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,11 +100,22 @@ def test_connector_by_protocol(install: Install) -> None:
 def test_unknown_name(install: Install) -> None:
     """The error for an unknown name lists the installed names, and says how to install it."""
     install("nimbus", PROVIDER.format(name="nimbus"))
-    with pytest.raises(PluginNotFound, match=r"`fleeting install nimbsu`") as caught:
+    hint = "did you mean 'nimbus'\\? Otherwise run `fleeting install nimbsu`"
+    with pytest.raises(PluginNotFound, match=hint) as caught:
         Registry().provider("nimbsu")
     assert "nimbus" in caught.value.installed
     with pytest.raises(PluginNotFound, match="no connector named 'telnet'"):
         Registry().connector("telnet")
+
+
+def test_settings_without_a_connection(tmp_path: Path) -> None:
+    """A protocol without a connector, and a key that cannot be read, are refused by metadata."""
+    registry = Registry()
+    registry.check_connector(ConnectorSettings(protocol="ssh"))
+    with pytest.raises(ConfigError, match=r"config\.protocol: no connector.*mean 'ssh'"):
+        registry.check_connector(ConnectorSettings(protocol="shh"))
+    with pytest.raises(ConfigError, match=r"config\.key_path: .*gone cannot be read"):
+        registry.check_connector(ConnectorSettings(key_path=tmp_path / "gone"))
 
 
 def test_conflict(install: Install) -> None:

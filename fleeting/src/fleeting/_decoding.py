@@ -206,8 +206,9 @@ def parse_assignments(pairs: Sequence[str], *, where: str) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             # The argument itself may be a secret, so the message shows its number only.
+            which = f" number {number}" if len(pairs) > 1 else ""
             raise ConfigError(
-                f"{where}: argument {number} is not KEY=VALUE; write for example max_size=4"
+                f"{where}{which} is not KEY=VALUE; write for example {where} max_size=4"
             )
         *above, last = key.split(".")
         place: Any = table

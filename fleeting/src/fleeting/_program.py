@@ -12,7 +12,7 @@ import sys
 import click
 
 from fleeting._text import plain
-from fleeting.errors import ConfigError, FleetingError, InstallError, PluginError
+from fleeting.errors import ConfigError, FleetingError, InstallError, NotSupported, PluginError
 
 __all__ = ("run_program",)
 
@@ -29,6 +29,9 @@ def run_program(command: click.Command, name: str) -> int:
     _open_standard_streams()
     try:
         code = command.main(prog_name=name, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         context = getattr(error, "ctx", None)
@@ -74,8 +77,14 @@ def _discard_output() -> None:
 
 
 def _describe(error: OSError) -> str:
+    import traceback  # Imported late, because commands that succeed do not need it.
+
     # The text becomes part of a sentence; the name of a file keeps its case.
     text = (error.strerror or str(error)).lower()
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    # The error of a write does not say which file it was.
+    if frame.f_code is click.echo.__code__:
+        return f"cannot write to standard output: {text}"
     return f"the system refused: {text}{f' at {error.filename}' if error.filename else ''}"
 
 
@@ -85,4 +94,5 @@ def _report(error: FleetingError) -> int:
         click.echo(f"error: {plain(problem)}", err=True)
     if isinstance(error, InstallError):
         return 3 if error.retryable else 1
-    return 2 if isinstance(error, ConfigError | PluginError) else 3
+    # An operation that the plugin cannot do was a wrong request; nothing failed.
+    return 2 if isinstance(error, ConfigError | PluginError | NotSupported) else 3

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 
 from fleeting.errors import ConfigError
 
-__all__ = ("PREFIX", "PluginReference", "canonical", "parse_reference")
+__all__ = ("OUR_PLUGINS", "PREFIX", "PluginReference", "canonical", "parse_reference")
 
 # The name of a plugin's distribution is this prefix and the name of the plugin.
 PREFIX = "fleeting-plugin-"
 LATEST = "latest"
+# Our own plugins that are not built in: names to suggest when another one is misspelt.
+OUR_PLUGINS = ("aws",)
 
 _REFERENCE = re.compile(
     r"(?:[A-Za-z0-9._:-]+/)*(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
@@ -85,6 +87,11 @@ def parse_reference(text: str) -> PluginReference:
             "such as aws:1"
         )
     constraint = match["constraint"] or ""
+    if constraint not in {"", LATEST} and not re.match(r"v?\d", constraint):
+        raise ConfigError(
+            f"{text[:200]!r}: {constraint[:100]!r} is not a version; write for example "
+            f"{match['name'][:100]}:1, or the name alone for the newest version"
+        )
     name = match["name"].removeprefix(PREFIX) or match["name"]
     return PluginReference(name, "" if constraint == LATEST else constraint)
 

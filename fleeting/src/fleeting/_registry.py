@@ -11,11 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fleeting._metadata import PluginEntry, entry_points
-from fleeting.errors import PluginBroken, PluginConflict, PluginMismatch, PluginNotFound
+from fleeting.errors import (
+    ConfigError,
+    PluginBroken,
+    PluginConflict,
+    PluginMismatch,
+    PluginNotFound,
+)
 
 if TYPE_CHECKING:
     from fleeting._references import PluginReference
     from fleeting.abc import Connector, Provider
+    from fleeting.types import ConnectorSettings
 
 __all__ = ("PluginEntry", "Registry")
 
@@ -71,6 +78,23 @@ class Registry:
             self._providers[name] = found
         return self._providers[name]
 
+    def not_found(self, reference: PluginReference) -> PluginNotFound:
+        """Return the error for a plugin that is not installed, with a hint."""
+        return _not_found(PROVIDERS, "plugin", reference.name, str(reference))
+
+    def check_connector(self, settings: ConnectorSettings) -> None:
+        """Refuse settings with which no connection can be made; import nothing.
+
+        Raises:
+            ConfigError: no installed plugin has a connector for the protocol, or the private
+                key cannot be read.
+        """
+        protocol = settings.protocol
+        if protocol is not None and protocol not in {one.name for one in self.connectors()}:
+            reason = _not_found(CONNECTORS, "connector", protocol, protocol)
+            raise ConfigError(f"connector_config.protocol: {reason}")
+        settings.read_private_key()
+
     def connector(self, protocol: str) -> Connector:
         """Return the connector for this protocol; import its plugin on the first call.
 
@@ -96,8 +120,7 @@ def _entries(group: str) -> list[PluginEntry]:
 def _load(group: str, kind: str, name: str) -> object:
     claims = [entry for entry in _entries(group) if entry.name == name]
     if not claims:
-        known = [entry.name for entry in _entries(group)]
-        raise PluginNotFound(kind, name, known, f"try `fleeting install {name}`")
+        raise _not_found(group, kind, name, name)
     if len(claims) > 1:
         raise PluginConflict(kind, name, [f"{one.distribution} {one.version}" for one in claims])
     import pluggy
@@ -119,6 +142,18 @@ def _load(group: str, kind: str, name: str) -> object:
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
         raise PluginBroken(name, claims[0].distribution, reason) from error
+
+
+def _not_found(group: str, kind: str, name: str, reference: str) -> PluginNotFound:
+    from fleeting._decoding import nearest
+    from fleeting._references import OUR_PLUGINS
+
+    known = [entry.name for entry in _entries(group)]
+    ours = OUR_PLUGINS if group == PROVIDERS else ()
+    meant = nearest(name, [*known, *ours])
+    # A plugin that is not installed is what was meant, if its name is right.
+    hint = f"did you mean {meant!r}? Otherwise " if meant and meant != name else ""
+    return PluginNotFound(kind, name, known, f"{hint}run `fleeting install {reference}`")
 
 
 def _registers_nothing(group: str, name: str, noun: str) -> PluginBroken:

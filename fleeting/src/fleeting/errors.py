@@ -39,7 +39,7 @@ secret.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,15 +150,15 @@ class PluginBroken(PluginError):
     Attributes:
         name: the name of its entry point.
         distribution: the distribution that contains it.
+        ADVICE: the end of the message, which supposes that the plugin stays installed.
     """
+
+    ADVICE: ClassVar = "; reinstall or upgrade it, or report this to its author"
 
     def __init__(self, name: str, distribution: str, reason: str) -> None:
         self.name = name
         self.distribution = distribution
-        super().__init__(
-            f"plugin {name!r} of {distribution} is installed but broken: {reason}; "
-            "reinstall or upgrade it, or report this to its author"
-        )
+        super().__init__(f"plugin {name!r} of {distribution} is broken: {reason}{self.ADVICE}")
 
 
 class InstallError(FleetingError):

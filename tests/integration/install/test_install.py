@@ -85,8 +85,9 @@ def test_plugin_that_does_not_work(world: World, index: Index) -> None:
     before = world.snapshot()
     told = world.run("install", place, "other", code=1).stderr
     assert told.endswith(
-        "error: fleeting-plugin-other does not register 'other', but different; all packages "
-        "have the versions that they had before\n"
+        "error: fleeting-plugin-other does not register 'other', but different; "
+        "fleeting-plugin-other, made-up-helper were removed again; "
+        "all packages have the versions that they had before\n"
     )
     assert world.snapshot() == before
     world.run("install", place, "good:1.0")
@@ -96,13 +97,37 @@ def test_plugin_that_does_not_work(world: World, index: Index) -> None:
     assert world.plugins() == {"good": "1.0.0"}
 
 
+def test_broken_build_of_the_same_version(world: World, tmp_path: Path) -> None:
+    """The earlier build comes back from its folder; if that folder has a new one, this is said."""
+    name = "fleeting-plugin-mine"
+    good, broken = (make_project(tmp_path / folder, name) for folder in ("good", "broken"))
+    more = {"fleeting_plugin_mine/__init__.py": "raise RuntimeError('broken')"}
+    make_wheel(broken / "built", name, more=more)
+    world.run("install", "--no-index", good)
+    module = world.site / "fleeting_plugin_mine/__init__.py"
+    text = module.read_text()
+    told = world.run("install", "--no-index", broken, code=1).stderr
+    assert told.endswith(
+        "RuntimeError: broken; all packages have the versions that they had before\n"
+    )
+    assert module.read_text() == text
+    make_project(good, name)  # uv looks at the time of pyproject.toml.
+    make_wheel(good / "built", name, more=more)
+    told = world.run("install", "--no-index", good, code=1).stderr
+    assert told.endswith(
+        f"RuntimeError: broken; another build of {name} 1.0.0 from {good} is installed now "
+        f"and the earlier one cannot be fetched again; repair {good} and run `fleeting install "
+        f"{good}`\n"
+    )
+
+
 @pytest.mark.long
 def test_installer_that_fails(world: World, index: Index) -> None:
     """A name that does not exist, a conflict and a dead index end with the installer's words."""
     make_wheel(index.folder, "fleeting-plugin-ancient", requires=["click<2"])
     before = world.snapshot()
     for arguments, words in {
-        (f"--index-url={index.url}", "azrue"): "did you mean azure instead of azrue?",
+        (f"--index-url={index.url}", "awz"): "did you mean aws instead of awz?",
         (f"--index-url={index.url}", "ancient"): "click",
         ("--index-url=http://127.0.0.1:9/simple", "good"): "had before",
     }.items():

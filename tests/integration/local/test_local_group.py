@@ -263,7 +263,7 @@ async def test_a_bad_setting_is_found_by_check_and_stops_open(
 ) -> None:
     """An error that check reports also makes open fail, and names the setting."""
     config = LocalConfig(**settings)  # type: ignore[arg-type]  # the parameters have several types
-    [finding] = await LocalProvider().check(config, GroupSettings())
+    finding, *_ = await LocalProvider().check(config, GroupSettings())
     assert finding.severity is Severity.ERROR
     assert word in finding.reason
     with pytest.raises(ConfigError, match=word):

@@ -51,7 +51,10 @@ async def check_group(selection: GroupSelection, *, connects: bool, as_json: boo
     findings = await _ask_provider(selection)
     # Opening a group with errors would repeat one of them, with less detail.
     if connects and verdict(findings) != Severity.ERROR.value:
-        findings = [*findings, await _reachability(selection)]
+        increase = f"fleeting group increase 1 --wait {selection.options}"
+        # An instance that ends with the command that starts it is gone when it is looked for.
+        is_kept = all(one.code != "not-persistent" for one in findings)
+        findings = [*findings, await _reachability(selection, increase if is_kept else "")]
     findings = worst_first(findings)
     if as_json:
         click.echo(json.dumps(_document(selection, findings), indent=2))
@@ -102,12 +105,12 @@ async def _ask_provider(selection: GroupSelection) -> list[Finding]:
         return [Finding(Severity.ERROR, "check-failed", str(error))]
 
 
-async def _reachability(selection: GroupSelection) -> Finding:
-    """Open the group, and connect to an instance if one is running."""
+async def _reachability(selection: GroupSelection, increase: str) -> Finding:
+    """Open the group, and connect to an instance if one runs; else advise to `increase`."""
     with _without_warnings():
         try:
             async with open_group(selection) as group:
-                return await _reach_any(group, selection.options)
+                return await _reach_any(group, increase)
         except ConfigError as error:
             return Finding(Severity.ERROR, "not-opened", "; ".join(error.problems))
         except FleetingError as error:
@@ -126,7 +129,7 @@ def _without_warnings() -> Generator[None]:
         logger.setLevel(level)
 
 
-async def _reach_any(group: OpenGroup, options: str) -> Finding:
+async def _reach_any(group: OpenGroup, increase: str) -> Finding:
     try:
         listing = await group.list_instances()
     except FleetingError as error:
@@ -137,7 +140,7 @@ async def _reach_any(group: OpenGroup, options: str) -> Finding:
             Severity.WARNING,
             "no-instance",
             "no instance is running, so no connection was tested",
-            f"fleeting group increase 1 --wait {options}",
+            increase,
         )
     return await _reach(group, running[0])
 

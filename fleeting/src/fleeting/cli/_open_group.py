@@ -14,7 +14,7 @@ from fleeting._run import first_error
 from fleeting._text import plain
 from fleeting.abc import InstanceGroup
 from fleeting.cli._plugin_calls import bounded, expect_type, plugin_bug, too_late
-from fleeting.errors import FleetingError
+from fleeting.errors import ConfigError, FleetingError, InstanceGone
 from fleeting.types import Accepted, ConnectInfo, Listing
 
 if TYPE_CHECKING:
@@ -163,7 +163,10 @@ async def connect_instance(group: OpenGroup, id: str) -> AsyncGenerator[Connecti
         FleetingError: on entering, the instance cannot be reached.
     """
     action = f"return the connection details of instance {id}"
-    info = await group.ask(action, ConnectInfo, group.instances.connect_info, id)
+    try:
+        info = await group.ask(action, ConnectInfo, group.instances.connect_info, id)
+    except InstanceGone as error:
+        raise ConfigError(str(error)) from error  # The id is what the operator typed.
     info = info.with_settings(group.selection.settings.connector)
     seconds = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
     failure = f"instance {id} could not be reached"

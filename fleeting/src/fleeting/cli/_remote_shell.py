@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import anyio
+import click
 
 from fleeting.cli._open_group import connect_instance, open_group
 from fleeting.cli._remote_command import exit_code
@@ -33,6 +34,8 @@ __all__ = ("EscapeKeys", "open_shell")
 
 # How long the remaining output of a shell that has ended may take.
 LAST_OUTPUT_SECONDS = 2.0
+# The exit code if the connection ended before the shell, so that its own code is not known.
+DISCONNECTED = 3
 
 
 class EscapeKeys:
@@ -63,7 +66,7 @@ class EscapeKeys:
 
 
 async def open_shell(selection: GroupSelection, id: str) -> int:
-    """Open a shell on an instance, and return its exit code.
+    """Open a shell on an instance, and return its exit code, or 3 if it was left before its end.
 
     Args:
         selection: the group.
@@ -79,7 +82,10 @@ async def open_shell(selection: GroupSelection, id: str) -> int:
         async with connection.open_shell(kind=kind, columns=columns, rows=rows) as shell:
             with _raw_terminal():
                 ended = await _converse(shell)
-    return 0 if ended is None else exit_code(ended)
+    if ended is None:
+        click.echo("disconnected; what the shell was doing may continue on the instance", err=True)
+        return DISCONNECTED
+    return exit_code(ended)
 
 
 async def _converse(shell: Terminal) -> Exit | None:

@@ -140,14 +140,17 @@ def _from_file(path: Path, runner: str | None, connector: tuple[str, ...]) -> Gr
     from fleeting._config import choose_group, configured_groups
     from fleeting._decoding import decode
     from fleeting._registry import Registry
-    from fleeting.errors import ConfigError
+    from fleeting.errors import ConfigError, PluginMismatch, PluginNotFound
     from fleeting.types import GroupSettings
 
     found = choose_group(path, configured_groups(path), runner)
     if not found.entry.plugin:
         table = found.where.removesuffix("_config")
         raise ConfigError(f'{table}: no plugin given; add a line such as plugin = "aws"')
-    provider = Registry().provider(found.entry.plugin)
+    try:
+        provider = Registry().provider(found.entry.plugin)
+    except (PluginMismatch, PluginNotFound) as error:
+        raise ConfigError(f"{found.where.removesuffix('_config')}: {error}") from error
     config = decode(found.entry.plugin_config, provider.config_type, where=found.where)
     settings = GroupSettings(found.maximum, _connector(found.entry.connector, connector))
     shown = f"-c {shlex.quote(str(path))}"

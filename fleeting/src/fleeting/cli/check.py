@@ -43,7 +43,10 @@ def command(*, name: str | None, connect: bool, as_json: bool, **options: Any) -
     Exit code: 0 no errors found, 1 errors found, 2 invalid input.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
     selection = select_group({**options, "plugin": name}, plugin_syntax="the NAME of a plugin")
+    from fleeting._registry import Registry
     from fleeting.cli._findings import check_group
     from fleeting.cli._signals import run_cancellable
 
+    # A group whose instances cannot be reached can still be opened, and then costs money.
+    Registry().check_connector(selection.settings.connector)
     return run_cancellable(check_group, selection, connects=connect, as_json=as_json)

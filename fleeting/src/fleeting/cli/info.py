@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import click
 
 from fleeting._registry import PluginEntry, Registry
-from fleeting.errors import PluginConflict, PluginError, PluginMismatch, PluginNotFound
+from fleeting.errors import PluginConflict, PluginError, PluginMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,6 @@ def _find(text: str) -> Plugin:
         PluginMismatch: it is installed in another version.
         PluginConflict: two distributions provide it.
     """
-    from fleeting._decoding import nearest
     from fleeting._references import parse_reference
 
     reference = parse_reference(text)
@@ -95,11 +94,7 @@ def _find(text: str) -> Plugin:
     kind = "connector" if connectors and not providers else "provider"
     claims = providers or connectors
     if not claims:
-        known = [entry.name for entry in registry.providers()]
-        meant = nearest(reference.name, known)
-        hint = f"did you mean {meant!r}? Otherwise " if meant else ""
-        advice = f"{hint}run `fleeting install {text}`"
-        raise PluginNotFound("plugin", reference.name, known, advice)
+        raise registry.not_found(reference)
     if len(claims) > 1:
         distributions = [f"{one.distribution} {one.version}" for one in claims]
         raise PluginConflict("plugin", reference.name, distributions)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleeting._text import plain
 from fleeting.errors import ConfigError, InstallError
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ def command(*, url: str, username: str | None, password_stdin: bool) -> None:
       fleeting login https://packages.example.org/simple --username ci
     """  # noqa: D301 - click's mark of lines that stay as they are
     host = index_host(url)
-    with opened_keyring(host) as keyring:
-        if username is None and password_stdin:
-            raise ConfigError("--password-stdin needs --username")
+    if username is None and password_stdin:
+        raise ConfigError("--password-stdin needs --username")
+    name = host.partition(":")[0]
+    line = f"`machine {name} login {plain(username or 'NAME')} password SECRET`"
+    with opened_keyring(f"write {line} into ~/.netrc (mode 0600)") as keyring:
         username = username or click.prompt("Username", err=True)
         password = (
             sys.stdin.readline().rstrip("\r\n")
@@ -57,17 +60,19 @@ def index_host(url: str) -> str:
 
 
 @contextmanager
-def opened_keyring(host: str) -> Generator[Any]:
-    """Yield the module `keyring`, and raise `InstallError` if it or its backend fails."""
+def opened_keyring(otherwise: str) -> Generator[Any]:
+    """Yield the module `keyring`, and raise `InstallError` if it or its backend fails.
+
+    Args:
+        otherwise: what the operator can do without a keyring, for the message.
+    """
     try:
         yield importlib.import_module("keyring")
     except (ConfigError, click.Abort):
         raise
     except Exception as error:
-        name = host.partition(":")[0]
         raise InstallError(
             f"no keyring can be used ({type(error).__name__}: {error}); install the package "
-            "`keyring` in the environment of fleeting and unlock your keyring, or write "
-            f"`machine {name} login NAME password SECRET` into ~/.netrc (mode 0600)",
+            f"`keyring` in the environment of fleeting and unlock your keyring, or {otherwise}",
             retryable=True,
         ) from error

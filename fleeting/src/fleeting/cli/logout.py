@@ -18,10 +18,13 @@ def command(*, url: str, username: str | None) -> int:
     Exit code: 0, or 1 if there were none.
     """
     host = index_host(url)
-    with opened_keyring(host) as keyring:
+    name = host.partition(":")[0]
+    with opened_keyring(f"remove the line of {name} from ~/.netrc if it is there") as keyring:
         found = keyring.get_credential(host, username)
         if found is None:
-            click.echo(f"the keyring has no password for {host}; some keyrings need --username")
+            whose = "" if username is None else f" of {username}"
+            hint = "; some keyrings need --username" if username is None else ""
+            click.echo(f"the keyring has no password{whose} for {host}{hint}")
             return 1
         keyring.delete_password(host, found.username)
     click.echo(f"removed the password of {found.username} for {host} from the keyring")

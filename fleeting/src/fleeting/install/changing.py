@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from fleeting._metadata import PluginEntry
+    from fleeting.install.environment import Installed
     from fleeting.install.requests import Request
 
 __all__ = ("Change",)
@@ -72,12 +73,7 @@ class Change:
             changed = self._changed()
             plugins, problems = check(requests, changed)
             if problems:
-                self._tell("undoing the installation, because its check failed")
-                for undo in self._undo():
-                    run_installer(undo)
-                if self._remembered:
-                    self._record.write_text(self._remembered, encoding="utf-8")
-                raise InstallError(f"{'; '.join(problems)}; {self._state()}")
+                raise InstallError(f"{'; '.join(problems)}; {self._undone()}")
         entries = [entry for _, entry in plugins]
         carriers = {canonical(entry.distribution) for entry in entries}
         return entries, [name for name in changed if name not in carriers]
@@ -93,12 +89,23 @@ class Change:
         names = {canonical(re.split(r"[^A-Za-z0-9._-]", one)[0]) for one in requirements}
         return sorted(names & after.keys() - {OURS})
 
-    def _undo(self) -> list[list[str]]:
-        before, after = (
-            {name: one.version for name, one in found.items()}
-            for found in (self._before, installed_distributions())
+    def _undone(self) -> str:
+        """Undo an installation whose check failed, and say what is installed then."""
+        self._tell("undoing the installation, because its check failed")
+        failed = installed_distributions()
+        for undo in self._undo():
+            run_installer(undo)
+        if self._remembered:
+            self._record.write_text(self._remembered, encoding="utf-8")
+        left = installed_distributions()
+        gone = sorted(name for name in failed if name not in self._before and name not in left)
+        parts = [f"{', '.join(gone)} {'was' if len(gone) == 1 else 'were'} removed again"] * bool(
+            gone
         )
-        return self._commands.undo(before, after, self._places)
+        return "; ".join([*parts, self._state()])
+
+    def _undo(self) -> list[list[str]]:
+        return self._commands.undo(self._before, installed_distributions(), self._places)
 
     def _run(self, command: Sequence[str], hint: str = "") -> None:
         self._tell(f"running {shown(command)}")
@@ -115,13 +122,16 @@ class Change:
 
     def _state(self) -> str:
         """Say what is installed now, compared to the time before, and how to undo it."""
-        undo = self._undo()
-        if not undo:
-            return "all packages have the versions that they had before"
         after = installed_distributions()
-        parts = [f"{name} {after[name].version} is installed now" for name in self._changed()]
-        parts += [f"{name} is removed" for name in self._before if name not in after]
-        return f"{', '.join(parts)}; to undo this, run `{' && '.join(map(shown, undo))}`"
+        parts = [
+            _difference(name, self._before.get(name), after.get(name))
+            for name in sorted({*self._before, *after})
+        ]
+        told = ", ".join(filter(None, parts))
+        undo = " && ".join(map(shown, self._undo()))
+        if undo:
+            return f"{told}; to undo this, run `{undo}`"
+        return told or "all packages have the versions that they had before"
 
     @contextmanager
     def _interruptions_told(self) -> Generator[None]:
@@ -135,3 +145,20 @@ class Change:
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _difference(name: str, before: Installed | None, now: Installed | None) -> str:
+    """Say what is installed now in place of what was before; empty if that is the same."""
+    if now is None:
+        text = f"{name} is removed"
+    elif now.is_same_build(before):
+        return ""
+    elif before is None or before.version != now.version:
+        text = f"{name} {now.version} is installed now"
+    else:
+        place = f" from {now.origin}" if now.origin else ""
+        text = f"another build of {name} {now.version}{place} is installed now"
+    if before is not None and before.is_lost(now):
+        lost = f"repair {before.origin} and run `{shown(['fleeting', 'install', before.origin])}`"
+        return f"{text} and the earlier one cannot be fetched again; {lost}"
+    return text

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fleeting._references import canonical
 from fleeting._registry import Registry
+from fleeting.errors import PluginBroken
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -51,4 +52,6 @@ def check(requests: Sequence[Request], changed: Collection[str]) -> tuple[list[P
     homes = {*changed, *(request.distribution for request in requests)}
     ours = [(kind, one) for kind, one in plugins if canonical(one.distribution) in homes]
     reports = anyio.run(verify_plugins, ours).values()
-    return ours, list(dict.fromkeys(one.problem for one in reports if one.problem))
+    # The advice to reinstall a broken plugin does not fit one that is removed again.
+    found = [one.problem.removesuffix(PluginBroken.ADVICE) for one in reports if one.problem]
+    return ours, list(dict.fromkeys(found))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fleeting._references import canonical
 from fleeting.errors import InstallError
-from fleeting.install.environment import Environment, Installer
+from fleeting.install.environment import Environment, Installed, Installer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -98,14 +98,27 @@ class Commands:
         return [*self._pip("uninstall"), *yes, *names]
 
     def undo(
-        self, before: Mapping[str, str], after: Mapping[str, str], options: Sequence[str]
+        self,
+        before: Mapping[str, Installed],
+        after: Mapping[str, Installed],
+        options: Sequence[str],
     ) -> list[list[str]]:
-        """Return the commands that bring back the versions before a change."""
+        """Return the commands that bring back what was installed before a change.
+
+        They leave out a build that is lost: nothing can bring it back.
+        """
         added = sorted(name for name in after if name not in before)
-        changed = [f"{name}=={before[name]}" for name in before if after.get(name) != before[name]]
+        changed = [
+            name
+            for name, one in before.items()
+            if not one.is_same_build(after.get(name)) and not one.is_lost(after.get(name))
+        ]
+        wanted = [before[name].origin or f"{name}=={before[name].version}" for name in changed]
         commands = [self._uninstall(added)] if added else []
-        if changed:
-            commands.append([*self._pip("install"), *options, "--no-deps", *sorted(changed)])
+        if wanted:
+            # Both pip and uv leave another build of the same version as it is otherwise.
+            again = ["--force-reinstall", "--no-deps"]
+            commands.append([*self._pip("install"), *options, *again, *sorted(wanted)])
         return commands
 
 

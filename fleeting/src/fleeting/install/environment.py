@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from fleeting._references import canonical
 from fleeting.errors import InstallError
@@ -38,12 +42,43 @@ class Installer(Enum):
 # The files in which installers remember what belongs in an environment.
 RECORDS = {Installer.PIPX: "pipx_metadata.json", Installer.UV_TOOL: "uv-receipt.toml"}
 
+# The files of a distribution that an installer writes, not its author.
+_ADDED = (
+    ".pyc",
+    "/INSTALLER",
+    "/REQUESTED",
+    "/direct_url.json",
+    "/uv_cache.json",
+    "/uv_build.json",
+)
+
 
 class Installed(NamedTuple):
-    """An installed distribution: its version, and when its metadata were written."""
+    """An installed distribution.
+
+    Attributes:
+        version: its version.
+        written_ns: when its metadata were written.
+        origin: the requirement for the place that it came from; empty if that was an index.
+        files: a digest of its files. Two builds of one version differ in it.
+    """
 
     version: str
-    written_ns: int
+    written_ns: int = 0
+    origin: str = ""
+    files: str = ""
+
+    def is_same_build(self, other: Installed | None) -> bool:
+        """Return whether the other one has the same version and the same files."""
+        return other is not None and (self.version, self.files) == (other.version, other.files)
+
+    def is_lost(self, now: Installed | None) -> bool:
+        """Return whether its place has another build now, or is a path that no longer exists."""
+        if not self.origin or self.is_same_build(now):
+            return False
+        if now is not None and now.origin == self.origin:
+            return True
+        return self.origin.startswith("/") and not Path(self.origin).exists()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,5 +130,30 @@ def installed_distributions() -> dict[str, Installed]:
         for folder in Path(site).glob("[!~]*.dist-info"):
             name, _, version = folder.name.removesuffix(".dist-info").partition("-")
             if (folder / "METADATA").exists():
-                found[canonical(name)] = Installed(version, folder.stat().st_mtime_ns)
+                found[canonical(name)] = Installed(
+                    version, folder.stat().st_mtime_ns, _origin(folder), _digest(folder)
+                )
     return found
+
+
+def _origin(folder: Path) -> str:
+    """Return the path or the URL in `direct_url.json`, which installers write; empty without it."""
+    try:
+        found = json.loads((folder / "direct_url.json").read_text(encoding="utf-8"))
+        url = str(found["url"])
+        if revision := found.get("vcs_info"):
+            return f"{revision['vcs']}+{url}@{revision['commit_id']}"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return ""
+    return unquote(urlsplit(url).path) if url.startswith("file:") else url
+
+
+def _digest(folder: Path) -> str:
+    """Return a digest of the digests in `RECORD`, without those that an installer adds."""
+    try:
+        with (folder / "RECORD").open(encoding="utf-8", newline="") as record:
+            rows = [row for row in csv.reader(record) if len(row) > 1 and row[1]]
+    except (OSError, ValueError, csv.Error):
+        return ""
+    own = sorted(row[:2] for row in rows if not row[0].endswith(_ADDED))
+    return hashlib.sha256(repr(own).encode()).hexdigest()

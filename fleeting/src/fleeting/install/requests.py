@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from fleeting._references import PREFIX, canonical, parse_reference
+from fleeting._references import OUR_PLUGINS, PREFIX, canonical, parse_reference
 from fleeting.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ __all__ = ("OURS", "Request", "did_you_mean", "parse_request", "request_for", "s
 
 # The distribution of the built-in plugins.
 OURS = "fleeting"
-KNOWN = ("aws", "azure", "docker", "googlecloud", "static")
 
 _URL = re.compile(r"(?:git\+)?[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _REQUIREMENT = re.compile(
@@ -99,6 +98,6 @@ def did_you_mean(requests: Iterable[Request]) -> str:
     return "".join(
         f"; did you mean {near[0]} instead of {request.plugin}?"
         for request in requests
-        if request.plugin not in KNOWN
-        and (near := difflib.get_close_matches(request.plugin, KNOWN, n=1))
+        if request.plugin not in OUR_PLUGINS
+        and (near := difflib.get_close_matches(request.plugin, OUR_PLUGINS, n=1))
     )

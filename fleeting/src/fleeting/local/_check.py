@@ -31,7 +31,8 @@ def find_problems(config: LocalConfig) -> list[Finding]:
                 "run it in WSL, or use another plugin",
             )
         ]
-    return [*_settings(config), *_root(config), *_shell(config), *_ports(), *_best_effort()]
+    found = [*_settings(config), *_root(config), *_shell(config), *_ports(), *_best_effort()]
+    return [*found, *_lifetime(config)]
 
 
 def _error(code: str, reason: str, fix: str) -> Finding:
@@ -108,6 +109,16 @@ def _ports() -> Iterator[Finding]:
             "ports",
             f"plugin 'local' cannot listen on a port of 127.0.0.1 ({error.strerror})",
             "permit it, or use another plugin",
+        )
+
+
+def _lifetime(config: LocalConfig) -> Iterator[Finding]:
+    if not config.persistent:
+        yield Finding(
+            Severity.INFO,
+            "not-persistent",
+            "instances end with the command that starts them, because persistent is false",
+            "to keep them for later commands, set root to a directory and persistent to true",
         )
 
 

@@ -51,6 +51,13 @@ __all__ = (
 def __getattr__(name: str) -> object:
     # Imported late, because fleeting does not require pytest.
     if name == "InstanceGroupContract":
+        import importlib.util
+
+        if importlib.util.find_spec("pytest") is None:
+            raise ImportError(
+                "InstanceGroupContract needs pytest; install it with `pip install pytest`, or "
+                "install `fleeting[testing]`"
+            )
         from fleeting.testing._contract.contract import InstanceGroupContract
 
         return InstanceGroupContract

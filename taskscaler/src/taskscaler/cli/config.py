@@ -119,13 +119,13 @@ def _print_problems(file: Path, problems: list[Problem]) -> None:
 
 
 def _check_plugins(read: RunnerFile, problems: list[Problem]) -> list[str]:
-    """Add the errors in the settings of each installed plugin to the problems.
+    """Add the errors in the settings of each installed plugin and its connector to the problems.
 
     Returns:
         The paths of settings that could not be checked, because their plugin is not installed.
     """
     from fleeting import Problem, Registry, examine
-    from fleeting.errors import PluginError, PluginNotFound
+    from fleeting.errors import ConfigError, PluginError, PluginNotFound
 
     unchecked: list[str] = []
     registry = Registry()
@@ -133,6 +133,11 @@ def _check_plugins(read: RunnerFile, problems: list[Problem]) -> list[str]:
     for path, group in _groups(read):
         if not group.plugin or path in wrong:
             continue  # It has been reported already.
+        try:
+            registry.check_connector(group.connector)
+        except ConfigError as error:
+            key, _, text = str(error).partition(": ")
+            problems.append(Problem(f"{path.removesuffix('plugin_config')}{key}", text))
         try:
             _, found = examine(group.plugin_config, registry.provider(group.plugin).config_type)
         except PluginNotFound:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from fleeting import Registry, decode, parse_assignments
-from fleeting.errors import ConfigError
+from fleeting.errors import ConfigError, PluginMismatch, PluginNotFound
 from fleeting.types import ConnectorSettings, Duration
 from taskscaler.config import AutoscalerConfig, read_config
 from taskscaler.jobs.job import Job, expand
@@ -28,6 +28,7 @@ from taskscaler.jobs.script import command_line
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from fleeting import GroupConfigEntry
     from fleeting.abc import Provider
     from taskscaler.config import RunnerConfig, RunnerFile
     from taskscaler.core import Policy, Settings
@@ -198,8 +199,9 @@ def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, 
         # Settings in the file belong to the plugin in the file.
         known = dict(entry.plugin_config) if plugin == (entry.plugin or plugin) else {}
         known |= parse_assignments(options.plugin_config, where="--plugin-config")
-        provider = registry.provider(plugin)
-        where = _where(options, entry.name if len(entries) > 1 else None)
+        place = _place(options, entry.name if len(entries) > 1 else None)
+        provider = _provider(registry, plugin, entry, place)
+        where = "--plugin-config" if options.plugin_config else f"{place}plugin_config"
         groups.append(
             GroupPlan(
                 name=entry.name,
@@ -212,13 +214,26 @@ def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, 
     return tuple(groups)
 
 
-def _where(options: Options, group: str | None) -> str:
-    """Return where a plugin's settings are from, for messages."""
-    if options.plugin_config:
-        return "--plugin-config"
+def _provider(registry: Registry, plugin: str, entry: GroupConfigEntry, place: str) -> Provider:
+    """Return the provider of a group, and refuse a connector that cannot work."""
+    try:
+        registry.check_connector(entry.connector)
+    except ConfigError as error:
+        raise ConfigError(f"{place}{error}") from error
+    try:
+        return registry.provider(plugin)
+    except (PluginMismatch, PluginNotFound) as error:
+        if plugin != entry.plugin:
+            raise  # An option named it, or it is the default.
+        raise ConfigError(f"{place}plugin: {error}") from error
+
+
+def _place(options: Options, group: str | None) -> str:
+    """Return the table in which a group is configured, for messages that add a key to it."""
     table = "autoscaler" if options.config is None else "runners.autoscaler"
+    runner = f"runner {options.runner!r}: " if options.runner is not None else ""
     place = f"extensions.group {group!r}: " if group is not None else ""
-    return f"{options.config or options.file or '--plugin-config'}: {table}.{place}plugin_config"
+    return f"{options.config or options.file or '--plugin-config'}: {runner}{table}.{place}"
 
 
 def plan_settings(config: AutoscalerConfig, options: Options) -> Settings:
@@ -323,4 +338,4 @@ def _read_jobs(options: Options) -> tuple[AutoscalerConfig, list[JobRun]]:
     if not options.command:
         raise ConfigError("nothing to run; give a jobs file, or -- and a command")
     job = Job(name=_COMMAND_NAME, script=[command_line(options.command)], count=options.count or 1)
-    return AutoscalerConfig(), expand([job], Path(), where="--")
+    return AutoscalerConfig(), expand([job], Path(), where="--count")

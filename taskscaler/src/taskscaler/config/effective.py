@@ -30,6 +30,7 @@ __all__ = ("SET", "EffectiveValue", "effective_values", "toml_lines")
 # Shown in place of a secret.
 SET = "(set)"
 _FILE, _OURS, _GITLABS = "file", "default", "GitLab's default"
+_NO_IDENTITY = "this runner has no id"
 # The keys whose default differs from GitLab's.
 _OUR_DEFAULTS = frozenset({"capacity_per_instance", "dir", "enabled", "reservation_throttling"})
 _AUTOSCALER_KEYS = (
@@ -58,7 +59,8 @@ class EffectiveValue:
         table: the header of its table, such as `[runners.autoscaler]`.
         key: its name.
         value: text, a number, true or false, or a list of text.
-        source: `file`, `default`, or `GitLab's default` where that is the same.
+        source: `file`, `default`, or `GitLab's default` where that is the same; or why the default
+            does not apply.
     """
 
     table: str
@@ -207,9 +209,10 @@ def _storage(
 ) -> Iterator[EffectiveValue]:
     table = "[runners.autoscaler.state_storage]"
     path = runner.state_path(config_path)
-    yield EffectiveValue(
-        table, "enabled", path is not None, _source("enabled", written, default=_OURS)
-    )
+    # A runner without an identity has no name for its state file, whatever the default is.
+    default = _OURS if runner.identity() is not None else _NO_IDENTITY
+    source = _source("enabled", written, default=default)
+    yield EffectiveValue(table, "enabled", path is not None, source)
     if path is not None:
         yield EffectiveValue(table, "dir", str(path.parent), _source("dir", written, default=_OURS))
     keeps = config.state_storage.keep_instance_with_acquisitions

@@ -93,7 +93,7 @@ def _unknown(table: Mapping[str, Any], path: str, known: frozenset[str]) -> Iter
     for number, key in enumerate(unknown):
         close = nearest(key, known) if number < len(known) else None
         hint = f"did you mean {close!r}?" if close else "remove it if it is a mistake"
-        text = f"unknown key without effect here; {hint}"
+        text = f"unknown key; it is ignored; {hint}"
         yield Problem(key_path(key, path), text, Severity.WARNING)
 
 

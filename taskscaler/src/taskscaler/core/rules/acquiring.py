@@ -28,7 +28,7 @@ def asked(fleet: Fleet, event: events.TaskAsked, now: Now, out: Outbox) -> None:
     if reserved:
         tasks.use_reservation(key)
     elif key in tasks:
-        raise IllegalEvent(f"task {key!r} asks twice: it waits or has a slot already")
+        raise IllegalEvent(f"task {key!r} already waits for or has a slot; use another key")
     # A scaler that drains keeps its promises; one that shuts down does not.
     if fleet.closing or (fleet.refusing and not reserved):
         out.add(Refuse(key, fleet.refusing))
