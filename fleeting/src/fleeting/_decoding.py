@@ -353,7 +353,7 @@ def _in_words(types: str) -> str:
 
 def _shown(value: Any) -> str:
     """Return a value with its type, such as `the string "ten"`, shortened."""
-    kind = _KINDS.get(cast("type", type(value)), "value")
+    kind = _KINDS.get(value.__class__, "value")
     if isinstance(value, dict | list):
         return f"a {kind}"
     shown = json.dumps(value, ensure_ascii=False, default=str)[:_KEY_SHOWN]
