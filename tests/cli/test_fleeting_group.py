@@ -273,13 +273,6 @@ def test_decrease_asks_on_a_terminal(farm: Farm, answer: str, code: int) -> None
     assert farm.ids() == ([] if code == 0 else [id])
 
 
-def test_command_on_an_unknown_instance(farm: Farm) -> None:
-    """An id that the group does not have is invalid input, not a failure of the cloud."""
-    done = farm.group("run", "nosuch", "--", "true")
-    assert done.returncode == 2
-    assert "there is no instance nosuch in group" in done.stderr
-
-
 def test_suspend_without_the_capability(farm: Farm) -> None:
     """A group without the capability is not asked to suspend or resume."""
     for verb in ("suspend", "resume"):

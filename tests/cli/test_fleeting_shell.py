@@ -111,7 +111,7 @@ def test_command_ended_by_a_signal(shared_farm: Farm, instance_id: str) -> None:
 def test_command_that_cannot_be_run(shared_farm: Farm, instance_id: str) -> None:
     """An unknown instance, an unreadable key and a missing command are one message each."""
     done = shared_farm.group("run", "local-0", options=("--", "true"))
-    assert (done.returncode, done.stdout) == (3, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: there is no instance local-0 in group {shared_farm.id}\n"
     assert "no command given" in shared_farm.group("run", "local-0").stderr
     key = ("--connector-config", "key_path=/proc/none")

@@ -75,7 +75,7 @@ def test_invalid_file_is_exit_code_2(taskscaler: Command, text: str, expected: s
         (["--timeout", "soon", "--", "true"], "'soon' is not a duration"),
         (["--timeout", "0", "--", "true"], "must be more than 0s, got '0'"),
         (["--idle-time", "-1s", "--", "true"], "must not be negative, got '-1s'"),
-        (["--plugin", "nimbus", "--", "true"], "try `fleeting install nimbus`"),
+        (["--plugin", "nimbus", "--", "true"], "run `fleeting install nimbus`"),
         (["--plugin-config", "root", "--", "true"], "is not KEY=VALUE"),
         (["--plugin-config", "rot=x", "--", "true"], "did you mean 'root'?"),
         (["--plugin-config", "root=/proc/x", "--", "true"], "/proc/x cannot be used"),
