@@ -144,8 +144,21 @@ class Connection(ABC):
         """
 
     @abstractmethod
-    async def get(self, source: str, destination: Path) -> None:
+    async def get(self, source: str, destination: Path, *, follow: bool = True) -> None:
         """Copy a file or a directory tree from the instance; otherwise like `put`.
+
+        The instance is not trusted. No file is written outside the
+        destination, even if a symbolic link is put in the way during the copy: a link
+        in the place of a file or a directory is replaced, and a link inside the
+        destination is never followed.
+
+        Args:
+            source: the path on the instance, relative to the user's home.
+            destination: the path of the copy itself.
+            follow: whether symbolic links on the way to the destination are followed, as
+                for any path that a user names. If not, the destination must be absolute,
+                and a link on the way is an error. Choose this if other copies from an
+                instance may have written there.
 
         Raises:
             TransferFailed: names the path and the cause; files already copied stay.

@@ -129,8 +129,8 @@ class SSHConnection(Connection):
         await (await self._open_files()).put(source, destination)
 
     @override
-    async def get(self, source: str, destination: Path) -> None:
-        await (await self._open_files()).get(source, destination)
+    async def get(self, source: str, destination: Path, *, follow: bool = True) -> None:
+        await (await self._open_files()).get(source, destination, follow=follow)
 
     @override
     async def glob(self, pattern: str) -> list[str]:

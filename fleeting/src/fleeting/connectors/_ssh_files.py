@@ -10,8 +10,9 @@ Rules for trees, in both directions:
 * An existing file or link is replaced. An existing directory is merged into.
 * Sockets, devices and pipes cannot be copied and are an error.
 
-An instance can lie about its files. A name with a slash in a listing, or a link at
-the destination, must not lead a copy out of the local destination directory.
+An instance can lie about its files. A name with a slash in a listing, or a link at the
+destination, must not lead a copy out of the local destination directory, even if the link
+arrives while the copy is under way; see `_local_folder`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR, FILEXFER_TYPE_SYMLINK
 
 from fleeting._run import first_error
+from fleeting.connectors._local_folder import LocalFolder, Place
 from fleeting.connectors._ssh_errors import FOREIGN, cause
 from fleeting.connectors._ssh_glob import matches
 from fleeting.errors import TransferFailed
@@ -78,18 +80,23 @@ class SSHFiles:
         else:
             raise _special(source)
 
-    async def get(self, source: str, destination: Path) -> None:
+    async def get(self, source: str, destination: Path, *, follow: bool) -> None:
         """Copy from the instance; see `Connection.get`."""
         with self._remote(source):
             attributes = await self._client.stat(source)
-        with self._local(destination):
-            destination.parent.mkdir(parents=True, exist_ok=True)
-        if attributes.type == FILEXFER_TYPE_DIRECTORY:
-            await self._get_folder(source, destination)
-        elif attributes.type == FILEXFER_TYPE_REGULAR:
-            await self._get_file(source, destination, attributes.permissions or 0)
-        else:
+        if attributes.type not in (FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR):
             raise _special(source)
+        is_folder = attributes.type == FILEXFER_TYPE_DIRECTORY
+        with self._local(destination):
+            if is_folder and follow:
+                destination = await anyio.to_thread.run_sync(destination.resolve)
+            parent = LocalFolder.reach(destination.parent, follow=follow)
+        with parent:
+            place = Place(parent, destination.parent) / destination.name
+            if is_folder:
+                await self._get_folder(source, place)
+            else:
+                await self._get_file(source, place, attributes.permissions or 0)
 
     # To the instance.
 
@@ -196,18 +203,18 @@ class SSHFiles:
 
     # From the instance.
 
-    async def _get_folder(self, source: str, destination: Path) -> None:
-        made: list[tuple[Path, int]] = []
+    async def _get_folder(self, source: str, destination: Place) -> None:
+        made: list[tuple[Place, int]] = []
         copies: list[Copy] = []
-        links: list[tuple[str, Path]] = []
+        links: list[tuple[str, Place]] = []
         folders = [(source, destination)]
         while folders:
             folder, target = folders.pop()
             with self._remote(folder):
                 mode = (await self._client.stat(folder)).permissions or 0
                 entries = _checked(folder, await self._client.readdir(folder))
-            with self._local(target):
-                if _make_local_folder(target, top=target is destination):
+            with self._local(target.path):
+                if target.make_folder():
                     made.append((target, mode))
             for name, attributes in entries:
                 path, copy = posixpath.join(folder, name), target / name
@@ -221,33 +228,32 @@ class SSHFiles:
                 else:
                     raise _special(path)
         await _in_parallel(copies)
-        # Links come last, so that no other file of this copy is written through them.
         for path, copy in links:
             await self._get_link(path, copy)
         for target, mode in reversed(made):
-            with self._local(target):
-                target.chmod(mode & PERMISSIONS)
+            with self._local(target.path):
+                target.set_mode(mode & PERMISSIONS)
 
-    async def _get_file(self, source: str, destination: Path, mode: int) -> None:
-        with self._local(destination):
-            copy = _open_local(destination)
-        with copy:
-            with self._remote(source):
-                original = await self._client.open(source, "rb", encoding=None)
-                async with original:
-                    offset = 0
-                    while block := cast("bytes", await original.read(BLOCK_BYTES, offset)):
-                        with self._local(destination):
-                            await anyio.to_thread.run_sync(partial(_write, copy, block))
-                        offset += len(block)
-            with self._local(destination):
-                os.fchmod(copy.fileno(), mode & PERMISSIONS)
+    async def _get_file(self, source: str, destination: Place, mode: int) -> None:
+        path = destination.path
+        with (
+            self._local(path),
+            destination.new_file(mode & PERMISSIONS) as copy,
+            self._remote(source),
+        ):
+            original = await self._client.open(source, "rb", encoding=None)
+            async with original:
+                offset = 0
+                while block := cast("bytes", await original.read(BLOCK_BYTES, offset)):
+                    with self._local(path):
+                        await anyio.to_thread.run_sync(partial(_write, copy, block))
+                    offset += len(block)
 
-    async def _get_link(self, source: str, destination: Path) -> None:
+    async def _get_link(self, source: str, destination: Place) -> None:
         with self._remote(source):
             target = await self._client.readlink(source)
-        with self._local(destination):
-            await anyio.to_thread.run_sync(_replace_by_link, destination, target)
+        with self._local(destination.path):
+            destination.new_link(target)
 
     # Translation of errors.
 
@@ -267,7 +273,7 @@ class SSHFiles:
     def _local(self, path: Path) -> Generator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, ValueError) as error:  # A NUL in the target of a link is the latter.
             raise TransferFailed(f"local path {path}: {cause(error)}") from error
 
 
@@ -285,32 +291,6 @@ def _checked(
     if len(set(names)) < len(names) or any(not name or set(name) & {"/", "\0"} for name in names):
         raise TransferFailed(f"{folder}: the server lists names that are impossible in a directory")
     return sorted(entries, key=lambda entry: entry[0])
-
-
-def _make_local_folder(path: Path, *, top: bool) -> bool:
-    """Make a directory that is private until it is complete; return whether it is new."""
-    if path.is_symlink() and not top:
-        path.unlink()
-    try:
-        path.mkdir(PRIVATE)
-    except FileExistsError:
-        if path.is_dir():
-            return False
-        raise
-    return True
-
-
-def _replace_by_link(path: Path, target: str) -> None:
-    path.unlink(missing_ok=True)
-    path.symlink_to(target)
-
-
-def _open_local(path: Path) -> BinaryIO:
-    """Open a file for writing; replace a read-only file, and any link."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    if path.is_symlink() or (path.is_file() and not os.access(path, os.W_OK)):
-        path.unlink()
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

@@ -19,7 +19,7 @@ from fleeting.errors import ConnectionLost, TransferFailed
 from fleeting.types import Completed, Duration
 from taskscaler._errors import WorkspaceFailed
 from taskscaler.jobs import script
-from taskscaler.jobs.paths import download_target, outermost
+from taskscaler.jobs.paths import check_reported, outermost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from anyio import AsyncFile
 
     from fleeting.abc import Connection
-    from taskscaler.jobs.job import Download, JobRun
+    from taskscaler.jobs.job import JobRun
 
 __all__ = ("Execution", "Executor", "JobStreams")
 
@@ -250,8 +250,8 @@ async def _download(connection: Connection, run: JobRun, work: str) -> tuple[lis
     timeout = run.job.timeout
     seconds = max(timeout.total_seconds(), LEAST_DOWNLOAD_SECONDS) if timeout else DOWNLOAD_SECONDS
     limit = Duration(seconds=seconds)
-    for entry in run.job.download:
-        pattern, destination = _download_paths(entry, run)
+    for entry, destination in zip(run.job.download, run.targets, strict=True):
+        pattern = entry if isinstance(entry, str) else entry.source
         error: str | None = f"took longer than {limit}"
         try:
             with anyio.move_on_after(limit.total_seconds()):
@@ -272,16 +272,9 @@ async def _copy_back(
     if not names:
         warnings.append(f"download {pattern!r}: no files match")
     for name in outermost(names):
-        target = download_target(destination, name)
-        if target is None:
+        checked = check_reported(name)
+        if checked is None:
             return f"the instance reported the path {name!r}, which is outside {destination}"
-        await connection.get(f"{work}/{name}", target)
+        # Another job may have put a link into the directory in the meantime.
+        await connection.get(f"{work}/{name}", destination / checked, follow=False)
     return None
-
-
-def _download_paths(entry: str | Download, run: JobRun) -> tuple[str, Path]:
-    if isinstance(entry, str):
-        return entry, run.folder / run.name
-    # The runs of one job must not overwrite each other's files.
-    destination = run.folder / entry.to
-    return entry.source, destination / run.name if run.job.count > 1 else destination

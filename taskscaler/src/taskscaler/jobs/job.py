@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -12,7 +12,7 @@ from fleeting import Problem
 from fleeting.errors import ConfigError
 from fleeting.types import Duration
 from taskscaler.config import config_error
-from taskscaler.jobs.paths import check_pattern, check_readable, find_uploads
+from taskscaler.jobs.paths import check_pattern, check_readable, find_uploads, resolve_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,12 +75,15 @@ class JobRun:
         job: the job to run.
         folder: the directory that the job's local paths are relative to.
         uploads: the files and directories to upload, relative to `folder`.
+        targets: the local directory of each entry of `download`, as it was before any job
+            started; no symbolic link in it is followed any more.
     """
 
     name: str
     job: Job
     folder: Path
-    uploads: tuple[str, ...] = field(default=())
+    uploads: tuple[str, ...] = ()
+    targets: tuple[Path, ...] = ()
 
 
 def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
@@ -108,10 +111,32 @@ def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
         if job.stdin is not None and (problem := check_readable(folder / job.stdin)):
             problems.append(Problem(f"jobs[{index}].stdin", problem))
         names = [job.name] if job.count == 1 else [f"{job.name}#{n + 1}" for n in range(job.count)]
-        runs += [JobRun(name, job, folder, uploads) for name in names]
+        targets, wrong = _targets(job, folder)
+        problems += [Problem(f"jobs[{index}].download", problem) for problem in wrong]
+        runs += [
+            JobRun(name, job, folder, uploads, tuple(_own(job, name, targets))) for name in names
+        ]
     if problems:
         raise config_error(where, problems)
     return runs
+
+
+def _targets(job: Job, folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the local directory of each entry of `download`, and what is wrong with them."""
+    targets: list[Path] = []
+    problems: list[str] = []
+    for entry in job.download:
+        try:
+            targets.append(resolve_target(folder if isinstance(entry, str) else folder / entry.to))
+        except OSError as error:
+            problems.append(f"{error}; name another directory")
+    return targets, problems
+
+
+def _own(job: Job, name: str, targets: Sequence[Path]) -> Iterator[Path]:
+    """Yield the directories of one run: the runs of a job must not overwrite each other's files."""
+    for entry, target in zip(job.download, targets, strict=False):
+        yield target / name if isinstance(entry, str) or job.count > 1 else target
 
 
 def check_job(job: Job) -> Iterator[str]:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("check_pattern", "check_readable", "download_target", "find_uploads", "outermost")
+__all__ = (
+    "check_pattern",
+    "check_readable",
+    "check_reported",
+    "find_uploads",
+    "outermost",
+    "resolve_target",
+)
 
 
 def check_pattern(pattern: str) -> str | None:
@@ -76,22 +83,29 @@ def outermost(paths: set[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def download_target(destination: Path, relative: str) -> Path | None:
-    """Return where to write a downloaded file, or None if that is outside `destination`.
+def check_reported(name: str) -> str | None:
+    """Return a path that an instance reported, normalized; None if it leads outside.
 
     Args:
-        destination: the local directory that the user named.
-        relative: the path in the working directory that the instance reported.
+        name: relative to the working directory.
     """
-    path = PurePosixPath(posixpath.normpath(relative))
-    if path.is_absolute() or ".." in path.parts or "\\" in relative or "\0" in relative:
+    path = PurePosixPath(posixpath.normpath(name))
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         return None
-    place = destination / path
-    # An earlier download may have created a symbolic link that points outside.
-    try:
-        inside = place.parent.resolve().is_relative_to(destination.resolve())
-    except RuntimeError:  # The link points to itself.
-        return None
-    if not inside or place.is_symlink():
-        return None
-    return place
+    return str(path)
+
+
+def resolve_target(path: Path) -> Path:
+    """Return the directory of a download as an absolute path without symbolic links.
+
+    It is resolved before anything is downloaded. Afterwards no link on the way is followed,
+    because an instance may have sent it.
+
+    Raises:
+        OSError: the path leads through a link to itself.
+    """
+    # `Path.resolve` reports a loop only before Python 3.13. A link that is left is part of one.
+    resolved = Path(os.path.realpath(path))
+    if any(part.is_symlink() for part in (resolved, *resolved.parents)):
+        raise OSError(f"{path} leads through a symbolic link to itself")
+    return resolved

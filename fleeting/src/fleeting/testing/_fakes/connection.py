@@ -304,7 +304,7 @@ class FakeConnection(Connection):
         await anyio.to_thread.run_sync(files.upload, source, destination)
 
     @override
-    async def get(self, source: str, destination: Path) -> None:
+    async def get(self, source: str, destination: Path, *, follow: bool = True) -> None:
         await anyio.lowlevel.checkpoint()
         self.check()
         files = self._connector.files[self.info.id]

@@ -1,0 +1,101 @@
+"""Instances that try to do harm to the computer that connects to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from fleeting.connectors.ssh import SSHConnector
+from fleeting.errors import TransferFailed
+from hostile_ssh import HeldFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Return the folder of the instance, that of the downloads, and one outside of it."""
+    folders = (tmp_path / "there", tmp_path / "downloads", tmp_path / "outside")
+    for folder in folders:
+        folder.mkdir()
+    (folders[0] / "tree").mkdir()
+    (folders[0] / "tree" / "file").write_text("harm")
+    return folders
+
+
+async def test_a_link_that_arrives_during_a_copy_is_not_followed(
+    serve: Callable[..., Any], folders: tuple[Path, Path, Path]
+) -> None:
+    """A link on the way, made by another copy while the server delays this one, is an error."""
+    there, downloads, outside = folders
+    held = HeldFiles("stat")
+    async with (
+        serve(sftp_factory=held) as server,
+        await SSHConnector().connect(server.info) as connection,
+        anyio.create_task_group() as group,
+    ):
+
+        async def copy() -> None:
+            with pytest.raises(TransferFailed, match="'tree' is a symbolic link"):
+                await connection.get(
+                    f"{there}/tree/file", downloads / "tree" / "file", follow=False
+                )
+
+        group.start_soon(copy)
+        await held.asked.wait()
+        (downloads / "tree").symlink_to(outside)
+        held.released.set()
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("follow", [True, False])
+async def test_a_folder_that_becomes_a_link_is_not_written_through(
+    serve: Callable[..., Any],
+    folders: tuple[Path, Path, Path],
+    follow: bool,  # noqa: FBT001 -- pytest passes it by name
+) -> None:
+    """A folder of a tree is replaced by a link after it was made: nothing arrives outside."""
+    there, downloads, outside = folders
+    held = HeldFiles("open")
+    async with (
+        serve(sftp_factory=held) as server,
+        await SSHConnector().connect(server.info) as connection,
+        anyio.create_task_group() as group,
+    ):
+
+        async def copy() -> None:
+            with pytest.raises(TransferFailed, match="'tree' is a symbolic link"):
+                await connection.get(str(there), downloads / "new", follow=follow)
+
+        group.start_soon(copy)
+        await held.asked.wait()
+        (downloads / "new" / "tree").rename(downloads / "moved")
+        (downloads / "new" / "tree").symlink_to(outside)
+        held.released.set()
+    assert list(outside.iterdir()) == []
+
+
+async def test_an_interrupted_copy_leaves_the_old_file(
+    serve: Callable[..., Any], folders: tuple[Path, Path, Path]
+) -> None:
+    """A file gets its name when it is complete; what was there before stays until then."""
+    there, downloads, _ = folders
+    (downloads / "file").write_text("old")
+    held = HeldFiles("read")
+    async with (
+        serve(sftp_factory=held) as server,
+        await SSHConnector().connect(server.info) as connection,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(connection.get, f"{there}/tree/file", downloads / "file")
+        await held.asked.wait()
+        group.cancel_scope.cancel()
+        held.released.set()
+    assert [path.name for path in downloads.iterdir()] == ["file"]
+    assert (downloads / "file").read_text() == "old"

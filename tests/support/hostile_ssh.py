@@ -1,0 +1,41 @@
+"""SSH servers that do not keep the rules, to try connectors and the job runner with.
+
+The classes are SFTP servers for `asyncssh.listen(sftp_factory=...)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class HeldFiles:
+    """A server that holds the answers to one kind of request back, until it is released.
+
+    Attributes:
+        asked: set once an answer is being held back.
+        released: set it to send the answers.
+    """
+
+    def __init__(self, request: str) -> None:
+        self.asked = asyncio.Event()
+        self.released = asyncio.Event()
+        self._request = request
+
+    def __call__(self, channel: asyncssh.SSHServerChannel[bytes]) -> asyncssh.SFTPServer:
+        """Return the server of one connection."""
+        server = asyncssh.SFTPServer(channel)
+        answer: Any = getattr(server, self._request)
+
+        async def hold(*arguments: object) -> object:
+            self.asked.set()
+            await self.released.wait()
+            return answer(*arguments)
+
+        setattr(server, self._request, hold)
+        return server
