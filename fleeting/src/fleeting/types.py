@@ -200,12 +200,15 @@ class GroupInfo:
         max_size: the maximum number of instances; None if it has no known limit.
         version: the version of the plugin.
         capabilities: its optional abilities.
+        private: whether it exists only in this process, so that no other can open it. It
+            needs no lock.
     """
 
     id: str
     max_size: int | None = None
     version: str = ""
     capabilities: frozenset[Capability] = frozenset()
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
             group = await stack.enter_async_context(one.provider.open(one.plugin_config, settings))
             if group.info.id in {other.info.id for other in groups}:
                 raise ConfigError(f"{group.info.id} is configured twice; remove one of them")
-            locks.enter_context(driving(group.info.id, PURPOSE))
+            if not group.info.private:
+                locks.enter_context(driving(group.info.id, PURPOSE))
         except GroupHeld:
             raise
         except FleetingError as error:
