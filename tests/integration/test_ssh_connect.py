@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pwd
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -60,6 +61,18 @@ async def test_connect_finds_the_connector(serve: Callable[..., Any]) -> None:
     """`fleeting.connect` finds the connector by the protocol's name."""
     async with serve() as server, await fleeting.connect(server.info) as connection:
         assert (await connection.run("echo hello")).stdout == b"hello\n"
+
+
+async def test_the_local_user_needs_no_name_and_no_home(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user id without an entry in passwd, as containers have it, can connect."""
+    async with serve() as server:
+        monkeypatch.setattr(pwd, "getpwuid", dict[int, object]().__getitem__)
+        for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+            monkeypatch.delenv(name, raising=False)
+        async with await SSHConnector().connect(server.info) as connection:
+            assert connection.is_open
 
 
 async def test_the_known_host_key_is_required(serve: Callable[..., Any], keys: Keys) -> None:

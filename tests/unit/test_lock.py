@@ -175,7 +175,7 @@ def test_user_without_a_writable_home(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     if home is None:
         monkeypatch.delenv("HOME")
-        monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+        monkeypatch.setattr(pwd, "getpwuid", dict[int, object]().__getitem__)
     else:
         monkeypatch.setenv("HOME", str(tmp_path / home) if home == "file" else home)
     assert lock_directory() == tmp_path / "run" / "fleeting" / "locks"
