@@ -9,11 +9,13 @@ import pytest
 
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import TransferFailed
-from hostile_ssh import HeldFiles
+from hostile_ssh import EvilErrors, HeldFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import asyncssh
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +54,34 @@ async def test_a_link_that_arrives_during_a_copy_is_not_followed(
         (downloads / "tree").symlink_to(outside)
         held.released.set()
     assert list(outside.iterdir()) == []
+
+
+async def test_texts_of_the_server_are_escaped_and_bounded(
+    serve: Callable[..., Any], folders: tuple[Path, Path, Path]
+) -> None:
+    """An error of SFTP is one short and printable line."""
+    there, downloads, _ = folders
+    async with (
+        serve(sftp_factory=EvilErrors) as server,
+        await SSHConnector().connect(server.info) as connection,
+    ):
+        with pytest.raises(TransferFailed, match=r"x1b\[2J.* error: forged") as raised:
+            await connection.get(str(there), downloads / "new")
+        assert str(raised.value).isprintable()
+        assert len(str(raised.value)) < 1000
+
+
+async def test_the_name_of_a_signal_is_escaped(serve: Callable[..., Any]) -> None:
+    """The server chooses the name of the signal that ended a command."""
+
+    async def end(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        process.exit_with_signal("\x1b[2J" + "X" * 1000)
+
+    async with serve(end) as server, await SSHConnector().connect(server.info) as connection:
+        signal = (await connection.run("true")).signal
+        assert signal is not None
+        assert signal.isprintable()
+        assert len(signal) < 50
 
 
 @pytest.mark.parametrize("follow", [True, False])

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+EVIL_TEXT = "\x1b[2J\x1b]0;owned\x07\r\nerror: forged \x9b1A" + "x" * 100_000
+
+
+class EvilErrors(asyncssh.SFTPServer):
+    """Answers with an error whose text clears the screen, forges a line and is long."""
+
+    def stat(self, path: bytes) -> asyncssh.SFTPAttrs:
+        """Fail."""
+        del path
+        raise asyncssh.SFTPFailure(EVIL_TEXT)
+
+
 class HeldFiles:
     """A server that holds the answers to one kind of request back, until it is released.
 

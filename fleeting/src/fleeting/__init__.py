@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fleeting._program import run_program
     from fleeting._registry import Registry
     from fleeting._schema import json_schema
+    from fleeting._text import foreign, guard_logs, plain, say, say_json
     from fleeting.abc import Connection
     from fleeting.types import ConnectInfo
 
@@ -48,14 +49,19 @@ __all__ = (
     "decode",
     "driving",
     "examine",
+    "foreign",
+    "guard_logs",
     "json_schema",
     "key_path",
     "locked_file",
     "nearest",
     "parse_assignments",
+    "plain",
     "read_holder",
     "read_toml",
     "run_program",
+    "say",
+    "say_json",
 )
 
 __version__ = "1.0.0"
@@ -76,6 +82,7 @@ _HOMES = {
     "_program": ("run_program",),
     "_registry": ("Registry",),
     "_schema": ("json_schema",),
+    "_text": ("foreign", "guard_logs", "plain", "say", "say_json"),
 }
 
 

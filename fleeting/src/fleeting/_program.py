@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from fleeting._text import plain
+from fleeting._text import say
 from fleeting.errors import ConfigError, FleetingError, InstallError, PluginError
 
 __all__ = ("run_program",)
@@ -30,7 +30,7 @@ def run_program(command: click.Command, name: str) -> int:
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        say(f"error: {error.format_message()}", err=True)
         context = getattr(error, "ctx", None)
         if context is not None:
             click.echo(f"See `{context.command_path} --help`.", err=True)
@@ -40,7 +40,7 @@ def run_program(command: click.Command, name: str) -> int:
     except OSError as error:
         # For example when click prints the help and the disk below standard output is full.
         _discard_output()
-        click.echo(f"error: {plain(_describe(error))}", err=True)
+        say(f"error: {_describe(error)}", err=True)
         return 3
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -82,7 +82,7 @@ def _describe(error: OSError) -> str:
 def _report(error: FleetingError) -> int:
     """Print one line for each problem, and return the exit code."""
     for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
-        click.echo(f"error: {plain(problem)}", err=True)
+        say(f"error: {problem}", err=True)
     if isinstance(error, InstallError):
         return 3 if error.retryable else 1
     return 2 if isinstance(error, ConfigError | PluginError) else 3

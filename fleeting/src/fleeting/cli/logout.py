@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fleeting._text import say
 from fleeting.cli.login import index_host, opened_keyring
 
 __all__ = ("command",)
@@ -21,8 +22,8 @@ def command(*, url: str, username: str | None) -> int:
     with opened_keyring(host) as keyring:
         found = keyring.get_credential(host, username)
         if found is None:
-            click.echo(f"the keyring has no password for {host}; some keyrings need --username")
+            say(f"the keyring has no password for {host}; some keyrings need --username")
             return 1
         keyring.delete_password(host, found.username)
-    click.echo(f"removed the password of {found.username} for {host} from the keyring")
+    say(f"removed the password of {found.username} for {host} from the keyring")
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
+from fleeting._text import foreign
 from fleeting.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -92,7 +93,8 @@ def cause(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno:
         # The texts of asyncio's errors repeat the address.
         return _ERRNO_CAUSES.get(error.errno) or _lowered(os.strerror(error.errno))
-    return str(error).strip() or type(error).__name__
+    # Partly the other side's own words.
+    return foreign(str(error).strip()) or type(error).__name__
 
 
 def _lowered(text: str) -> str:

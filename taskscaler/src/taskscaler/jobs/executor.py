@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from fleeting import foreign
 from fleeting.errors import ConnectionLost, TransferFailed
 from fleeting.types import Completed, Duration
 from taskscaler._errors import WorkspaceFailed
@@ -146,7 +147,7 @@ class Executor:
                     command, stdin=_chunks(line, file), stdout=streams.stdout, stderr=stderr
                 )
         if stderr.marked and completed.status == script.BOOTSTRAP_STATUS:
-            reason = stderr.tail.decode(errors="replace").strip().replace("\n", "; ")
+            reason = _quoted(stderr.tail)
             raise WorkspaceFailed(f"could not start the script: {reason or 'no reason given'}")
         return completed
 
@@ -205,7 +206,7 @@ class _Removal:
             return f"could not remove a working directory within {limit}"
         if completed.succeeded:
             return None
-        reason = completed.stderr.decode(errors="replace").strip().replace("\n", "; ")
+        reason = _quoted(completed.stderr)
         return f"could not remove a working directory: {reason}"
 
     async def _collect(self) -> None:
@@ -214,6 +215,11 @@ class _Removal:
             self._all_wait = anyio.Event()
             with anyio.move_on_after(COLLECT_SECONDS):
                 await self._all_wait.wait()
+
+
+def _quoted(output: bytes) -> str:
+    """Return the output of an instance as a part of a message."""
+    return foreign(output.decode(errors="replace").strip().replace("\n", "; "))
 
 
 async def _open(path: Path) -> AsyncFile[bytes]:
@@ -234,7 +240,7 @@ async def _chunks(line: bytes, file: AsyncFile[bytes]) -> AsyncIterator[bytes]:
 async def _upload(connection: Connection, run: JobRun, directory: str) -> None:
     made = await connection.run(script.make_directory(directory))
     if not made.succeeded:
-        reason = made.stderr.decode(errors="replace").strip() or "no reason given"
+        reason = _quoted(made.stderr) or "no reason given"
         raise WorkspaceFailed(f"could not create a working directory: {reason}")
     work = script.working_directory(directory)
     for path in run.uploads:
