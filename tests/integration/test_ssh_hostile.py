@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from fleeting.abc import CopyBudget
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import TransferFailed
-from hostile_ssh import EvilErrors, HeldFiles
+from hostile_ssh import EndlessDepth, EndlessFile, EndlessListing, EvilErrors, HeldFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,47 @@ async def test_texts_of_the_server_are_escaped_and_bounded(
             await connection.get(str(there), downloads / "new")
         assert str(raised.value).isprintable()
         assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("hostile", "why"),
+    [(EndlessListing, "more than 5000 files"), (EndlessDepth, "paths that are too long")],
+)
+async def test_listings_without_end_are_given_up(
+    serve: Callable[..., Any], folders: tuple[Path, Path, Path], hostile: Any, why: str
+) -> None:
+    """Neither a pattern nor a copy follows a directory without end."""
+    there, downloads, _ = folders
+    async with (
+        serve(sftp_factory=hostile) as server,
+        await SSHConnector().connect(server.info) as connection,
+    ):
+        for pattern in ("**", "*", "**/x"):
+            if (hostile, pattern) != (EndlessDepth, "*"):
+                with pytest.raises(TransferFailed, match=why):
+                    await connection.glob(f"{there}/{pattern}", budget=CopyBudget(files=5000))
+        with pytest.raises(TransferFailed, match=why):
+            await connection.get(str(there), downloads / "new", budget=CopyBudget(files=5000))
+
+
+@pytest.mark.parametrize("one_file", [True, False])
+async def test_files_without_end_are_given_up(
+    serve: Callable[..., Any],
+    folders: tuple[Path, Path, Path],
+    one_file: bool,  # noqa: FBT001 -- pytest passes it by name
+) -> None:
+    """A copy ends at the limit of a file or of all files, and leaves no part of the file."""
+    there, downloads, _ = folders
+    limit = {"file_bytes" if one_file else "total_bytes": 3_000_000}
+    async with (
+        serve(sftp_factory=EndlessFile) as server,
+        await SSHConnector().connect(server.info) as connection,
+    ):
+        with pytest.raises(TransferFailed, match=r"tree/file: .* larger than 3000000 bytes"):
+            await connection.get(
+                f"{there}/tree/file", downloads / "file", budget=CopyBudget(**limit)
+            )
+    assert list(downloads.iterdir()) == []
 
 
 async def test_the_name_of_a_signal_is_escaped(serve: Callable[..., Any]) -> None:

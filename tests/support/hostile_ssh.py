@@ -6,11 +6,14 @@ The classes are SFTP servers for `asyncssh.listen(sftp_factory=...)`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING
 
 import asyncssh
+from asyncssh.constants import FILEXFER_TYPE_DIRECTORY
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from typing import Any
 
 
@@ -24,6 +27,41 @@ class EvilErrors(asyncssh.SFTPServer):
         """Fail."""
         del path
         raise asyncssh.SFTPFailure(EVIL_TEXT)
+
+
+class EndlessListing(asyncssh.SFTPServer):
+    """Lists a directory without end; each entry is a directory with the same contents."""
+
+    async def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
+        """List."""
+        del path
+        attributes = asyncssh.SFTPAttrs(type=FILEXFER_TYPE_DIRECTORY, permissions=0o40755)
+        for number in itertools.count():
+            yield asyncssh.SFTPName(f"{number}-{'x' * 200}".encode(), attrs=attributes)
+
+
+class EndlessDepth(asyncssh.SFTPServer):
+    """Has one directory in each directory, without end."""
+
+    async def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
+        """List."""
+        del path
+        attributes = asyncssh.SFTPAttrs(type=FILEXFER_TYPE_DIRECTORY, permissions=0o40755)
+        yield asyncssh.SFTPName(b"d" * 20, attrs=attributes)
+
+    def stat(self, path: bytes) -> asyncssh.SFTPAttrs:
+        """Say that it is a directory."""
+        del path
+        return asyncssh.SFTPAttrs(type=FILEXFER_TYPE_DIRECTORY, permissions=0o40755)
+
+
+class EndlessFile(asyncssh.SFTPServer):
+    """Sends a file without end, whatever size it announces."""
+
+    def read(self, file_obj: object, offset: int, size: int) -> bytes:
+        """Send as much as is asked for."""
+        del file_obj, offset
+        return bytes(size)
 
 
 class HeldFiles:

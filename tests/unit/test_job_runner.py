@@ -208,8 +208,8 @@ async def test_download_that_hangs_is_given_up(
 ) -> None:
     """With or without a timeout of the job, the attempt fails and the slot is released."""
 
-    async def hang(connection: FakeConnection, pattern: str) -> list[str]:
-        del connection, pattern
+    async def hang(connection: FakeConnection, pattern: str, *, budget: object) -> list[str]:
+        del connection, pattern, budget
         await anyio.sleep_forever()
         return []
 

@@ -21,7 +21,7 @@ import asyncssh
 from asyncssh.constants import OPEN_REQUEST_PTY_FAILED, OPEN_REQUEST_SESSION_FAILED
 from typing_extensions import override
 
-from fleeting.abc import Connection
+from fleeting.abc import Connection, CopyBudget
 from fleeting.connectors._ssh_bootstrap import Launch, prepare
 from fleeting.connectors._ssh_channels import ChannelStream, StreamChannel
 from fleeting.connectors._ssh_command_channel import CommandChannel
@@ -129,12 +129,20 @@ class SSHConnection(Connection):
         await (await self._open_files()).put(source, destination)
 
     @override
-    async def get(self, source: str, destination: Path, *, follow: bool = True) -> None:
-        await (await self._open_files()).get(source, destination, follow=follow)
+    async def get(
+        self,
+        source: str,
+        destination: Path,
+        *,
+        follow: bool = True,
+        budget: CopyBudget | None = None,
+    ) -> None:
+        files = await self._open_files()
+        await files.get(source, destination, budget or CopyBudget(), follow=follow)
 
     @override
-    async def glob(self, pattern: str) -> list[str]:
-        return await (await self._open_files()).glob(pattern)
+    async def glob(self, pattern: str, *, budget: CopyBudget | None = None) -> list[str]:
+        return await (await self._open_files()).glob(pattern, budget or CopyBudget())
 
     @override
     async def open_tcp(self, host: str, port: int) -> ByteStream:

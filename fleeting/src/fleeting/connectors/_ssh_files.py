@@ -32,7 +32,7 @@ from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR, F
 from fleeting._run import first_error
 from fleeting.connectors._local_folder import LocalFolder, Place
 from fleeting.connectors._ssh_errors import FOREIGN, cause
-from fleeting.connectors._ssh_glob import matches
+from fleeting.connectors._ssh_glob import entries_of, matches
 from fleeting.errors import TransferFailed
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from fleeting._copy_budget import CopyBudget
     from fleeting.connectors._ssh_peer import SSHPeer
 
     Copy = Callable[[], Awaitable[None]]
@@ -63,10 +64,10 @@ class SSHFiles:
         self._client = client
         self._peer = peer
 
-    async def glob(self, pattern: str) -> list[str]:
+    async def glob(self, pattern: str, budget: CopyBudget) -> list[str]:
         """Return the paths that match on the instance; see `Connection.glob`."""
         with self._remote(pattern):
-            return sorted(await matches(self._client, pattern))
+            return sorted(await matches(self._client, pattern, budget))
 
     async def put(self, source: Path, destination: str) -> None:
         """Copy to the instance; see `Connection.put`."""
@@ -80,7 +81,9 @@ class SSHFiles:
         else:
             raise _special(source)
 
-    async def get(self, source: str, destination: Path, *, follow: bool) -> None:
+    async def get(
+        self, source: str, destination: Path, budget: CopyBudget, *, follow: bool
+    ) -> None:
         """Copy from the instance; see `Connection.get`."""
         with self._remote(source):
             attributes = await self._client.stat(source)
@@ -94,9 +97,9 @@ class SSHFiles:
         with parent:
             place = Place(parent, destination.parent) / destination.name
             if is_folder:
-                await self._get_folder(source, place)
+                await self._get_folder(source, place, budget)
             else:
-                await self._get_file(source, place, attributes.permissions or 0)
+                await self._get_file(source, place, attributes.permissions or 0, budget)
 
     # To the instance.
 
@@ -203,7 +206,7 @@ class SSHFiles:
 
     # From the instance.
 
-    async def _get_folder(self, source: str, destination: Place) -> None:
+    async def _get_folder(self, source: str, destination: Place, budget: CopyBudget) -> None:
         made: list[tuple[Place, int]] = []
         copies: list[Copy] = []
         links: list[tuple[str, Place]] = []
@@ -212,7 +215,7 @@ class SSHFiles:
             folder, target = folders.pop()
             with self._remote(folder):
                 mode = (await self._client.stat(folder)).permissions or 0
-                entries = _checked(folder, await self._client.readdir(folder))
+                entries = _checked(folder, await entries_of(self._client, folder, budget))
             with self._local(target.path):
                 if target.make_folder():
                     made.append((target, mode))
@@ -224,7 +227,7 @@ class SSHFiles:
                     links.append((path, copy))
                 elif attributes.type == FILEXFER_TYPE_REGULAR:
                     permissions = attributes.permissions or 0
-                    copies.append(partial(self._get_file, path, copy, permissions))
+                    copies.append(partial(self._get_file, path, copy, permissions, budget))
                 else:
                     raise _special(path)
         await _in_parallel(copies)
@@ -234,7 +237,9 @@ class SSHFiles:
             with self._local(target.path):
                 target.set_mode(mode & PERMISSIONS)
 
-    async def _get_file(self, source: str, destination: Place, mode: int) -> None:
+    async def _get_file(
+        self, source: str, destination: Place, mode: int, budget: CopyBudget
+    ) -> None:
         path = destination.path
         with (
             self._local(path),
@@ -245,9 +250,11 @@ class SSHFiles:
             async with original:
                 offset = 0
                 while block := cast("bytes", await original.read(BLOCK_BYTES, offset)):
+                    offset += len(block)
+                    with _named(source):
+                        budget.charge_bytes(len(block), offset)
                     with self._local(path):
                         await anyio.to_thread.run_sync(partial(_write, copy, block))
-                    offset += len(block)
 
     async def _get_link(self, source: str, destination: Place) -> None:
         with self._remote(source):
@@ -296,6 +303,14 @@ def _checked(
 def _write(file: BinaryIO, data: bytes) -> None:
     file.write(data)
     file.flush()  # Report a full disk here, not when the file is closed.
+
+
+@contextmanager
+def _named(path: str) -> Generator[None]:
+    try:
+        yield
+    except TransferFailed as error:
+        raise TransferFailed(f"{path}: {error}") from None
 
 
 def _special(path: object) -> TransferFailed:

@@ -9,61 +9,93 @@ from __future__ import annotations
 
 import os
 import posixpath
+from contextlib import aclosing
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator
+
+    from fleeting._copy_budget import CopyBudget
 
 _NOTHING_THERE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFTPNotADirectory)
 
 
-async def matches(client: asyncssh.SFTPClient, pattern: str) -> set[str]:
-    """Return the paths that match; they are relative if the pattern is."""
-    names = [name for name in pattern.split("/") if name]
+async def matches(client: asyncssh.SFTPClient, pattern: str, budget: CopyBudget) -> set[str]:
+    """Return the paths that match; they are relative if the pattern is.
+
+    Raises:
+        TransferFailed: the instance reports more than the budget allows.
+    """
+    names = tuple(name for name in pattern.split("/") if name)
     start = "/" if pattern.startswith("/") else ""
-    return await _below(client, start, names) if names else set()
-
-
-async def _below(client: asyncssh.SFTPClient, folder: str, names: Sequence[str]) -> set[str]:
-    name, rest = names[0], names[1:]
-    if name == "**":
-        return await _at_any_depth(client, folder, rest)
-    if not _is_pattern(name):
-        path = posixpath.join(folder, name)
-        if rest:
-            return await _below(client, path, rest)
-        return {path} if await _exists(client, path) else set()
     found: set[str] = set()
-    for entry, attributes in await _list(client, folder):
-        if _matches(entry, name):
-            path = posixpath.join(folder, entry)
-            if not rest:
-                found.add(path)
-            elif attributes.type != FILEXFER_TYPE_REGULAR:
-                found |= await _below(client, path, rest)
+    # Not recursive: the instance decides how deep its directories are.
+    waiting = [(start, names)] if names else []
+    while waiting:
+        folder, (name, *rest) = waiting.pop()
+        if name == "**" or _is_pattern(name):
+            waiting += await _match_entries(client, folder, (name, *rest), found, budget)
+        elif rest:
+            waiting.append((posixpath.join(folder, name), tuple(rest)))
+        elif await _exists(client, path := posixpath.join(folder, name)):
+            found.add(path)
     return found
 
 
-async def _at_any_depth(client: asyncssh.SFTPClient, folder: str, rest: Sequence[str]) -> set[str]:
-    found = await _below(client, folder, rest) if rest else set[str]()
-    for entry, attributes in await _list(client, folder):
-        if not _matches(entry, "*"):
+async def _match_entries(
+    client: asyncssh.SFTPClient,
+    folder: str,
+    names: tuple[str, ...],
+    found: set[str],
+    budget: CopyBudget,
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Match the entries of a folder with the first name; return where to go on with the rest."""
+    name, rest = names[0], names[1:]
+    deep = name == "**"
+    following = [(folder, rest)] if deep and rest else []
+    for entry, kind in await _list(client, folder, budget):
+        if not _matches(entry, "*" if deep else name):
             continue
         path = posixpath.join(folder, entry)
         if not rest:
             found.add(path)
-        if attributes.type == FILEXFER_TYPE_DIRECTORY:
-            found |= await _at_any_depth(client, path, rest)
-    return found
+        elif not deep and kind != FILEXFER_TYPE_REGULAR:
+            following.append((path, rest))
+        if deep and kind == FILEXFER_TYPE_DIRECTORY:
+            following.append((path, names))
+    return following
 
 
-async def _list(client: asyncssh.SFTPClient, folder: str) -> list[tuple[str, asyncssh.SFTPAttrs]]:
+async def entries_of(
+    client: asyncssh.SFTPClient, folder: str, budget: CopyBudget
+) -> list[asyncssh.SFTPName]:
+    """Return the entries of a folder, with "." and "..".
+
+    Raises:
+        SFTPError: it cannot be read.
+        TransferFailed: the instance reports more than the budget allows.
+    """
+    entries: list[asyncssh.SFTPName] = []
+    # asyncssh annotates it as an iterator, which cannot be closed.
+    scan = cast("AsyncGenerator[asyncssh.SFTPName]", client.scandir(folder or "."))
+    async with aclosing(scan) as listing:
+        async for entry in listing:
+            budget.charge_path(posixpath.join(folder, os.fsdecode(entry.filename)))
+            entry.longname = ""  # It takes memory for nothing.
+            entries.append(entry)
+    return entries
+
+
+async def _list(
+    client: asyncssh.SFTPClient, folder: str, budget: CopyBudget
+) -> list[tuple[str, int]]:
+    """Return the names in a folder and the types of the entries; none if it is not a folder."""
     try:
-        entries = await client.readdir(folder or ".")
+        entries = await entries_of(client, folder, budget)
     except _NOTHING_THERE:
         return []
     except asyncssh.SFTPFailure:
@@ -71,8 +103,8 @@ async def _list(client: asyncssh.SFTPClient, folder: str) -> list[tuple[str, asy
         if await client.isdir(folder):
             raise
         return []
-    named = [(os.fsdecode(entry.filename), entry.attrs) for entry in entries]
-    return [(name, attributes) for name, attributes in named if name not in (".", "..")]
+    named = [(os.fsdecode(entry.filename), entry.attrs.type) for entry in entries]
+    return [(name, kind) for name, kind in named if name not in (".", "..")]
 
 
 async def _exists(client: asyncssh.SFTPClient, path: str) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from fleeting import foreign
+from fleeting.abc import CopyBudget
 from fleeting.errors import ConnectionLost, TransferFailed
 from fleeting.types import Completed, Duration
 from taskscaler._errors import WorkspaceFailed
@@ -44,6 +45,8 @@ SHARED_REMOVAL_SECONDS = 60.0
 # value, because a timeout of a script does not depend on file sizes; without a timeout, the second.
 LEAST_DOWNLOAD_SECONDS = 60.0
 DOWNLOAD_SECONDS = 3600.0
+# How many entries of directories may be looked at for each file that may be downloaded.
+LISTED_PER_FILE = 10
 # How long an ended job waits for other jobs on its instance to end, to share one `rm`.
 COLLECT_SECONDS = 0.02
 
@@ -256,12 +259,19 @@ async def _download(connection: Connection, run: JobRun, work: str) -> tuple[lis
     timeout = run.job.timeout
     seconds = max(timeout.total_seconds(), LEAST_DOWNLOAD_SECONDS) if timeout else DOWNLOAD_SECONDS
     limit = Duration(seconds=seconds)
+    copied = CopyBudget(
+        files=run.job.max_download_files,
+        total_bytes=run.job.max_download_bytes,
+        file_bytes=run.job.max_download_file_bytes,
+    )
     for entry, destination in zip(run.job.download, run.targets, strict=True):
         pattern = entry if isinstance(entry, str) else entry.source
         error: str | None = f"took longer than {limit}"
         try:
             with anyio.move_on_after(limit.total_seconds()):
-                error = await _copy_back(connection, work, pattern, destination, warnings)
+                matches, error = await _copy_back(connection, work, pattern, destination, copied)
+                if not matches:
+                    warnings.append(f"download {pattern!r}: no files match")
         except (TransferFailed, OSError) as failure:
             error = str(failure)
         if error is not None:
@@ -270,17 +280,28 @@ async def _download(connection: Connection, run: JobRun, work: str) -> tuple[lis
 
 
 async def _copy_back(
-    connection: Connection, work: str, pattern: str, destination: Path, warnings: list[str]
-) -> str | None:
-    """Copy all matches; return an error if the instance reports a path outside the destination."""
-    paths = await connection.glob(f"{work}/{pattern}")
+    connection: Connection,
+    work: str,
+    pattern: str,
+    destination: Path,
+    budget: CopyBudget,
+) -> tuple[int, str | None]:
+    """Copy all matches.
+
+    Returns:
+        How many there are, and an error if the instance reports a path outside the destination.
+    """
+    # Looking for files is charged separately, because it reports the same ones.
+    looking = CopyBudget(files=LISTED_PER_FILE * (budget.files + 1))
+    paths = await connection.glob(f"{work}/{pattern}", budget=looking)
     names = {path.removeprefix(f"{work}/") for path in paths if path != work}
-    if not names:
-        warnings.append(f"download {pattern!r}: no files match")
     for name in outermost(names):
         checked = check_reported(name)
         if checked is None:
-            return f"the instance reported the path {name!r}, which is outside {destination}"
+            why = f"the instance reported the path {name!r}, which is outside {destination}"
+            return len(names), why
         # Another job may have put a link into the directory in the meantime.
-        await connection.get(f"{work}/{name}", destination / checked, follow=False)
-    return None
+        target = destination / checked
+        budget.charge_path(name)
+        await connection.get(f"{work}/{name}", target, follow=False, budget=budget)
+    return len(names), None

@@ -24,6 +24,9 @@ __all__ = ("Download", "Job", "JobRun", "check_job", "expand")
 NAME_LENGTH = 200
 # Each run takes a few hundred bytes of memory until the report is written.
 RUNS_LIMIT = 1_000_000
+# An instance can send files without end.
+MAX_DOWNLOAD_BYTES = 10 * 1024**3
+MAX_DOWNLOAD_FILES = 100_000
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -52,6 +55,9 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         retries: how many more attempts a run gets after a failure of the infrastructure.
         upload: local paths and globs, copied into the working directory.
         download: paths and globs in the working directory, copied back afterwards.
+        max_download_bytes: how many bytes a run may download in total.
+        max_download_files: how many files, directories and links a run may download.
+        max_download_file_bytes: how large one of these files may be; None is the total.
         stdin: a local file for the script's standard input; None is empty input.
     """
 
@@ -63,6 +69,9 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     retries: Annotated[int, msgspec.Meta(ge=0)] = 0
     upload: list[str] = []
     download: list[str | Download] = []
+    max_download_bytes: Annotated[int, msgspec.Meta(ge=0)] = MAX_DOWNLOAD_BYTES
+    max_download_files: Annotated[int, msgspec.Meta(ge=0)] = MAX_DOWNLOAD_FILES
+    max_download_file_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     stdin: str | None = None
 
 

@@ -75,10 +75,13 @@ def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...]
 
 def outermost(paths: set[str]) -> tuple[str, ...]:
     """Return the paths without those inside another one, which is copied completely."""
+    if "." in paths:
+        return (".",)
     kept: list[str] = []
-    for path in sorted(paths, key=lambda path: (path.count("/"), path)):
-        parents = {str(parent) for parent in PurePosixPath(path).parents if path != "."}
-        if parents.isdisjoint(kept):
+    # In this order a directory comes directly before its contents. An instance chooses the
+    # number and the length of the paths, so each is compared with one other only.
+    for path in sorted(paths, key=lambda path: path.split("/")):
+        if not kept or not path.startswith(f"{kept[-1]}/"):
             kept.append(path)
     return tuple(kept)
 
