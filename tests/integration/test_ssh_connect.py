@@ -125,6 +125,8 @@ async def test_an_unknown_key_is_pinned(serve: Callable[..., Any], keys: Keys) -
             await connector.connect(info)
         async with await connector.connect(replace(info, id="i-9")) as connection:
             assert connection.is_open
+        async with await connector.connect(replace(info, incarnation="next")) as connection:
+            assert connection.is_open
 
 
 async def test_a_failed_login_pins_nothing(serve: Callable[..., Any], keys: Keys) -> None:

@@ -7,7 +7,7 @@ not tried again.
 
 Host keys. If the provider knows an instance's keys, the instance must show one of
 them. Otherwise the connector pins the key of the first complete login, for the same
-instance at the same address.
+incarnation of the same instance at the same address.
 
 Modules:
 
@@ -102,13 +102,13 @@ class SSHConnector(Connector):
     async def _attempt(self, info: ConnectInfo, where: str, port: int) -> SSHConnection:
         from fleeting.connectors._ssh_login import log_in
 
-        identity = (info.address, port, info.id)
-        pinned = self._pins.find(*identity)
+        identity = (info.address, port, info.id, info.incarnation)
+        pinned = self._pins.find(identity)
         expected = info.host_keys or ((pinned,) if pinned else ())
         async with self._handshakes.turn(info.address, port):
             with anyio.move_on_after(ATTEMPT_SECONDS):
                 connection, shown = await log_in(info, where, port, expected)
-                if not info.host_keys and not self._pins.keep(*identity, shown):
+                if not info.host_keys and not self._pins.keep(identity, shown):
                     connection.abort()
                     raise HostKeyMismatch(
                         f"{where} showed different host keys in concurrent connections"
