@@ -85,6 +85,19 @@ def translate(error: BaseException, what: str) -> ConnectorError:
     return ours(f"{what}: {cause(error)}")
 
 
+def no_sftp(where: str, error: asyncssh.SFTPError) -> NotSupported:
+    """Return the error for an SFTP server that does not begin as the protocol demands."""
+    if isinstance(error, asyncssh.SFTPBadMessage):
+        return NotSupported(
+            f"{where} cannot transfer files: a start-up file of its shell (such as .bashrc) prints "
+            "text before the file transfer begins; print only in interactive shells there"
+        )
+    return NotSupported(
+        f"{where} cannot transfer files: its SFTP server ended at once; check that sftp-server is "
+        "installed, and that no start-up file of the shell ends it"
+    )
+
+
 def cause(error: BaseException) -> str:
     """Return a human-readable reason."""
     known = next((_CAUSES[kind] for kind in type(error).__mro__ if kind in _CAUSES), None)

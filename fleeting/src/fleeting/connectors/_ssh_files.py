@@ -64,6 +64,11 @@ class SSHFiles:
         self._client = client
         self._peer = peer
 
+    async def aclose(self) -> None:
+        """Close the client, and wait until the server has closed its session."""
+        self._client.exit()
+        await self._client.wait_closed()
+
     async def glob(self, pattern: str, budget: CopyBudget) -> list[str]:
         """Return the paths that match on the instance; see `Connection.glob`."""
         with self._remote(pattern):
