@@ -94,6 +94,29 @@ def test_directory_of_a_download_is_resolved_once(folder: Path) -> None:
             resolve_target(path)
 
 
+@pytest.mark.parametrize("pattern", ["out", "out/*", "**/key", "file"])
+def test_uploads_do_not_follow_links_out_of_the_directory(tmp_path: Path, pattern: str) -> None:
+    """A link that leads outside is refused by default, in a glob and by its name."""
+    outside, folder = tmp_path / "outside", tmp_path / "folder"
+    outside.mkdir()
+    folder.mkdir()
+    (outside / "key").write_text("secret")
+    (folder / "out").symlink_to(outside)
+    (folder / "file").symlink_to(outside / "key")
+    found, problems = find_uploads(folder, [pattern])
+    assert found == ()
+    assert all("through a symbolic link" in problem for problem in problems)
+    assert problems or pattern == "**/key"
+    found, problems = find_uploads(folder, [pattern], follow_links=True)
+    assert problems == [] or pattern == "**/key"
+
+
+def test_uploads_follow_links_within_the_directory(folder: Path) -> None:
+    """A link to another file of the directory is followed."""
+    (folder / "link").symlink_to("Makefile")
+    assert find_uploads(folder, ["link"]) == (("link",), [])
+
+
 def test_special_file_is_not_uploaded(folder: Path) -> None:
     """A pipe, which might block forever, and a broken link are reported before the start."""
     os.mkfifo(folder / "pipe")

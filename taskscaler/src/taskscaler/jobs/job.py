@@ -54,6 +54,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         count: how often to run it.
         retries: how many more attempts a run gets after a failure of the infrastructure.
         upload: local paths and globs, copied into the working directory.
+        follow_links: whether uploads may follow symbolic links out of the directory.
         download: paths and globs in the working directory, copied back afterwards.
         max_download_bytes: how many bytes a run may download in total.
         max_download_files: how many files, directories and links a run may download.
@@ -68,6 +69,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     count: Annotated[int, msgspec.Meta(ge=1)] = 1
     retries: Annotated[int, msgspec.Meta(ge=0)] = 0
     upload: list[str] = []
+    follow_links: bool = False
     download: list[str | Download] = []
     max_download_bytes: Annotated[int, msgspec.Meta(ge=0)] = MAX_DOWNLOAD_BYTES
     max_download_files: Annotated[int, msgspec.Meta(ge=0)] = MAX_DOWNLOAD_FILES
@@ -115,7 +117,7 @@ def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
     runs: list[JobRun] = []
     problems: list[Problem] = []
     for index, job in enumerate(jobs):
-        uploads, missing = find_uploads(folder, job.upload)
+        uploads, missing = find_uploads(folder, job.upload, follow_links=job.follow_links)
         problems += [Problem(f"jobs[{index}].upload", problem) for problem in missing]
         if job.stdin is not None and (problem := check_readable(folder / job.stdin)):
             problems.append(Problem(f"jobs[{index}].stdin", problem))

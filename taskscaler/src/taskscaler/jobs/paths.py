@@ -49,8 +49,15 @@ def check_readable(path: Path) -> str | None:
     return None
 
 
-def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+def find_uploads(
+    folder: Path, patterns: Sequence[str], *, follow_links: bool = False
+) -> tuple[tuple[str, ...], list[str]]:
     """Find the files and directories that match the patterns of `upload`.
+
+    Args:
+        folder: the directory that the patterns are relative to.
+        patterns: paths and globs.
+        follow_links: whether symbolic links may lead out of the directory.
 
     Returns:
         The paths relative to the folder, without those inside another one of them; and a
@@ -62,7 +69,12 @@ def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...]
         matches = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 -- pathlib's `**` yields folders only before 3.13
         for match in map(os.path.normpath, matches):
             path = folder / match
-            if not path.is_dir() and (problem := check_readable(path)):
+            if not follow_links and not _is_inside(path, folder):
+                problems.append(
+                    f"{path} leads out of {folder.resolve()} through a symbolic link; copy the "
+                    "file, or set follow_links = true"
+                )
+            elif not path.is_dir() and (problem := check_readable(path)):
                 problems.append(problem)
             else:
                 found.add(match)
@@ -71,6 +83,10 @@ def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...]
         elif not matches:
             problems.append(f"{pattern!r} does not exist in {folder.resolve()}; check the path")
     return outermost(found), problems
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def outermost(paths: set[str]) -> tuple[str, ...]:
