@@ -17,6 +17,7 @@ from taskscaler.jobs.journal import Journal, clear_journal
 from taskscaler.jobs.output import OutputMode, Stream, output_factory
 from taskscaler.jobs.result import JobResult, JobState
 from taskscaler.jobs.runner import JobRunner
+from taskscaler.jobs.script import REMOVAL
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -80,9 +81,10 @@ class Book:
 
 
 async def _play(command: Command) -> int:
-    if command.line.startswith("rm "):
+    if "rm -rf" in command.line:
         return 0
-    word = b"".join([data async for data in command.stdin]).removesuffix(b"\\n\n").decode()
+    line = b"".join([data async for data in command.stdin]).removesuffix(b"\\n\n").decode()
+    word = line.removeprefix(REMOVAL)
     return 3 if word == "fail" else 0
 
 

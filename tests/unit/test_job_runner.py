@@ -19,6 +19,7 @@ from taskscaler.jobs.job import Job, expand
 from taskscaler.jobs.output import OutputMode, Stream, output_factory
 from taskscaler.jobs.result import JobResult, JobState
 from taskscaler.jobs.runner import JobRunner
+from taskscaler.jobs.script import REMOVAL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -53,13 +54,14 @@ class World:
 
     async def play(self, command: Command) -> int:
         """Execute the script."""
-        if command.line.startswith("rm "):
+        if "rm -rf" in command.line:
             self.removals.append(command.line)
             if self.removal_hangs:
                 await anyio.sleep_forever()
             await command.stderr.send(b"rm: no\n")
             return self.removal_status
-        word = b"".join([data async for data in command.stdin]).removesuffix(b"\\n\n").decode()
+        line = b"".join([data async for data in command.stdin]).removesuffix(b"\\n\n").decode()
+        word = line.removeprefix(REMOVAL)
         self.attempts[word] += 1
         if word == "gate":
             self.begun.set()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "BOOTSTRAP_STATUS",
+    "REMOVAL",
     "bootstrap",
     "command_line",
     "directory_name",
@@ -38,6 +39,9 @@ __all__ = (
 
 BOOTSTRAP_STATUS = 125
 _NAME_LENGTH = 60
+# The first command of the script: the shell has opened the file, and no other job can read the
+# secrets in it any more.
+REMOVAL = "rm -f ../script || :; "
 
 
 def directory_name(run_id: str, number: int, name: str) -> str:
@@ -69,7 +73,7 @@ def bootstrap(directory: str, marker: str, *, exists: bool) -> str:
     return (
         f"u=$({making}) && IFS= read -r s && umask 077 "
         f'&& printf %b "$s" >{directory}/script && umask $u '
-        f"&& cd {working_directory(directory)} && exec sh -e ../script; "
+        f"&& cd {working_directory(directory)} && echo $$ >../session && exec sh -e ../script; "
         f"echo {marker} >&2; exit {BOOTSTRAP_STATUS}"
     )
 
@@ -82,7 +86,7 @@ def script_line(script: Sequence[str], env: Mapping[str, str]) -> bytes:
     (unless a value has several lines).
     """
     exports = "".join(f"export {name}={shlex.quote(value)}; " for name, value in env.items())
-    text = exports + "\n".join(script) + "\n"
+    text = REMOVAL + exports + "\n".join(script) + "\n"
     return text.replace("\\", "\\\\").replace("\n", "\\n").encode(errors="surrogateescape") + b"\n"
 
 
@@ -92,11 +96,15 @@ def command_line(words: Sequence[str]) -> str:
 
 
 def remove_directories(directories: Sequence[str]) -> str:
-    """Return the command that removes the directories of ended jobs.
+    """Return the command that removes the directories of ended jobs, and ends what they left.
 
+    A process that a job left behind could read the files of the next one. It is in the group of
+    the shell that ran the script, unless it left that on purpose.
     Some tools leave directories that their owner may not write to; these need `chmod` first.
     """
     names = " ".join(directories)
-    return (
+    body = (
+        f"for d in {names}; do read -r s <$d/session && kill -s KILL -- -$s; done 2>/dev/null; "
         f"rm -rf -- {names} 2>/dev/null || {{ chmod -R u+rwx -- {names}; exec rm -rf -- {names}; }}"
     )
+    return f"exec /bin/sh -c '{body}'"
