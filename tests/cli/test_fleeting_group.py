@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from typing_extensions import override
 
 from fleeting._lock import driving
 from fleeting._text import plain
@@ -14,11 +15,12 @@ from fleeting.cli._changes import increase, suspend_or_resume
 from fleeting.cli._progress import IncreaseProgress, increase_progress
 from fleeting.cli._signals import run_cancellable
 from fleeting.cli._status import show_status
-from fleeting.errors import OutOfCapacity, ProviderError
+from fleeting.errors import OutOfCapacity, PermissionDenied, ProviderError
 from fleeting.testing import FakeInstanceGroup, FakeProvider, Reply
 from fleeting.types import (
     Accepted,
     Capability,
+    CreationFailure,
     Duration,
     Instance,
     Listing,
@@ -27,6 +29,7 @@ from fleeting.types import (
 from prepared_group import selected, selection
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cli_command import Command
@@ -96,7 +99,10 @@ def test_control_characters_are_escaped(capsys: pytest.CaptureFixture[str]) -> N
     group = FakeInstanceGroup(id="fake/\x1b[2J")
     bad = Instance("i-\x1b]0;x\x07", State.FAILED, reason="a\nb\u202ec")
     failure = ProviderError("no\r\x9b2K")
-    group.always("update", Reply(listing=lambda _: Listing((bad,), failures=(failure,))))
+    group.always(
+        "update",
+        Reply(listing=lambda _: Listing((bad,), failures=(CreationFailure("1", failure),))),
+    )
     assert run_cancellable(show_status, selection(group), as_json=False) == 0
     shown = capsys.readouterr().out
     assert r"fake/\x1b[2J" in shown
@@ -197,6 +203,7 @@ def test_wait_times_out(farm: Farm) -> None:
 
 NEW = Instance("new", State.RUNNING)
 OLD = Instance("old", State.RUNNING)
+EARLIER, NONE_LEFT = (CreationFailure(id, OutOfCapacity("none left")) for id in ("1", "2"))
 
 
 @pytest.mark.parametrize(
@@ -210,25 +217,24 @@ OLD = Instance("old", State.RUNNING)
             Listing((NEW, bad := Instance("b", State.FAILED))),
             IncreaseProgress(("new",), (bad,), 0),
         ),
+        (Listing((NEW,), failures=(NONE_LEFT,)), IncreaseProgress(("new",), (), 0, (NONE_LEFT,))),
         (
-            Listing((NEW,), failures=(OutOfCapacity("none left"),)),
-            IncreaseProgress(("new",), (), 0, ("none left",)),
+            Listing((NEW,), pending=1, failures=(EARLIER, NONE_LEFT)),
+            IncreaseProgress(("new",), (), 1, (NONE_LEFT,)),
         ),
-        (
-            Listing((NEW,), pending=1, failures=(OutOfCapacity("none yet"),)),
-            IncreaseProgress(("new",), (), 1, ("none yet",)),
-        ),
+        (Listing((NEW,), failures=(EARLIER,)), IncreaseProgress(("new",), (), 1)),
     ],
 )
 def test_increase_progress(listing: Listing, expected: IncreaseProgress) -> None:
     """New running instances count, old ones do not, and failed ones are not waited for."""
-    assert increase_progress({"old"}, Accepted(2), listing) == expected
+    before = Listing((OLD,), failures=(EARLIER,))
+    assert increase_progress(before, Accepted(2), listing) == expected
 
 
 def test_instances_of_others_do_not_count() -> None:
     """If the increase returned ids, only those instances count."""
     listing = Listing((NEW, Instance("theirs", State.RUNNING)))
-    assert increase_progress((), Accepted(2, ("new", "mine")), listing) == IncreaseProgress(
+    assert increase_progress(Listing(), Accepted(2, ("new", "mine")), listing) == IncreaseProgress(
         ("new",), (), 1
     )
 
@@ -285,9 +291,76 @@ def test_suspend_and_resume(
     assert run_cancellable(increase, chosen, 1, force=False, wait=Duration(minutes=1)) == 0
     [id] = [line.split()[-1] for line in capsys.readouterr().out.splitlines()][:1]
     for verb in ("suspend", "resume"):
-        assert run_cancellable(suspend_or_resume, chosen, verb, [id], force=False) == 0
-        assert capsys.readouterr().out == "accepted: 1 of 1\n"
+        limit = Duration(minutes=1)
+        assert run_cancellable(suspend_or_resume, chosen, verb, [id], force=False, limit=limit) == 0
+        state = "suspended" if verb == "suspend" else "running"
+        assert capsys.readouterr().out == f"accepted: 1 of 1\n{state}: {id}\n"
     assert [call.method for call in group.calls if call.ids] == ["suspend", "resume"]
+
+
+class InSteps(FakeInstanceGroup):
+    """Suspends an instance in two steps; the second one is taken by who drives the group."""
+
+    @override
+    async def suspend(self, ids: Sequence[str]) -> Accepted:
+        accepted = await super().suspend(ids)
+        for one in self.listing.instances:
+            if one.id in ids:
+                self.set_state(one.id, State.SUSPENDING)
+        return accepted
+
+    @override
+    async def reconcile(self, listing: Listing) -> None:
+        await super().reconcile(listing)
+        for one in listing.instances:
+            if one.state is State.SUSPENDING:
+                self.set_state(one.id, State.SUSPENDED)
+
+
+def test_suspend_waits_until_it_is_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`suspend` takes every step; a command that does not hold the lock takes none."""
+    group = InSteps(capabilities=[Capability.SUSPEND])
+    chosen = selection(group)
+    monkeypatch.setenv("FLEETING_LOCK_DIR", str(tmp_path))
+    monkeypatch.setattr("fleeting.cli._changes.WAIT_INTERVAL_SECONDS", 0.01)
+    forced, own = group.add(), group.add()
+
+    def suspend(id: str, **options: Any) -> int:
+        return run_cancellable(suspend_or_resume, chosen, "suspend", [id], **options)
+
+    assert suspend(own, force=False, limit=Duration(minutes=1)) == 0
+    assert capsys.readouterr().out == f"accepted: 1 of 1\nsuspended: {own}\n"
+    with driving(group.info.id, "a manager"):
+        assert suspend(forced, force=True, limit=Duration(milliseconds=100)) == 1
+    assert f"not suspended after 0.1s: {forced}; repeat" in capsys.readouterr().err
+    group.vanish(own)
+    assert suspend(own, force=False, limit=Duration(minutes=1)) == 1
+    assert f"failed: {own}: it is gone" in capsys.readouterr().err
+
+
+def test_suspend_that_is_refused_later(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """If a later step is refused for good, the command waits until the instance runs again."""
+    group = FakeInstanceGroup(capabilities=[Capability.SUSPEND])
+    monkeypatch.setenv("FLEETING_LOCK_DIR", str(tmp_path))
+    monkeypatch.setattr("fleeting.cli._changes.WAIT_INTERVAL_SECONDS", 0.01)
+    id = group.add()
+    states = iter([State.RUNNING, State.SUSPENDING, State.SUSPENDING])
+
+    def shown(_: Listing) -> Listing:
+        return Listing((Instance(id, next(states, State.RUNNING)),))
+
+    group.always("update", Reply(listing=shown))
+    group.script("reconcile", Reply(error=PermissionDenied("it cannot be stopped")))
+    limit = Duration(minutes=1)
+    chosen = selection(group)
+    assert (
+        run_cancellable(suspend_or_resume, chosen, "suspend", [id], force=False, limit=limit) == 1
+    )
+    assert capsys.readouterr().err == (f"warning: it cannot be stopped\nfailed: {id}: running\n")
 
 
 # The lock.

@@ -16,7 +16,7 @@ from fleeting.cli._remote_shell import EscapeKeys
 from fleeting.cli._watch import changes, fitted, watch
 from fleeting.errors import OutOfCapacity, PermissionDenied, ProviderError
 from fleeting.testing import FakeInstanceGroup, Reply
-from fleeting.types import Capability, Duration, Instance, Listing, Notice, State
+from fleeting.types import Capability, CreationFailure, Duration, Instance, Listing, Notice, State
 from prepared_group import selection
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def test_changes_between_listings() -> None:
             Instance("e", State.CREATING),
         ),
         pending=2,
-        failures=(OutOfCapacity("none left"),),
+        failures=(CreationFailure("1", OutOfCapacity("none left")),),
     )
     assert changes(before, after) == [
         r"a: creating -> failed (no\x1bdisk)",

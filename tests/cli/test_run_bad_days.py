@@ -107,7 +107,7 @@ def test_instance_killed_during_a_job(
             retries = {retries}
             script = [
                 'if mkdir "{taskscaler.folder}/once" 2>/dev/null',
-                "then kill -KILL $PPID; sleep 60; fi",
+                "then kill -KILL $(ps -o ppid= $PPID); sleep 60; fi",
                 "echo survived",
             ]
         """)

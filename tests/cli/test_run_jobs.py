@@ -97,7 +97,7 @@ def test_failed_script_is_exit_code_1(taskscaler: Command) -> None:
         name: (job["state"], job["exit_code"], job["signal"]) for name, job in jobs.items()
     } == {
         "exit": ("failed", 3, None),
-        "signal": ("failed", None, "TERM"),
+        "signal": ("failed", 143, None),
         "timeout": ("timed_out", None, None),
         "missing": ("failed", 127, None),
         "good": ("success", 0, None),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import resource
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fleeting.errors import PermissionDenied, ProviderError, Throttled
 from fleeting.testing import FakeConfig, FakeProvider
 from fleeting.types import ConnectorSettings, GroupInfo
 from taskscaler import Settings, StoreError
@@ -67,6 +70,43 @@ def test_waiting_run_says_why(
     assert provider.groups[0].size == 0
 
 
+def test_group_that_does_not_open_is_tried_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A failure to open a group that can pass is told, and tried again until the timeout."""
+    provider = FakeProvider()
+    soon = timedelta(milliseconds=10)
+    provider.errors += [Throttled("slow down", retry_after=soon), ProviderError("no answer")]
+    plan = plan_of(tmp_path, provider)
+    plan = replace(plan, runs=[], settings=replace(plan.settings, backoff=soon))
+    assert run_session(plan) == 0
+    messages = capfd.readouterr().err
+    assert "warning: group '1' does not open: slow down; trying again in 0s\n" in messages
+    assert "warning: group '1' does not open: no answer; trying again in" in messages
+    assert len(provider.groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionDenied("no such key"), "error: no such key\n"),
+        (Throttled("slow down", retry_after=timedelta(hours=1)), "error: slow down\n"),
+        (
+            Throttled("slow down", retry_after=timedelta(minutes=1)),
+            "--timeout of 0.5s expired before the instance groups were open: group '1' does not",
+        ),
+    ],
+)
+def test_group_that_never_opens(
+    tmp_path: Path, error: ProviderError, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A failure that does not pass in time ends the run with its reason."""
+    provider = FakeProvider()
+    provider.errors.append(error)
+    assert run_session(plan_of(tmp_path, provider)) == 3
+    assert message in capfd.readouterr().err
+
+
 def test_instances_left_after_a_store_failure_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,7 +132,7 @@ def test_instances_left_after_a_store_failure_are_named(
 def test_only_kept_instances_are_counted_as_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """An instance that is used up is removed, even if the file keeps instances."""
+    """An instance that is used up is removed, or else named; the others are counted."""
     began = datetime(2026, 3, 1, tzinfo=UTC)
     store = MemoryStore()
     for record in (
@@ -104,7 +144,9 @@ def test_only_kept_instances_are_counted_as_kept(
     plan = plan_of(tmp_path, FakeProvider())
     settings = replace(plan.settings, delete_instances_on_shutdown=False)
     assert run_session(replace(plan, runs=[], settings=settings)) == 0
-    assert "1 instance was kept (delete_instances_on_shutdown = false)" in capfd.readouterr().err
+    messages = capfd.readouterr().err
+    assert "1 instance was kept (delete_instances_on_shutdown = false)" in messages
+    assert "instance fake/group/goes is not removed yet and may cost money (it is" in messages
 
 
 @pytest.mark.parametrize(
@@ -132,3 +174,33 @@ def test_worker_limit(
     plan = replace(plan, runs=plan.runs * 50, settings=settings, groups=groups, max_jobs=max_jobs)
     infos = [GroupInfo(id=f"group-{size}", max_size=size) for size in sizes]
     assert worker_limit(plan, infos) == expected
+
+
+def test_limit_of_open_files_is_raised(tmp_path: Path) -> None:
+    """The soft limit becomes the hard one, so that many jobs do not run out of files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(200, soft), hard))
+    try:
+        run_session(plan_of(tmp_path, FakeProvider()))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_bug_of_a_group_is_in_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An unexpected error of the run as a whole is one sentence; all jobs are in the report."""
+
+    def broken(provider: FakeProvider, *words: object) -> None:
+        del provider, words
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(FakeProvider, "open", broken)
+    report = tmp_path / "report.json"
+    assert run_session(replace(plan_of(tmp_path, FakeProvider()), report=report)) == 3
+    messages = capfd.readouterr().err
+    assert "unexpected error, a bug: KeyError: 'surprise'; at cli/test_run_session.py" in messages
+    assert "Traceback" not in messages
+    jobs = json.loads(report.read_text())["jobs"]
+    assert [job["state"] for job in jobs] == ["system_failure"] * 2

@@ -52,6 +52,8 @@ CAUGHT_BY = {
     "TestConnectInfoOfAnother": "test_connect_info_is_about_the_instance",
     "TestIncreasesMix": "test_calls_at_the_same_time",
     "TestSuspendNotTwice": "test_suspend_and_resume",
+    "TestReaderTakesFailures": "test_second_reader_changes_nothing",
+    "TestGoalsAreForgotten": "test_suspend_and_resume_without_the_first_handle",
     "TestSuspendedNotListed": "test_suspended_instance_stays_listed",
     "TestResumeForgets": "test_resumed_instance_is_the_same",
     "TestSuspendIgnoresCancellation": "test_cancelled_call[suspend]",

@@ -33,7 +33,15 @@ from fleeting.testing import (
     Gate,
     Reply,
 )
-from fleeting.types import Capability, ConnectInfo, GroupSettings, Listing, Notice, State
+from fleeting.types import (
+    Capability,
+    ConnectInfo,
+    CreationFailure,
+    GroupSettings,
+    Listing,
+    Notice,
+    State,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,13 +96,14 @@ class TestTime:
         assert _states(await group.update()) == {"i-2": State.RUNNING}
 
     async def test_pending_instances_can_be_dropped(self) -> None:
-        """Pending instances that will not be created are reported once as a failure."""
+        """Each pending instance that will not be created is a failure, in all later listings."""
         group = FakeInstanceGroup(pending_updates=None)
         await group.increase(2, "a")
         error = OutOfCapacity("none left")
         group.give_up(error)
-        assert await group.update() == Listing(failures=(error,))
-        assert await group.update() == Listing()
+        failures = (CreationFailure("failure-1", error), CreationFailure("failure-2", error))
+        assert await group.update() == Listing(failures=failures)
+        assert await group.update() == Listing(failures=failures)
 
 
 class TestReplies:

@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 from typing_extensions import override
 
-from fleeting.errors import InstanceGone, ProviderError
+from fleeting.errors import InstanceGone, OutOfCapacity, ProviderError
 from fleeting.testing import FakeInstanceGroup
 from fleeting.types import Accepted, Capability, Finding, Listing, Severity, State
 from wrong_contract import WARNING, WrongContract
@@ -79,6 +79,66 @@ class TestSuspendIgnoresCancellation(WrongContract):
                 return await super().suspend(ids)
             except anyio.get_cancelled_exc_class():
                 return Accepted(0, (), ProviderError("interrupted"))
+
+
+class TestReaderTakesFailures(WrongContract):
+    class Group(FakeInstanceGroup):
+        """Forgets a failure as soon as a second reader has seen it."""
+
+        openings = 0
+
+        @override
+        async def update(self) -> Listing:
+            listing = await super().update()
+            if self.openings > 1:
+                self._failures.clear()
+            return listing
+
+    @override
+    def make_group(self) -> FakeInstanceGroup:
+        group = self.Group(max_size=3, capabilities=list(Capability), pending_updates=None)
+        group._pending.append((None, None))
+        group.give_up(OutOfCapacity("none left"))
+        group._pending_updates = 0
+        return group
+
+    @override
+    @asynccontextmanager
+    async def opened(self, group: FakeInstanceGroup) -> AsyncGenerator[None]:
+        assert isinstance(group, self.Group)
+        group.openings += 1
+        yield
+        group.openings -= 1
+
+
+class TestGoalsAreForgotten(WrongContract):
+    class Group(FakeInstanceGroup):
+        """Remembers in the process alone which instances are to be suspended in the end."""
+
+        goals: frozenset[str] = frozenset()
+
+        @override
+        async def suspend(self, ids: Sequence[str]) -> Accepted:
+            accepted = await super().suspend(ids)
+            for id in accepted.ids:
+                if self._has(id, State.SUSPENDING):
+                    self.set_state(id, State.SUSPENDING)
+            self.goals = frozenset(accepted.ids)
+            return accepted
+
+        @override
+        async def reconcile(self, listing: Listing) -> None:
+            await super().reconcile(listing)
+            for id in self.goals:
+                if self._has(id, State.SUSPENDING):
+                    self.set_state(id, State.SUSPENDED)
+
+    @override
+    @asynccontextmanager
+    async def opened(self, group: FakeInstanceGroup) -> AsyncGenerator[None]:
+        assert isinstance(group, self.Group)
+        yield
+        group.goals = frozenset()
 
 
 class TestWatchHangs(WrongContract):

@@ -21,7 +21,7 @@ from fleeting.errors import (
     QuotaExceeded,
     Throttled,
 )
-from fleeting.types import Accepted, GroupInfo, Instance, Listing, State
+from fleeting.types import Accepted, CreationFailure, GroupInfo, Instance, Listing, State
 from taskscaler.core import Settings, effects, events, explain
 from taskscaler.core.model.decisions import Clamp
 from taskscaler.core.model.throttle import TokenBucket
@@ -340,7 +340,11 @@ def test_failures_that_a_listing_reports_have_their_class_too() -> None:
     settle(play, "spot")
     play.tick(2.0)
     play.take(effects.List, "spot")
-    play.say(events.ListingArrived("spot", Listing(failures=(OutOfCapacity("none left"),))))
+    play.say(
+        events.ListingArrived(
+            "spot", Listing(failures=(CreationFailure("1", OutOfCapacity("none left")),))
+        )
+    )
     play.tick(60.0)
     assert play.take(effects.Increase).group == "on-demand"
 

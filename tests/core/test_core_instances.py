@@ -8,7 +8,7 @@ import pytest
 
 from core_model import START, Play
 from fleeting.errors import OutOfCapacity, ProviderError, Throttled
-from fleeting.types import Accepted, Instance, Listing, State
+from fleeting.types import Accepted, CreationFailure, Instance, Listing, State
 from taskscaler.core import (
     InstanceRecord,
     Phase,
@@ -162,7 +162,7 @@ def test_an_accepted_instance_that_fails_makes_room_and_a_pause() -> None:
     play.tick(2.0)
     play.take(effects.List)
     error = OutOfCapacity("no such machine today")
-    play.say(events.ListingArrived("g", Listing(failures=(error,))))
+    play.say(events.ListingArrived("g", Listing(failures=(CreationFailure("1", error),))))
     play.tick()
     assert play.state.demand().instances == 0
     assert "no such machine today" in explain(play.state.standing())

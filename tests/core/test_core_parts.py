@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleeting.types import State
-from taskscaler.core import Demand, OperationRecord, Policy, Settings, effects, events
+from core_model import Play
+from fleeting.errors import OutOfCapacity, PermissionDenied
+from fleeting.types import Accepted, CreationFailure, Instance, Listing, State
+from taskscaler.core import Demand, OperationRecord, Policy, Settings, effects, events, explain
 from taskscaler.core.model.agenda import Agenda
 from taskscaler.core.model.demand import target_idle
 from taskscaler.core.model.indexes import AgeQueue, SlotIndex
 from taskscaler.core.model.lifecycle import TRANSITIONS, Phase, Trigger
+from taskscaler.core.model.listing import ListingSchedule
 from taskscaler.core.model.members import Members
 from taskscaler.core.model.operations import Operation, Operations
 from taskscaler.core.model.tasks import TaskBook
@@ -381,3 +384,71 @@ def test_further_settings_that_cannot_be_meant_are_refused(name: str, value: obj
     """The message names the setting."""
     with pytest.raises(ValueError, match=name):
         Settings(**{name: value})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - of many types
+
+
+# Refusals of a provider.
+
+
+def test_an_instance_whose_provider_refuses_is_kept_and_prepared_again() -> None:
+    """A missing permission is the fault of the group: growth pauses, the instance does not go."""
+    play = Play(Settings(max_instances=2))
+    play.list()
+    play.say(events.TaskAsked("a"))
+    play.tick()
+    play.take(effects.Increase)
+    play.relist(Instance("i", State.RUNNING))
+    play.take(effects.Prepare)
+    refusal = PermissionDenied("SendSSHPublicKey is not allowed")
+    play.say(events.PreparationFailed("g", "i", "not allowed", refusal))
+    assert play.phase("i") is Phase.PREPARING
+    assert play.take(effects.Prepare).pause_seconds == 300.0
+    assert play.failures() == 1
+    assert "instance i did not become ready: not allowed" in explain(play.state.standing())
+    play.say(events.TaskAsked("b"))
+    play.tick(60.0)
+    assert not play.has(effects.Increase)
+    play.say(events.InstancePrepared("g", "i"))
+    assert play.phase("i") is Phase.READY
+
+
+def test_no_instance_is_replaced_because_its_provider_refuses() -> None:
+    """Checks that the provider refuses let the instance serve no one, but replace it never."""
+    play = Play()
+    play.ready("i")
+    for _ in range(10):
+        play.tick(600.0)
+        if play.has(effects.CheckHealth):
+            play.take(effects.CheckHealth)
+            play.say(events.HealthFailed("g", "i", "no", PermissionDenied("no")))
+    assert play.phase("i") is Phase.READY
+
+
+# Failures that listings repeat.
+
+
+def test_a_failure_that_is_listed_again_is_one_failure() -> None:
+    """A failure counts once, however many listings have it; its id tells."""
+    play = Play()
+    play.list()
+    for number in range(2):
+        play.say(events.TaskAsked(f"task-{number}"))
+    play.tick()
+    increase = play.take(effects.Increase)
+    play.say(events.IncreaseSettled("g", increase.operation, Accepted(2)))
+    one, two = (CreationFailure(id, OutOfCapacity("none left")) for id in ("1", "2"))
+    for failures, count in (((one,), 1), ((one,), 1), ((one, two), 2), ((two,), 2)):
+        play.tick(60.0)
+        play.take(effects.List)
+        play.say(events.ListingArrived("g", Listing(failures=failures)))
+        assert play.failures() == count
+        play.todo.clear()
+
+
+def test_only_the_newest_failures_are_remembered() -> None:
+    """Ids that no listing has any more are forgotten, the oldest first."""
+    schedule = ListingSchedule(Agenda())
+    failures = [CreationFailure(str(n), OutOfCapacity("none left")) for n in range(1_500)]
+    assert len(schedule.take_new(failures)) == 1_500
+    assert schedule.take_new(failures) == []
+    schedule.take_new(failures[1_400:])
+    assert len(schedule.take_new(failures[:1_400])) == 500

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from asyncssh.constants import MSG_CHANNEL_REQUEST
+from asyncssh.packet import Boolean, String, UInt32
+from tests.integration.conftest import run_in_shell
 
 from fleeting.connectors import _ssh_channels, _ssh_process
 from fleeting.connectors.ssh import SSHConnector
@@ -357,6 +360,9 @@ async def test_a_channel_closed_without_a_status(serve: Callable[..., Any]) -> N
     """If the server does not report how the command ended, that is not success."""
 
     async def close(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        if process.command != "true":
+            await run_in_shell(process)
+            return
         process.stdout.write(b"all good")
         process.stdout.write_eof()
         process.channel.close()
@@ -365,6 +371,24 @@ async def test_a_channel_closed_without_a_status(serve: Callable[..., Any]) -> N
         with pytest.raises(ConnectionLost, match="without reporting how"):
             await connection.run("true")
         assert connection.is_open
+
+
+@pytest.mark.parametrize("status", [0, 1, 255, 256, 2**31, 2**32 - 1, 0xC0000005])
+async def test_a_status_has_32_bits(serve: Callable[..., Any], status: int) -> None:
+    """The statuses of Windows arrive whole; none of them but 0 is success."""
+
+    async def report(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        if process.command != "true":
+            await run_in_shell(process)
+            return
+        no_reply = Boolean(False)  # noqa: FBT003 -- a value of the protocol
+        fields = [String("exit-status"), no_reply, UInt32(status)]
+        process.channel.send_packet(MSG_CHANNEL_REQUEST, *fields)
+        process.channel.close()
+
+    async with serve(report) as server, await SSHConnector().connect(server.info) as connection:
+        done = await connection.run("true")
+    assert (done.status, done.succeeded) == (status, status == 0)
 
 
 async def test_cancelled_openings_leave_no_channel(serve: Callable[..., Any]) -> None:

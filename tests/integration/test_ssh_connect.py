@@ -403,3 +403,31 @@ def test_every_foreign_error_is_translated(kind: type[asyncssh.Error]) -> None:
     fallback = TransferFailed if issubclass(kind, asyncssh.SFTPError) else ConnectionLost
     assert type(ours) is EXPECTED.get(kind.__name__, fallback)
     assert str(ours).startswith("it failed: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("/bin/false", "ended with exit code 1 and wrote nothing"),
+        ("/bin/true", "ended with exit code 0 and wrote nothing"),
+        ("echo 'Use the portal.'", "and wrote: Use the portal."),
+        ('echo "$SSH_ORIGINAL_COMMAND"', "and wrote: echo ready-"),
+    ],
+)
+async def test_a_login_that_runs_no_command_is_unreachable(
+    start_sshd: Callable[..., ConnectInfo], command: str, expected: str
+) -> None:
+    """A host that accepts the login and runs nothing is not reached, and the reason says why."""
+    info = replace(start_sshd(f"ForceCommand {command}"), timeout=timedelta(seconds=2))
+    with pytest.raises(Unreachable, match="accepts the login, but runs no command") as caught:
+        await SSHConnector().connect(info)
+    assert expected in str(caught.value)
+
+
+async def test_noise_of_a_start_up_file_is_not_in_the_way(
+    start_sshd: Callable[..., ConnectInfo],
+) -> None:
+    """A host that prints something before it runs the command is reached."""
+    info = start_sshd('ForceCommand echo hello; eval "$SSH_ORIGINAL_COMMAND"')
+    async with await SSHConnector().connect(info) as connection:
+        assert (await connection.run("echo x")).stdout == b"hello\nx\n"

@@ -349,3 +349,16 @@ async def test_streams_to_closed_ports(connection: Connection, tmp_path: Path) -
     with pytest.raises(Unreachable, match="did not open a stream to the socket"):
         await connection.open_unix(str(tmp_path / "socket"))
     assert connection.is_open
+
+
+async def test_a_pipe_in_the_place_of_a_file_does_not_block(
+    connection: Connection, tmp_path: Path
+) -> None:
+    """A copy to it and from it fails at once, and cancellation is never in question."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert (await connection.run("echo x > given")).succeeded
+    with anyio.fail_after(20), pytest.raises(TransferFailed, match="not a regular file"):
+        await connection.get("given", pipe)
+    with anyio.fail_after(20), pytest.raises(TransferFailed, match="not a regular file"):
+        await connection.put(pipe, "copy")

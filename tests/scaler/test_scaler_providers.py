@@ -106,6 +106,23 @@ async def test_a_call_without_an_answer_times_out(method: Any) -> None:
     assert len(group.calls_of("increase")) == 1
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(before=Gate()), Reply(error=Throttled("slow down")), Reply(error=KeyError("a"))],  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - that is the bug
+)
+async def test_steps_after_a_listing_hold_up_nothing(reply: Reply) -> None:
+    """The steps that follow from a listing may hang or fail; the next listing tries them again."""
+    group = FakeInstanceGroup()
+    group.script("reconcile", reply)
+    settings = Settings(max_instances=1, operation_timeout=timedelta(seconds=30), policy=LAZY)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        assert await serve(scaler, "a") == [group.info.id]
+        await group.until(lambda: len(group.calls_of("reconcile")) > 1)
+    methods = [call.method for call in group.calls if call.method in {"update", "reconcile"}]
+    assert methods[:2] == ["update", "reconcile"]
+    assert methods.count("reconcile") <= methods.count("update")
+
+
 async def test_a_removal_is_repeated_after_a_lost_answer() -> None:
     """Removals are idempotent, so they are repeated until the instance is gone."""
     group = FakeInstanceGroup()

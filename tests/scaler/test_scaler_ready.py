@@ -10,7 +10,15 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from fleeting.errors import ConfigError, ConnectionLost, HostKeyMismatch, Unreachable
+from fleeting.errors import (
+    ConfigError,
+    ConnectionLost,
+    HostKeyMismatch,
+    PermissionDenied,
+    ProviderError,
+    Throttled,
+    Unreachable,
+)
 from fleeting.testing import Command, FakeConnector, FakeInstanceGroup, Gate, Reply
 from fleeting.types import ConnectorSettings, Exit
 from taskscaler import AcquireTimeout, Policy, Settings, Taskscaler
@@ -43,6 +51,17 @@ class Instances:
 def group_of(instances: Instances, **options: int | None) -> FakeInstanceGroup:
     """Return a group of such instances."""
     return FakeInstanceGroup(connector=FakeConnector(instances), **options)  # type: ignore[arg-type] # passed on
+
+
+@pytest.mark.parametrize("error", [PermissionDenied("no SendSSHPublicKey"), Throttled("later")])
+async def test_a_refusal_of_the_provider_costs_no_instance(error: ProviderError) -> None:
+    """The fault is the group's: the instance stays, and serves as soon as the provider answers."""
+    group = FakeInstanceGroup()
+    group.script("connect_info", *[Reply(error=error)] * 8)
+    settings = Settings(max_instances=3, instance_ready_timeout=timedelta(seconds=3), policy=LAZY)
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        async with scaler.acquire("a", timeout=timedelta(hours=1)):
+            assert (group.largest, group.calls_of("decrease")) == (1, [])
 
 
 async def test_the_ready_command_runs_before_the_first_task() -> None:

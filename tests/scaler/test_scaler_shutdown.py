@@ -10,6 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from fleeting.errors import ProviderError
 from fleeting.testing import FakeInstanceGroup, Gate, Reply
+from fleeting.types import State
 from taskscaler import AcquisitionLost, InstancesLeft, Policy, ScalerClosed, Settings, Taskscaler
 
 pytestmark = pytest.mark.anyio
@@ -33,6 +34,18 @@ async def test_instances_that_cannot_be_removed_are_named() -> None:
     assert len(group.calls_of("decrease")) == 1 + CLEAN.shutdown_deletion_retries
     assert caught.value.instances == ("fake/group/i-1",)
     assert group.connector.connections == []
+
+
+async def test_an_instance_that_the_cloud_is_removing_is_not_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A removal that has begun and takes longer than the shutdown is told, and is not a failure."""
+    group = FakeInstanceGroup(removal_updates=None)
+    async with Taskscaler([group], CLEAN, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            pass
+    assert [one.state for one in group.listing.instances] == [State.DELETING]
+    assert "has begun to remove fake/group/i-1 and has not ended it within 0:02:00" in caplog.text
 
 
 async def test_instances_that_may_still_appear_are_counted() -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from typing_extensions import override
 
 from fleeting.testing import FakeConnector, FakeInstanceGroup
+from fleeting.types import Duration
+from played_script import play_script
 from taskscaler import ScalerClosed, Settings, StoreError, Taskscaler
 from taskscaler.core import JobRecord
-from taskscaler.jobs.job import Job, JobRun, expand
+from taskscaler.jobs.job import Download, Job, JobRun, expand
 from taskscaler.jobs.journal import Journal, clear_journal
 from taskscaler.jobs.output import OutputMode, Stream, output_factory
 from taskscaler.jobs.result import JobResult, JobState
 from taskscaler.jobs.runner import JobRunner
-from taskscaler.jobs.script import REMOVAL
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -81,11 +83,12 @@ class Book:
 
 
 async def _play(command: Command) -> int:
-    if "rm -rf" in command.line:
+    async def script(word: str) -> int:
+        return 3 if word.endswith("fail") else 0
+
+    if "rm -rf" in command.line or not command.line.startswith("exec /bin/sh"):
         return 0
-    line = b"".join([data async for data in command.stdin]).removesuffix(b"\\n\n").decode()
-    word = line.removeprefix(REMOVAL)
-    return 3 if word == "fail" else 0
+    return await play_script(command, script)
 
 
 def _scaler(store: MemoryStore | None = None, capacity: int = 1) -> Taskscaler:
@@ -175,6 +178,40 @@ async def test_lost_run_with_retries_is_run_again(book: Book, tmp_path: Path) ->
         ("success", "a", "success"),
     ]
     assert runner.results[0].attempts == 2
+
+
+_KEYS: dict[str, Any] = {
+    "env": {"WORD": "\xe9", "RAW": "\udcff"},
+    "timeout": Duration(minutes=10),
+    "count": 2,
+    "retries": 1,
+    "upload": ["given"],
+    "download": ["made", Download(source="*", to="here")],
+    "stdin": "given",
+}
+_KEY_SETS = [
+    *((), *((key,) for key in _KEYS), *itertools.combinations(_KEYS, 2)),
+    tuple(_KEYS),
+]
+
+
+@pytest.mark.parametrize("keys", _KEY_SETS, ids="+".join)
+async def test_each_key_goes_through_a_journal(
+    book: Book, tmp_path: Path, keys: tuple[str, ...]
+) -> None:
+    """A job with any keys is recorded, found again after a kill, and run or reported as lost."""
+    (tmp_path / "given").write_text("given")
+    job = Job(name="a", script=["true"], **{key: _KEYS[key] for key in keys})
+    runs = expand([job], tmp_path, where="test")
+    running = [(run, JobResult(run.name, JobState.RUNNING, attempts=1)) for run in runs]
+    await book.journal().write(running)
+    runner = book.runner(expand([job], tmp_path, where="test"))
+    await _run(runner, book.journal())
+    expected = JobState.SUCCESS if "retries" in keys else JobState.SYSTEM_FAILURE
+    assert {result.state for result in runner.results} == {expected}
+    assert len(runner.results) == (2 if "count" in keys else 1)
+    changed = Job(name="a", script=["false"], **{key: _KEYS[key] for key in keys})
+    assert book.journal().find(expand([changed], tmp_path, where="test")[0]) is None
 
 
 async def test_changed_job_is_a_different_job(book: Book, tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, Self
 
 import pytest
+from typing_extensions import override
 
 from fleeting.errors import ConfigError
 from taskscaler.jobs.report import RunReport, check_report_path, exit_code, write_report
@@ -25,7 +26,7 @@ def test_report_replaces_an_older_one(tmp_path: Path) -> None:
     path.write_text("old")
     result = JobResult("a", queued_at=NOON)
     result.finish(JobState.CANCELED, "interrupted")
-    write_report(path, RunReport([result], [], NOON, NOON, exit_code=130))
+    write_report(path, RunReport([result], [], NOON, NOON, exit_code=130, seconds=1.0))
     report = json.loads(path.read_text())
     assert set(report) == {"jobs", "instances", "summary"}
     assert report["jobs"][0]["wait_seconds"] is None
@@ -100,7 +101,8 @@ def test_report_through_a_link_of_the_user_keeps_the_link(tmp_path: Path) -> Non
     """The target of a symbolic link is written, and the link is kept."""
     link = tmp_path / "link.json"
     link.symlink_to(tmp_path / "report.json")
-    write_report(check_report_path(link), RunReport([], [], NOON, NOON, exit_code=0))
+    report = RunReport([], [], NOON, NOON, exit_code=0, seconds=1.0)
+    write_report(check_report_path(link), report)
     assert link.is_symlink()
     assert json.loads((tmp_path / "report.json").read_text())["summary"]["total"] == 0
 
@@ -109,6 +111,46 @@ def test_a_link_that_a_job_downloads_does_not_redirect_the_report(tmp_path: Path
     """A link that arrives during the run is replaced, and its target is not touched."""
     path = check_report_path(tmp_path / "report.json")
     (tmp_path / "report.json").symlink_to(tmp_path / "outside")
-    write_report(path, RunReport([], [], NOON, NOON, exit_code=0))
+    write_report(path, RunReport([], [], NOON, NOON, exit_code=0, seconds=1.0))
     assert not (tmp_path / "outside").exists()
     assert json.loads(path.read_text())["summary"]["total"] == 0
+
+
+def test_text_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
+    """Whatever a plugin reports, the report is written and can be read."""
+    path = tmp_path / "report.json"
+    result = JobResult("a", instance="i-\udcff", reason="é")
+    write_report(path, RunReport([result], [], NOON, NOON, exit_code=3, seconds=1.0))
+    (job,) = json.loads(path.read_text())["jobs"]
+    assert (job["instance"], job["reason"]) == ("i-\udcff", "é")
+
+
+def test_durations_do_not_follow_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the clock is set back by an hour, a job still took a positive time."""
+
+    class SetBack(datetime):
+        hours = 12
+
+        @classmethod
+        @override
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            cls.hours -= 1
+            return cls(2026, 1, 1, cls.hours, tzinfo=tz)
+
+    monkeypatch.setattr("taskscaler.jobs.result.datetime", SetBack)
+    result = JobResult("a")
+    result.start()
+    result.finish(JobState.SUCCESS)
+    assert result.started_at is not None
+    assert result.finished_at is not None
+    assert result.finished_at < result.started_at < result.queued_at
+    assert 0 <= (result.wait_seconds or 0) < 60
+    assert 0 <= (result.run_seconds or 0) < 60
+
+
+def test_impossible_duration_of_an_earlier_call_is_unknown() -> None:
+    """Only wall times are recorded; if they contradict each other, nothing is claimed."""
+    earlier = JobResult("a", started_at=NOON, finished_at=NOON - timedelta(hours=1), earlier=True)
+    assert earlier.run_seconds is None
+    earlier.finished_at = NOON + timedelta(seconds=2)
+    assert earlier.run_seconds == 2

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from fleeting.errors import TransferFailed
 from fleeting.testing import FakeConnection, FakeConnector, FakeInstanceGroup
 from fleeting.types import Duration
+from played_script import play_script
 from taskscaler import AcquireTimeout, Settings, Taskscaler
 from taskscaler.jobs import executor
 from taskscaler.jobs.job import Job, expand
 from taskscaler.jobs.output import OutputMode, Stream, output_factory
 from taskscaler.jobs.result import JobResult, JobState
 from taskscaler.jobs.runner import JobRunner
-from taskscaler.jobs.script import REMOVAL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -49,6 +50,8 @@ class World:
         self.begun = anyio.Event()
         self.gate = anyio.Event()
         self.retries: list[tuple[str, str]] = []
+        self.full: set[str] = set()
+        self.bugs: dict[str, Exception] = {}
         self.removal_status = 0
         self.removal_hangs = False
 
@@ -60,19 +63,24 @@ class World:
                 await anyio.sleep_forever()
             await command.stderr.send(b"rm: no\n")
             return self.removal_status
-        line = b"".join([data async for data in command.stdin]).removesuffix(b"\\n\n").decode()
-        word = line.removeprefix(REMOVAL)
+        if command.line.startswith("exec /bin/sh"):
+            return await play_script(
+                command,
+                lambda word: self.script(command, word),
+                refuses=lambda word: word == "no-room" or command.instance in self.full,
+            )
+        return 0
+
+    async def script(self, command: Command, word: str) -> int:
+        """Run a script of one word."""
         self.attempts[word] += 1
+        if word in self.bugs:
+            raise self.bugs[word]
         if word == "gate":
             self.begun.set()
             await self.gate.wait()
         if word == "break-once" and self.attempts[word] == 1:
             self.connector.break_(command.instance)
-        if word == "no-room":
-            marker = re.search(r"echo (taskscaler-\w+) >&2", command.line)
-            assert marker
-            await command.stderr.send(b"mkdir: disk full\n" + marker[1].encode() + b"\n")
-            return 125
         return 1 if word == "fail" else 125 if word == "exit-125" else 0
 
     def runner(self, *words: str, keep_going: bool = True, **keys: Any) -> JobRunner:
@@ -321,3 +329,79 @@ async def test_fail_fast(world: World) -> None:
     async with world.scaler(capacity=2) as scaler:
         await runner.run(scaler, workers=2, acquire_timeout=None)
     assert states(runner) == ["canceled", "failed", "canceled"]
+
+
+async def test_a_failure_of_the_workspace_is_the_instances(world: World) -> None:
+    """The instance gets no further task; retries and later jobs run on others."""
+    world.full = {"i-1"}
+    runner = world.runner("a", "b", "c", retries=1)
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+        reasons = {one.id: one.removal_reason for one in scaler.instances()}
+    assert states(runner) == ["success"] * 3
+    assert [result.instance for result in runner.results] == ["i-2"] * 3
+    assert [name for name, _ in world.retries] == ["0-a"]
+    assert "mkdir: disk full" in str(reasons["i-1"])
+
+
+@pytest.mark.parametrize(("local", "instances"), [(True, 1), (False, 2)])
+async def test_failed_upload_is_the_instances_unless_it_is_local(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    local: bool,  # noqa: FBT001 -- a parameter of the test
+    instances: int,
+) -> None:
+    """A file that cannot be read here says nothing about the instance."""
+
+    async def fail(connection: FakeConnection, source: Path, destination: str) -> None:
+        del connection, source, destination
+        await anyio.lowlevel.checkpoint()
+        raise TransferFailed("the disk is full", local=local)
+
+    monkeypatch.setattr(FakeConnection, "put", fail)
+    (world.folder / "given").touch()
+    runner = world.runner("a", "b", upload=["given"])
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+        assert len(scaler.instances()) == instances
+    assert states(runner) == ["system_failure"] * 2
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError("too deep"), KeyError("x\udcff"), OSError(24, "x")]
+)
+async def test_a_bug_ends_one_attempt_only(
+    world: World, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """The job is a system failure, the log has the place of the bug, and other jobs run."""
+    world.bugs["a"] = error
+    runner = world.runner("a", "b")
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+    assert states(runner) == ["system_failure", "success"]
+    reason = runner.results[0].reason or ""
+    reason.encode()  # It can be stored.
+    if isinstance(error, OSError):
+        assert "raise `ulimit -n`" in reason
+    else:
+        assert type(error).__name__ in reason
+        assert "test_job_runner.py" in caplog.text
+        assert "Traceback" not in caplog.text
+
+
+async def test_names_that_are_not_utf8_are_escaped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reason that names such a file can be printed and stored."""
+
+    async def special(connection: FakeConnection, pattern: str, budget: object) -> list[str]:
+        del connection, pattern, budget
+        await anyio.lowlevel.checkpoint()
+        raise TransferFailed("a\udcffb\n is not a regular file")
+
+    monkeypatch.setattr(FakeConnection, "glob", special)
+    runner = world.runner("true", download=["*"])
+    async with world.scaler() as scaler:
+        await runner.run(scaler, workers=1, acquire_timeout=None)
+    assert states(runner) == ["system_failure"]
+    assert "a\\udcffb\\n is not" in (runner.results[0].reason or "")

@@ -20,7 +20,9 @@ from taskscaler.jobs.script import (
     script_line,
 )
 
-SHELLS = [shell for shell in ("sh", "dash", "bash", "zsh", "ksh") if shutil.which(shell)]
+SHELLS = [
+    shell for shell in ("sh", "dash", "bash", "zsh", "ksh", "fish", "tcsh") if shutil.which(shell)
+]
 DIRECTORY = directory_name("0123abcd", 1, "test#1")
 
 
@@ -28,10 +30,15 @@ def start(
     shell: str, home: Path, payload: bytes, *, exists: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the command with its input, as an instance does."""
-    command = bootstrap(DIRECTORY, "marker", exists=exists)
+    command = bootstrap(DIRECTORY, "token", exists=exists)
     return subprocess.run(
         [shell, "-c", command], cwd=home, input=payload, capture_output=True, check=False
     )
+
+
+def proof(status: int, text: bytes = b"") -> bytes:
+    """Return the standard error of a script that began, wrote the text and ended."""
+    return b"\x1etoken begin\n" + text + f"\x1etoken end {status}\n".encode()
 
 
 @pytest.fixture(params=SHELLS)
@@ -46,7 +53,7 @@ def test_script_and_environment_arrive_unchanged(shell: str, tmp_path: Path) -> 
     lines = ["printf '%s|' \"$VALUE\" '\\t' \"it's\"", "printf '%%s\\n'"]
     done = start(shell, tmp_path, script_line(lines, {"VALUE": value}))
     assert done.stdout.decode() == f"{value}|\\t|it's|%s\n"
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, proof(0))
 
 
 def test_rest_of_the_input_belongs_to_the_script(shell: str, tmp_path: Path) -> None:
@@ -93,8 +100,40 @@ def test_script_stops_at_the_first_failing_line(tmp_path: Path) -> None:
 
 
 def test_signal_of_the_script_is_visible(tmp_path: Path) -> None:
-    """The shell of the script replaces ours, so the caller sees the signal."""
-    assert start("sh", tmp_path, script_line(["kill -KILL $$"], {})).returncode == -9
+    """The shell that reports the end turns the signal into a status, and writes no message."""
+    done = start("sh", tmp_path, script_line(["kill -KILL $$"], {}))
+    assert (done.returncode, done.stderr) == (137, proof(137))
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "PIPE", "ALRM"])
+def test_end_is_reported_after_a_signal_to_the_group(tmp_path: Path, name: str) -> None:
+    """A script that reacts to a signal to its whole group is reported with its own status."""
+    lines = [f"trap 'echo bye >&2; exit 7' {name}", f"kill -{name} 0", "sleep 10"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", bootstrap(DIRECTORY, "token", exists=False)],
+        cwd=tmp_path,
+        input=script_line(lines, {}),
+        capture_output=True,
+        check=False,
+        start_new_session=True,
+    )
+    assert (done.returncode, done.stderr) == (7, proof(7, b"bye\n"))
+
+
+def test_variables_of_the_shell_are_not_the_scripts(shell: str, tmp_path: Path) -> None:
+    """The script is not in its own environment, and it has no descriptors but three."""
+    done = start(shell, tmp_path, script_line(["env", "ls /dev/fd/9 2>&1 || true"], {}))
+    assert b"_s=" not in done.stdout
+    assert b"_u=" not in done.stdout
+    assert b"No such file" in done.stdout
+
+
+def test_line_is_a_comment_for_another_shell(shell: str, tmp_path: Path) -> None:
+    """A shell that a start-up file runs in our place does nothing with the script."""
+    line = script_line(["touch ran", "echo two"], {"TOKEN": "a\nb"})
+    done = subprocess.run([shell], cwd=tmp_path, input=line, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_incomplete_line_runs_nothing(shell: str, tmp_path: Path) -> None:
@@ -102,7 +141,7 @@ def test_incomplete_line_runs_nothing(shell: str, tmp_path: Path) -> None:
     whole = script_line(["touch ran", "echo two"], {})
     done = start(shell, tmp_path, whole[: whole.index(b"echo")])
     assert done.returncode == BOOTSTRAP_STATUS
-    assert done.stderr.endswith(b"marker\n")
+    assert done.stderr.endswith(b"\x1etoken failed\n")
     assert not (tmp_path / DIRECTORY / "work" / "ran").exists()
 
 
@@ -112,7 +151,7 @@ def test_existing_directory_is_refused(shell: str, tmp_path: Path) -> None:
     done = start(shell, tmp_path, script_line(["true"], {}))
     assert done.returncode == BOOTSTRAP_STATUS
     assert b"mkdir" in done.stderr
-    assert done.stderr.endswith(b"marker\n")
+    assert done.stderr.endswith(b"\x1etoken failed\n")
 
 
 def test_prepared_directory_is_used(shell: str, tmp_path: Path) -> None:

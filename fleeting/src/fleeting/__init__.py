@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fleeting._bugs import describe_bug
     from fleeting._config import (
         ConnectorConfig,
         GroupConfig,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from fleeting._lock import driving, locked_file, read_holder
     from fleeting._program import run_program
     from fleeting._registry import Registry
+    from fleeting._regular_files import open_regular, read_regular
     from fleeting._schema import json_schema
     from fleeting._text import foreign, guard_logs, plain, say, say_json
     from fleeting.abc import Connection
@@ -47,6 +49,7 @@ __all__ = (
     "call_within",
     "connect",
     "decode",
+    "describe_bug",
     "driving",
     "examine",
     "foreign",
@@ -55,9 +58,11 @@ __all__ = (
     "key_path",
     "locked_file",
     "nearest",
+    "open_regular",
     "parse_assignments",
     "plain",
     "read_holder",
+    "read_regular",
     "read_toml",
     "run_program",
     "say",
@@ -67,6 +72,7 @@ __all__ = (
 __version__ = "1.0.0"
 
 _HOMES = {
+    "_bugs": ("describe_bug",),
     "_config": ("ConnectorConfig", "GroupConfig", "GroupConfigEntry", "GroupEntryConfig"),
     "_decoding": (
         "Problem",
@@ -81,6 +87,7 @@ _HOMES = {
     "_lock": ("driving", "locked_file", "read_holder"),
     "_program": ("run_program",),
     "_registry": ("Registry",),
+    "_regular_files": ("open_regular", "read_regular"),
     "_schema": ("json_schema",),
     "_text": ("foreign", "guard_logs", "plain", "say", "say_json"),
 }

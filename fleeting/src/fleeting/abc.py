@@ -81,13 +81,40 @@ class InstanceGroup(ABC):
         is a value in the listing and never an exception, so that it does not hide the
         others. An instance that `decrease` accepted is reported as `DELETING`, or not at all.
 
-        Idempotent and without side effects. Costs one API call if at all possible,
-        whatever the size of the group.
+        Reads, and only reads: any process may call it at any time, also while another one
+        drives the group, and twice is the same as once. It takes nothing away from other
+        readers. `reconcile` takes the steps that follow from a listing. Costs one API call
+        if at all possible, whatever the size of the group.
+
+        A failure to create stays in the listings as long as the implementation likes, for
+        one listing at least. Report those of requests since the group was opened, and no
+        earlier ones: they belong to requests of another process.
 
         Raises:
             ProviderError: the whole listing is unavailable. The caller keeps the
                 previous one and tries again.
         """
+
+    async def reconcile(self, listing: Listing) -> None:
+        """Take the steps that follow from a listing; by default there are none.
+
+        Some changes take several requests to the cloud, such as suspending an instance, or
+        giving up instances whose creation failed. `suspend` takes the first step; this method
+        takes each of the others as soon as a listing shows that the previous one is done.
+
+        Only the process that drives the group calls it, after each listing, and one call at
+        a time. Between two steps that process can be killed, and another one continues. So
+        base the next step on what the cloud shows, and keep in the cloud what it has to know,
+        for example as a tag of the instance. Idempotent; does not wait for a step to finish.
+
+        Args:
+            listing: the newest one.
+
+        Raises:
+            ProviderError: not every step was taken. The caller logs it; the call after the
+                next listing takes the others.
+        """
+        del listing
 
     @abstractmethod
     async def increase(self, count: int, operation: str) -> Accepted:
@@ -162,7 +189,8 @@ class InstanceGroup(ABC):
         """Stop these instances so that they cost less and can be resumed later.
 
         Called only with `Capability.SUSPEND`. Idempotent; partial success as in
-        `decrease`. A suspended instance stays in the listing.
+        `decrease`. A suspended instance stays in the listing. If this takes several steps,
+        `reconcile` takes those after the first.
 
         Raises:
             NotSupported: the group does not have the capability.

@@ -281,4 +281,13 @@ class ConnectionLost(ConnectorError):
 
 
 class TransferFailed(ConnectorError):
-    """A file could not be copied: it is missing or not permitted, or the disk is full."""
+    """A file could not be copied: it is missing or not permitted, or the disk is full.
+
+    Attributes:
+        local: whether the fault is that of the file or the disk on this computer; otherwise it is
+            the instance's.
+    """
+
+    def __init__(self, message: str, *, local: bool = False) -> None:
+        self.local = local
+        super().__init__(message)

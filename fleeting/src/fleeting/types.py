@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
+from fleeting._regular_files import read_regular
 from fleeting.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = (
     "Completed",
     "ConnectInfo",
     "ConnectorSettings",
+    "CreationFailure",
     "Duration",
     "Exit",
     "Finding",
@@ -159,19 +161,33 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class CreationFailure:
+    """Reports that one instance that a group had accepted will not be created after all.
+
+    It may be in any number of listings, and is one failure however often it is read.
+
+    Attributes:
+        id: names the failure in its group; never used for another one.
+        error: why the instance will not be created.
+    """
+
+    id: str
+    error: ProviderError
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """The whole group at one moment.
 
     Attributes:
         instances: every member, in any order, each id once.
         pending: the number of members that the cloud will create and has no id for yet.
-        failures: why accepted requests will not be fulfilled after all; each is reported
-            once.
+        failures: one for each accepted instance that will not be created after all.
     """
 
     instances: tuple[Instance, ...] = ()
     pending: int = 0
-    failures: tuple[ProviderError, ...] = ()
+    failures: tuple[CreationFailure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +313,7 @@ class ConnectorSettings:
         if self.key_path is None:
             return None
         try:
-            return self.key_path.expanduser().read_text()
+            return read_regular(self.key_path.expanduser()).decode()
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
         except UnicodeError:

@@ -17,7 +17,7 @@ from fleeting.errors import (
 from fleeting_plugin_aws._activities import (
     LaunchTemplateError,
     classify,
-    launch_errors,
+    launch_failures,
     read_activities,
 )
 
@@ -148,7 +148,7 @@ def test_one_error_for_each_instance() -> None:
             ]
         }
     )
-    text = [str(one) for one in launch_errors(found, 3, "builders")]
+    text = [str(one.error) for one in launch_failures(found, 3, "builders")]
     assert ["1b" in one.split(" for ")[0] for one in text] == [True, False, True]
 
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from aws_errors import AccessDenied, CredentialsExpired, Throttled
-from aws_plugin import configure, open_group
+from aws_plugin import configure, drive, open_group
 from fleeting import Registry, decode
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
 from fleeting.types import Capability, ConnectorSettings, Duration, GroupSettings, Severity, State
@@ -99,7 +99,7 @@ async def becomes(cloud: AwsCloud, group: InstanceGroup, state: State) -> None:
     """Wait until every instance is in a state."""
     for _ in range(10):
         cloud.settle()
-        if {one.state for one in (await group.update()).instances} == {state}:
+        if {one.state for one in (await drive(group)).instances} == {state}:
             return
     pytest.fail(f"the instances did not become {state}")
 

@@ -22,7 +22,7 @@ from fleeting.errors import (
     QuotaExceeded,
     Throttled,
 )
-from fleeting_plugin_aws._errors import CredentialsExpired, Refused, translate
+from fleeting_plugin_aws._errors import CredentialsExpired, Refused, WrongSignature, translate
 
 WHAT = "SetDesiredCapacity of aws/eu-central-1/builders"
 
@@ -71,6 +71,8 @@ def test_translation_is_total(error: Exception, mutates: bool) -> None:  # noqa:
         (answer("RequestLimitExceeded", status=503), Throttled),
         (answer("ExpiredToken", status=403), CredentialsExpired),
         (answer("RequestExpired"), CredentialsExpired),
+        (answer("SignatureDoesNotMatch", "The request signature", 403), WrongSignature),
+        (answer("RequestTimeTooSkewed", status=403), WrongSignature),
         (answer("AccessDenied", "User: arn is not authorized", 403), PermissionDenied),
         (answer("UnauthorizedOperation", status=403), PermissionDenied),
         (answer("InsufficientInstanceCapacity", status=500), OutOfCapacity),
@@ -136,6 +138,26 @@ def test_requests_that_were_never_sent(error: Exception) -> None:
     assert "check the network" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            answer("SignatureDoesNotMatch", "The request signature we calculated"),
+            "secret access key",
+        ),
+        (answer("SignatureDoesNotMatch", "Signature expired: 2026 is now earlier"), "the clock"),
+        (answer("InvalidSignatureException", "Signature not yet current: 2026"), "the clock"),
+        (answer("AccessDenied", "not authorized"), "fleeting check aws"),
+        (botocore.exceptions.UnauthorizedSSOTokenError(), "`aws sso login`"),
+        (botocore.exceptions.SSOTokenLoadError(error_msg="none"), "`aws sso login`"),
+        (ResponseParserError("Unable to parse response: b'<html>'"), "did not come from AWS"),
+    ],
+)
+def test_advice_fits_the_cause(error: Exception, advice: str) -> None:
+    """The message says what to do about this cause, and not about another one."""
+    assert advice in str(translate(error, WHAT, mutates=False))
+
+
 def test_our_own_errors_are_kept() -> None:
     """An error of `fleeting` that passes through the SDK is not translated again."""
     error = GroupGone("gone")
@@ -164,7 +186,7 @@ def test_requests_are_not_quoted() -> None:
         "x-amz-security-token:hunter2\n'"
     )
     found = translate(answer("SignatureDoesNotMatch", message, 403), WHAT, mutates=False)
-    assert type(found) is PermissionDenied
+    assert type(found) is WrongSignature
     assert "you provided" in str(found)
     assert "hunter2" not in str(found)
 

@@ -61,6 +61,26 @@ def test_good_group_has_no_findings() -> None:
             f"{UPDATE} --new-instances-protected-from-scale-in",
         ),
         (
+            facts(
+                Instances=[
+                    {"InstanceId": id, "LifecycleState": state, "ProtectedFromScaleIn": protected}
+                    for id, state, protected in (
+                        ("i-1", "InService", True),
+                        ("i-2", "InService", False),
+                        ("i-3", "Terminating", False),
+                        ("i-4", "Warmed:Stopped", False),
+                    )
+                ]
+            ),
+            Severity.WARNING,
+            "unprotected-instances",
+            (
+                "aws autoscaling set-instance-protection --region eu-central-1 "
+                "--auto-scaling-group-name 'my builders' --protected-from-scale-in "
+                "--instance-ids i-2"
+            ),
+        ),
+        (
             facts(MaxInstanceLifetime=86400),
             Severity.WARNING,
             "max-instance-lifetime",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +56,22 @@ def test_pauses() -> None:
     assert [pause(attempt, 1.0) for attempt in (1, 2, 3)] == [0.5, 1.0, 2.0]
     assert pause(1, 0.0) == 0.25
     assert pause(50, 1.0) == 20.0
+
+
+@pytest.mark.anyio
+async def test_many_requests_do_not_hold_up_another() -> None:
+    """Of the requests that come one for each instance, one waits; others overtake the rest."""
+    limiter = Limiter(25.0)
+    limiter.exhaust(anyio.current_time())
+    ended: list[str] = []
+
+    async def wait(name: str, **options: bool) -> None:
+        await limiter.wait(**options)
+        ended.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(lambda: wait("push", one_by_one=True))
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(wait, "removal")
+    assert ended.index("removal") < 5

@@ -8,8 +8,8 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from aws_errors import AccessDenied, AwsError, Fault, LostReply, Throttled
-from aws_plugin import open_group, running_group, states
+from aws_errors import AccessDenied, AwsError, Fault, LostReply
+from aws_plugin import drive, open_group, running_group, states
 from fleeting.errors import PermissionDenied, ProviderError, QuotaExceeded
 from fleeting.types import Accepted, State
 
@@ -24,13 +24,25 @@ async def until(cloud: AwsCloud, group: InstanceGroup, id: str, state: State) ->
     """Wait until an instance is in a state, and return the states that were listed."""
     seen: list[State] = []
     for _ in range(20):
-        found = states(await group.update())[id]
+        found = states(await drive(group))[id]
         if found not in seen:
             seen.append(found)
         if found is state:
             return seen
         cloud.settle()
     raise AssertionError(f"{id} did not become {state}; seen: {seen}")
+
+
+async def tagged(cloud: AwsCloud) -> set[str]:
+    """Return the instances that have the tag of a goal."""
+    async with cloud.client("ec2") as client:
+        answer = await client.describe_instances()
+    return {
+        one["InstanceId"]
+        for reservation in answer["Reservations"]
+        for one in reservation["Instances"]
+        if any(tag["Key"] == "fleeting:goal" for tag in one.get("Tags", ()))
+    }
 
 
 async def test_suspend_and_resume(cloud: AwsCloud) -> None:
@@ -72,21 +84,50 @@ async def test_suspended_instance_after_a_restart(cloud: AwsCloud) -> None:
 
 
 async def test_half_suspended_instance_after_a_restart(cloud: AwsCloud) -> None:
-    """A running instance in standby is unknown until it is suspended or resumed."""
+    """The next process finishes what an earlier one has begun, in both directions."""
     async with running_group(cloud, 2) as (group, [first, second]):
-        cloud.fail("StopInstances", Throttled(), times=None)
-        for id in (first, second):
-            await group.suspend([id])
-            await group.update()
-        cloud.mend()
+        await group.suspend([first, second])
+        await drive(group)
     async with open_group(cloud) as group:
-        listing = await group.update()
-        assert states(listing) == dict.fromkeys((first, second), State.UNKNOWN)
-        assert "standby" in (listing.instances[0].reason or "")
-        await group.suspend([first])
-        await group.resume([second])
         await until(cloud, group, first, State.SUSPENDED)
+        await until(cloud, group, second, State.SUSPENDED)
+        await group.resume([second])
+    async with open_group(cloud) as group:
         await until(cloud, group, second, State.RUNNING)
+        assert states(await drive(group)) == {first: State.SUSPENDED, second: State.RUNNING}
+    assert await tagged(cloud) == set()
+
+
+async def test_reader_takes_no_step(cloud: AwsCloud) -> None:
+    """A listing changes nothing, however often it is read, and by whom."""
+    async with running_group(cloud, 1) as (group, [id]):
+        await group.suspend([id])
+        async with open_group(cloud) as reader:
+            before = len(cloud.calls())
+            for _ in range(5):
+                cloud.settle()
+                assert states(await reader.update()) == {id: State.SUSPENDING}
+                assert states(await group.update()) == {id: State.SUSPENDING}
+            sent = {call.operation for call in cloud.calls()[before:]}
+            assert {one for one in sent if not one.startswith("Describe")} == set()
+        await until(cloud, group, id, State.SUSPENDED)
+
+
+async def test_instance_that_another_client_put_in_standby(cloud: AwsCloud) -> None:
+    """A running instance in standby without a goal is unknown, and left alone."""
+    async with running_group(cloud, 1) as (group, [id]):
+        async with cloud.client("autoscaling") as client:
+            await client.enter_standby(
+                AutoScalingGroupName="builders",
+                InstanceIds=[id],
+                ShouldDecrementDesiredCapacity=True,
+            )
+        for _ in range(3):
+            cloud.settle()
+            listing = await drive(group)
+            assert states(listing) == {id: State.UNKNOWN}
+            assert "standby" in (listing.instances[0].reason or "")
+        assert cloud.calls("StopInstances") == cloud.calls("CreateTags") == []
 
 
 async def test_lost_answers(cloud: AwsCloud) -> None:
@@ -182,8 +223,8 @@ async def test_resume_during_an_increase(cloud: AwsCloud) -> None:
             with cloud.hold("SetDesiredCapacity", before=True):
                 tasks.start_soon(group.increase, 1, "one")
                 await cloud.reached("SetDesiredCapacity")
-                tasks.start_soon(group.update)
-                # After this request, the listing would let the instances leave standby.
+                tasks.start_soon(drive, group)
+                # After this request, the instances would leave standby.
                 await cloud.reached("DescribeInstances", len(cloud.calls("DescribeInstances")) + 1)
                 with anyio.move_on_after(0.3):
                     await cloud.reached("ExitStandby", answered=True)
@@ -214,7 +255,7 @@ async def test_instance_that_cannot_be_stopped_in_a_batch(cloud: AwsCloud) -> No
             "StopInstances", SpotCannotStop(), times=2
         )  # For the batch, and for the first instance alone.
         for _ in range(10):
-            await group.update()
+            await drive(group)
             cloud.settle()
         found = states(await group.update())
         [running] = [id for id, state in found.items() if state is State.RUNNING]

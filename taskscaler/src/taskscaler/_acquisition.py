@@ -74,7 +74,7 @@ class Acquisition:
             )
         except (ConnectorError, InstanceError) as error:
             if not isinstance(error, NotSupported):
-                self._report_broken(str(error))
+                self.report_broken(str(error))
             raise
         reason = f"the connection to instance {self.instance} broke"
         try:
@@ -84,7 +84,20 @@ class Acquisition:
             raise
         finally:
             if not connection.is_open:
-                self._report_broken(reason)
+                self.report_broken(reason)
+
+    def report_broken(self, reason: str) -> None:
+        """Say that the instance does not work, although it can be reached: its disk is full.
+
+        It gets no further task, and is replaced when its last task has ended. Does nothing
+        after the slot was lost or given back.
+
+        Args:
+            reason: one sentence for the operator.
+        """
+        # Not after the slot is lost: another instance may have the same id by then.
+        if self._runner.holds(self._claim):
+            self._runner.post(events.InstanceBroke(self.group, self.instance, reason))
 
     def _check(self) -> None:
         if self._claim.lost is None and self._runner.holds(self._claim):
@@ -92,11 +105,6 @@ class Acquisition:
         if self._runner.claims.get(self.key) is self._claim:
             raise AcquisitionLost(self.instance, self._claim.lost or "it is being removed")
         raise IllegalEvent(f"task {self.key!r} cannot connect: it does not hold its slot any more")
-
-    def _report_broken(self, reason: str) -> None:
-        # Not after the slot is lost: another instance may have the same id by then.
-        if self._runner.holds(self._claim):
-            self._runner.post(events.InstanceBroke(self.group, self.instance, reason))
 
 
 def _loss_reported_by(error: BaseException) -> str | None:

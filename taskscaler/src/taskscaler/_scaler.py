@@ -164,6 +164,13 @@ class Taskscaler:
                 await self._runner.ended.wait()
         if self._runner.failed or not settings.delete_instances_on_shutdown:
             return None
+        if leaving := _summaries.leaving(self._state):
+            logger.warning(
+                "the cloud has begun to remove %s and has not ended it within %s; no further "
+                "request is needed, but a hook of the cloud may hold it up",
+                ", ".join(leaving),
+                settings.shutdown_timeout,
+            )
         ids = [f"{one.group}/{one.id}" for one in _summaries.removable(self._state)]
         expected = self._state.expected
         if not ids and not expected:

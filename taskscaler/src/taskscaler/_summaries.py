@@ -19,9 +19,13 @@ __all__ = (
     "SuspendedTask",
     "capacity",
     "instances",
+    "leaving",
     "removable",
     "suspended",
 )
+
+# A shutdown does not remove the instances in these phases.
+STAY = (Phase.FOREIGN, Phase.SUSPENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,19 @@ def instances(state: ScalerState) -> Iterator[InstanceSummary]:
 
 
 def removable(state: ScalerState) -> Iterator[InstanceSummary]:
-    """Yield the instances that a shutdown must remove and has not removed yet."""
-    stay = (Phase.FOREIGN, Phase.SUSPENDED)
-    yield from (_summary(one) for one in state.instances() if one.phase not in stay)
+    """Yield the instances that a shutdown must remove, and whose removal has not begun.
+
+    The cloud cannot take back a removal that has begun, but may take long to end it, for example
+    because of a lifecycle hook.
+    """
+    left = (one for one in state.instances() if one.phase not in STAY and not one.deleting)
+    yield from (_summary(one) for one in left)
+
+
+def leaving(state: ScalerState) -> tuple[str, ...]:
+    """Return the names of the instances that the cloud is still removing."""
+    left = (one for one in state.instances() if one.phase not in STAY and one.deleting)
+    return tuple(f"{one.group}/{one.id}" for one in left)
 
 
 def suspended(state: ScalerState) -> tuple[SuspendedTask, ...]:

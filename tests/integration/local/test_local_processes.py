@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -13,6 +14,7 @@ import anyio
 import pytest
 
 from fleeting.errors import InstanceUnhealthy, ProviderError
+from fleeting.local._supervisor import remove_tree
 from fleeting.types import State
 
 if TYPE_CHECKING:
@@ -201,3 +203,21 @@ async def test_zombies_and_files_do_not_pile_up(local: Local, tmp_path: Path) ->
         table = Path("/proc").glob("[0-9]*/stat")  # noqa: ASYNC240 - a test may block
         parents = [path.read_text().rpartition(")")[2].split()[1] for path in table]
         assert sum(int(parent) in tree for parent in parents) == 1
+
+
+def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
+    """Neither a recursion nor a path of unlimited length is needed; links are not followed."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    script = (
+        "i=0; while [ $i -lt 1300 ]; do mkdir d && cd -P d || exit 1; i=$((i+1)); done; touch leaf"
+    )
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    subprocess.run(["/bin/sh", "-c", script], cwd=tree, check=True)
+    (tree / "link").symlink_to(kept)
+    (tree / "closed").mkdir()
+    (tree / "closed" / "file").touch()
+    (tree / "closed").chmod(0o500)
+    remove_tree(str(tree))
+    assert list(tmp_path.iterdir()) == [kept]

@@ -21,7 +21,7 @@ from fleeting.cli._progress import increase_progress
 from fleeting.cli._status import instance_table
 from fleeting.cli._streams import read_line
 from fleeting.errors import GroupHeld, NotSupported, ProviderError
-from fleeting.types import Accepted, Capability, Listing
+from fleeting.types import Accepted, Capability, Listing, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -34,6 +34,8 @@ __all__ = ("decrease", "increase", "suspend_or_resume")
 
 WAIT_INTERVAL_SECONDS = 1.0
 NO_REASON = "the group gave no reason"
+# An instance in these states does not come back.
+ENDING = (State.FAILED, State.DELETING)
 
 
 async def increase(
@@ -50,8 +52,7 @@ async def increase(
     async with open_group(selection) as group:
         with ExitStack() as lock:
             _take(lock, group, "fleeting group increase", force=force)
-            listing = await group.list_instances() if wait is not None else Listing()
-            before = {one.id for one in listing.instances}
+            before = await group.list_instances() if wait is not None else Listing()
             operation = f"command-{uuid.uuid4().hex}"
             accepted = await group.change(
                 f"confirm the increase by {count}", group.instances.increase, count, operation
@@ -88,15 +89,19 @@ async def decrease(selection: GroupSelection, ids: Sequence[str], *, force: bool
 
 
 async def suspend_or_resume(
-    selection: GroupSelection, verb: str, ids: Sequence[str], *, force: bool
+    selection: GroupSelection, verb: str, ids: Sequence[str], *, force: bool, limit: Duration
 ) -> int:
-    """Suspend instances, or start them again, and return the exit code.
+    """Suspend instances, or start them again; wait until that is done, and return the exit code.
+
+    It waits because a group may need several steps, and takes them one by one while this
+    process drives it.
 
     Args:
         selection: the group.
         verb: `suspend` or `resume`.
         ids: of the instances.
         force: whether to go on if another process drives the group.
+        limit: how long to wait.
 
     Raises:
         NotSupported: the group cannot do that.
@@ -112,7 +117,9 @@ async def suspend_or_resume(
             await _find(group, ids)
             method = group.instances.suspend if verb == "suspend" else group.instances.resume
             accepted = await group.change(f"confirm the {verb} request", method, ids)
-            return _report(accepted, ids)
+            code = _report(accepted, ids)
+            goal = State.SUSPENDED if verb == "suspend" else State.RUNNING
+            return await _arrive(group, set(accepted.ids) & set(ids), goal, limit) or code
 
 
 def _take(lock: ExitStack, group: OpenGroup, purpose: str, *, force: bool) -> None:
@@ -120,6 +127,7 @@ def _take(lock: ExitStack, group: OpenGroup, purpose: str, *, force: bool) -> No
         return
     try:
         lock.enter_context(driving(group.id, purpose))
+        group.drives = True
     except GroupHeld as held:
         if not force:
             advice = "stop that process first, or use --force (it may then undo the change)"
@@ -172,15 +180,14 @@ async def _confirmed(question: str) -> bool:
     return (await read_line()).strip().lower() in {"y", "yes"}
 
 
-async def _wait(
-    group: OpenGroup, before: Collection[str], accepted: Accepted, limit: Duration
-) -> bool:
+async def _wait(group: OpenGroup, before: Listing, accepted: Accepted, limit: Duration) -> bool:
     """Wait until each accepted instance runs or has failed; return whether all of them run."""
     progress = increase_progress(before, accepted, Listing(pending=accepted.count))
     try:
         with anyio.move_on_after(limit.total_seconds()):
             while True:
                 if listing := await _listing_if_available(group):
+                    await _reconcile(group, listing)
                     progress = increase_progress(before, accepted, listing, progress.failures)
                 if not progress.missing:
                     break
@@ -193,12 +200,64 @@ async def _wait(
     for one in progress.failed:
         click.echo(f"failed: {plain(one.id)}: {plain(one.reason or one.state.value)}", err=True)
     for failure in progress.failures:
-        click.echo(f"failed: {plain(failure)}", err=True)
+        click.echo(f"failed: {plain(str(failure.error))}", err=True)
     if progress.missing:
         click.echo(
             f"not running after {limit}: {progress.missing}; see `fleeting group status`", err=True
         )
     return len(progress.running) >= accepted.count
+
+
+async def _arrive(group: OpenGroup, ids: Collection[str], goal: State, limit: Duration) -> int:
+    """Wait until instances are in a state, and return the exit code.
+
+    An instance that cannot get there returns to its old state, which takes a while, too.
+    """
+    waiting, lost, refused = set(ids), False, False
+    try:
+        with anyio.move_on_after(limit.total_seconds()):
+            while True:
+                if listing := await _listing_if_available(group):
+                    refused = await _reconcile(group, listing) or refused
+                    found = {one.id: one for one in listing.instances}
+                    resting = {State.SUSPENDED, State.RUNNING} if refused else {goal}
+                    for id in sorted(waiting):
+                        one = found.get(id)
+                        if one is None or one.state in ENDING or one.state in resting:
+                            waiting.remove(id)
+                            lost = not _report_end(id, one, goal) or lost
+                if not waiting:
+                    break
+                _show(f"{len(ids) - len(waiting)} of {len(ids)} instances {goal.value}")
+                await anyio.sleep(WAIT_INTERVAL_SECONDS)
+    finally:
+        _show("")
+    if waiting:
+        names = " ".join(plain(id) for id in sorted(waiting))
+        click.echo(
+            f"not {goal.value} after {limit}: {names}; repeat the command to go on", err=True
+        )
+    return 1 if waiting or lost else 0
+
+
+def _report_end(id: str, instance: Instance | None, goal: State) -> bool:
+    """Report how far an instance came; return whether it is where it should be."""
+    if instance is not None and instance.state is goal:
+        click.echo(f"{goal.value}: {plain(id)}")
+        return True
+    reason = "it is gone" if instance is None else instance.reason or instance.state.value
+    click.echo(f"failed: {plain(id)}: {plain(reason)}", err=True)
+    return False
+
+
+async def _reconcile(group: OpenGroup, listing: Listing) -> bool:
+    """Take the steps that follow from a listing; return whether some are refused for good."""
+    try:
+        await group.reconcile(listing)
+    except ProviderError as error:
+        click.echo(f"warning: {plain(str(error))}", err=True)
+        return not error.retryable
+    return False
 
 
 async def _listing_if_available(group: OpenGroup) -> Listing | None:

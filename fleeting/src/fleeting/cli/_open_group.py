@@ -45,11 +45,13 @@ class OpenGroup:
     Attributes:
         selection: how it was selected.
         instances: the group itself, as the plugin opened it.
+        drives: whether this process holds the lock of the group.
     """
 
     def __init__(self, selection: GroupSelection, instances: InstanceGroup) -> None:
         self.selection = selection
         self.instances = instances
+        self.drives = False
 
     @property
     def id(self) -> str:
@@ -59,6 +61,12 @@ class OpenGroup:
     async def list_instances(self) -> Listing:
         """Return the listing of the group; raises as `ask` does."""
         return await self.ask("list its instances", Listing, self.instances.update)
+
+    async def reconcile(self, listing: Listing) -> None:
+        """Take the steps that follow from a listing, if this process drives the group."""
+        if self.drives:
+            action = "take the steps that follow from its listing"
+            await self.ask(action, type(None), self.instances.reconcile, listing)
 
     async def ask(
         self, action: str, expected: type[T], method: Callable[..., Awaitable[T]], *args: Any

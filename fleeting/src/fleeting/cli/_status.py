@@ -84,7 +84,7 @@ def _lines(plugin: str, info: GroupInfo, listing: Listing, driver: str | None) -
     yield f"driven by:     {plain(driver) if driver else 'no process'}"
     yield f"size:          {summary(listing)}"
     for failure in listing.failures:
-        yield f"failure:       {plain(str(failure))}"
+        yield f"failure:       {plain(str(failure.error))}"
     if listing.instances:
         yield ""
         yield from instance_table(listing.instances)
@@ -109,6 +109,7 @@ def _document(plugin: str, info: GroupInfo, listing: Listing, driver: str | None
         ],
         "pending": listing.pending,
         "failures": [
-            {"error": type(one).__name__, "message": str(one)} for one in listing.failures
+            {"id": one.id, "error": type(one.error).__name__, "message": str(one.error)}
+            for one in listing.failures
         ],
     }

@@ -58,7 +58,8 @@ def changes(before: Listing, after: Listing) -> list[str]:
     lines += [f"{plain(id)}: gone" for id in sorted(old.keys() - new.keys())]
     if before.pending != after.pending:
         lines.append(f"pending: {before.pending} -> {after.pending}")
-    lines += [f"failure: {plain(str(one))}" for one in after.failures]
+    known = {one.id for one in before.failures}
+    lines += [f"failure: {plain(str(one.error))}" for one in after.failures if one.id not in known]
     return lines
 
 

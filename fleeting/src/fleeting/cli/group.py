@@ -66,6 +66,14 @@ def _select(options: dict[str, Any]) -> GroupSelection:
 
 
 _force = click.option("--force", is_flag=True, help="Go on if another process drives the group.")
+_until_done = click.option(
+    "--timeout",
+    metavar="D",
+    default="10m",
+    show_default=True,
+    callback=_duration,
+    help="How long to wait until it is done.",
+)
 _ids = click.argument("ids", metavar="ID...", nargs=-1, required=True)
 
 
@@ -159,28 +167,30 @@ def _decrease(*, ids: tuple[str, ...], force: bool, yes: bool, **options: Any) -
 @_ids
 @_group_options
 @_force
-def _suspend(*, ids: tuple[str, ...], force: bool, **options: Any) -> int:
-    """Stop instances so that they cost less and can be resumed later."""
-    return _suspend_or_resume("suspend", ids, options, force=force)
+@_until_done
+def _suspend(*, ids: tuple[str, ...], force: bool, timeout: Duration, **options: Any) -> int:
+    """Stop instances so that they cost less and can be resumed later; wait until they stopped."""
+    return _suspend_or_resume("suspend", ids, options, force=force, timeout=timeout)
 
 
 @command.command("resume")
 @_ids
 @_group_options
 @_force
-def _resume(*, ids: tuple[str, ...], force: bool, **options: Any) -> int:
-    """Start suspended instances again."""
-    return _suspend_or_resume("resume", ids, options, force=force)
+@_until_done
+def _resume(*, ids: tuple[str, ...], force: bool, timeout: Duration, **options: Any) -> int:
+    """Start suspended instances again, and wait until they run."""
+    return _suspend_or_resume("resume", ids, options, force=force, timeout=timeout)
 
 
 def _suspend_or_resume(
-    verb: str, ids: tuple[str, ...], options: dict[str, Any], *, force: bool
+    verb: str, ids: tuple[str, ...], options: dict[str, Any], *, force: bool, timeout: Duration
 ) -> int:
     selection = _select(options)
     from fleeting.cli._changes import suspend_or_resume
     from fleeting.cli._signals import run_cancellable
 
-    return run_cancellable(suspend_or_resume, selection, verb, ids, force=force)
+    return run_cancellable(suspend_or_resume, selection, verb, ids, force=force, limit=timeout)
 
 
 @command.command("connect")

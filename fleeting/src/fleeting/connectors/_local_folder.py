@@ -8,8 +8,10 @@ each file and link is created under a new name in an open folder, and then renam
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -89,8 +91,12 @@ class LocalFolder:
         """Write a file in the block; it gets its name and its permission bits at the end.
 
         A file or a link of that name is replaced. If the block fails, nothing has changed.
+
+        Raises:
+            OSError: it cannot be written, or a pipe, a socket or a device has its name.
         """
         with self._parent(parts) as (parent, name):
+            _refuse_special(name, parent)
             opened: list[int] = []
 
             def create(temporary: str) -> None:
@@ -176,6 +182,14 @@ def _open_folder(name: str, parent: int, how: int = _PASS) -> int:
         if _is_link(name, parent):
             raise OSError(f"{name!r} is a symbolic link, which is not followed") from None
         raise
+
+
+def _refuse_special(name: str, parent: int) -> None:
+    # A mistake of the user; replacing `/dev/null` would break other programs.
+    with suppress(FileNotFoundError):
+        kind = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind) or stat.S_ISDIR(kind)):
+            raise OSError(errno.EINVAL, "not a regular file")
 
 
 def _is_link(name: str, parent: int) -> bool:

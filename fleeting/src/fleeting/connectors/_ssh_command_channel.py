@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import asyncssh
@@ -17,8 +17,26 @@ from fleeting.types import Exit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asyncssh.packet import SSHPacket
+
     from fleeting.connectors._ssh_peer import SSHPeer
     from fleeting.connectors._ssh_signals import Signaller
+
+STATUS_BYTES = 4
+
+
+def keep_whole_status(transport: Any, note: Callable[[int], None]) -> None:
+    """Call `note` with each exit status that arrives, before asyncssh cuts it to 8 bits.
+
+    The statuses of Windows have 32 bits, and many multiples of 256 among them are errors.
+    """
+    process = transport._process_exit_status_request  # noqa: SLF001 -- there is no other way
+
+    def processed(packet: SSHPacket) -> bool:
+        note(int.from_bytes(packet.get_remaining_payload()[:STATUS_BYTES], "big"))
+        return cast("bool", process(packet))
+
+    vars(transport)["_process_exit_status_request"] = processed
 
 
 # The longest name of a signal, which the server chooses freely.
@@ -50,6 +68,12 @@ class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
         self._announcement = Announcement(token) if signaller else None
         self._group: int | None = None
         self._signals: list[str] = []
+        self._status: int | None = None
+
+    @override
+    def connection_made(self, chan: Any) -> None:
+        super().connection_made(chan)
+        keep_whole_status(chan, self._note_status)
 
     @override
     def data_received(self, data: bytes, datatype: int | None) -> None:
@@ -67,7 +91,7 @@ class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
 
     @override
     def exit_status_received(self, status: int) -> None:
-        self._settle(Exit(status))
+        self._settle(Exit(status if self._status is None else self._status))
 
     @override
     def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
@@ -100,6 +124,9 @@ class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
             # A command that still waits for its header ends with its input anyway.
             self.send_signal("KILL")
         self.abort()
+
+    def _note_status(self, status: int) -> None:
+        self._status = status
 
     def _send_signals(self) -> None:
         if self._signaller is None:

@@ -105,6 +105,13 @@ class SSHConnection(Connection):
                 await process.send_header(launch.header)
             yield process
 
+    @asynccontextmanager
+    async def start_unprepared(self, command: str) -> AsyncGenerator[SSHProcess]:
+        """Start a command that ends by itself: it may not receive signals."""
+        channel = await self._open_command(Launch(command))
+        async with self._running(SSHProcess(channel)) as process:
+            yield process
+
     @override
     @asynccontextmanager
     async def open_shell(self, *, kind: str, columns: int, rows: int) -> AsyncGenerator[Terminal]:

@@ -63,6 +63,8 @@ _CAUSES: dict[type[BaseException], str] = {
 }
 
 _ERRNO_CAUSES: dict[int, str] = {
+    errno.EMFILE: "this command has too many open files; raise `ulimit -n`",
+    errno.ENFILE: "this computer has too many open files",
     errno.ENOENT: "no such file or directory",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
@@ -105,6 +107,8 @@ def cause(error: BaseException) -> str:
         return known
     if isinstance(error, OSError) and error.errno:
         # The texts of asyncio's errors repeat the address.
+        if error.errno == errno.EINVAL and error.strerror:
+            return _lowered(error.strerror)  # Ours says more than the system's.
         return _ERRNO_CAUSES.get(error.errno) or _lowered(os.strerror(error.errno))
     # Partly the other side's own words.
     return foreign(str(error).strip()) or type(error).__name__

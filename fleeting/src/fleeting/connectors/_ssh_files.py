@@ -29,6 +29,7 @@ import anyio.to_thread
 import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR, FILEXFER_TYPE_SYMLINK
 
+from fleeting._regular_files import open_regular
 from fleeting._run import first_error
 from fleeting.connectors._local_folder import LocalFolder, Place
 from fleeting.connectors._ssh_errors import FOREIGN, cause
@@ -84,7 +85,7 @@ class SSHFiles:
         elif stat.S_ISREG(mode):
             await self._put_file(source, destination, mode)
         else:
-            raise _special(source)
+            raise _special(source, local=True)
 
     async def get(
         self, source: str, destination: Path, budget: CopyBudget, *, follow: bool
@@ -128,7 +129,7 @@ class SSHFiles:
                 elif stat.S_ISREG(kind):
                     copies.append(partial(self._put_file, path, copy, kind))
                 else:
-                    raise _special(path)
+                    raise _special(path, local=True)
         await _in_parallel(copies)
         for target, mode in reversed(made):
             with self._remote(target):
@@ -136,7 +137,7 @@ class SSHFiles:
 
     async def _put_file(self, source: Path, destination: str, mode: int) -> None:
         with self._local(source):
-            original = source.open("rb")
+            original = await anyio.to_thread.run_sync(_open_original, source)
         with original:
             try:
                 await self._send(original, destination, mode & PERMISSIONS)
@@ -185,13 +186,15 @@ class SSHFiles:
                 await self._client.symlink(str(target), destination)
 
     async def _make_remote_parents(self, path: str) -> None:
+        missing: list[str] = []
         parent = posixpath.dirname(path.rstrip("/"))
-        if parent in ("", "/"):
-            return
-        with self._remote(parent):
-            exists = await self._client.isdir(parent)
-        if not exists:
-            await self._make_remote_parents(parent)
+        while parent not in ("", "/"):
+            with self._remote(parent):
+                if await self._client.isdir(parent):
+                    break
+            missing.append(parent)
+            parent = posixpath.dirname(parent.rstrip("/"))
+        for parent in reversed(missing):
             with self._remote(parent):
                 await self._make_remote(parent, asyncssh.SFTPAttrs())
 
@@ -286,7 +289,7 @@ class SSHFiles:
         try:
             yield
         except (OSError, ValueError) as error:  # A NUL in the target of a link is the latter.
-            raise TransferFailed(f"local path {path}: {cause(error)}") from error
+            raise TransferFailed(f"local path {path}: {cause(error)}", local=True) from error
 
 
 def _entries(folder: Path) -> list[tuple[Path, int]]:
@@ -305,6 +308,10 @@ def _checked(
     return sorted(entries, key=lambda entry: entry[0])
 
 
+def _open_original(path: Path) -> BinaryIO:
+    return os.fdopen(open_regular(path), "rb")
+
+
 def _write(file: BinaryIO, data: bytes) -> None:
     file.write(data)
     file.flush()  # Report a full disk here, not when the file is closed.
@@ -318,8 +325,9 @@ def _named(path: str) -> Generator[None]:
         raise TransferFailed(f"{path}: {error}") from None
 
 
-def _special(path: object) -> TransferFailed:
-    return TransferFailed(f"{path} is not a regular file, a directory or a link")
+def _special(path: object, *, local: bool = False) -> TransferFailed:
+    text = f"{path} is not a regular file, a directory or a link"
+    return TransferFailed(text, local=local)
 
 
 async def _in_parallel(copies: Sequence[Copy]) -> None:

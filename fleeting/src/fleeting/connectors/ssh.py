@@ -9,10 +9,15 @@ Host keys. If the provider knows an instance's keys, the instance must show one 
 them. Otherwise the connector pins the key of the first complete login, for the same
 incarnation of the same instance at the same address.
 
+Proof. A login says little: an expired password, a login shell such as `/bin/false` or a
+host that still boots accept it and run nothing. So a connection is made when a command
+has run and answered, which takes one more round trip.
+
 Modules:
 
 * this module: time limits, pauses, retries, the number of concurrent handshakes
 * `_ssh_login`: ciphers, keepalive, credentials, host keys
+* `_ssh_proof`: whether a command runs and answers
 * `_ssh_connection`: sessions, channels, the end of a connection
 * `_ssh_bootstrap`, `_ssh_process`: how a command starts and ends
 * `_ssh_files`, `_ssh_glob`: copies and patterns
@@ -101,20 +106,32 @@ class SSHConnector(Connector):
 
     async def _attempt(self, info: ConnectInfo, where: str, port: int) -> SSHConnection:
         from fleeting.connectors._ssh_login import log_in
+        from fleeting.connectors._ssh_proof import why_no_command_runs
 
         identity = (info.address, port, info.id, info.incarnation)
         pinned = self._pins.find(identity)
         expected = info.host_keys or ((pinned,) if pinned else ())
-        async with self._handshakes.turn(info.address, port):
+        connection: SSHConnection | None = None
+        proved = False
+        try:
             with anyio.move_on_after(ATTEMPT_SECONDS):
-                connection, shown = await log_in(info, where, port, expected)
-                if not info.host_keys and not self._pins.keep(identity, shown):
-                    connection.abort()
-                    raise HostKeyMismatch(
-                        f"{where} showed different host keys in concurrent connections"
-                    )
-                return connection
-        raise Unreachable(f"it did not answer within {ATTEMPT_SECONDS:g} s")
+                async with self._handshakes.turn(info.address, port):
+                    connection, shown = await log_in(info, where, port, expected)
+                    if not info.host_keys and not self._pins.keep(identity, shown):
+                        raise HostKeyMismatch(
+                            f"{where} showed different host keys in concurrent connections"
+                        )
+                reason = await why_no_command_runs(connection)
+                proved = reason is None
+                if reason is not None:
+                    raise Unreachable(f"{where} accepts the login, but runs no command: {reason}")
+        finally:
+            if connection is not None and not proved:
+                connection.abort()
+        if connection is not None and proved:
+            return connection
+        step = "run a command" if connection is not None else "answer"
+        raise Unreachable(f"it did not {step} within {ATTEMPT_SECONDS:g} s")
 
 
 def _require_asyncio() -> None:

@@ -38,11 +38,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -199,16 +199,27 @@ def kill_group(group: int, number: int) -> None:
 
 
 def remove_tree(folder: str) -> None:
-    """Delete a directory tree, even if it contains directories without write permission."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if Path(folder).exists():
-        for path, names, _ in os.walk(folder):
-            for name in names:
-                below = Path(path, name)
+    """Delete a directory tree, even if it contains directories without write permission.
+
+    The tree may be deeper than a recursion or a path can go, so each directory is first moved to
+    the top.
+    """
+    todo = [folder]
+    numbers = itertools.count()
+    while todo:
+        path = todo.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(path, 0o700)  # noqa: PTH101 -- a name may be no text
+            for entry in list(os.scandir(path)):
                 with contextlib.suppress(OSError):
-                    if not below.is_symlink():
-                        below.chmod(0o700)
-        shutil.rmtree(folder, ignore_errors=True)
+                    if not entry.is_dir(follow_symlinks=False):
+                        os.unlink(entry.path)  # noqa: PTH108 -- as above
+                        continue
+                    os.chmod(entry.path, 0o700)  # noqa: PTH101 -- as above
+                    moved = f"{folder}.{next(numbers)}"
+                    os.rename(entry.path, moved)  # noqa: PTH104 -- as above
+                    todo.append(moved)
+            os.rmdir(path)  # noqa: PTH106 -- as above
 
 
 def remove_instances(root: str) -> None:

@@ -40,7 +40,7 @@ __all__ = ("Access",)
 
 # An instance accepts a pushed key for this long; the answer expires a little earlier.
 KEY_LIFE = timedelta(seconds=60)
-KEY_MARGIN = timedelta(seconds=5)
+KEY_MARGIN = timedelta(seconds=10)
 
 # The same answer is returned for this long, so that enough of the key's minute is left to connect.
 REUSE = timedelta(seconds=20)
@@ -150,8 +150,6 @@ class Access:
         return known.description
 
     async def _push(self, info: ConnectInfo, description: Mapping[str, Any]) -> ConnectInfo:
-        pushed = anyio.current_time()
-        expires = datetime.now(UTC) + KEY_LIFE - KEY_MARGIN
         user = self._settings.username or info.username
         try:
             await self._clients.change(
@@ -164,6 +162,9 @@ class Access:
             )
         except Refused as error:
             raise _instance_error(info.id, error) from None
+        # From the answer on: the request may have waited long for its turn.
+        pushed = anyio.current_time()
+        expires = datetime.now(UTC) + KEY_LIFE - KEY_MARGIN
         info = replace(
             info, private_key=self._key.private, expires=expires, timeout=CONNECT_TIMEOUT
         )

@@ -22,11 +22,12 @@ from fleeting.errors import (
     QuotaExceeded,
     Throttled,
 )
+from fleeting.types import CreationFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ("Activity", "LaunchTemplateError", "classify", "launch_errors", "read_activities")
+__all__ = ("Activity", "LaunchTemplateError", "classify", "launch_failures", "read_activities")
 
 _INSTANCE = re.compile(r"\b(i-[0-9a-f]+)\b")
 _TYPE = re.compile(r"\b([a-z][a-z0-9-]*\d[a-z0-9-]*\.[a-z0-9-]+)\b")
@@ -127,16 +128,21 @@ def _zone(details: str) -> str:
     return str(found)
 
 
-def launch_errors(failed: Sequence[Activity], count: int, group: str) -> tuple[ProviderError, ...]:
-    """Return an error for each instance that was given up.
+def launch_failures(
+    failed: Sequence[Activity], count: int, group: str
+) -> tuple[CreationFailure, ...]:
+    """Return a failure for each instance that was given up.
 
     Args:
         failed: the failed launches, at least one. A launch can be for several instances.
         count: how many instances were given up.
         group: the group's name, for the messages.
     """
-    errors: Iterable[ProviderError] = (classify(one, group) for one in itertools.cycle(failed))
-    return tuple(itertools.islice(errors, count))
+    causes = itertools.islice(itertools.cycle(failed), count)
+    return tuple(
+        CreationFailure(f"{one.id}/{number}", classify(one, group))
+        for number, one in enumerate(causes, 1)
+    )
 
 
 def classify(activity: Activity, group: str) -> ProviderError:

@@ -10,7 +10,7 @@ from fleeting_plugin_aws._clients import open_clients
 from fleeting_plugin_aws._errors import Refused
 from fleeting_plugin_aws._findings import by_severity
 from fleeting_plugin_aws._instances import pushes_key
-from fleeting_plugin_aws._policy import minimal_policy, partition_of, policy_text
+from fleeting_plugin_aws._policy import minimal_policy, policy_text
 from fleeting_plugin_aws._preflight import examine_group, examine_settings, refusal_finding
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ async def check(config: AwsConfig, settings: GroupSettings, shared: Shared) -> S
     is_usable = all(one.code != "configuration" for one in findings)
     try:
         async with open_clients(config, shared, "sts") as clients:
-            region, partition = clients.region, partition_of(clients.region)
+            region, partition = clients.region, clients.partition
             if is_usable:
                 account, found = await _ask(clients, config, settings)
                 findings += found

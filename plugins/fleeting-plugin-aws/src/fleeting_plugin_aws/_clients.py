@@ -33,6 +33,9 @@ __all__ = ("Clients", "open_clients", "server_time")
 
 SERVICES = ("autoscaling", "ec2", "ec2-instance-connect")
 
+# Many connections at once must not delay a removal, which ends costs.
+ONE_BY_ONE = frozenset({"GetConsoleOutput", "GetPasswordData", "SendSSHPublicKey"})
+
 # An assumed role is assumed again this long before it expires.
 ROLE_MARGIN = timedelta(minutes=5)
 
@@ -91,6 +94,15 @@ class Clients:
             account, self.region, self._config.endpoint_url or "", self._config.requests_per_second
         )
 
+    @property
+    def partition(self) -> str:
+        """Return the partition of the region, such as `aws-cn`, as the SDK knows it."""
+        try:
+            partition: str = self._first_session.get_partition_for_region(self.region)
+        except Exception:  # noqa: BLE001 - the SDK does not know the region
+            return "aws"
+        return partition
+
     async def ask(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Send a request that changes nothing. It is repeated if it fails for a passing reason.
 
@@ -121,7 +133,7 @@ class Clients:
         attempt = 1
         renewed = False
         while True:
-            await self.limiter.wait()
+            await self.limiter.wait(one_by_one=operation in ONE_BY_ONE)
             generation: _Generation | None = None
             try:
                 generation = await self._current()

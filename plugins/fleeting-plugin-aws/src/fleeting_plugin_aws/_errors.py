@@ -34,7 +34,7 @@ from fleeting.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("CredentialsExpired", "Refused", "translate")
+__all__ = ("CredentialsExpired", "Refused", "WrongSignature", "translate")
 
 THROTTLING = frozenset(
     {
@@ -71,18 +71,25 @@ PERMISSION = frozenset(
         "AuthException",
         "AuthFailure",
         "Blocked",
-        "IncompleteSignature",
-        "InvalidAccessKeyId",
-        "InvalidSignatureException",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
         "NotAuthorized",
         "OptInRequired",
         "PendingVerification",
-        "SignatureDoesNotMatch",
         "UnauthorizedOperation",
     }
 )
+# The request was not signed with the secret that AWS knows.
+SIGNATURE = frozenset(
+    {
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+    }
+)
+# Parts of AWS's messages about a signature that was made too early or too late.
+_CLOCK = ("signature expired", "signature not yet current", "too skewed")
 QUOTA = frozenset(
     {
         "InstanceLimitExceeded",
@@ -130,6 +137,10 @@ class CredentialsExpired(PermissionDenied):
     retryable = True
 
 
+class WrongSignature(PermissionDenied):
+    """The secret key is wrong, or this machine's clock is."""
+
+
 class Refused(ProviderError):
     """AWS refused the request and did nothing. Repeating it unchanged does not help.
 
@@ -150,6 +161,7 @@ class Refused(ProviderError):
 _CODES: tuple[tuple[frozenset[str], type[ProviderError], str], ...] = (
     (THROTTLING, Throttled, "if this persists, lower requests_per_second in plugin_config"),
     (EXPIRED, CredentialsExpired, "renew the credentials where the SDK finds them"),
+    (SIGNATURE, WrongSignature, "correct the secret access key where the SDK finds it"),
     (PERMISSION, PermissionDenied, "`fleeting check aws` shows the policy that allows it"),
     (CAPACITY, OutOfCapacity, "another zone or instance type may have capacity"),
     (QUOTA, QuotaExceeded, "ask AWS to raise the account's quota, or use fewer instances"),
@@ -185,6 +197,8 @@ def _refusal(error: Any, what: str, *, mutates: bool) -> FleetingError:
     reason = _first_line(response.get("Error", {}).get("Message", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     message = f"{what}: AWS answered {code or status}" + (f": {reason}" if reason else "")
+    if code == "RequestTimeTooSkewed" or any(part in reason.lower() for part in _CLOCK):
+        return WrongSignature(f"{message}; set the clock of this machine, for example with NTP")
     for codes, make, advice in _CODES:
         if code in codes:
             return make(f"{message}; {advice}")
@@ -202,6 +216,11 @@ def _unanswered(message: str, *, mutates: bool) -> ProviderError:
 
 
 def _no_credentials(error: Exception, what: str) -> FleetingError:
+    if any("SSO" in kind.__name__ for kind in type(error).__mro__):
+        return CredentialsExpired(
+            f"{what}: no usable credentials: {_summary(error)}; sign in with `aws sso login`, with "
+            "--profile if plugin_config names one"
+        )
     return CredentialsExpired(
         f"{what}: no usable credentials: {_summary(error)}; set profile or credentials_file in "
         "plugin_config or the AWS_ environment variables, or run on an instance with a role"
@@ -274,6 +293,12 @@ def _connection_failure(
         return ProviderError(
             f"{what}: the TLS certificate could not be verified: {_summary(error)}; check "
             "AWS_CA_BUNDLE and proxies"
+        )
+    if type(error).__name__ == "ResponseParserError":
+        return _unanswered(
+            f"{what}: the answer did not come from AWS; see whether a proxy or the sign-in page of "
+            "a network answers in its place",
+            mutates=mutates,
         )
     return _unanswered(f"{what}: the answer was lost: {_summary(error)}", mutates=mutates)
 

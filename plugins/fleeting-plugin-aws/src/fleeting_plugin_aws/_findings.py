@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleeting.types import Finding, Severity
 from fleeting_plugin_aws._commands import group_command, list_groups_command, update_group_command
+from fleeting_plugin_aws._states import lifecycle_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+# One command can protect this many instances.
+MOST_PROTECTED = 50
 
 __all__ = ("GroupFacts", "by_severity", "find_problems", "missing_group")
 
@@ -164,6 +168,30 @@ def _unprotected(facts: GroupFacts) -> Finding | None:
     )
 
 
+def _unprotected_members(facts: GroupFacts) -> Finding | None:
+    """Return the members that were launched before the group protected new ones."""
+    exposed = [
+        str(one["InstanceId"])
+        for one in facts.group.get("Instances", ())
+        if not one.get("ProtectedFromScaleIn")
+        and lifecycle_of(str(one.get("LifecycleState", ""))).counts
+        and not str(one.get("LifecycleState", "")).startswith("Warmed:")
+    ]
+    if not exposed or not facts.group.get("NewInstancesProtectedFromScaleIn"):
+        return None
+    return _warning(
+        "unprotected-instances",
+        f"{len(exposed)} instances of group {facts.name} are not protected from scale-in, so AWS "
+        "may end those with running jobs, and failed launches cannot be given up safely",
+        facts.command(
+            "set-instance-protection",
+            "--protected-from-scale-in",
+            "--instance-ids",
+            *exposed[:MOST_PROTECTED],
+        ),
+    )
+
+
 def _refresh(facts: GroupFacts) -> Finding | None:
     active = {"Pending", "InProgress", "Baking", "RollbackInProgress"}
     if not any(one.get("Status") in active for one in facts.refreshes):
@@ -183,7 +211,7 @@ def _lifetime(facts: GroupFacts) -> Finding | None:
     return _warning(
         "max-instance-lifetime",
         f"group {facts.name} replaces instances after {seconds} s, even while jobs run on them; "
-        "use the scaler's max_use_count or instance_max_age instead",
+        "use the scaler's max_use_count or max_instance_age instead",
         facts.update("--max-instance-lifetime", "0"),
     )
 
@@ -244,6 +272,7 @@ _RULES: tuple[Callable[[GroupFacts], Finding | None], ...] = (
     _units,
     _rebalancing,
     _unprotected,
+    _unprotected_members,
     _refresh,
     _lifetime,
     _warm_pool,

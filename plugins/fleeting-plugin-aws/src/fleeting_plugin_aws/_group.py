@@ -82,6 +82,7 @@ class AwsGroup(InstanceGroup):
         )
         self._suspensions = Suspensions(clients, config.name, self._writing)
         self._looking = anyio.Lock()
+        self._snapshot: GroupSnapshot | None = None
         # The members as listed last, and when, in monotonic seconds.
         self._members: Mapping[str, GroupMember] = {}
         self._listed_at = float("-inf")
@@ -90,12 +91,6 @@ class AwsGroup(InstanceGroup):
 
     @override
     async def update(self) -> Listing:
-        """List the instances; see `InstanceGroup.update`.
-
-        This also continues earlier requests: it gives up instances whose launch failed, before
-        reporting them (see `_capacity`), and takes the next steps to suspend or resume
-        instances (see `_standby`).
-        """
         try:
             group = await self._look()
         except GroupGone:
@@ -103,13 +98,27 @@ class AwsGroup(InstanceGroup):
                 raise
             return Listing()  # AWS deleted the instances together with the group.
         self._is_being_deleted = group.is_being_deleted
-        failures: tuple[ProviderError, ...] = ()
-        if not group.is_being_deleted:
-            group, failures = await self._failures.settle(group)
-            self._remember(group)
-        standby = await self._suspensions.progress(group)
+        standby = await self._suspensions.look(group)
         instances = [self._listed(one, standby) for one in group.members.values()]
-        return Listing(tuple(one for one in instances if one), group.pending, failures)
+        return Listing(
+            tuple(one for one in instances if one), group.pending, self._failures.failures
+        )
+
+    @override
+    async def reconcile(self, listing: Listing) -> None:
+        """Take the next steps; see `InstanceGroup.reconcile`.
+
+        This gives up instances whose launch failed (see `_capacity`), and suspends and resumes
+        instances (see `_standby`).
+        """
+        del listing  # The snapshot behind it says more.
+        group = self._snapshot
+        if group is None or group.is_being_deleted:
+            return
+        settled = await self._failures.settle(group)
+        if settled is not group:
+            self._remember(settled)
+        await self._suspensions.proceed(settled)
 
     @override
     async def increase(self, count: int, operation: str) -> Accepted:
@@ -233,6 +242,7 @@ class AwsGroup(InstanceGroup):
         return group
 
     def _remember(self, group: GroupSnapshot) -> None:
+        self._snapshot = group
         self._members = group.members
         self._listed_at = anyio.current_time()
         self._access.update_running(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import anyio
 
+    from fleeting.types import CreationFailure
     from fleeting_plugin_aws._activities import Activity
     from fleeting_plugin_aws._clients import Clients
     from fleeting_plugin_aws._states import GroupSnapshot
@@ -28,6 +29,8 @@ logger = logging.getLogger("fleeting")
 RECORDS = 100
 # The plugin reads at most this many.
 MOST_RECORDS = 500
+# Listings repeat at least this many failures.
+MOST_FAILURES = 100
 # One command can protect this many instances.
 MOST_PROTECTED = 50
 
@@ -47,7 +50,7 @@ class _Reduction(NamedTuple):
 
 
 class LaunchFailures:
-    """Finds launches that failed since more was asked for, and reports each of them once.
+    """Finds launches that failed since more was asked for, and gives them up.
 
     Args:
         clients: send the requests.
@@ -58,6 +61,7 @@ class LaunchFailures:
 
     Attributes:
         since: when more was asked for last, or else when the group was opened; by AWS's clock.
+        failures: one for each instance that was given up, the newest last.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class LaunchFailures:
         since: datetime,
     ) -> None:
         self.since = since
+        self.failures: tuple[CreationFailure, ...] = ()
         self._clients = clients
         self._name = name
         self._patience = patience
@@ -78,27 +83,21 @@ class LaunchFailures:
         self._reduction: _Reduction | None = None
         self._warned: set[str] = set()
 
-    async def settle(self, group: GroupSnapshot) -> tuple[GroupSnapshot, tuple[ProviderError, ...]]:
-        """Give up the pending instances that will not come.
-
-        Returns:
-            The group as it is now, and an error for each instance that was given up.
-        """
+    async def settle(self, group: GroupSnapshot) -> GroupSnapshot:
+        """Give up the pending instances that will not come, and return the group as it is now."""
         if not group.pending and self._reduction is None:
-            return group, ()
+            return group
         try:
             return await self._settle(group)
         except ProviderError as error:
             # The listing itself is still valid.
             self._warn("asking", "cannot find out why instances are missing: %s", error)
-            return group, ()
+            return group
 
-    async def _settle(
-        self, group: GroupSnapshot
-    ) -> tuple[GroupSnapshot, tuple[ProviderError, ...]]:
+    async def _settle(self, group: GroupSnapshot) -> GroupSnapshot:
         history = await self._history()
         if self._reduction is None and not self._can_give_up(group, history, group.at):
-            return group, ()
+            return group
         async with self._writing:
             reduction = self._reduction
             if reduction is None:
@@ -106,10 +105,10 @@ class LaunchFailures:
                 # While this waited for the lock, more may have been asked for, have arrived, or
                 # have been reported.
                 if not self._can_give_up(group, history, now):
-                    return group, ()
+                    return group
                 if group.pending and not _capacity.all_protected(group):
                     self._warn_unprotected(group, self._unreported(history))
-                    return group, ()
+                    return group
                 reduction = await self._reduce(group, self._unreported(history))
             return await self._conclude(reduction, history)
 
@@ -157,23 +156,23 @@ class LaunchFailures:
             raise
         return reduction
 
-    async def _conclude(
-        self, reduction: _Reduction, history: Sequence[Activity]
-    ) -> tuple[GroupSnapshot, tuple[ProviderError, ...]]:
-        """Return the result of a reduction of the desired capacity."""
+    async def _conclude(self, reduction: _Reduction, history: Sequence[Activity]) -> GroupSnapshot:
+        """Record the result of a reduction of the desired capacity, and return the group."""
         before, failed, desired = reduction
         group = before
         if desired != before.desired:
             group = await describe_group(self._clients, self._name)
             self._reduction = None
             if group.desired == before.desired:
-                return group, ()  # It was not carried out.
+                return group  # It was not carried out.
         # These launches are settled: given up, or replaced by an instance that came. Ids that
         # are not in the history any more need not be remembered.
         known = {one.id for one in history}
         self._reported = (self._reported & known) | {one.id for one in failed}
         count = _capacity.count_given_up(before, group)
-        return group, _activities.launch_errors(failed, count, self._name)
+        new = _activities.launch_failures(failed, count, self._name)
+        self.failures = (*self.failures, *new)[-max(MOST_FAILURES, len(new)) :]
+        return group
 
     def _warn_unprotected(self, group: GroupSnapshot, failed: Sequence[Activity]) -> None:
         reason = _activities.classify(failed[0], self._name)

@@ -42,6 +42,7 @@ class Limiter:
         self.requests_per_second = requests_per_second
         # When the bucket will be full again, in monotonic seconds.
         self._full_at = 0.0
+        self._lane = anyio.Lock()
 
     def take(self, now: float) -> float:
         """Take a token and return after how many seconds it may be used.
@@ -60,8 +61,17 @@ class Limiter:
         """
         self._full_at = max(self._full_at, now + self._burst_seconds)
 
-    async def wait(self) -> None:
-        """Take a token and wait until it may be used. A cancelled caller does not return it."""
+    async def wait(self, *, one_by_one: bool = False) -> None:
+        """Take a token and wait until it may be used. A cancelled caller does not return it.
+
+        Args:
+            one_by_one: for requests that come in large numbers, one for each instance. Only one
+                of them at a time waits for a token, so all others overtake the rest.
+        """
+        if one_by_one:
+            async with self._lane:
+                await self.wait()
+            return
         seconds = self.take(anyio.current_time())
         if seconds:
             await anyio.sleep(seconds)

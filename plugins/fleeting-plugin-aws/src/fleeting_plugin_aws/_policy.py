@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ("minimal_policy", "partition_of", "policy_text")
+__all__ = ("minimal_policy", "policy_text")
 
 DESCRIBING = (
     "autoscaling:DescribeAutoScalingGroups",
@@ -26,7 +26,7 @@ CHANGING = (
     "autoscaling:TerminateInstanceInAutoScalingGroup",
 )
 STANDBY = ("autoscaling:EnterStandby", "autoscaling:ExitStandby")
-POWER = ("ec2:StartInstances", "ec2:StopInstances")
+POWER = ("ec2:CreateTags", "ec2:DeleteTags", "ec2:StartInstances", "ec2:StopInstances")
 QUEUE = ("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage")
 
 
@@ -96,10 +96,3 @@ def _allow(
 def policy_text(document: Mapping[str, Any]) -> str:
     """Return a policy as text, indented."""
     return json.dumps(document, indent=2)
-
-
-def partition_of(region: str) -> str:
-    """Return the AWS partition of a region, which is a part of resource names."""
-    if region.startswith("cn-"):
-        return "aws-cn"
-    return "aws-us-gov" if region.startswith("us-gov-") else "aws"

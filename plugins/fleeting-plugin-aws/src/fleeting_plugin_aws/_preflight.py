@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
 from fleeting.types import Finding, Severity
+from fleeting_plugin_aws._errors import CredentialsExpired, WrongSignature
 from fleeting_plugin_aws._findings import GroupFacts, find_problems, missing_group
 from fleeting_plugin_aws._instances import pushes_key
 from fleeting_plugin_aws._keys import load_key
@@ -184,6 +185,8 @@ async def _examine_queue(clients: Clients, url: str) -> list[Finding]:
 def refusal_finding(code: str, error: ProviderError) -> Finding:
     """Return the finding for a request that AWS refused."""
     fix = "correct what the message names, in plugin_config or in AWS, and check again"
-    if isinstance(error, PermissionDenied):
+    if isinstance(error, CredentialsExpired | WrongSignature):
+        fix = "do what the message says, and check again"
+    elif isinstance(error, PermissionDenied):
         fix = "allow it with a policy like that of the finding iam-policy"
     return _error(code, str(error), fix)

@@ -7,13 +7,15 @@ a while for each step, and the next step needs the previous one to be finished:
     suspend:  InService -> EnteringStandby -> Standby, running -> stopping -> stopped
     resume:   Standby, stopped -> pending -> running -> Pending -> InService
 
-So a request takes the first possible step, and each listing takes the next one
-until the goal is reached. The next step depends only on the states that AWS
-reports and on the last goal, so a repeated request continues from wherever the
-first one has come.
+So a request takes the first possible step, and `reconcile` takes the next one
+after each listing until the goal is reached. The next step depends only on the
+states that AWS reports and on the goal, so a repeated request continues from
+wherever the first one has come.
 
-A running instance in standby without a goal was put there by another client. It
-is `UNKNOWN`, and left alone.
+The goal is a tag of the instance, from before the first step until the last one
+is sent. So a process that is killed between two steps leaves what the next one
+needs. A running instance in standby without a goal was put there by another
+client. It is `UNKNOWN`, and left alone.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ CODES = {
     "stopped": 80,
 }
 PASSED_ON = {
+    "CreateTags",
+    "DeleteTags",
     "DescribeImages",
     "DescribeKeyPairs",
     "DescribeLaunchTemplateVersions",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from fleeting.errors import ProviderError
 from fleeting.types import Duration, GroupSettings
 from fleeting_plugin_aws import AwsConfig, AwsProvider
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from fleeting.abc import InstanceGroup
     from fleeting.types import ConnectorSettings, Listing, State
 
-__all__ = ("ENVIRONMENT", "configure", "open_group", "running_group", "settle", "states")
+__all__ = ("ENVIRONMENT", "configure", "drive", "open_group", "running_group", "settle", "states")
 
 # Credentials for clients; nothing of this machine is read.
 ENVIRONMENT = {
@@ -78,8 +79,16 @@ def states(listing: Listing) -> dict[str, State]:
     return {one.id: one.state for one in listing.instances}
 
 
+async def drive(group: InstanceGroup) -> Listing:
+    """List the group and take the steps that follow, as its manager does; return the listing."""
+    listing = await group.update()
+    with suppress(ProviderError):
+        await group.reconcile(listing)
+    return listing
+
+
 async def settle(cloud: AwsCloud, group: InstanceGroup) -> Listing:
     """Complete everything under way in the cloud, and return the listing after that."""
     cloud.settle()
-    await group.update()
-    return await group.update()
+    await drive(group)
+    return await drive(group)

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import anyio
+
 from fleeting import driving
-from fleeting.errors import ConfigError, FleetingError, GroupHeld
-from fleeting.types import GroupSettings
+from fleeting.errors import ConfigError, FleetingError, GroupHeld, ProviderError
+from fleeting.types import Duration, GroupSettings
 from taskscaler._errors import TaskscalerError
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from contextlib import AsyncExitStack
 
     from fleeting.abc import InstanceGroup
     from fleeting.types import GroupInfo
-    from taskscaler.cli.plan import Plan, StateFile
+    from taskscaler.cli.plan import GroupPlan, Plan, StateFile
+    from taskscaler.core import Settings
     from taskscaler.storage import Store
 
 __all__ = ("open_groups", "open_store", "with_limits", "worker_limit")
+
+# For how long a group is tried to be opened, if the run has no earlier timeout.
+PATIENCE = timedelta(minutes=5)
 
 # Shown to another process that is refused the lock of a group.
 PURPOSE = "taskscaler run"
@@ -44,11 +51,19 @@ async def open_store(state: StateFile | None) -> AsyncGenerator[Store]:
         yield store
 
 
-async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
+async def open_groups(
+    stack: AsyncExitStack, plan: Plan, say: Callable[[str], Awaitable[None]]
+) -> list[InstanceGroup]:
     """Open all groups in order, lock them, and register their cleanup on the stack.
 
-    A group that cannot be opened is an error even if there are others: its instances could
-    not be used, counted against the limits, or removed.
+    If the cloud does not answer or asks to wait, it is tried again for a while. A group that
+    cannot be opened is an error even if there are others: its instances could not be used,
+    counted against the limits, or removed.
+
+    Args:
+        stack: closes the groups.
+        plan: with the groups.
+        say: shows a message.
 
     Raises:
         GroupHeld: another process drives one of the groups.
@@ -64,7 +79,7 @@ async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
             connector=one.connector,
         )
         try:
-            group = await stack.enter_async_context(one.provider.open(one.plugin_config, settings))
+            group = await _open(stack, one, settings, plan.settings, say)
             if group.info.id in {other.info.id for other in groups}:
                 raise ConfigError(f"{group.info.id} is configured twice; remove one of them")
             if not group.info.private:
@@ -80,6 +95,33 @@ async def open_groups(stack: AsyncExitStack, plan: Plan) -> list[InstanceGroup]:
             raise TaskscalerError(f"{where}: {error}") from error
         groups.append(group)
     return groups
+
+
+async def _open(
+    stack: AsyncExitStack,
+    one: GroupPlan,
+    settings: GroupSettings,
+    pauses: Settings,
+    say: Callable[[str], Awaitable[None]],
+) -> InstanceGroup:
+    """Open a group, and try again after failures that can pass.
+
+    Raises:
+        FleetingError: it cannot be opened, or not within `PATIENCE`.
+    """
+    until = anyio.current_time() + PATIENCE.total_seconds()
+    pause = pauses.backoff
+    while True:
+        try:
+            return await stack.enter_async_context(one.provider.open(one.plugin_config, settings))
+        except ProviderError as error:
+            wait = max(pause, error.retry_after or pause).total_seconds()
+            if not error.retryable or anyio.current_time() + wait > until:
+                raise
+            seconds = Duration(seconds=round(wait, 1))
+            await say(f"group {one.name!r} does not open: {error}; trying again in {seconds}")
+            await anyio.sleep(wait)
+            pause = min(pause * 2, pauses.backoff_limit)
 
 
 def with_limits(plan: Plan, groups: Sequence[GroupInfo]) -> Plan:

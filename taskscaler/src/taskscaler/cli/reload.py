@@ -11,6 +11,7 @@ An invalid file changes nothing.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from enum import Enum
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+from fleeting import open_regular
+from fleeting.errors import ConfigError
 from fleeting.types import Duration
 from taskscaler.cli.plan import max_jobs, plan_settings, state_file
 from taskscaler.config import read_config
@@ -93,6 +96,7 @@ def _reload_plan(plan: Plan) -> ReloadedPlan | None:
     options, opened = plan.options, plan.opened
     if options is None or options.config is None or opened is None or opened.autoscaler is None:
         return None
+    _check_regular(options.config)
     file = read_config(options.config)
     runner = file.runner(options.runner)
     same = runner == plan.runner and max_jobs(file, runner) == plan.max_jobs
@@ -113,6 +117,15 @@ def _reload_plan(plan: Plan) -> ReloadedPlan | None:
     )
     warnings = tuple(one for one in file.warnings if one not in plan.warnings)
     return ReloadedPlan(new, tuple(_changes(plan, new)), tuple(kept), warnings)
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse a pipe: at the start it may be read, but a read now could not be cancelled."""
+    try:
+        os.close(open_regular(path))
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise ConfigError(f"{path}: cannot be read again ({why}); use a regular file") from None
 
 
 def _kept(

@@ -25,13 +25,14 @@ import errno
 import os
 import signal
 import sys
+import time
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
-from fleeting import guard_logs
+from fleeting import describe_bug, guard_logs
 from fleeting.errors import ConfigError, FleetingError
 from fleeting.types import Duration
 from taskscaler._errors import Fenced, ScalerClosed, StoreError, TaskscalerError
@@ -48,6 +49,7 @@ from taskscaler.jobs.result import JobState
 from taskscaler.jobs.runner import JobRunner
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from fleeting.types import GroupInfo
@@ -72,7 +74,24 @@ _READER_GONE = (errno.EPIPE, errno.EIO)
 def run_session(plan: Plan) -> int:
     """Run a plan, and return the exit code of the command."""
     guard_logs()
+    _raise_open_files()
     return anyio.run(_run, plan)
+
+
+def _raise_open_files() -> None:
+    """Raise the number of files that may be open to what the administrator permits.
+
+    Each instance and each running job takes a few. The usual limit of 1,024 is for programs that
+    cannot deal with more.
+    """
+    if sys.platform == "win32":
+        return  # It has no such limit.
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems refuse the highest value although they report it.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _run(plan: Plan) -> int:
@@ -97,7 +116,7 @@ class _Session:
             self._progress,
             keep_going=plan.keep_going,
         )
-        self._started_at = datetime.now(UTC)
+        self._started_at, self._began = datetime.now(UTC), time.monotonic()
         self._groups: list[GroupInfo] = []
         self._scaler: Taskscaler | None = None
         self._opening = anyio.CancelScope()
@@ -108,6 +127,8 @@ class _Session:
         self._completed = False
         self._wrong_input = False
         self._error: str | None = None
+        # The last failure to open a group.
+        self._trouble = ""
 
     async def run(self) -> int:
         for warning in self._plan.warnings:
@@ -116,11 +137,14 @@ class _Session:
             store = await self._open_store(stack)
             async with anyio.create_task_group() as background:
                 await background.start(self._handle_signals)
-                background.start_soon(self._enforce_timeout)
-                background.start_soon(self._draw_status)
-                background.start_soon(self._explain_waiting)
-                background.start_soon(self._reload_config)
-                background.start_soon(self._drain)
+                for task in (
+                    self._enforce_timeout,
+                    self._draw_status,
+                    self._explain_waiting,
+                    self._reload_config,
+                    self._drain,
+                ):
+                    background.start_soon(self._guard, task)
                 if store is not None:
                     await self._run_jobs(store)
                 background.cancel_scope.cancel()
@@ -141,7 +165,7 @@ class _Session:
         try:
             with self._opening:
                 async with AsyncExitStack() as stack:
-                    groups = await open_groups(stack, plan)
+                    groups = await open_groups(stack, plan, self._say_trouble)
                     self._groups = [group.info for group in groups]
                     await self._show_groups()
                     self._plan = plan = with_limits(plan, self._groups)
@@ -167,6 +191,14 @@ class _Session:
             self._error = f"{error}{self._leftover_text()}"
         except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
+        except Exception as error:  # noqa: BLE001 -- the report is written in every case
+            hidden = [(one.plugin_config, one.connector) for one in self._plan.groups]
+            bug = describe_bug(error, where=True, hidden=hidden)
+            self._error = f"{bug}{self._leftover_text()}"
+
+    async def _say_trouble(self, message: str) -> None:
+        self._trouble = message
+        await self._console.say(f"warning: {message}")
 
     async def _show_groups(self) -> None:
         """Show the ids of the groups, which the file knows by name."""
@@ -180,6 +212,13 @@ class _Session:
         return {group.id: one.name for group, one in pairs}
 
     # The background tasks.
+
+    async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a background task; a bug in it is told, and ends neither the jobs nor the report."""
+        try:
+            await task()
+        except Exception as error:  # noqa: BLE001 -- as above
+            await self._console.say(f"error: {describe_bug(error, where=True)}")
 
     async def _handle_signals(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -270,6 +309,8 @@ class _Session:
         reason = f"--timeout of {Duration(seconds=self._plan.timeout.total_seconds())} expired"
         if self._scaler is None:
             self._error = f"{reason} before the instance groups were open"
+            if self._trouble:
+                self._error += f": {self._trouble}"
         self._give_up_opening()
         waiting = (JobState.CANCELED, f"{reason} before the job got a slot")
         if self._scaler is not None and not self._runner.counts[JobState.RUNNING]:
@@ -365,6 +406,7 @@ class _Session:
             started_at=self._started_at,
             finished_at=datetime.now(UTC),
             exit_code=code,
+            seconds=time.monotonic() - self._began,
             error=self._error,
             group_names=self._group_names(),
         )
@@ -376,8 +418,18 @@ class _Session:
 
     async def _show_kept(self) -> None:
         """Show how many instances are kept, as configured, for the next run."""
+        if self._error is not None or self._removes_instances:
+            return
+        # These serve no further job, so no later run may find them by itself.
+        doomed = [one for one in self._remaining() if one.removal_reason is not None]
+        for one in doomed:
+            await self._console.say(
+                f"warning: instance {one.group}/{one.id} is not removed yet and may cost money "
+                f"({one.removal_reason}); the next run removes it, or `fleeting group decrease "
+                f"{one.id}`"
+            )
         left = [one for one in self._remaining() if one.removal_reason is None]
-        if not left or self._error is not None or self._removes_instances:
+        if not left:
             return
         state = self._plan.state
         next_run = f"finds them in {state.path}" if state else "will not find them without --state"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fleeting.types import State
 from taskscaler.core.model.decisions import Rule
 from taskscaler.core.model.lifecycle import Phase
 
@@ -67,6 +68,7 @@ class InstanceView(msgspec.Struct, frozen=True, gc=False):
         reason: the same, human-readable; empty if it is not.
         used: how many tasks were started on it.
         available: how many tasks it could take now.
+        deleting: whether the cloud reports that it removes the instance.
     """
 
     group: str
@@ -79,6 +81,7 @@ class InstanceView(msgspec.Struct, frozen=True, gc=False):
     reason: str
     used: int
     available: int
+    deleting: bool = False
 
 
 def task(tasks: TaskBook, key: str) -> TaskView | None:
@@ -126,4 +129,5 @@ def instance(one: TrackedInstance) -> InstanceView:
         one.departure.reason if one.departure else "",
         one.used,
         one.available,
+        one.state is State.DELETING,
     )

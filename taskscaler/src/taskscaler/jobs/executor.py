@@ -9,23 +9,29 @@ Slots, retries and job states are the subject of `runner`.
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
+import anyio.to_thread
 
-from fleeting import foreign
+from fleeting import foreign, open_regular
 from fleeting.abc import CopyBudget
 from fleeting.errors import ConnectionLost, TransferFailed
 from fleeting.types import Completed, Duration
 from taskscaler._errors import WorkspaceFailed
 from taskscaler.jobs import script
+from taskscaler.jobs.framing import Framing, new_token
 from taskscaler.jobs.paths import check_reported, outermost
+from taskscaler.jobs.result import describe_exit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+    from typing import BinaryIO
 
     from anyio import AsyncFile
 
@@ -34,8 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ("Execution", "Executor", "JobStreams")
 
-# How much of the end of standard error is kept, to quote if the script could not be started.
-_TAIL_BYTES = 2048
+# How much of what a login shell wrote is quoted.
+_QUOTED_BYTES = 500
+# How long a login shell may take until the script begins.
+START_SECONDS = 120.0
 _CHUNK_BYTES = 256 * 1024
 # How long the removal of a directory may take after a cancellation.
 REMOVAL_SECONDS = 10.0
@@ -81,7 +89,6 @@ class Executor:
 
     def __init__(self) -> None:
         self._run_id = secrets.token_hex(4)
-        self._marker = f"taskscaler-{secrets.token_hex(8)}"
         self._numbers = itertools.count(1)
         self._removals: dict[str, _Removal] = {}
 
@@ -101,8 +108,9 @@ class Executor:
 
         Raises:
             ConnectionLost: the connection broke; how far the script got is unknown.
-            TransferFailed: a file could not be uploaded.
-            WorkspaceFailed: the script could not be started.
+            TransferFailed: a local file cannot be read.
+            WorkspaceFailed: the instance could not store the files, start the script or run it to
+                its end.
         """
         directory = script.directory_name(self._run_id, next(self._numbers), run.name)
         removal = self._removals.setdefault(instance, _Removal())
@@ -137,39 +145,87 @@ class Executor:
     async def _run_script(
         self, connection: Connection, run: JobRun, directory: str, streams: JobStreams
     ) -> Completed:
-        command = script.bootstrap(directory, self._marker, exists=bool(run.uploads))
+        attempt = _Attempt(streams)
+        command = script.bootstrap(directory, attempt.token, exists=bool(run.uploads))
         line = script.script_line(run.job.script, run.job.env)
-        stderr = _StandardError(streams, f"{self._marker}\n".encode())
-        if run.job.stdin is None:
-            completed = await connection.run(
-                command, stdin=line, stdout=streams.stdout, stderr=stderr
+        try:
+            with attempt.starting:
+                if run.job.stdin is None:
+                    return await attempt.run(connection, command, line)
+                async with await _open(run.folder / run.job.stdin) as file:
+                    return await attempt.run(connection, command, attempt.chunks(line, file))
+        finally:
+            await attempt.framing.close()
+        raise WorkspaceFailed(
+            f"the script did not begin within {Duration(seconds=START_SECONDS)}: its login shell "
+            f"does not run the command{attempt.quoted_noise()}"
+        )
+
+
+class _Attempt:
+    """One script that runs, and the proof that it did.
+
+    Attributes:
+        token: of its marks.
+        framing: finds them.
+        starting: the time that it has to begin.
+    """
+
+    def __init__(self, streams: JobStreams) -> None:
+        self.token = new_token()
+        self.framing = Framing(self.token, streams.stderr, self._on_begin)
+        self.starting = anyio.move_on_after(START_SECONDS)
+        self._streams = streams
+        self._begun = anyio.Event()
+
+    async def run(
+        self, connection: Connection, command: str, stdin: bytes | AsyncIterator[bytes]
+    ) -> Completed:
+        """Run the script to its end; return how it ended, with its own status.
+
+        Raises:
+            WorkspaceFailed: it is not proved that the script began, or that it came to its end.
+        """
+        completed = await connection.run(
+            command, stdin=stdin, stdout=self._stdout, stderr=self.framing.write
+        )
+        framing = self.framing
+        if framing.failed:
+            reason = _quoted(framing.noise[-_QUOTED_BYTES:]) or "no reason given"
+            raise WorkspaceFailed(f"could not start the script: {reason}")
+        ending = describe_exit(completed.status, completed.signal)
+        if not framing.begun:
+            raise WorkspaceFailed(
+                f"the script did not begin: its login shell ended with {ending} "
+                f"instead of running the command{self.quoted_noise()}"
             )
-        else:
-            async with await _open(run.folder / run.job.stdin) as file:
-                completed = await connection.run(
-                    command, stdin=_chunks(line, file), stdout=streams.stdout, stderr=stderr
-                )
-        if stderr.marked and completed.status == script.BOOTSTRAP_STATUS:
-            reason = _quoted(stderr.tail)
-            raise WorkspaceFailed(f"could not start the script: {reason or 'no reason given'}")
+        if framing.status is not None:
+            return replace(completed, status=framing.status, signal=None)
+        if completed.succeeded:
+            raise WorkspaceFailed(
+                f"the script did not come to its end, although the instance reports {ending}"
+            )
         return completed
 
+    async def chunks(self, line: bytes, file: AsyncFile[bytes]) -> AsyncIterator[bytes]:
+        """Yield the input: the rest of it only when the script is there to read it."""
+        yield line
+        await self._begun.wait()
+        while data := await file.read(_CHUNK_BYTES):
+            yield data
 
-class _StandardError:
-    """Passes standard error on, and detects the marker that no script was started."""
+    def quoted_noise(self) -> str:
+        """Return what was written instead of the script's output, to end a sentence."""
+        noise = _quoted(self.framing.noise[-_QUOTED_BYTES:])
+        return f", and wrote: {noise}" if noise else ", and wrote nothing"
 
-    def __init__(self, streams: JobStreams, marker: bytes) -> None:
-        self._streams = streams
-        self._marker = marker
-        self.marked = False
-        self.tail = b""
+    def _on_begin(self) -> None:
+        self.starting.deadline = math.inf
+        self._begun.set()
 
-    async def __call__(self, data: bytes) -> None:
-        if self._marker in data:
-            self.marked = True
-            data = data.replace(self._marker, b"")
-        self.tail = (self.tail + data)[-_TAIL_BYTES:]
-        await self._streams.stderr(data)
+    async def _stdout(self, data: bytes) -> None:
+        self.framing.keep_noise(data)
+        await self._streams.stdout(data)
 
 
 class _Removal:
@@ -228,16 +284,15 @@ def _quoted(output: bytes) -> str:
 async def _open(path: Path) -> AsyncFile[bytes]:
     """Open the file of a script's standard input; it existed when the command started."""
     try:
-        return await anyio.open_file(path, "rb")
+        return anyio.wrap_file(await anyio.to_thread.run_sync(_open_input, path))
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise WorkspaceFailed(f"stdin: {path} can no longer be read ({why})") from None
+        text = f"stdin: {path} can no longer be read ({why})"
+        raise TransferFailed(text, local=True) from None
 
 
-async def _chunks(line: bytes, file: AsyncFile[bytes]) -> AsyncIterator[bytes]:
-    yield line
-    while data := await file.read(_CHUNK_BYTES):
-        yield data
+def _open_input(path: Path) -> BinaryIO:
+    return os.fdopen(open_regular(path), "rb")
 
 
 async def _upload(connection: Connection, run: JobRun, directory: str) -> None:
@@ -247,7 +302,13 @@ async def _upload(connection: Connection, run: JobRun, directory: str) -> None:
         raise WorkspaceFailed(f"could not create a working directory: {reason}")
     work = script.working_directory(directory)
     for path in run.uploads:
-        await connection.put(run.folder / path, work if path == "." else f"{work}/{path}")
+        target = work if path == "." else f"{work}/{path}"
+        try:
+            await connection.put(run.folder / path, target)
+        except TransferFailed as error:
+            if error.local:
+                raise
+            raise WorkspaceFailed(f"could not upload {path}: {error}") from error
 
 
 async def _download(connection: Connection, run: JobRun, work: str) -> tuple[list[str], str | None]:

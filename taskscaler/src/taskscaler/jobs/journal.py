@@ -14,6 +14,7 @@ the same store are not changed.
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -146,5 +147,7 @@ def _key(run: JobRun) -> tuple[str, str, str]:
 
 def _digest(job: Job, folder: str) -> str:
     """Return a hash of everything that a job does; it reveals none of the job's secrets."""
-    text = msgspec.json.encode([folder, job], order="deterministic")
-    return hashlib.sha256(text).hexdigest()
+    # `json.dumps` escapes what is not UTF-8, which an argument or a path can contain.
+    plain = msgspec.to_builtins(job, enc_hook=str)
+    text = json.dumps([folder, plain], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

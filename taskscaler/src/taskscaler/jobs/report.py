@@ -5,6 +5,7 @@ The report is one JSON object with `jobs`, `instances` and `summary`.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections import Counter
@@ -54,6 +55,7 @@ class RunReport:
         started_at: when the command started.
         finished_at: when the scaler was closed.
         exit_code: of the command.
+        seconds: how long it took, by a clock that only goes forward.
         error: why the command failed as a whole; None if it did not.
         group_names: the names of the groups in the file, by id.
     """
@@ -63,6 +65,7 @@ class RunReport:
     started_at: datetime
     finished_at: datetime
     exit_code: int
+    seconds: float
     error: str | None = None
     group_names: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -81,7 +84,7 @@ class RunReport:
                 "error": self.error,
                 "started_at": self.started_at,
                 "finished_at": self.finished_at,
-                "seconds": (self.finished_at - self.started_at).total_seconds(),
+                "seconds": self.seconds,
             },
         }
 
@@ -165,7 +168,7 @@ def write_report(path: Path, report: RunReport) -> None:
     Raises:
         OSError: the report cannot be written; an older file is unchanged.
     """
-    text = msgspec.json.format(msgspec.json.encode(report.as_dict()), indent=2)
+    text = _json(report.as_dict())
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -175,6 +178,14 @@ def write_report(path: Path, report: RunReport) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _json(report: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.format(msgspec.json.encode(report), indent=2)
+    except UnicodeEncodeError:
+        # A plugin has reported text that is not UTF-8; the standard library escapes it.
+        return json.dumps(msgspec.to_builtins(report), indent=2).encode()
 
 
 def _umask() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import signal as signals
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -42,6 +43,9 @@ class JobState(enum.Enum):
 class JobResult:
     """The result of a run; filled in while the run proceeds.
 
+    Times are shown by the wall clock, which may be set at any moment; durations are measured by
+    a clock that only goes forward.
+
     Attributes:
         name: of the run.
         state: of the run.
@@ -74,6 +78,9 @@ class JobResult:
     finished_at: datetime | None = None
     warnings: list[str] = field(default_factory=list[str])
     earlier: bool = False
+    _queued: float = field(default_factory=time.monotonic, repr=False)
+    _started: float | None = field(default=None, repr=False)
+    _finished: float | None = field(default=None, repr=False)
 
     @property
     def wait_seconds(self) -> float | None:
@@ -81,20 +88,31 @@ class JobResult:
 
         None if it never got a slot, or if an earlier call ran it: then it is not known.
         """
-        if self.started_at is None or self.earlier:
+        if self._started is None or self.earlier:
             return None
-        return (self.started_at - self.queued_at).total_seconds()
+        return self._started - self._queued
 
     @property
     def run_seconds(self) -> float | None:
-        """Return how long its last attempt took; None if there was none, or it has not ended."""
+        """Return how long its last attempt took; None if there was none, or it has not ended.
+
+        Of an earlier call only the wall times are known; None if the clock was set back meanwhile.
+        """
+        if self._started is not None and self._finished is not None:
+            return self._finished - self._started
         if self.started_at is None or self.finished_at is None:
             return None
-        return (self.finished_at - self.started_at).total_seconds()
+        seconds = (self.finished_at - self.started_at).total_seconds()
+        return seconds if seconds >= 0 else None
+
+    def start(self) -> None:
+        """Set the current time as the start of an attempt."""
+        self.started_at, self._started = datetime.now(UTC), time.monotonic()
 
     def finish(self, state: JobState, reason: str | None = None) -> None:
         """Set a final state, and the current time as the time of the end."""
-        self.state, self.reason, self.finished_at = state, reason, datetime.now(UTC)
+        self.state, self.reason = state, reason
+        self.finished_at, self._finished = datetime.now(UTC), time.monotonic()
 
 
 def restore(result: JobResult, record: JobRecord) -> None:

@@ -4,7 +4,9 @@ The queue holds the runs in order. Each worker takes the first run, waits for a
 slot, executes the run there, and takes the next one. There are never more workers
 than slots, so a run waits for its turn in the queue, and in the scaler only for an
 instance. After a failure of the infrastructure a run goes back to the front of the
-queue while it has retries left; the scaler chooses another instance.
+queue while it has retries left; the scaler chooses another instance. An instance that
+could not store or start a script gets no further task. A bug that ends an attempt is
+the end of this attempt only, like any failure of the infrastructure.
 
 Each attempt has a cancel scope, kept in `_scopes` while it waits or runs. `stop`
 cancels the attempts that wait, `cancel` all of them. The reason is put into
@@ -20,13 +22,14 @@ call before anything runs.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import Counter, deque
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from fleeting import describe_bug, plain
 from fleeting.errors import FleetingError
 from taskscaler._errors import (
     AcquireTimeout,
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
     from taskscaler.jobs.output import JobOutput
 
 __all__ = ("JobObserver", "JobRunner")
+
+logger = logging.getLogger("taskscaler")
 
 # How long the rest of the output of a cancelled attempt may take to be written.
 OUTPUT_SECONDS = 5.0
@@ -253,6 +258,12 @@ class JobRunner:
                     await self._scaler_closed(result, str(error))
                 except (AcquisitionLost, FleetingError, OutputFailed, WorkspaceFailed) as error:
                     await self._retry_or_fail(run, result, str(error))
+                except TaskscalerError:
+                    raise  # The store or the scaler failed, which concerns all runs.
+                except Exception as error:  # noqa: BLE001 -- an attempt ends nothing but itself
+                    # Without its traceback, which shows values that may be secrets.
+                    logger.error("%s: %s", run.name, describe_bug(error, where=True))  # noqa: TRY400
+                    await self._retry_or_fail(run, result, describe_bug(error))
             del self._scopes[run.name]
             if scope.cancelled_caught and not result.state.is_final:
                 await self._finish(run, result, *self._cancellations[run.name])
@@ -273,7 +284,10 @@ class JobRunner:
                     execution = await self._executor.execute(
                         connection, acquisition.instance, run, output
                     )
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, WorkspaceFailed):
+                    # While the slot is held, so that no other job gets it.
+                    acquisition.report_broken(str(error))
                 with anyio.move_on_after(OUTPUT_SECONDS, shield=True):
                     await output.close()
                 raise
@@ -289,17 +303,17 @@ class JobRunner:
         result.attempts += 1
         result.group = acquisition.group
         result.instance, result.slot = acquisition.instance, acquisition.slot
-        result.started_at = datetime.now(UTC)
+        result.start()
 
     def _evaluate(self, run: JobRun, result: JobResult, execution: Execution) -> str | None:
         """Set the final state; or return why the infrastructure failed, and leave the state."""
         completed = execution.completed
         result.exit_code, result.signal = completed.status, completed.signal
-        result.warnings += execution.warnings
+        result.warnings += map(plain, execution.warnings)
         if completed.succeeded and execution.download_error:
             return execution.download_error
         if execution.download_error:
-            result.warnings.append(execution.download_error)
+            result.warnings.append(plain(execution.download_error))
         if completed.timed_out:
             self._close(result, JobState.TIMED_OUT, f"exceeded its timeout of {run.job.timeout}")
         elif completed.succeeded:
@@ -331,7 +345,7 @@ class JobRunner:
             self._set_state(result, JobState.WAITING)
             if self._journal is not None:
                 await self._journal.write([(run, result)])
-            await self._observer.retried(result, reason)
+            await self._observer.retried(result, plain(reason))
             # Last: until here a cancellation must not find the run in the queue.
             self._queue.appendleft((run, result))
         else:
@@ -361,7 +375,8 @@ class JobRunner:
 
     def _close(self, result: JobResult, state: JobState, reason: str | None = None) -> None:
         self._set_state(result, state)
-        result.finish(state, reason)
+        # A reason may name a file of the instance. It has to be printed and stored.
+        result.finish(state, plain(reason) if reason else reason)
 
     async def _report_end(self, result: JobResult) -> None:
         await self._observer.finished(result)

@@ -8,12 +8,14 @@ directory; script and environment are sent through standard input:
 2. It reads one line of its input with the builtin `read`, which never reads past
    the end of the line, and writes the script with the builtin `printf` to a file
    that only its owner can read.
-3. It replaces itself (`exec`) with the shell that runs this file in the working
-   directory. The rest of the input belongs to the script.
+3. It runs this file with another shell in the working directory. The rest of the input
+   belongs to the script. Before and after, it writes the marks of `framing`, which prove
+   that the script began and how it ended.
 
-If the connection breaks within the line, `read` fails and nothing is run. A failure
-before step 3 exits with `BOOTSTRAP_STATUS` and writes a random marker to standard
-error, so that it cannot be confused with a failure of the script.
+The login shell may be of any kind, so it only replaces itself with a POSIX shell. That
+shell survives the signals that end the script: it has to report the end. If the connection
+breaks within the line, `read` fails and nothing is run. The line starts with `#`: a shell
+that a start-up file puts in our place would read it as a command, and finds a comment.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from __future__ import annotations
 import re
 import shlex
 from typing import TYPE_CHECKING
+
+from taskscaler.jobs.framing import marks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +46,8 @@ _NAME_LENGTH = 60
 # The first command of the script: the shell has opened the file, and no other job can read the
 # secrets in it any more.
 REMOVAL = "rm -f ../script || :; "
+# A signal reaches the whole group of processes. The shell that reports the end must see it.
+_SURVIVED = "HUP INT QUIT TERM USR1 USR2 PIPE ALRM"
 
 
 def directory_name(run_id: str, number: int, name: str) -> str:
@@ -60,22 +66,30 @@ def make_directory(directory: str) -> str:
     return f"umask 077; exec mkdir {directory} {working_directory(directory)}"
 
 
-def bootstrap(directory: str, marker: str, *, exists: bool) -> str:
-    """Return the command that reads a line made by `script_line` and becomes its script.
+def bootstrap(directory: str, token: str, *, exists: bool) -> str:
+    """Return the command that reads a line made by `script_line` and runs its script.
 
     Args:
         directory: from `directory_name`.
-        marker: written to standard error if the script cannot be started.
+        token: of the marks that it writes to standard error.
         exists: whether the directories exist already.
     """
+    begin, end, failed = marks(token)
     # The same subshell prints the umask and then runs `mkdir`, which saves a fork.
     making = "umask" if exists else f"umask; {make_directory(directory)}"
-    return (
-        f"u=$({making}) && IFS= read -r s && umask 077 "
-        f'&& printf %b "$s" >{directory}/script && umask $u '
-        f"&& cd {working_directory(directory)} && echo $$ >../session && exec sh -e ../script; "
-        f"echo {marker} >&2; exit {BOOTSTRAP_STATUS}"
+    # The names of the variables are unusual, because assigning to an exported one changes the
+    # environment of the script. A shell writes a message when its child was terminated; its
+    # standard error is not the script's. Most shells need a subshell for that.
+    body = (
+        f"_u=$({making}) && IFS= read -r _s && umask 077 "
+        f'&& printf %b "${{_s#?}}" >{directory}/script && umask $_u '
+        f"&& cd {working_directory(directory)} && echo $$ >../session "
+        f"|| {{ {failed} >&2; exit {BOOTSTRAP_STATUS}; }}; "
+        f"exec 9>&2 2>/dev/null; trap : {_SURVIVED}; {begin} >&9; "
+        f"(exec 2>&9 9>&-; exec sh -e ../script); _s=$?; {end} >&9; exit $_s"
     )
+    # Within its quotes there is no quote, newline or exclamation mark.
+    return f"exec /bin/sh -c '{body}'"
 
 
 def script_line(script: Sequence[str], env: Mapping[str, str]) -> bytes:
@@ -87,7 +101,8 @@ def script_line(script: Sequence[str], env: Mapping[str, str]) -> bytes:
     """
     exports = "".join(f"export {name}={shlex.quote(value)}; " for name, value in env.items())
     text = REMOVAL + exports + "\n".join(script) + "\n"
-    return text.replace("\\", "\\\\").replace("\n", "\\n").encode(errors="surrogateescape") + b"\n"
+    line = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return b"#" + line.encode(errors="surrogateescape") + b"\n"
 
 
 def command_line(words: Sequence[str]) -> str:

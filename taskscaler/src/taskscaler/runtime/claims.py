@@ -32,7 +32,8 @@ class Claim:
         key: the task's.
         resumed: whether it asks for the slot in which it was suspended.
         instance: the id of the instance of that slot; empty if it is not resumed.
-        asked_at: when it asked.
+        asked: when it asked, in the seconds of the event loop.
+        asked_at: the same as wall time.
         granted_at: when it got its slot; None before.
         answered: set when the core has answered.
         ended: set when the claim has ended; None until someone waits for that.
@@ -47,6 +48,7 @@ class Claim:
     # `ended` is only created when it is needed.
     __slots__ = (
         "answered",
+        "asked",
         "asked_at",
         "ended",
         "grant",
@@ -64,6 +66,7 @@ class Claim:
         self.key = key
         self.resumed = resumed
         self.instance = ""
+        self.asked = anyio.current_time()
         self.asked_at = datetime.now(UTC)
         self.granted_at: datetime | None = None
         self.answered = anyio.Event()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from taskscaler.core import effects
+from taskscaler.core import effects, events
 from taskscaler.runtime.instance_checks import check_health, prepare
-from taskscaler.runtime.provider_calls import ScalingCall, call_provider
+from taskscaler.runtime.provider_calls import ScalingCall, call_provider, reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +50,8 @@ class EffectTasks:
         post: Callable[[Event], object],
     ) -> None:
         self._groups = groups
+        # The groups that take the steps that follow from a listing.
+        self._reconciling: set[str] = set()
         self._connections = connections
         self._post = post
         # The preparation and the health checks of each instance.
@@ -97,7 +99,15 @@ class EffectTasks:
                 closing.start_soon(shared.close)
                 if not number % BATCH:
                     await anyio.lowlevel.checkpoint()
-        self._post(await call_provider(self._groups[effect.group], effect))
+        event = await call_provider(self._groups[effect.group], effect)
+        self._post(event)
+        if isinstance(event, events.ListingArrived) and effect.group not in self._reconciling:
+            # The core has the listing already, so a slow step delays no decision.
+            self._reconciling.add(effect.group)
+            try:
+                await reconcile(self._groups[effect.group], event.listing, effect.timeout_seconds)
+            finally:
+                self._reconciling.discard(effect.group)
 
     async def _check(
         self, effect: effects.Prepare | effects.CheckHealth, scope: anyio.CancelScope

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import TYPE_CHECKING
+
+import anyio
 
 from taskscaler.core import TaskStatus, explain
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from taskscaler.core import ScalerState, TaskView
     from taskscaler.runtime.claims import Claim, Claims
 
@@ -62,7 +66,7 @@ def why_not_yet(state: ScalerState, claims: Claims, claim: Claim, *, holds: bool
 
 
 def _waiting_seconds(claim: Claim | None) -> float | None:
-    return None if claim is None else (datetime.now(UTC) - claim.asked_at).total_seconds()
+    return None if claim is None else anyio.current_time() - claim.asked
 
 
 def _slot(claim: Claim | None, task: TaskView) -> str:

@@ -51,17 +51,18 @@ async def prepare(
 
     Failures that may pass while the instance boots are retried until the deadline.
     """
-    last = "it did not answer"
+    last, refusal = "it did not answer", None
+    await anyio.sleep(effect.pause_seconds)
     with anyio.move_on_after(effect.timeout_seconds):
         while True:
             try:
                 reason = await _why_not_ready(group, connections, effect)
             except MAY_PASS as error:
-                last = str(error)
+                last, refusal = str(error), None
             except ProviderError as error:
-                last = str(error)
+                last, refusal = str(error), error
                 if not error.retryable:
-                    return events.PreparationFailed(effect.group, effect.id, last)
+                    return events.PreparationFailed(effect.group, effect.id, last, error)
             except FleetingError as error:
                 return events.PreparationFailed(effect.group, effect.id, str(error))
             except Exception as error:
@@ -75,7 +76,7 @@ async def prepare(
                 return events.PreparationFailed(effect.group, effect.id, reason)
             await anyio.sleep(RETRY_SECONDS)
     reason = f"it was not ready within {effect.timeout_seconds:g}s: {last}"
-    return events.PreparationFailed(effect.group, effect.id, reason)
+    return events.PreparationFailed(effect.group, effect.id, reason, refusal)
 
 
 async def _why_not_ready(
@@ -114,19 +115,20 @@ async def check_health(
         reason = await _reason_of(lambda: _why_unhealthy(group, effect.id), left, late=None)
     if reason is None:
         return events.HealthPassed(effect.group, effect.id)
-    return events.HealthFailed(effect.group, effect.id, reason)
+    error = reason if isinstance(reason, ProviderError) else None
+    return events.HealthFailed(effect.group, effect.id, str(reason), error)
 
 
 async def _reason_of(
     check: Callable[[], Awaitable[str | None]], seconds: float, *, late: str | None
-) -> str | None:
+) -> str | FleetingError | None:
     """Return why a check fails, whether it returns, raises or hangs; None if it passes."""
     try:
         return await call_within(seconds, check)
     except DeadlineExceeded:
         return late
     except FleetingError as error:
-        return str(error)
+        return error
     except CancelledInside:
         return "its check was cancelled inside a plugin because of a bug"
     except Exception as error:

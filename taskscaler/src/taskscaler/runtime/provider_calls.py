@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from fleeting import CancelledInside, DeadlineExceeded, call_within
 from fleeting.errors import FleetingError, OutcomeUnknown, ProviderError
-from fleeting.types import Accepted, ConnectInfo, Instance, Listing, State
+from fleeting.types import Accepted, ConnectInfo, CreationFailure, Instance, Listing, State
 from taskscaler.core import effects, events
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fleeting.abc import InstanceGroup
 
-__all__ = ("ScalingCall", "call_provider", "connect_info")
+__all__ = ("ScalingCall", "call_provider", "connect_info", "reconcile")
 
 logger = logging.getLogger("taskscaler")
 
@@ -46,6 +46,23 @@ async def call_provider(group: InstanceGroup, effect: ScalingCall) -> events.Eve
         case effects.Resume():
             accepted = await _change(group.resume, effect, "a resumption")
             return events.ResumeSettled(effect.group, effect.ids, accepted)
+
+
+async def reconcile(group: InstanceGroup, listing: Listing, timeout_seconds: float) -> None:
+    """Let a provider take the steps that follow from a listing, and log what it refuses.
+
+    Only the process that drives the group calls this. The call after the next listing takes the
+    steps that failed.
+    """
+    try:
+        await _call(
+            lambda: group.reconcile(listing),
+            type(None),
+            timeout_seconds,
+            "taking the steps that follow from a listing",
+        )
+    except ProviderError as error:
+        logger.warning("group %s: %s; it will be tried again", group.info.id, error)
 
 
 async def connect_info(group: InstanceGroup, id: str, timeout_seconds: float) -> ConnectInfo:
@@ -148,7 +165,8 @@ def _check(answer: object, kind: type) -> None:
         case Listing():
             right = (
                 _are((answer.pending,), int)
-                and _are(answer.failures, ProviderError)
+                and _are(answer.failures, CreationFailure)
+                and _are([one.error for one in answer.failures], ProviderError)
                 and _are(answer.instances, Instance)
                 and _are([one.state for one in answer.instances], State)
             )

@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from fleeting.errors import OutOfCapacity, ProviderError
-from fleeting.types import Accepted, Instance, Listing, State
+from fleeting.types import Accepted, CreationFailure, Instance, Listing, State
 from taskscaler.simulation._faults import Dice, Faults
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ __all__ = ("Cloud", "SimulatedInstance")
 
 # A stale listing is at most this old.
 STALE_SECONDS = 120.0
+# How many failures to create a listing repeats.
+KEPT_FAILURES = 5
 
 
 class SimulatedInstance:
@@ -89,7 +91,7 @@ class Cloud:
         self._seed = f"{seed}/{model.info.id}"
         self._chance = Random(f"{self._seed}/chance")
         self._numbers = 0
-        self._failures: list[ProviderError] = []
+        self._failures: list[CreationFailure] = []
         self._vanished: list[SimulatedInstance] = []
         self._picture: Listing | None = None
         self._lie: Listing | None = None
@@ -117,6 +119,10 @@ class Cloud:
         now = self._clock.seconds
         return self.seconds_used + sum(now - m.since for m in self.members.values() if m.ours)
 
+    def reopen(self) -> None:
+        """Report no failures of earlier requests, because a new process opens the group."""
+        self._failures.clear()
+
     # The calls.
 
     def list(self) -> Listing:
@@ -126,8 +132,7 @@ class Cloud:
             shown = tuple(member.shown for member in self.members.values())
             picture = self._picture = Listing(shown, self.pending)
         if self._failures:
-            failures, self._failures = tuple(self._failures), []
-            picture = Listing(picture.instances, picture.pending, failures)
+            picture = Listing(picture.instances, picture.pending, tuple(self._failures))
         kind = self._listings.throw()
         if kind:
             return self._distort(kind, picture)
@@ -183,6 +188,10 @@ class Cloud:
         named = tuple(ids) if self.model.names and len(ids) == count else ()
         return Accepted(count, named, error if count < wanted else None)
 
+    def _fail(self, error: ProviderError) -> None:
+        self._failures.append(CreationFailure(f"failure-{self.created}", error))
+        del self._failures[:-KEPT_FAILURES]
+
     def _accept(self) -> str | None:
         """Create one instance, sooner or later; return its id if it has one already."""
         kind = self._creations.throw()
@@ -191,7 +200,7 @@ class Cloud:
             return self._create(ours=True).id
         if kind == "never_comes":
             if self._creations.chance.random() < 0.5:
-                self._failures.append(ProviderError("it could not be created after all"))
+                self._fail(ProviderError("it could not be created after all"))
             return None
         self.pending += 1
         self._picture = None

@@ -102,6 +102,8 @@ class Manager:
     def start(self) -> None:
         """Start a life with the records that were stored before."""
         self.lives += 1
+        for line in self._lines.values():
+            line.cloud.reopen()
         infos = [line.cloud.model.info for line in self._lines.values()]
         self.state = ScalerState(infos, self.settings, name=f"life-{self.lives}")
         self._wake_at = self._planned_wake = float("inf")
@@ -293,7 +295,8 @@ class Manager:
         if kind == "hangs":
             seconds = effect.timeout_seconds
         token = self._preparing[effect.group, effect.id] = object()
-        self._clock.after(min(seconds, effect.timeout_seconds), self._prepared, effect, token, kind)
+        seconds = effect.pause_seconds + min(seconds, effect.timeout_seconds)
+        self._clock.after(seconds, self._prepared, effect, token, kind)
 
     def _prepared(self, effect: effects.Prepare, token: object, kind: str) -> None:
         if self._preparing.get((effect.group, effect.id)) is not token:

@@ -14,6 +14,7 @@ import secrets
 import shlex
 from typing import TYPE_CHECKING
 
+from fleeting import read_regular
 from taskscaler._errors import StoreError
 from taskscaler.storage._files import is_private, open_private, sibling, sync_directory
 
@@ -99,7 +100,7 @@ def _read_key(path: Path) -> bytes:
                 f"other users can read the key file {path}, and so the secrets; run "
                 f"`chmod 600 {shlex.quote(str(path))}`"
             )
-        key = base64.b64decode(path.read_bytes().strip(), validate=True)
+        key = base64.b64decode(read_regular(path).strip(), validate=True)
     except binascii.Error:
         key = b""
     except OSError as error:

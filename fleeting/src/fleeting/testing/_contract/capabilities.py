@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from fleeting.errors import FleetingError
 from fleeting.testing._contract.base import ContractBase, OpenGroup
 from fleeting.testing._contract.cancelling import cancelled_at
 from fleeting.testing._contract.expectations import check_ids, expect, present, running
@@ -59,6 +60,24 @@ class CapabilityTests(ContractBase):
             )
             await examination.decrease([id])
             await examination.goes_away(id)
+
+    @shows(Promise.SUSPENDING, adds=1)
+    async def test_suspend_and_resume_without_the_first_handle(self, open_group: OpenGroup) -> None:
+        """Another opening finishes a suspension and a resumption from its listings alone."""
+        if not self.keeps_instances:
+            pytest.skip("the group declares that each opening creates a new one")
+        async with self.examined(open_group, adds=1) as examination:
+            _suspending(examination)
+            (id,) = await examination.grow(1)
+            for verb, state in (("suspend", State.SUSPENDED), ("resume", State.RUNNING)):
+                # As by a process that is killed after the first step.
+                try:
+                    async with open_group() as first:
+                        await examination.call(getattr(first, verb), [id])
+                except FleetingError as error:
+                    pytest.skip(f"the group cannot be opened twice: {error}")
+                async with self.examined(open_group) as successor:
+                    await successor.becomes(id, state)
 
     @shows(Promise.SUSPENDING, adds=1)
     async def test_resumed_instance_is_the_same(self, open_group: OpenGroup) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import anyio
 
-from fleeting.errors import FleetingError
+from fleeting.errors import FleetingError, ProviderError
 from fleeting.testing._contract.expectations import (
     check_accepted,
     check_ids,
@@ -100,6 +100,11 @@ class Examination:
             )
         return listing
 
+    async def reconcile(self, listing: Listing) -> None:
+        """Let the group take the steps that follow from a listing; a later one may succeed."""
+        with suppress(ProviderError):
+            await self.call(self.group.reconcile, listing)
+
     async def increase(self, count: int, operation: str | None = None) -> Accepted:
         """Ask for more instances."""
         operation = operation or new_operation()
@@ -123,6 +128,7 @@ class Examination:
 
         async def look() -> Listing | None:
             listing = await self.listing()
+            await self.reconcile(listing)
             return listing if condition(listing) else None
 
         return await eventually(look, self._instance_timeout, sentence)
@@ -167,6 +173,7 @@ class Examination:
 
         async def look() -> bool | None:
             listing = await self.listing()
+            await self.reconcile(listing)
             more = present(listing) - set(ids)
             expect(not more and not listing.pending, f"{sentence}: {sorted(more) or 'pending'}")
             return True if next(looks, None) is None else None
@@ -178,6 +185,7 @@ class Examination:
 
         async def look() -> bool | None:
             listing = await self.call(self.group.update)
+            await self.reconcile(listing)
             new = [one for one in listing.instances if one.id not in before]
             doomed = [one.id for one in new if one.state is not State.DELETING]
             if doomed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleeting.errors import InstanceGone, NotSupported
+from fleeting.errors import FleetingError, InstanceGone, NotSupported
 from fleeting.testing._contract.base import ContractBase, OpenGroup
 from fleeting.testing._contract.expectations import expect, present
 from fleeting.testing._contract.promises import Promise, shows
@@ -80,6 +80,29 @@ class ListingTests(ContractBase):
                     present(listing) == before and not listing.pending,
                     f"listing the group changed it by {present(listing) ^ before or 'pending'}",
                 )
+
+    @shows(Promise.LISTING, adds=1)
+    async def test_second_reader_changes_nothing(self, open_group: OpenGroup) -> None:
+        """Listings of another opening change nothing, and take nothing away from the first."""
+        if not self.keeps_instances:
+            pytest.skip("the group declares that each opening creates a new one")
+        async with self.examined(open_group, adds=1) as examination:
+            await examination.grow(1)
+            before = await examination.listing()
+            try:
+                async with open_group() as reader:
+                    for _ in range(LISTINGS):
+                        await examination.call(reader.update)
+            except FleetingError as error:
+                pytest.skip(f"the group cannot be opened twice: {error}")
+            after = await examination.listing()
+            expect(
+                present(after) == present(before) and not after.pending,
+                f"reading changed the group by {present(after) ^ present(before) or 'pending'}",
+            )
+            known = {one.id for one in before.failures}
+            taken = known - {one.id for one in after.failures}
+            expect(not taken, f"after another reader, the failures {taken} are not listed any more")
 
     @shows(Promise.PAGINATION, adds=0, affordable=True)
     async def test_pages_are_listed_whole(self, open_group: OpenGroup) -> None:

@@ -29,6 +29,7 @@ from fleeting.types import (
     Accepted,
     Capability,
     ConnectInfo,
+    CreationFailure,
     GroupInfo,
     Instance,
     Listing,
@@ -46,6 +47,7 @@ __all__ = ("Call", "FakeInstanceGroup", "Method")
 
 Method = Literal[
     "update",
+    "reconcile",
     "increase",
     "decrease",
     "connect_info",
@@ -143,7 +145,7 @@ class FakeInstanceGroup(InstanceGroup):
         self._members: dict[str, _Member] = {}
         # For each pending instance: the listings until it gets an id, and the state it keeps.
         self._pending: list[tuple[int | None, State | None]] = []
-        self._failures: list[ProviderError] = []
+        self._failures: list[CreationFailure] = []
         self._operations: dict[str, Accepted] = {}
         self._notices: list[Notice | ProviderError] = []
         self._made = 0
@@ -230,9 +232,10 @@ class FakeInstanceGroup(InstanceGroup):
         self._note()
 
     def give_up(self, error: ProviderError) -> None:
-        """Drop the pending instances; the next listing reports the error as a failure."""
+        """Drop the pending instances; all later listings report a failure for each."""
+        for _ in self._pending:
+            self._failures.append(CreationFailure(f"failure-{len(self._failures) + 1}", error))
         self._pending.clear()
-        self._failures.append(error)
         self._note()
 
     def announce(self, notice: Notice | ProviderError) -> None:
@@ -248,11 +251,15 @@ class FakeInstanceGroup(InstanceGroup):
         self._assign_due()
         self._pass_time()
         listing = self.listing
-        self._failures.clear()
         if reply.listing is not None:
             listing = reply.listing(listing)
         await self._leave("update", reply)
         return listing
+
+    @override
+    async def reconcile(self, listing: Listing) -> None:
+        reply = await self._enter(Call("reconcile"))
+        await self._leave("reconcile", reply)
 
     @override
     async def increase(self, count: int, operation: str) -> Accepted:

@@ -75,12 +75,15 @@ class Prepare(Effect, frozen=True, gc=False):
 
     Attributes:
         command: the instance is ready if this succeeds on it; empty for no command.
+        timeout_seconds: how long that may take, after the pause.
+        pause_seconds: how long to wait first.
     """
 
     group: str
     id: str
     command: str
     timeout_seconds: float
+    pause_seconds: float = 0.0
 
 
 class CheckHealth(Effect, frozen=True, gc=False):

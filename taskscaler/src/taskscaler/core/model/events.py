@@ -136,11 +136,17 @@ class InstancePrepared(Event, frozen=True, gc=False):
 
 
 class PreparationFailed(Event, frozen=True, gc=False):
-    """An instance runs, but could not be reached or made ready."""
+    """An instance runs, but could not be reached or made ready.
+
+    Attributes:
+        error: the refusal of the provider, if that was the reason. It says nothing about
+            the instance.
+    """
 
     group: str
     id: str
     reason: str
+    error: ProviderError | None = None
 
 
 class InstanceBroke(Event, frozen=True, gc=False):
@@ -159,11 +165,17 @@ class HealthPassed(Event, frozen=True, gc=False):
 
 
 class HealthFailed(Event, frozen=True, gc=False):
-    """An instance failed a check, or did not answer it."""
+    """An instance failed a check, or did not answer it.
+
+    Attributes:
+        error: the refusal of the provider, if that was the reason. It says nothing about
+            the instance.
+    """
 
     group: str
     id: str
     reason: str
+    error: ProviderError | None = None
 
 
 class InterruptionAnnounced(Event, frozen=True, gc=False):

@@ -154,9 +154,15 @@ class Group:
         passed it already, so a connection is proof enough.
         """
         self.step(instance, Trigger.RUNS, now)
+        self.prepare_again(instance, settings, 0.0, out)
+
+    def prepare_again(
+        self, instance: TrackedInstance, settings: Settings, pause_seconds: float, out: Outbox
+    ) -> None:
+        """Find out after a pause whether an instance is ready."""
         command = "" if instance.ready_at else settings.instance_ready_command
         timeout_seconds = settings.instance_ready_timeout.total_seconds()
-        out.add(Prepare(self.name, instance.id, command, timeout_seconds))
+        out.add(Prepare(self.name, instance.id, command, timeout_seconds, pause_seconds))
 
     def serve(self, instance: TrackedInstance, now: Now, out: Outbox) -> None:
         """An instance was prepared: it serves from now on."""

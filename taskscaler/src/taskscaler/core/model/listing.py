@@ -9,14 +9,18 @@ from taskscaler.core.model.agenda import CHANGED
 from taskscaler.core.model.throttle import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from fleeting.errors import ProviderError
+    from fleeting.types import CreationFailure
     from fleeting.types import Instance as Listed
     from taskscaler.core.model.agenda import Agenda
     from taskscaler.core.model.settings import Settings
 
 __all__ = ("Digestion", "ListingSchedule")
+
+# How many ids of failures are remembered that no listing has any more.
+REMEMBERED_FAILURES = 1_000
 
 
 @dataclass(slots=True)
@@ -62,10 +66,22 @@ class ListingSchedule:
         self.backoff = Backoff()
         self.digestion: Digestion | None = None
         self._agenda = agenda
+        # The failures that were counted, the oldest first.
+        self._counted: dict[str, None] = {}
 
     def next_at(self) -> float:
         """Return when a listing has to be requested next; infinity while one is under way."""
         return float("inf") if self.under_way else self.due_at
+
+    def take_new(self, failures: Sequence[CreationFailure]) -> list[ProviderError]:
+        """Return the failures that no earlier listing had: a listing may repeat them."""
+        new = {one.id: one.error for one in failures if one.id not in self._counted}
+        for one in failures:
+            self._counted.pop(one.id, None)
+            self._counted[one.id] = None
+        for id in list(self._counted)[: -max(REMEMBERED_FAILURES, len(failures))]:
+            del self._counted[id]
+        return list(new.values())
 
     def request(self, now: float) -> bool:
         """Return whether a listing is due; then it is under way from now on."""

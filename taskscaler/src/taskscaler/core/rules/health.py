@@ -61,7 +61,8 @@ def failed(fleet: Fleet, event: events.HealthFailed, now: Now, out: Outbox) -> N
     if waiting and instance.phase is not Phase.REMOVING:
         # A restart must not find tasks on it that were never told.
         out.put(instance.record)
-    if failures >= fleet.settings.failure_threshold:
+    # A provider that refuses says nothing about the instance, and a new one needs it as well.
+    if failures >= fleet.settings.failure_threshold and event.error is None:
         cause = f"it failed {counted(failures, 'check')} in a row, the last: {event.reason}"
         _replace(fleet, group, instance, cause, now, out)
     placing.place(fleet, now, out)

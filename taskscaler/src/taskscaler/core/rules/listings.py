@@ -9,6 +9,9 @@
 * Another incarnation under an old id is another instance. It is ours if its
   predecessor was.
 
+A listing may repeat a failure to create, because anyone may read it: the id of a failure
+tells that it was counted.
+
 Most of a listing is unchanged, so the loop does next to nothing for an instance that
 has not changed. New and changed instances cost more, and each may have further
 consequences, so a listing with many of them is digested in portions. `TimePassed`
@@ -71,7 +74,7 @@ def listed(fleet: Fleet, event: events.ListingArrived, now: Now, out: Outbox) ->
         group.ownership.rejudge = False
         strangers |= _forget_foreign(group, now)
     group.creations.expect(listing.pending, now.monotonic)
-    for failure in listing.failures:
+    for failure in group.listing.take_new(listing.failures):
         group.creations.lose_one(out)
         group.creations.failed(str(failure), now.monotonic, fleet.settings, failure)
     digestion = Digestion(iter(listing.instances), len(group.members), strangers)

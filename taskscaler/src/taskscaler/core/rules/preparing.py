@@ -35,15 +35,23 @@ def prepared(fleet: Fleet, event: events.InstancePrepared, now: Now, out: Outbox
 
 
 def unprepared(fleet: Fleet, event: events.PreparationFailed, now: Now, out: Outbox) -> None:
-    """Remove an instance that could not be made ready, and pause."""
+    """Remove an instance that could not be made ready, and pause.
+
+    If the provider refused, such as for want of a permission, the fault is the group's: the next
+    instance would fare no better. So the instance stays, and is tried again after the pause.
+    """
     group = fleet.group(event.group)
     instance = group.members.get(event.id)
     if instance is None or instance.phase is not Phase.PREPARING:
         return
+    reason = f"instance {instance.id} did not become ready: {event.reason}"
+    group.creations.failed(reason, now.monotonic, fleet.settings, event.error)
+    if event.error is not None and instance.departure is None:
+        pause_seconds = max(0.0, group.creations.backoff.until - now.monotonic)
+        group.prepare_again(instance, fleet.settings, pause_seconds, out)
+        return
     departure = Departure(Rule.FAILED, event.reason)
     leaving.take_down(fleet, group, instance, departure, now, out)
-    reason = f"instance {instance.id} did not become ready: {event.reason}"
-    group.creations.failed(reason, now.monotonic, fleet.settings)
 
 
 def give_up_late(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:

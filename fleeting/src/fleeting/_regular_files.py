@@ -1,0 +1,52 @@
+"""Opens files so that opening and reading them cannot block.
+
+A pipe in the place of a file blocks the program that opens it, beyond cancellation. So a
+file is opened without waiting for the other end of a pipe, and then looked at: never the name
+first, because the file can be replaced meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ("open_regular", "read_regular")
+
+_SAFELY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NOT_REGULAR = "not a regular file"
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """Open a regular file; return its descriptor.
+
+    Raises:
+        OSError: it cannot be opened, or is a directory, a pipe, a socket or a device.
+    """
+    try:
+        descriptor = os.open(path, flags | _SAFELY, mode)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # A pipe without a reader, or a socket.
+            raise OSError(errno.EINVAL, _NOT_REGULAR, str(path)) from None
+        raise
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(descriptor)
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
+    return descriptor
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: see `open_regular`.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read()
