@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Handler = Callable[[asyncssh.SSHServerProcess[bytes]], Awaitable[None]]
 
 SSHD = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
+SFTP = "Subsystem sftp internal-sftp\n"
 TIMEOUT = timedelta(seconds=30)
 
 
@@ -250,9 +251,11 @@ def start_sshd(
         config = folder / "config"
         config.write_text(
             f"Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nPidFile none\n"
-            f"AuthorizedKeysFile {authorized}\nStrictModes no\nSubsystem sftp internal-sftp\n"
+            f"AuthorizedKeysFile {authorized}\nStrictModes no\n"
+            + ("" if any(line.startswith("Subsystem") for line in lines) else SFTP)
             # So that bash does not consider this a login and run the user's start-up file.
-            "PermitRootLogin yes\nSetEnv SHLVL=9\n" + "".join(f"{line}\n" for line in lines)
+            + "PermitRootLogin yes\nSetEnv SHLVL=9\n"
+            + "".join(f"{line}\n" for line in lines)
         )
         log = (folder / "log").open("wb")
         with log:

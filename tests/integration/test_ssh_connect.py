@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pwd
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -62,6 +63,18 @@ async def test_connect_finds_the_connector(serve: Callable[..., Any]) -> None:
         assert (await connection.run("echo hello")).stdout == b"hello\n"
 
 
+async def test_the_local_user_needs_no_name_and_no_home(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user id without an entry in passwd, as containers have it, can connect."""
+    async with serve() as server:
+        monkeypatch.setattr(pwd, "getpwuid", dict[int, object]().__getitem__)
+        for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+            monkeypatch.delenv(name, raising=False)
+        async with await SSHConnector().connect(server.info) as connection:
+            assert connection.is_open
+
+
 async def test_the_known_host_key_is_required(serve: Callable[..., Any], keys: Keys) -> None:
     """An instance that shows another key is refused at once, and gets no credentials."""
     async with serve(host_key=keys.other_host) as server:
@@ -111,6 +124,8 @@ async def test_an_unknown_key_is_pinned(serve: Callable[..., Any], keys: Keys) -
         with pytest.raises(HostKeyMismatch):
             await connector.connect(info)
         async with await connector.connect(replace(info, id="i-9")) as connection:
+            assert connection.is_open
+        async with await connector.connect(replace(info, incarnation="next")) as connection:
             assert connection.is_open
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import asyncssh
 import pytest
 
 from fleeting.connectors.ssh import SSHConnector
-from fleeting.errors import TransferFailed, Unreachable
+from fleeting.errors import NotSupported, TransferFailed, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -144,6 +145,46 @@ async def test_special_files_are_refused(connection: Connection, tmp_path: Path)
         await connection.put(tmp_path / "tree", f"{tmp_path}/there")
     with pytest.raises(TransferFailed, match="pipe is not a regular file"):
         await connection.get(f"{tmp_path}/tree", tmp_path / "back")
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [
+        ("echo hello", "start-up file .* prints text"),
+        ("echo", "start-up file .* prints text"),
+        ("exit 0", "SFTP server ended at once"),
+    ],
+)
+async def test_a_start_up_file_that_disturbs_sftp_is_named(
+    start_sshd: Callable[..., Any], start: str, why: str
+) -> None:
+    """Text before the transfer, or a shell that ends, is reported as what it is."""
+    server = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec:/usr/lib/ssh")
+    info = start_sshd(f"Subsystem sftp {start}; exec {server or 'sftp-server'}")
+    async with await SSHConnector().connect(info) as connection:
+        with pytest.raises(NotSupported, match=why):
+            await connection.glob("*")
+        assert (await connection.run("echo still usable")).stdout == b"still usable\n"
+
+
+async def test_copies_and_commands_share_one_session(
+    start_sshd: Callable[..., Any], tmp_path: Path
+) -> None:
+    """If a server permits one session only, files and commands take turns, also concurrently."""
+    (tmp_path / "file").write_text("x")
+    async with await SSHConnector().connect(start_sshd("MaxSessions 1")) as connection:
+
+        async def turn(number: int) -> None:
+            await connection.put(tmp_path / "file", f"{tmp_path}/there/{number}")
+            printed = await connection.run(f"cat {tmp_path}/there/{number}")
+            assert printed.stdout == b"x"
+            await connection.get(f"{tmp_path}/there/{number}", tmp_path / "back" / str(number))
+
+        await turn(0)
+        async with anyio.create_task_group() as group:
+            for number in range(1, 4):
+                group.start_soon(turn, number)
+    assert len(list((tmp_path / "back").iterdir())) == 4
 
 
 class FullDisk(asyncssh.SFTPServer):

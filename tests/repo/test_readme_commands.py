@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,20 @@ def test_ci_runs_the_long_proofs(root: Path) -> None:
     """The script selects the tests that are deselected by default."""
     assert "-m not long" in (root / "pyproject.toml").read_text()
     assert "PYTEST_ADDOPTS=\"-m '' " in (root / ".ci" / "run").read_text()
+
+
+def test_ci_runs_every_promised_python(root: Path) -> None:
+    """The script takes its Pythons from the classifiers, which all distributions have in common."""
+    pattern = re.compile(r'"Programming Language :: Python :: (3\.\d+)"')
+    projects = [*root.glob("*/pyproject.toml"), *root.glob("plugins/*/pyproject.toml")]
+    promised = {tuple(pattern.findall(project.read_text())) for project in projects}
+    assert len(promised) == 1
+    script = (root / ".ci" / "run").read_text()
+    function = re.search(r"^promised_pythons\(\) \{\n.*?^\}\n", script, re.MULTILINE | re.DOTALL)
+    assert function is not None
+    command = ["bash", "-c", f"{function[0]}\npromised_pythons"]
+    printed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    assert tuple(printed.stdout.split()) == promised.pop()
 
 
 def test_the_forge_runs_the_script(root: Path) -> None:

@@ -197,6 +197,8 @@ async def test_the_successor_of_an_instance_has_its_own_host_key() -> None:
         assert isinstance(record, ConnectRecord)
         assert (record.incarnation, record.info.host_keys) == ("2", ("ssh-fake 2",))
     assert group.infos[-1].host_keys == ()
+    # So that a connector that pins keys does not expect that of the predecessor.
+    assert group.infos[0].incarnation != group.infos[-1].incarnation
     instance = store.records["instance", "fake/group", "i-1"]
     assert isinstance(instance, InstanceRecord)
     assert instance.incarnation == record.incarnation

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from taskscaler.jobs.script import REMOVAL
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -22,15 +24,16 @@ async def play_script(
     If `refuses` returns true for the line, there is no room for the script.
     """
     data = await command.stdin.receive()  # The line is one chunk; the rest comes later.
-    line = data.removeprefix(b"#").removesuffix(b"\\n\n").decode(errors="surrogateescape")
-    if refuses(line):
+    line = data.removeprefix(f"#{REMOVAL}".encode()).removesuffix(b"\\n\n")
+    word = line.decode(errors="surrogateescape")
+    if refuses(word):
         await command.stderr.send(b"mkdir: disk full\n")
         await _report(command, "failed")
         return 125
     await _report(command, "begin")
     async for _ in command.stdin:
         pass
-    status = await play(line)
+    status = await play(word)
     await _report(command, f"end {status}")
     return status
 

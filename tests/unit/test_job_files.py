@@ -10,9 +10,10 @@ import pytest
 from taskscaler.jobs.paths import (
     check_pattern,
     check_readable,
-    download_target,
+    check_reported,
     find_uploads,
     outermost,
+    resolve_target,
 )
 
 if TYPE_CHECKING:
@@ -73,23 +74,47 @@ def test_patterns_inside_the_directory_are_accepted(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "a\\..\\x", "a\0"])
-def test_instance_cannot_choose_another_directory(tmp_path: Path, name: str) -> None:
-    """Nothing is written outside the directory that the user named."""
-    assert download_target(tmp_path / "out", name) is None
+def test_instance_cannot_choose_another_directory(name: str) -> None:
+    """A reported path that leads out of the directory is refused."""
+    assert check_reported(name) is None
 
 
-def test_download_does_not_follow_a_link(tmp_path: Path) -> None:
-    """A symbolic link that was downloaded earlier does not redirect a later download."""
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "link").symlink_to(tmp_path)
-    assert download_target(out, "link/x") is None
-    assert download_target(out, "link") is None
-
-
-def test_download_keeps_its_path(tmp_path: Path) -> None:
+def test_download_keeps_its_path() -> None:
     """The path in the working directory is kept."""
-    assert download_target(tmp_path, "dist/./a.whl") == tmp_path / "dist" / "a.whl"
+    assert check_reported("dist/./a.whl") == "dist/a.whl"
+
+
+def test_directory_of_a_download_is_resolved_once(folder: Path) -> None:
+    """A link that the user made is followed; a link to itself is an error on every Python."""
+    (folder / "link").symlink_to("src")
+    (folder / "loop").symlink_to("loop")
+    assert resolve_target(folder / "link" / "new") == folder.resolve() / "src" / "new"
+    for path in (folder / "loop", folder / "loop" / "x"):
+        with pytest.raises(OSError, match="loop"):
+            resolve_target(path)
+
+
+@pytest.mark.parametrize("pattern", ["out", "out/*", "**/key", "file"])
+def test_uploads_do_not_follow_links_out_of_the_directory(tmp_path: Path, pattern: str) -> None:
+    """A link that leads outside is refused by default, in a glob and by its name."""
+    outside, folder = tmp_path / "outside", tmp_path / "folder"
+    outside.mkdir()
+    folder.mkdir()
+    (outside / "key").write_text("secret")
+    (folder / "out").symlink_to(outside)
+    (folder / "file").symlink_to(outside / "key")
+    found, problems = find_uploads(folder, [pattern])
+    assert found == ()
+    assert all("through a symbolic link" in problem for problem in problems)
+    assert problems or pattern == "**/key"
+    found, problems = find_uploads(folder, [pattern], follow_links=True)
+    assert problems == [] or pattern == "**/key"
+
+
+def test_uploads_follow_links_within_the_directory(folder: Path) -> None:
+    """A link to another file of the directory is followed."""
+    (folder / "link").symlink_to("Makefile")
+    assert find_uploads(folder, ["link"]) == (("link",), [])
 
 
 def test_special_file_is_not_uploaded(folder: Path) -> None:
@@ -100,9 +125,3 @@ def test_special_file_is_not_uploaded(folder: Path) -> None:
     assert found == ()
     assert ["not a regular file" in problems[0], "does not exist" in problems[1]] == [True, True]
     assert "not a regular file" in (check_readable(folder / "pipe") or "")
-
-
-def test_link_to_itself_is_refused(folder: Path) -> None:
-    """A download through a symbolic link to itself is refused."""
-    (folder / "loop").symlink_to(folder / "loop")
-    assert download_target(folder, "loop/x") is None

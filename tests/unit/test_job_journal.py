@@ -86,7 +86,7 @@ async def _play(command: Command) -> int:
     async def script(word: str) -> int:
         return 3 if word.endswith("fail") else 0
 
-    if not command.line.startswith("exec /bin/sh"):
+    if "rm -rf" in command.line or not command.line.startswith("exec /bin/sh"):
         return 0
     return await play_script(command, script)
 

@@ -117,3 +117,61 @@ async def test_group_on_a_full_disk_shows_what_it_stored() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     await output.close()
     assert writer.text(Stream.STDOUT) == b"==> a <==\nkept\n"
+
+
+async def test_carriage_return_cannot_forge_the_prefix_of_another_job() -> None:
+    """It ends a line, also when it is divided from the line feed after it."""
+    writer = Recorder()
+    output = output_factory(OutputMode.PREFIX, writer, several=True)("a")
+    await output.stdout(b"10%\rb | forged\r\nnext\r")
+    await output.stdout(b"\nlast\r")
+    await output.close()
+    assert writer.text(Stream.STDOUT) == b"a | 10%\na | b | forged\na | next\na | last\n"
+
+
+async def test_colour_ends_with_its_line() -> None:
+    """A job that does not reset its colour does not colour the lines of others."""
+    writer = Recorder()
+    output = output_factory(OutputMode.PREFIX, writer, several=True)("a")
+    await output.stdout(b"\x1b[31mred\nplain\n")
+    assert writer.text(Stream.STDOUT) == b"a | \x1b[31mred\x1b[0m\na | plain\n"
+
+
+HARMFUL = (
+    b"\x1b[2J",
+    b"\x1b[1;1H",
+    b"\x1b]0;title\x07",
+    b"\x1b]52;c;aGk=\x1b\\",
+    b"\x1bPpayload\x1b\\",
+    b"\x1bc",
+    b"\x1b(0",
+    b"\x07",
+    b"\x08",
+    "\x9b2J".encode()[:2],
+    b"\x1b\n"[:1],
+)
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("step", [1, 1000])
+async def test_only_text_and_colours_reach_a_terminal(several: bool, step: int) -> None:  # noqa: FBT001 -- pytest passes it by name
+    """Other sequences are dropped, in whatever chunks they arrive; a file gets everything."""
+    sent = b"\x1b[1mbold\x1b[0m \xc3\xa9\t" + b"-".join(HARMFUL) + b".\n"
+    for terminals, mode in (((Stream.STDOUT,), OutputMode.PREFIX), ((), OutputMode.PREFIX)):
+        writer = Recorder()
+        output = output_factory(mode, writer, several=several, terminals=terminals)("a")
+        for start in range(0, len(sent), step):
+            await output.stdout(sent[start : start + step])
+        await output.close()
+        text = writer.text(Stream.STDOUT)
+        shown = b"\x1b[1mbold\x1b[0m \xc3\xa9\t" + b"-" * (len(HARMFUL) - 1) + b"."
+        assert (shown in text) is bool(terminals)
+        assert (b"\x1b[2J" in text) is (not terminals)
+
+
+async def test_output_is_unchanged_on_request() -> None:
+    """`--output raw` passes on everything, without prefixes, also to a terminal."""
+    writer = Recorder()
+    output = output_factory(OutputMode.RAW, writer, several=True, terminals=[Stream.STDOUT])("a")
+    await output.stdout(b"\x1b[2Jx\r")
+    assert writer.written == [(Stream.STDOUT, b"\x1b[2Jx\r")]

@@ -97,13 +97,23 @@ def test_report_replaces_no_device(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
-def test_report_through_a_link_keeps_the_link(tmp_path: Path) -> None:
+def test_report_through_a_link_of_the_user_keeps_the_link(tmp_path: Path) -> None:
     """The target of a symbolic link is written, and the link is kept."""
     link = tmp_path / "link.json"
     link.symlink_to(tmp_path / "report.json")
-    write_report(link, RunReport([], [], NOON, NOON, exit_code=0, seconds=1.0))
+    report = RunReport([], [], NOON, NOON, exit_code=0, seconds=1.0)
+    write_report(check_report_path(link), report)
     assert link.is_symlink()
     assert json.loads((tmp_path / "report.json").read_text())["summary"]["total"] == 0
+
+
+def test_a_link_that_a_job_downloads_does_not_redirect_the_report(tmp_path: Path) -> None:
+    """A link that arrives during the run is replaced, and its target is not touched."""
+    path = check_report_path(tmp_path / "report.json")
+    (tmp_path / "report.json").symlink_to(tmp_path / "outside")
+    write_report(path, RunReport([], [], NOON, NOON, exit_code=0, seconds=1.0))
+    assert not (tmp_path / "outside").exists()
+    assert json.loads(path.read_text())["summary"]["total"] == 0
 
 
 def test_text_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class World:
 
     async def play(self, command: Command) -> int:
         """Execute the script."""
-        if command.line.startswith("rm "):
+        if "rm -rf" in command.line:
             self.removals.append(command.line)
             if self.removal_hangs:
                 await anyio.sleep_forever()
@@ -218,8 +218,8 @@ async def test_download_that_hangs_is_given_up(
 ) -> None:
     """With or without a timeout of the job, the attempt fails and the slot is released."""
 
-    async def hang(connection: FakeConnection, pattern: str) -> list[str]:
-        del connection, pattern
+    async def hang(connection: FakeConnection, pattern: str, *, budget: object) -> list[str]:
+        del connection, pattern, budget
         await anyio.sleep_forever()
         return []
 
@@ -394,8 +394,8 @@ async def test_names_that_are_not_utf8_are_escaped(
 ) -> None:
     """A reason that names such a file can be printed and stored."""
 
-    async def special(connection: FakeConnection, pattern: str) -> list[str]:
-        del connection, pattern
+    async def special(connection: FakeConnection, pattern: str, budget: object) -> list[str]:
+        del connection, pattern, budget
         await anyio.lowlevel.checkpoint()
         raise TransferFailed("a\udcffb\n is not a regular file")
 

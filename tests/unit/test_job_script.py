@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +19,6 @@ from taskscaler.jobs.script import (
     remove_directories,
     script_line,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SHELLS = [
     shell for shell in ("sh", "dash", "bash", "zsh", "ksh", "fish", "tcsh") if shutil.which(shell)
@@ -69,13 +68,22 @@ def test_script_runs_in_a_fresh_working_directory(shell: str, tmp_path: Path) ->
     assert done.stdout.decode() == f"{tmp_path.resolve()}/{DIRECTORY}/work\n"
 
 
-def test_script_is_readable_by_its_owner_alone(shell: str, tmp_path: Path) -> None:
-    """Script and environment are in a file of mode 0600 in a directory of mode 0700."""
-    start(shell, tmp_path, script_line(["true"], {"SECRET": "s3cret"}))
-    script = tmp_path / DIRECTORY / "script"
-    assert "s3cret" in script.read_text()
-    assert script.stat().st_mode & 0o777 == 0o600
-    assert script.parent.stat().st_mode & 0o777 == 0o700
+def test_script_is_readable_by_its_owner_alone_and_removed_first(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has mode 0600, its directory 0700, and it is gone before a line of the user runs."""
+    # A shell that looks at the file before it runs it.
+    (tmp_path / "sh").write_text('#!/bin/sh\nls -l "$2"; grep -c s3cret "$2"; exec /bin/sh "$@"\n')
+    (tmp_path / "sh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    real = "/bin/sh" if shell == "sh" else shell
+    done = start(real, tmp_path, script_line(["ls -A .."], {"SECRET": "s3cret"}))
+    mode, found, *files = done.stdout.decode().splitlines()
+    assert mode.startswith("-rw-------")
+    assert found == "1"
+    # The script itself finds it removed.
+    assert files == ["session", "work"]
+    assert (tmp_path / DIRECTORY).stat().st_mode & 0o777 == 0o700
 
 
 def test_umask_of_the_user_is_kept(shell: str, tmp_path: Path) -> None:
@@ -163,6 +171,40 @@ def test_removal_includes_read_only_directories(shell: str, tmp_path: Path) -> N
         (tmp_path / name / "cache").chmod(0o555)
     subprocess.run([shell, "-c", remove_directories(names)], cwd=tmp_path, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_a_job_leaves_behind_are_ended(shell: str, tmp_path: Path) -> None:
+    """They could otherwise read the files of the next job; other processes are not affected."""
+    command = bootstrap(DIRECTORY, "marker", exists=False)
+    line = script_line(["sleep 1000 >/dev/null 2>&1 & echo $!"], {})
+    # An SSH server starts each command in a session of its own, too.
+    done = subprocess.run(
+        [shell, "-c", command],
+        cwd=tmp_path,
+        input=line,
+        stdout=subprocess.PIPE,
+        check=True,
+        start_new_session=True,
+    )
+    left = int(done.stdout)
+    os.kill(left, 0)
+    subprocess.run([shell, "-c", remove_directories([DIRECTORY])], cwd=tmp_path, check=True)
+    assert _is_gone(left)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _is_gone(process: int) -> bool:
+    """Return whether a process ends within a moment; without a parent it may stay a zombie."""
+    for _ in range(100):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        status = Path(f"/proc/{process}/stat")
+        if status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @pytest.mark.parametrize("name", ["test#1", "a b;rm -rf $HOME", "../../x", "é", "x" * 300])

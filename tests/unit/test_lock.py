@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fleeting import _lock
 from fleeting._lock import (
     Holder,
     driving,
@@ -152,19 +154,50 @@ def test_lock_that_cannot_be_created(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         pass
 
 
-@pytest.mark.parametrize(
-    "variables", [{"FLEETING_LOCK_DIR": "here"}, {"FLEETING_LOCK_DIR": "", "HOME": "here"}]
-)
-def test_relative_directory_is_refused(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
-) -> None:
+def test_relative_directory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative path is refused, because processes would use different directories."""
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FLEETING_LOCK_DIR", "here")
     with pytest.raises(ConfigError, match="FLEETING_LOCK_DIR"):
         lock_directory()
+
+
+@pytest.mark.parametrize("home", ["file", "relative", None])
+def test_user_without_a_writable_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str | None
+) -> None:
+    """The lock is in the run-time directory, or in a directory of the user in `/tmp`."""
+    monkeypatch.setattr(_lock, "TEMPORARY", tmp_path / "tmp")
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("FLEETING_LOCK_DIR", "XDG_STATE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    if home is None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(pwd, "getpwuid", dict[int, object]().__getitem__)
+    else:
+        monkeypatch.setenv("HOME", str(tmp_path / home) if home == "file" else home)
+    assert lock_directory() == tmp_path / "run" / "fleeting" / "locks"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    assert lock_directory() == tmp_path / "tmp" / f"fleeting-locks-{os.getuid()}"
+    with driving("g", "it"):
+        assert read_holder(lock_path("g")) is not None
+
+
+def test_directory_of_another_user_in_tmp_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A link, or a directory that another user made first, is not used."""
+    monkeypatch.setattr(_lock, "TEMPORARY", tmp_path)
+    for name in ("FLEETING_LOCK_DIR", "XDG_RUNTIME_DIR", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"fleeting-locks-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="another user"), driving("g", "it"):
+        pass
 
 
 def test_file_of_another_process_is_not_removed(directory: Path) -> None:

@@ -10,12 +10,14 @@ import pytest
 from anyio.lowlevel import checkpoint
 from asyncssh.constants import FILEXFER_TYPE_DIRECTORY
 
+from fleeting.abc import CopyBudget
 from fleeting.connectors import _ssh_glob
 from fleeting.errors import TransferFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator
 
+FILES = 1_000_000
 FOLDER = asyncssh.SFTPAttrs(type=FILEXFER_TYPE_DIRECTORY)
 
 
@@ -26,18 +28,18 @@ class Endless:
         self.depth = depth
         self.entries = entries
 
-    async def readdir(self, path: str) -> Sequence[asyncssh.SFTPName]:
+    async def scandir(self, path: str) -> AsyncGenerator[asyncssh.SFTPName]:
         """List a folder."""
         await checkpoint()
-        if path.count("/") >= self.depth:
-            return []
-        names = [f"d{number}" for number in range(self.entries)]
-        return [asyncssh.SFTPName(name.encode(), b"", FOLDER) for name in names]
+        if path.count("/") < self.depth:
+            for number in range(self.entries):
+                yield asyncssh.SFTPName(f"d{number}".encode(), b"", FOLDER)
 
 
-def match(server: Endless, pattern: str) -> set[str]:
+def match(server: Endless, pattern: str, files: int = FILES) -> set[str]:
     """Return what matches on a server."""
-    return anyio.run(_ssh_glob.matches, cast("asyncssh.SFTPClient", server), pattern)
+    client = cast("asyncssh.SFTPClient", server)
+    return anyio.run(_ssh_glob.matches, client, pattern, CopyBudget(files=files))
 
 
 def test_depth_is_no_recursion() -> None:
@@ -47,12 +49,11 @@ def test_depth_is_no_recursion() -> None:
 
 def test_folders_without_end_are_an_error() -> None:
     """A path that no server can have ends the search."""
-    with pytest.raises(TransferFailed, match="folders in folders without end"):
+    with pytest.raises(TransferFailed, match="paths that are too long"):
         match(Endless(1_000_000), "top/**")
 
 
-def test_entries_without_end_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_without_end_are_an_error() -> None:
     """The number of entries is limited, however they are spread over folders."""
-    monkeypatch.setattr(_ssh_glob, "MOST_ENTRIES", 1000)
-    with pytest.raises(TransferFailed, match="over 1000 entries"):
-        match(Endless(100, 7), "top/**")
+    with pytest.raises(TransferFailed, match="more than 1000 files"):
+        match(Endless(100, 7), "top/**", files=1000)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fleeting._registry import Registry
     from fleeting._regular_files import open_regular, read_regular
     from fleeting._schema import json_schema
-    from fleeting._text import plain
+    from fleeting._text import foreign, guard_logs, plain, say, say_json
     from fleeting.abc import Connection
     from fleeting.types import ConnectInfo
 
@@ -52,6 +52,8 @@ __all__ = (
     "describe_bug",
     "driving",
     "examine",
+    "foreign",
+    "guard_logs",
     "json_schema",
     "key_path",
     "locked_file",
@@ -63,6 +65,8 @@ __all__ = (
     "read_regular",
     "read_toml",
     "run_program",
+    "say",
+    "say_json",
 )
 
 __version__ = "1.0.0"
@@ -85,7 +89,7 @@ _HOMES = {
     "_registry": ("Registry",),
     "_regular_files": ("open_regular", "read_regular"),
     "_schema": ("json_schema",),
-    "_text": ("plain",),
+    "_text": ("foreign", "guard_logs", "plain", "say", "say_json"),
 }
 
 

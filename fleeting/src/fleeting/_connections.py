@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
+    from fleeting._copy_budget import CopyBudget
     from fleeting._processes import AsyncOutput, Output, Process, Terminal
     from fleeting.types import Completed, ConnectInfo
 
@@ -144,8 +145,29 @@ class Connection(ABC):
         """
 
     @abstractmethod
-    async def get(self, source: str, destination: Path) -> None:
+    async def get(
+        self,
+        source: str,
+        destination: Path,
+        *,
+        follow: bool = True,
+        budget: CopyBudget | None = None,
+    ) -> None:
         """Copy a file or a directory tree from the instance; otherwise like `put`.
+
+        The instance is not trusted. No file is written outside the
+        destination, even if a symbolic link is put in the way during the copy: a link
+        in the place of a file or a directory is replaced, and a link inside the
+        destination is never followed.
+
+        Args:
+            source: the path on the instance, relative to the user's home.
+            destination: the path of the copy itself.
+            follow: whether symbolic links on the way to the destination are followed, as
+                for any path that a user names. If not, the destination must be absolute,
+                and a link on the way is an error. Choose this if other copies from an
+                instance may have written there.
+            budget: how much may be copied; by default any size, and a million files.
 
         Raises:
             TransferFailed: names the path and the cause; files already copied stay.
@@ -153,12 +175,14 @@ class Connection(ABC):
         """
 
     @abstractmethod
-    async def glob(self, pattern: str) -> list[str]:
+    async def glob(self, pattern: str, *, budget: CopyBudget | None = None) -> list[str]:
         """Return the paths on the instance that match, sorted; an empty list if none does.
 
         Args:
             pattern: with `*`, `?`, `[...]` and `**`. A relative pattern starts at the
                 user's home, and its results are relative too.
+            budget: charged for every entry that the instance reports, also if it does not
+                match; by default a million.
 
         Raises:
             ConnectionLost: the connection broke.

@@ -6,17 +6,22 @@ operating system, which ends with the process in every case, so it never has to 
 hand.
 
 The lock is a file in the user's `$XDG_STATE_HOME/fleeting/locks` (`~/.local/state` by
-default). If a manager runs as another user or in a container, `FLEETING_LOCK_DIR` names a
-directory that all of them share and can write to. The lock does not reach other computers.
+default). If the user cannot write there, it is in `$XDG_RUNTIME_DIR/fleeting/locks`, or in
+`/tmp/fleeting-locks-UID`. If a manager runs as another user or in a container,
+`FLEETING_LOCK_DIR` names a directory that all of them share and can write to. The lock does not
+reach other computers.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import socket
+import stat
 import sys
+import tempfile
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +35,7 @@ else:
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 __all__ = (
     "Holder",
@@ -51,6 +56,7 @@ SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 # On Windows a locked byte cannot be read, so lock one that is far behind the note.
 LOCKED_BYTE = 1 << 20
 NOTE_BYTES = 300
+TEMPORARY = Path("/tmp")  # noqa: S108 -- the directory in it is checked
 READABLE_LENGTH = 60
 
 
@@ -92,9 +98,11 @@ class Holder:
 def lock_directory() -> Path:
     """Return the directory of the locks, which may not exist yet.
 
+    It is the first that this user can write to, so all processes of a user with the same
+    permissions use the same one. If there is none, it is the first.
+
     Raises:
-        ConfigError: the user has no home directory and no variable names another one, or
-            `FLEETING_LOCK_DIR` is a relative path.
+        ConfigError: `FLEETING_LOCK_DIR` is a relative path.
     """
     named = os.environ.get(DIRECTORY_VARIABLE)
     if named:
@@ -102,23 +110,51 @@ def lock_directory() -> Path:
             # Two processes with different working directories would use different locks.
             raise ConfigError(f"{DIRECTORY_VARIABLE} must be an absolute path, got {named!r}")
         return Path(named)
+    candidates = list(_candidates())
+    return next(filter(_can_write, candidates), candidates[0])
+
+
+def _candidates() -> Iterator[Path]:
     state = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
-    try:
-        # The XDG convention says to ignore relative paths.
-        above = Path(state) if state and Path(state).is_absolute() else _home() / ".local/state"
-    except RuntimeError:
-        raise ConfigError(
-            "no directory for the locks of groups: this user has no home directory; set "
-            f"{DIRECTORY_VARIABLE}"
-        ) from None
-    return above / "fleeting" / "locks"
+    # The XDG convention says to ignore relative paths.
+    if state and Path(state).is_absolute():
+        yield Path(state) / "fleeting" / "locks"
+    else:
+        with suppress(RuntimeError):  # The user has no home directory.
+            home = Path.home()
+            if home.is_absolute():
+                yield home / ".local" / "state" / "fleeting" / "locks"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime).is_absolute():
+        yield Path(runtime) / "fleeting" / "locks"
+    yield _temporary_directory()
 
 
-def _home() -> Path:
-    home = Path.home()
-    if not home.is_absolute():
-        raise RuntimeError(home)
-    return home
+def _temporary_directory() -> Path:
+    if sys.platform == "win32":
+        return Path(tempfile.gettempdir()) / "fleeting-locks"
+    # Not `$TMPDIR`, which may differ between the processes of a user.
+    return TEMPORARY / f"fleeting-locks-{os.getuid()}"
+
+
+def _can_write(directory: Path) -> bool:
+    """Return whether this user can create files in a directory, or the directory itself."""
+    existing = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def _make_directory(directory: Path) -> None:
+    """Create the directory of the locks.
+
+    Raises:
+        OSError: it cannot be created, or another user owns one that should be this user's.
+    """
+    directory.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+    if sys.platform != "win32" and directory == _temporary_directory():
+        found = directory.stat(follow_symlinks=False)
+        # In `/tmp`, another user may have been faster, and could remove the locks.
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user")
 
 
 def lock_path(id: str) -> Path:
@@ -150,7 +186,7 @@ def driving(id: str, purpose: str) -> Generator[None]:
     path = lock_path(id)
     with ExitStack() as stack:
         try:
-            path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            _make_directory(path.parent)
             stack.enter_context(locked_file(path, purpose, temporary=True))
         except BlockingIOError:
             holder = read_holder(path)

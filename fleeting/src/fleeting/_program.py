@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from fleeting._text import plain
+from fleeting._text import say
 from fleeting.errors import ConfigError, FleetingError, InstallError, NotSupported, PluginError
 
 __all__ = ("run_program",)
@@ -33,7 +33,7 @@ def run_program(command: click.Command, name: str) -> int:
         click.echo(error.format_message(), err=True)
         return 2
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        say(f"error: {error.format_message()}", err=True)
         context = getattr(error, "ctx", None)
         if context is not None:
             click.echo(f"See `{context.command_path} --help`.", err=True)
@@ -43,7 +43,7 @@ def run_program(command: click.Command, name: str) -> int:
     except OSError as error:
         # For example when click prints the help and the disk below standard output is full.
         _discard_output()
-        click.echo(f"error: {plain(_describe(error))}", err=True)
+        say(f"error: {_describe(error)}", err=True)
         return 3
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -91,7 +91,7 @@ def _describe(error: OSError) -> str:
 def _report(error: FleetingError) -> int:
     """Print one line for each problem, and return the exit code."""
     for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
-        click.echo(f"error: {plain(problem)}", err=True)
+        say(f"error: {problem}", err=True)
     if isinstance(error, InstallError):
         return 3 if error.retryable else 1
     # An operation that the plugin cannot do was a wrong request; nothing failed.

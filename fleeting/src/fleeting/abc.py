@@ -23,6 +23,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from fleeting._connections import Connection, Connector
+from fleeting._copy_budget import CopyBudget
 from fleeting._processes import AsyncOutput, Output, Process, Terminal
 from fleeting.errors import NotSupported
 
@@ -46,6 +47,7 @@ __all__ = (
     "AsyncOutput",
     "Connection",
     "Connector",
+    "CopyBudget",
     "InstanceGroup",
     "Output",
     "Process",

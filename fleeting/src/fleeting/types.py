@@ -216,12 +216,15 @@ class GroupInfo:
         max_size: the maximum number of instances; None if it has no known limit.
         version: the version of the plugin.
         capabilities: its optional abilities.
+        private: whether it exists only in this process, so that no other can open it. It
+            needs no lock.
     """
 
     id: str
     max_size: int | None = None
     version: str = ""
     capabilities: frozenset[Capability] = frozenset()
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +357,8 @@ class ConnectInfo:
         password: tried if there is no key, or if the key is refused.
         host_keys: public keys in OpenSSH format; the instance must show one of them. If empty,
             the connector pins the key that the instance shows first.
+        incarnation: distinguishes the machine from an earlier one with the same id at the same
+            address, and may be any text. A pinned key belongs to it. A provider need not set it.
         expires: when the credentials expire; None if they do not.
         keepalive: how often to test an idle connection; None leaves it to the connector.
         timeout: the total time for making one connection; None leaves it to the connector.
@@ -371,6 +376,7 @@ class ConnectInfo:
     private_key: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     host_keys: tuple[str, ...] = ()
+    incarnation: str = ""
     expires: datetime | None = None
     keepalive: timedelta | None = None
     timeout: timedelta | None = None

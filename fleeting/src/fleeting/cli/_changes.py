@@ -123,6 +123,8 @@ async def suspend_or_resume(
 
 
 def _take(lock: ExitStack, group: OpenGroup, purpose: str, *, force: bool) -> None:
+    if group.instances.info.private:
+        return
     try:
         lock.enter_context(driving(group.id, purpose))
         group.drives = True

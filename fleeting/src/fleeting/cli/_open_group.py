@@ -11,7 +11,7 @@ import click
 
 import fleeting
 from fleeting._run import first_error
-from fleeting._text import plain
+from fleeting._text import guard_logs, plain
 from fleeting.abc import InstanceGroup
 from fleeting.cli._plugin_calls import bounded, expect_type, plugin_bug, too_late
 from fleeting.errors import ConfigError, FleetingError, InstanceGone
@@ -121,6 +121,7 @@ async def open_group(selection: GroupSelection) -> AsyncGenerator[OpenGroup]:
     Raises:
         FleetingError: on entering, it cannot be opened; on leaving, it cannot be closed.
     """
+    guard_logs()
     failure = f"the group of {selection.label} did not open"
     seconds = OPEN_SECONDS
     inside: BaseException | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import click
 
 from fleeting._registry import PluginEntry, Registry
+from fleeting._text import say, say_json
 from fleeting.errors import PluginConflict, PluginError, PluginMismatch
 
 if TYPE_CHECKING:
@@ -68,12 +69,13 @@ def command(*, name: str, schema: bool, as_json: bool) -> None:
             raise click.UsageError(
                 f"{entry.name} is a connector and has no keys of its own; see [connector_config]"
             )
-        click.echo(json.dumps(info.report.schema, indent=2, ensure_ascii=False))
+        say_json(json.dumps(info.report.schema, indent=2, ensure_ascii=False))
     elif as_json:
-        click.echo(json.dumps(_document(info), indent=2, ensure_ascii=False))
+        say_json(json.dumps(_document(info), indent=2, ensure_ascii=False))
     else:
         width = min(shutil.get_terminal_size().columns, LONGEST_LINE)
-        click.echo("\n".join(_lines(info, width)))
+        for line in _lines(info, width):
+            say(line)
 
 
 def _find(text: str) -> Plugin:

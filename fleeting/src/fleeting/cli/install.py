@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from fleeting._text import say
 from fleeting.install.changing import Change
 from fleeting.install.checking import installed_plugins
 from fleeting.install.commands import shown
@@ -14,7 +15,7 @@ from fleeting.install.requests import OURS, Request, parse_request, request_for,
 
 __all__ = ("command",)
 
-_tell = partial(click.echo, err=True)
+_tell = partial(say, err=True)
 
 
 class _PassingOn(click.Command):
@@ -86,13 +87,13 @@ def command(
     change = Change(_tell, places)
     line = change.command(pending, [*(["--pre"] if pre else []), *passed_on], upgrade=upgrade)
     if dry_run:
-        click.echo(shown(line))
+        say(shown(line))
         return
     plugins, others = change.install(line, pending)
     for entry in plugins:
-        click.echo(f"installed {entry.name} {entry.version} ({entry.distribution})")
+        say(f"installed {entry.name} {entry.version} ({entry.distribution})")
     if others:
-        click.echo(f"also installed: {', '.join(others)}")
+        say(f"also installed: {', '.join(others)}")
 
 
 def _is_satisfied(request: Request, *, upgrade: bool) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from fleeting._registry import PluginEntry, Registry
+from fleeting._text import say
 from fleeting.cli._table import table
 from fleeting.errors import PluginConflict
 
@@ -206,7 +207,7 @@ def _show(rows: Sequence[PluginRow], *, with_status: bool) -> None:
     click.echo(table(heading, lines))
     sys.stdout.flush()
     for problem in dict.fromkeys(row.problem for row in rows if row.problem):
-        click.echo(f"error: {problem}", err=True)
+        say(f"error: {problem}", err=True)
 
 
 def _findings(report: PluginReport | None) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleeting._text import plain
+from fleeting._text import plain, say
 from fleeting.errors import ConfigError, InstallError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def command(*, url: str, username: str | None, password_stdin: bool) -> None:
             else click.prompt("Password or token", hide_input=True, err=True)
         )
         keyring.set_password(host, username, password)
-    click.echo(f"stored the password of {username} for {host} in the keyring")
+    say(f"stored the password of {username} for {host} in the keyring")
 
 
 def index_host(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fleeting._text import say
 from fleeting.cli.login import index_host, opened_keyring
 
 __all__ = ("command",)
@@ -24,8 +25,8 @@ def command(*, url: str, username: str | None) -> int:
         if found is None:
             whose = "" if username is None else f" of {username}"
             hint = "; some keyrings need --username" if username is None else ""
-            click.echo(f"the keyring has no password{whose} for {host}{hint}")
+            say(f"the keyring has no password{whose} for {host}{hint}")
             return 1
         keyring.delete_password(host, found.username)
-    click.echo(f"removed the password of {found.username} for {host} from the keyring")
+    say(f"removed the password of {found.username} for {host} from the keyring")
     return 0

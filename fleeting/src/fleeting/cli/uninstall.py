@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleeting._references import canonical
+from fleeting._text import say
 from fleeting.errors import ConfigError, PluginNotFound
 from fleeting.install.changing import Change
 from fleeting.install.checking import installed_plugins
@@ -37,12 +38,12 @@ def command(*, name: str, yes: bool) -> int:
     if not yes and not sys.stdin.isatty():
         raise ConfigError("standard input is not a terminal; pass --yes to remove the plugin")
     if not yes and not click.confirm(f"Remove {what}?", err=True):
-        click.echo("nothing was removed", err=True)
+        say("nothing was removed", err=True)
         return 1
-    left = Change(partial(click.echo, err=True)).remove(canonical(entry.distribution))
-    click.echo(f"removed {what}")
+    left = Change(partial(say, err=True)).remove(canonical(entry.distribution))
+    say(f"removed {what}")
     if left:
-        click.echo(f"these packages, which it required, stay installed: {', '.join(left)}")
+        say(f"these packages, which it required, stay installed: {', '.join(left)}")
     return 0
 
 

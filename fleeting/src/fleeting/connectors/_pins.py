@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+# The address, the port, the id and the incarnation of an instance.
+Identity = tuple[str, int, str, str]
+
 
 class Pins:
     """The pinned keys of hosts whose keys the provider does not know.
@@ -14,18 +17,18 @@ class Pins:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._keys: OrderedDict[tuple[str, int, str], str] = OrderedDict()
+        self._keys: OrderedDict[Identity, str] = OrderedDict()
 
-    def find(self, address: str, port: int, id: str) -> str | None:
+    def find(self, identity: Identity) -> str | None:
         """Return the key that the host must show; None if any key is accepted."""
-        key = self._keys.get((address, port, id))
+        key = self._keys.get(identity)
         if key is not None:
-            self._keys.move_to_end((address, port, id))
+            self._keys.move_to_end(identity)
         return key
 
-    def keep(self, address: str, port: int, id: str, shown: str) -> bool:
+    def keep(self, identity: Identity, shown: str) -> bool:
         """Pin the key of a complete login; return False if another key is already pinned."""
-        kept = self._keys.setdefault((address, port, id), shown)
+        kept = self._keys.setdefault(identity, shown)
         if len(self._keys) > self._most:
             self._keys.popitem(last=False)
         return kept == shown

@@ -9,6 +9,7 @@ import asyncssh
 from asyncssh.constants import EXTENDED_DATA_STDERR
 from typing_extensions import override
 
+from fleeting._text import foreign
 from fleeting.connectors._ssh_channels import Channel
 from fleeting.connectors._ssh_signals import Announcement
 from fleeting.types import Exit
@@ -36,6 +37,10 @@ def keep_whole_status(transport: Any, note: Callable[[int], None]) -> None:
         return cast("bool", process(packet))
 
     vars(transport)["_process_exit_status_request"] = processed
+
+
+# The longest name of a signal, which the server chooses freely.
+SIGNAL_CHARACTERS = 30
 
 
 class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
@@ -90,7 +95,7 @@ class CommandChannel(Channel, asyncssh.SSHClientSession[bytes]):
 
     @override
     def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
-        self._settle(Exit(None, signal))
+        self._settle(Exit(None, foreign(signal, SIGNAL_CHARACTERS)))
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

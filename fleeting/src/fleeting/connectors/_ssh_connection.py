@@ -6,7 +6,8 @@ that is never cancelled. If the caller is gone when the task ends, the opened ch
 is closed at once. The task ends with the connection at the latest.
 
 A server limits how many commands run over one connection (`MaxSessions`, ten in
-OpenSSH). A command that is refused while others run waits for one of them to end.
+OpenSSH). A command that is refused while others run waits for one of them to end. The copies
+of files have a session, too, which is given up if a command needs it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -21,11 +23,11 @@ import asyncssh
 from asyncssh.constants import OPEN_REQUEST_PTY_FAILED, OPEN_REQUEST_SESSION_FAILED
 from typing_extensions import override
 
-from fleeting.abc import Connection
+from fleeting.abc import Connection, CopyBudget
 from fleeting.connectors._ssh_bootstrap import Launch, prepare
 from fleeting.connectors._ssh_channels import ChannelStream, StreamChannel
 from fleeting.connectors._ssh_command_channel import CommandChannel
-from fleeting.connectors._ssh_errors import FOREIGN, cause, translate
+from fleeting.connectors._ssh_errors import FOREIGN, cause, no_sftp, translate
 from fleeting.connectors._ssh_files import SSHFiles
 from fleeting.connectors._ssh_process import SSHProcess, SSHTerminal
 from fleeting.connectors._ssh_signals import SIGNAL_SHELL, Signaller, delivers_signals
@@ -73,12 +75,14 @@ class SSHConnection(Connection):
         self._permitted = False
         self._files: SSHFiles | None = None
         self._files_lock = anyio.Lock()
+        self._copies = 0
         self._delivers_signals = delivers_signals(
             str(connection.get_extra_info("server_version")),
             str(connection.get_extra_info("username")),
         )
         self._signaller: Signaller | None = None
         self._signaller_lock = anyio.Lock()
+        self._only_session = False
 
     @property
     @override
@@ -94,10 +98,8 @@ class SSHConnection(Connection):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
     ) -> AsyncGenerator[SSHProcess]:
-        launch = prepare(command, env, cwd, announced=not self._delivers_signals)
         self._peer.raise_if_lost()
-        signaller = None if self._delivers_signals else await self._open_signaller()
-        channel = await self._open_command(launch, signaller)
+        launch, channel = await self._launch(partial(prepare, command, env, cwd))
         async with self._running(SSHProcess(channel)) as process:
             if launch.header:
                 await process.send_header(launch.header)
@@ -133,15 +135,25 @@ class SSHConnection(Connection):
 
     @override
     async def put(self, source: Path, destination: str) -> None:
-        await (await self._open_files()).put(source, destination)
+        async with self._open_files() as files:
+            await files.put(source, destination)
 
     @override
-    async def get(self, source: str, destination: Path) -> None:
-        await (await self._open_files()).get(source, destination)
+    async def get(
+        self,
+        source: str,
+        destination: Path,
+        *,
+        follow: bool = True,
+        budget: CopyBudget | None = None,
+    ) -> None:
+        async with self._open_files() as files:
+            await files.get(source, destination, budget or CopyBudget(), follow=follow)
 
     @override
-    async def glob(self, pattern: str) -> list[str]:
-        return await (await self._open_files()).glob(pattern)
+    async def glob(self, pattern: str, *, budget: CopyBudget | None = None) -> list[str]:
+        async with self._open_files() as files:
+            return await files.glob(pattern, budget or CopyBudget())
 
     @override
     async def open_tcp(self, host: str, port: int) -> ByteStream:
@@ -184,6 +196,30 @@ class SSHConnection(Connection):
         if self._peer.loss is None:
             self._peer.loss = "it was closed on this side"
         self._connection.abort()
+
+    async def _launch(self, prepared: Callable[..., Launch]) -> tuple[Launch, CommandChannel]:
+        """Start a command, with a way to send signals to it."""
+        if not self._delivers_signals and not self._only_session:
+            launch = prepared(announced=True)
+            try:
+                return launch, await self._open_command(launch, await self._open_signaller())
+            except NotSupported:
+                if self._processes or self._signaller is None:
+                    raise
+            # Perhaps the shell that sends the signals has the only session.
+            signaller, self._signaller = self._signaller, None
+            signaller.end()
+            launch = prepared(announced=False)
+            channel = await self._open_command(launch)
+            self._only_session = True
+            _log.warning(
+                "%s permits only one command over a connection, so root's commands cannot be ended "
+                "by a signal; raise MaxSessions in its sshd_config",
+                self._peer.where,
+            )
+            return launch, channel
+        launch = prepared(announced=False)
+        return launch, await self._open_command(launch)
 
     async def _open_command(
         self,
@@ -228,7 +264,9 @@ class SSHConnection(Connection):
                 session = await self._open(opening(), discard)
             except asyncssh.ChannelOpenError as error:
                 self._peer.raise_if_lost()
-                others = bool(self._processes or self._openings or ended.is_set())
+                if await self._end_idle_files():
+                    continue
+                others = bool(self._processes or self._openings or self._copies or ended.is_set())
                 # If the server permits sessions and none of ours is open, it has not noticed
                 # yet that our last ones ended.
                 tries -= not others
@@ -276,9 +314,16 @@ class SSHConnection(Connection):
                 self._signaller = Signaller(await self._open_command(Launch(SIGNAL_SHELL)))
             return self._signaller
 
-    async def _open_files(self) -> SSHFiles:
+    @asynccontextmanager
+    async def _open_files(self) -> AsyncGenerator[SSHFiles]:
+        """Use the SFTP client, which stays open until its session is needed for a command."""
+
         async def opening() -> asyncssh.SFTPClient:
-            return await self._connection.start_sftp_client(path_errors="surrogateescape")
+            try:
+                return await self._connection.start_sftp_client(path_errors="surrogateescape")
+            except (asyncssh.SFTPBadMessage, asyncssh.SFTPConnectionLost) as error:
+                self._peer.raise_if_lost()
+                raise no_sftp(self._peer.where, error) from error
 
         async with self._files_lock:
             if self._files is None or not self._files.usable:
@@ -286,7 +331,24 @@ class SSHConnection(Connection):
                     opening, asyncssh.SFTPClient.exit, "refused to transfer files"
                 )
                 self._files = SSHFiles(client, self._peer)
-            return self._files
+            files = self._files
+            self._copies += 1
+        try:
+            yield files
+        finally:
+            self._copies -= 1
+            if not self._copies:
+                self._announce()  # Its session is free now.
+
+    async def _end_idle_files(self) -> bool:
+        """Close the SFTP client if no copy uses it; return whether its session is free now."""
+        files = self._files
+        if files is None or self._copies:
+            return False
+        self._files = None
+        with anyio.move_on_after(CLOSE_SECONDS):
+            await files.aclose()
+        return True
 
     def _announce(self) -> None:
         """Wake those who wait for a session to end."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
+from fleeting._text import foreign
 from fleeting.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -86,6 +87,19 @@ def translate(error: BaseException, what: str) -> ConnectorError:
     return ours(f"{what}: {cause(error)}")
 
 
+def no_sftp(where: str, error: asyncssh.SFTPError) -> NotSupported:
+    """Return the error for an SFTP server that does not begin as the protocol demands."""
+    if isinstance(error, asyncssh.SFTPBadMessage):
+        return NotSupported(
+            f"{where} cannot transfer files: a start-up file of its shell (such as .bashrc) prints "
+            "text before the file transfer begins; print only in interactive shells there"
+        )
+    return NotSupported(
+        f"{where} cannot transfer files: its SFTP server ended at once; check that sftp-server is "
+        "installed, and that no start-up file of the shell ends it"
+    )
+
+
 def cause(error: BaseException) -> str:
     """Return a human-readable reason."""
     known = next((_CAUSES[kind] for kind in type(error).__mro__ if kind in _CAUSES), None)
@@ -96,7 +110,8 @@ def cause(error: BaseException) -> str:
         if error.errno == errno.EINVAL and error.strerror:
             return _lowered(error.strerror)  # Ours says more than the system's.
         return _ERRNO_CAUSES.get(error.errno) or _lowered(os.strerror(error.errno))
-    return str(error).strip() or type(error).__name__
+    # Partly the other side's own words.
+    return foreign(str(error).strip()) or type(error).__name__
 
 
 def _lowered(text: str) -> str:

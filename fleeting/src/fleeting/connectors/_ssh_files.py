@@ -10,8 +10,9 @@ Rules for trees, in both directions:
 * An existing file or link is replaced. An existing directory is merged into.
 * Sockets, devices and pipes cannot be copied and are an error.
 
-An instance can lie about its files. A name with a slash in a listing, or a link at
-the destination, must not lead a copy out of the local destination directory.
+An instance can lie about its files. A name with a slash in a listing, or a link at the
+destination, must not lead a copy out of the local destination directory, even if the link
+arrives while the copy is under way; see `_local_folder`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR, F
 
 from fleeting._regular_files import open_regular
 from fleeting._run import first_error
+from fleeting.connectors._local_folder import LocalFolder, Place
 from fleeting.connectors._ssh_errors import FOREIGN, cause
-from fleeting.connectors._ssh_glob import matches
+from fleeting.connectors._ssh_glob import entries_of, matches
 from fleeting.errors import TransferFailed
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from fleeting._copy_budget import CopyBudget
     from fleeting.connectors._ssh_peer import SSHPeer
 
     Copy = Callable[[], Awaitable[None]]
@@ -62,10 +65,15 @@ class SSHFiles:
         self._client = client
         self._peer = peer
 
-    async def glob(self, pattern: str) -> list[str]:
+    async def aclose(self) -> None:
+        """Close the client, and wait until the server has closed its session."""
+        self._client.exit()
+        await self._client.wait_closed()
+
+    async def glob(self, pattern: str, budget: CopyBudget) -> list[str]:
         """Return the paths that match on the instance; see `Connection.glob`."""
         with self._remote(pattern):
-            return sorted(await matches(self._client, pattern))
+            return sorted(await matches(self._client, pattern, budget))
 
     async def put(self, source: Path, destination: str) -> None:
         """Copy to the instance; see `Connection.put`."""
@@ -79,18 +87,25 @@ class SSHFiles:
         else:
             raise _special(source, local=True)
 
-    async def get(self, source: str, destination: Path) -> None:
+    async def get(
+        self, source: str, destination: Path, budget: CopyBudget, *, follow: bool
+    ) -> None:
         """Copy from the instance; see `Connection.get`."""
         with self._remote(source):
             attributes = await self._client.stat(source)
-        with self._local(destination):
-            destination.parent.mkdir(parents=True, exist_ok=True)
-        if attributes.type == FILEXFER_TYPE_DIRECTORY:
-            await self._get_folder(source, destination)
-        elif attributes.type == FILEXFER_TYPE_REGULAR:
-            await self._get_file(source, destination, attributes.permissions or 0)
-        else:
+        if attributes.type not in (FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR):
             raise _special(source)
+        is_folder = attributes.type == FILEXFER_TYPE_DIRECTORY
+        with self._local(destination):
+            if is_folder and follow:
+                destination = await anyio.to_thread.run_sync(destination.resolve)
+            parent = LocalFolder.reach(destination.parent, follow=follow)
+        with parent:
+            place = Place(parent, destination.parent) / destination.name
+            if is_folder:
+                await self._get_folder(source, place, budget)
+            else:
+                await self._get_file(source, place, attributes.permissions or 0, budget)
 
     # To the instance.
 
@@ -199,18 +214,18 @@ class SSHFiles:
 
     # From the instance.
 
-    async def _get_folder(self, source: str, destination: Path) -> None:
-        made: list[tuple[Path, int]] = []
+    async def _get_folder(self, source: str, destination: Place, budget: CopyBudget) -> None:
+        made: list[tuple[Place, int]] = []
         copies: list[Copy] = []
-        links: list[tuple[str, Path]] = []
+        links: list[tuple[str, Place]] = []
         folders = [(source, destination)]
         while folders:
             folder, target = folders.pop()
             with self._remote(folder):
                 mode = (await self._client.stat(folder)).permissions or 0
-                entries = _checked(folder, await self._client.readdir(folder))
-            with self._local(target):
-                if _make_local_folder(target, top=target is destination):
+                entries = _checked(folder, await entries_of(self._client, folder, budget))
+            with self._local(target.path):
+                if target.make_folder():
                     made.append((target, mode))
             for name, attributes in entries:
                 path, copy = posixpath.join(folder, name), target / name
@@ -220,37 +235,40 @@ class SSHFiles:
                     links.append((path, copy))
                 elif attributes.type == FILEXFER_TYPE_REGULAR:
                     permissions = attributes.permissions or 0
-                    copies.append(partial(self._get_file, path, copy, permissions))
+                    copies.append(partial(self._get_file, path, copy, permissions, budget))
                 else:
                     raise _special(path)
         await _in_parallel(copies)
-        # Links come last, so that no other file of this copy is written through them.
         for path, copy in links:
             await self._get_link(path, copy)
         for target, mode in reversed(made):
-            with self._local(target):
-                target.chmod(mode & PERMISSIONS)
+            with self._local(target.path):
+                target.set_mode(mode & PERMISSIONS)
 
-    async def _get_file(self, source: str, destination: Path, mode: int) -> None:
-        with self._local(destination):
-            copy = await anyio.to_thread.run_sync(_open_local, destination)
-        with copy:
-            with self._remote(source):
-                original = await self._client.open(source, "rb", encoding=None)
-                async with original:
-                    offset = 0
-                    while block := cast("bytes", await original.read(BLOCK_BYTES, offset)):
-                        with self._local(destination):
-                            await anyio.to_thread.run_sync(partial(_write, copy, block))
-                        offset += len(block)
-            with self._local(destination):
-                os.fchmod(copy.fileno(), mode & PERMISSIONS)
+    async def _get_file(
+        self, source: str, destination: Place, mode: int, budget: CopyBudget
+    ) -> None:
+        path = destination.path
+        with (
+            self._local(path),
+            destination.new_file(mode & PERMISSIONS) as copy,
+            self._remote(source),
+        ):
+            original = await self._client.open(source, "rb", encoding=None)
+            async with original:
+                offset = 0
+                while block := cast("bytes", await original.read(BLOCK_BYTES, offset)):
+                    offset += len(block)
+                    with _named(source):
+                        budget.charge_bytes(len(block), offset)
+                    with self._local(path):
+                        await anyio.to_thread.run_sync(partial(_write, copy, block))
 
-    async def _get_link(self, source: str, destination: Path) -> None:
+    async def _get_link(self, source: str, destination: Place) -> None:
         with self._remote(source):
             target = await self._client.readlink(source)
-        with self._local(destination):
-            await anyio.to_thread.run_sync(_replace_by_link, destination, target)
+        with self._local(destination.path):
+            destination.new_link(target)
 
     # Translation of errors.
 
@@ -270,7 +288,7 @@ class SSHFiles:
     def _local(self, path: Path) -> Generator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, ValueError) as error:  # A NUL in the target of a link is the latter.
             raise TransferFailed(f"local path {path}: {cause(error)}", local=True) from error
 
 
@@ -290,32 +308,6 @@ def _checked(
     return sorted(entries, key=lambda entry: entry[0])
 
 
-def _make_local_folder(path: Path, *, top: bool) -> bool:
-    """Make a directory that is private until it is complete; return whether it is new."""
-    if path.is_symlink() and not top:
-        path.unlink()
-    try:
-        path.mkdir(PRIVATE)
-    except FileExistsError:
-        if path.is_dir():
-            return False
-        raise
-    return True
-
-
-def _replace_by_link(path: Path, target: str) -> None:
-    path.unlink(missing_ok=True)
-    path.symlink_to(target)
-
-
-def _open_local(path: Path) -> BinaryIO:
-    """Open a file for writing; replace a read-only file, and any link."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    if path.is_symlink() or (path.is_file() and not os.access(path, os.W_OK)):
-        path.unlink()
-    return os.fdopen(open_regular(path, flags, 0o600), "wb")
-
-
 def _open_original(path: Path) -> BinaryIO:
     return os.fdopen(open_regular(path), "rb")
 
@@ -323,6 +315,14 @@ def _open_original(path: Path) -> BinaryIO:
 def _write(file: BinaryIO, data: bytes) -> None:
     file.write(data)
     file.flush()  # Report a full disk here, not when the file is closed.
+
+
+@contextmanager
+def _named(path: str) -> Generator[None]:
+    try:
+        yield
+    except TransferFailed as error:
+        raise TransferFailed(f"{path}: {error}") from None
 
 
 def _special(path: object, *, local: bool = False) -> TransferFailed:

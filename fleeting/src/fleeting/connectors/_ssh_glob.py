@@ -9,87 +9,93 @@ from __future__ import annotations
 
 import os
 import posixpath
+from contextlib import aclosing
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import TYPE_CHECKING, cast
 
 import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR
 
-from fleeting.errors import TransferFailed
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
-# The names of a pattern that are left to match, and a listing.
-Names: TypeAlias = "tuple[str, ...]"
-Entries: TypeAlias = "list[tuple[str, asyncssh.SFTPAttrs]]"
-
-# No path on a server is longer than 4,096 bytes.
-LONGEST_PATH = 4096
-MOST_ENTRIES = 1_000_000
+    from fleeting._copy_budget import CopyBudget
 
 _NOTHING_THERE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFTPNotADirectory)
 
 
-async def matches(client: asyncssh.SFTPClient, pattern: str) -> set[str]:
+async def matches(client: asyncssh.SFTPClient, pattern: str, budget: CopyBudget) -> set[str]:
     """Return the paths that match; they are relative if the pattern is.
 
     Raises:
-        TransferFailed: there are more entries, or deeper folders, than a server can have.
+        TransferFailed: the instance reports more than the budget allows.
     """
     names = tuple(name for name in pattern.split("/") if name)
+    start = "/" if pattern.startswith("/") else ""
     found: set[str] = set()
-    # A loop and not a recursion, because the instance decides how deep its folders are.
-    todo = [("/" if pattern.startswith("/") else "", names)] if names else []
-    seen = 0
-    while todo:
-        folder, rest = todo.pop()
-        if len(folder) > LONGEST_PATH:
-            raise TransferFailed(f"{pattern}: the instance lists folders in folders without end")
-        if rest[0] == "**" or _is_pattern(rest[0]):
-            entries = await _list(client, folder)
-            seen += len(entries)
-            if seen > MOST_ENTRIES:
-                raise TransferFailed(f"{pattern}: the instance lists over {MOST_ENTRIES} entries")
-            step = _at_any_depth if rest[0] == "**" else _in_folder
-            step(folder, rest, entries, found, todo)
-        elif rest[1:]:
-            todo.append((posixpath.join(folder, rest[0]), rest[1:]))
-        elif await _exists(client, path := posixpath.join(folder, rest[0])):
+    # Not recursive: the instance decides how deep its directories are.
+    waiting = [(start, names)] if names else []
+    while waiting:
+        folder, (name, *rest) = waiting.pop()
+        if name == "**" or _is_pattern(name):
+            waiting += await _match_entries(client, folder, (name, *rest), found, budget)
+        elif rest:
+            waiting.append((posixpath.join(folder, name), tuple(rest)))
+        elif await _exists(client, path := posixpath.join(folder, name)):
             found.add(path)
     return found
 
 
-def _in_folder(
-    folder: str, names: Names, entries: Entries, found: set[str], todo: list[tuple[str, Names]]
-) -> None:
-    """Match entries with the first name; add what they lead to."""
-    for entry, attributes in entries:
-        if not _matches(entry, names[0]):
+async def _match_entries(
+    client: asyncssh.SFTPClient,
+    folder: str,
+    names: tuple[str, ...],
+    found: set[str],
+    budget: CopyBudget,
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Match the entries of a folder with the first name; return where to go on with the rest."""
+    name, rest = names[0], names[1:]
+    deep = name == "**"
+    following = [(folder, rest)] if deep and rest else []
+    for entry, kind in await _list(client, folder, budget):
+        if not _matches(entry, "*" if deep else name):
             continue
         path = posixpath.join(folder, entry)
-        if not names[1:]:
+        if not rest:
             found.add(path)
-        elif attributes.type != FILEXFER_TYPE_REGULAR:
-            todo.append((path, names[1:]))
+        elif not deep and kind != FILEXFER_TYPE_REGULAR:
+            following.append((path, rest))
+        if deep and kind == FILEXFER_TYPE_DIRECTORY:
+            following.append((path, names))
+    return following
 
 
-def _at_any_depth(
-    folder: str, names: Names, entries: Entries, found: set[str], todo: list[tuple[str, Names]]
-) -> None:
-    """Match entries with `**`; add what they lead to."""
-    if names[1:]:
-        todo.append((folder, names[1:]))
-    for entry, attributes in entries:
-        if not _matches(entry, "*"):
-            continue
-        path = posixpath.join(folder, entry)
-        if not names[1:]:
-            found.add(path)
-        if attributes.type == FILEXFER_TYPE_DIRECTORY:
-            todo.append((path, names))
+async def entries_of(
+    client: asyncssh.SFTPClient, folder: str, budget: CopyBudget
+) -> list[asyncssh.SFTPName]:
+    """Return the entries of a folder, with "." and "..".
+
+    Raises:
+        SFTPError: it cannot be read.
+        TransferFailed: the instance reports more than the budget allows.
+    """
+    entries: list[asyncssh.SFTPName] = []
+    # asyncssh annotates it as an iterator, which cannot be closed.
+    scan = cast("AsyncGenerator[asyncssh.SFTPName]", client.scandir(folder or "."))
+    async with aclosing(scan) as listing:
+        async for entry in listing:
+            budget.charge_path(posixpath.join(folder, os.fsdecode(entry.filename)))
+            entry.longname = ""  # It takes memory for nothing.
+            entries.append(entry)
+    return entries
 
 
-async def _list(client: asyncssh.SFTPClient, folder: str) -> Entries:
+async def _list(
+    client: asyncssh.SFTPClient, folder: str, budget: CopyBudget
+) -> list[tuple[str, int]]:
+    """Return the names in a folder and the types of the entries; none if it is not a folder."""
     try:
-        entries = await client.readdir(folder or ".")
+        entries = await entries_of(client, folder, budget)
     except _NOTHING_THERE:
         return []
     except asyncssh.SFTPFailure:
@@ -97,8 +103,8 @@ async def _list(client: asyncssh.SFTPClient, folder: str) -> Entries:
         if await client.isdir(folder):
             raise
         return []
-    named = [(os.fsdecode(entry.filename), entry.attrs) for entry in entries]
-    return [(name, attributes) for name, attributes in named if name not in (".", "..")]
+    named = [(os.fsdecode(entry.filename), entry.attrs.type) for entry in entries]
+    return [(name, kind) for name, kind in named if name not in (".", "..")]
 
 
 async def _exists(client: asyncssh.SFTPClient, path: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 from asyncssh.public_key import get_default_public_key_algs
 
+from fleeting._local_user import allow_nameless_user
 from fleeting.connectors._ssh_connection import SSHConnection
 from fleeting.connectors._ssh_errors import FOREIGN, cause, translate
 from fleeting.connectors._ssh_peer import SSHPeer
@@ -47,6 +48,7 @@ async def log_in(
         ConnectorError: of any kind; after `Unreachable` and `ConnectionLost` it makes sense to
             try again.
     """
+    allow_nameless_user()
     peer = SSHPeer(where, [_public_key(text, where) for text in host_keys])
     try:
         connection = await asyncssh.connect(

@@ -65,6 +65,10 @@ class Signaller:
         """Return whether the shell still reads its input."""
         return self._channel.can_write()
 
+    def end(self) -> None:
+        """End the shell."""
+        self._channel.abort()
+
     def send(self, signal: str, group: int) -> None:
         """Send a signal; there is no confirmation."""
         if self.usable:

@@ -7,7 +7,7 @@ not tried again.
 
 Host keys. If the provider knows an instance's keys, the instance must show one of
 them. Otherwise the connector pins the key of the first complete login, for the same
-instance at the same address.
+incarnation of the same instance at the same address.
 
 Proof. A login says little: an expired password, a login shell such as `/bin/false` or a
 host that still boots accept it and run nothing. So a connection is made when a command
@@ -108,8 +108,8 @@ class SSHConnector(Connector):
         from fleeting.connectors._ssh_login import log_in
         from fleeting.connectors._ssh_proof import why_no_command_runs
 
-        identity = (info.address, port, info.id)
-        pinned = self._pins.find(*identity)
+        identity = (info.address, port, info.id, info.incarnation)
+        pinned = self._pins.find(identity)
         expected = info.host_keys or ((pinned,) if pinned else ())
         connection: SSHConnection | None = None
         proved = False
@@ -117,7 +117,7 @@ class SSHConnector(Connector):
             with anyio.move_on_after(ATTEMPT_SECONDS):
                 async with self._handshakes.turn(info.address, port):
                     connection, shown = await log_in(info, where, port, expected)
-                    if not info.host_keys and not self._pins.keep(*identity, shown):
+                    if not info.host_keys and not self._pins.keep(identity, shown):
                         raise HostKeyMismatch(
                             f"{where} showed different host keys in concurrent connections"
                         )

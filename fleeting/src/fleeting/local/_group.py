@@ -121,7 +121,12 @@ class LocalGroup(InstanceGroup):
     """The instances of one server."""
 
     def __init__(self, server: ServerClient, root: str, config: LocalConfig) -> None:
-        self.info = GroupInfo(id=f"local{root}", max_size=config.max_size, version=__version__)
+        self.info = GroupInfo(
+            id=f"local{root}",
+            max_size=config.max_size,
+            version=__version__,
+            private=config.root is None and not config.persistent,
+        )
         self._server = server
         self._max_size = config.max_size
         # Sent with each request, since several managers can share the server.

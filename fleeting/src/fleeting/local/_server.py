@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleeting import __version__
+from fleeting._local_user import allow_nameless_user
 from fleeting.local._instance import InstanceSettings, LocalInstance
 from fleeting.local._reaper_client import MessageWriter
 from fleeting.local._supervisor import remove_instances
@@ -158,6 +159,7 @@ def run(settings: dict[str, Any], supervisor: socket.socket) -> None:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Remove what a previous server left when the computer crashed.
+    allow_nameless_user()
     remove_instances(settings["root"])
     _forget_socket(Path(settings["root"]))
     asyncio.run(_run(settings, supervisor))

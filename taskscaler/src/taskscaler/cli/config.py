@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleeting import say, say_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -109,13 +111,13 @@ def _schema() -> int:
 
 def _print_errors(error: Any) -> int:
     for problem in error.problems:
-        click.echo(f"error: {problem}", err=True)
+        say(f"error: {problem}", err=True)
     return 2
 
 
 def _print_problems(file: Path, problems: list[Problem]) -> None:
     for problem in problems:
-        click.echo(f"{problem.severity.value}: {file}: {problem}", err=True)
+        say(f"{problem.severity.value}: {file}: {problem}", err=True)
 
 
 def _check_plugins(read: RunnerFile, problems: list[Problem]) -> list[str]:
@@ -163,11 +165,11 @@ def _groups(read: RunnerFile) -> Iterator[tuple[str, GroupConfigEntry]]:
 def _summarize(read: RunnerFile, unchecked: list[str]) -> None:
     scaled = [runner for runner in read.runners if runner.autoscaler is not None]
     names = ", ".join(repr(runner.name) for runner in scaled) or "none"
-    click.echo(f"{read.path}: valid; runners with an autoscaler: {names}")
+    say(f"{read.path}: valid; runners with an autoscaler: {names}")
     if unchecked:
-        click.echo(f"not checked (plugin not installed): {', '.join(unchecked)}")
+        say(f"not checked (plugin not installed): {', '.join(unchecked)}")
     if read.ignored:
-        click.echo(f"ignored (not used for scaling): {', '.join(read.ignored)}")
+        say(f"ignored (not used for scaling): {', '.join(read.ignored)}")
 
 
 def _as_json(file: Path, read: RunnerFile | None, problems: list[Problem]) -> dict[str, Any]:
@@ -186,4 +188,4 @@ def _as_json(file: Path, read: RunnerFile | None, problems: list[Problem]) -> di
 def _print_json(value: Any) -> None:
     import json
 
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    say_json(json.dumps(value, indent=2, ensure_ascii=False))

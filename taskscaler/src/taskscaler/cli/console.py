@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from fleeting import plain
 from taskscaler.jobs.output import Stream
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Console:
 
     Attributes:
         is_terminal: whether standard error is a terminal.
+        terminals: the streams that are terminals.
     """
 
     def __init__(self, on_closed: Callable[[OSError], None] | None = None) -> None:
@@ -51,7 +53,7 @@ class Console:
         self._status = b""
         # A status line must not be appended to an incomplete line of output.
         self._at_line_start = True
-        self._terminals = {stream for stream in Stream if os.isatty(stream)}
+        self.terminals = {stream for stream in Stream if os.isatty(stream)}
 
     @property
     def width(self) -> int:
@@ -66,11 +68,15 @@ class Console:
         async with self._lock:
             await self._clear_status()
             await self._write_all(stream, data)
-            if stream in self._terminals and data:
+            if stream in self.terminals and data:
                 self._at_line_start = data.endswith(b"\n")
 
     async def say(self, text: str) -> None:
-        """Write a message as a whole line to standard error."""
+        """Write a message to standard error, as one line; it may contain foreign text."""
+        await self.show(plain(text))
+
+    async def show(self, text: str) -> None:
+        """Write whole lines to standard error as they are."""
         async with self._lock:
             await self._clear_status()
             start = b"" if self._at_line_start else b"\n"
@@ -79,7 +85,7 @@ class Console:
 
     async def show_status(self, text: str) -> None:
         """Draw the status line, if standard error is a terminal and at the start of a line."""
-        line = _encoded(text[: max(1, self.width - 1)])
+        line = _encoded(plain(text)[: max(1, self.width - 1)])
         if not self.is_terminal or line == self._status or not self._at_line_start:
             return
         async with self._lock:

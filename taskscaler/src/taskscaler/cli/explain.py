@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from fleeting import say
+
 __all__ = ("explain",)
 
 
@@ -67,5 +69,5 @@ def explain(
         return print_state_report(path, key, decisions=decisions, as_json=as_json)
     except (ConfigError, StoreError) as error:
         for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
-            click.echo(f"error: {problem}", err=True)
+            say(f"error: {problem}", err=True)
         return 2

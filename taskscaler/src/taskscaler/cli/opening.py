@@ -82,7 +82,8 @@ async def open_groups(
             group = await _open(stack, one, settings, plan.settings, say)
             if group.info.id in {other.info.id for other in groups}:
                 raise ConfigError(f"{group.info.id} is configured twice; remove one of them")
-            locks.enter_context(driving(group.info.id, PURPOSE))
+            if not group.info.private:
+                locks.enter_context(driving(group.info.id, PURPOSE))
         except GroupHeld:
             raise
         except FleetingError as error:

@@ -159,8 +159,7 @@ def make_plan(options: Options) -> Plan:
     config = from_jobs_file if runner is None or runner.autoscaler is None else runner.autoscaler
     groups = plan_groups(config, options)
     settings = plan_settings(config, options)
-    if options.report is not None:
-        check_report_path(options.report)
+    report = None if options.report is None else check_report_path(options.report)
     return Plan(
         runs=runs,
         groups=groups,
@@ -173,7 +172,7 @@ def make_plan(options: Options) -> Plan:
         warnings=() if file is None else file.warnings,
         options=options,
         output=OutputMode(options.output),
-        report=options.report,
+        report=report,
         keep_going=options.keep_going,
         timeout=options.timeout,
     )

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from fleeting import plain
 from fleeting.types import Duration
 from taskscaler.core import counted
 from taskscaler.jobs.result import JobState
@@ -99,7 +100,7 @@ class Progress:
         if self._console.is_terminal:
             table = _table(report.results, self._console.width)
             if table:
-                await self._console.say(table)
+                await self._console.show(table)
         totals = report.as_dict()["summary"]
         states = [
             f"{totals[state.value]} {state.value}" for state in JobState if totals.get(state.value)
@@ -132,7 +133,7 @@ def _table(results: Sequence[JobResult], width: int) -> str:
     table = Table("job", "state", *details, "reason", box=None)
     for result in shown:
         cells = (
-            f"{result.instance}/{result.slot}" if result.instance else "-",
+            plain(f"{result.instance}/{result.slot}") if result.instance else "-",
             str(result.attempts),
             _seconds(result.wait_seconds),
             _seconds(result.run_seconds),
@@ -141,7 +142,7 @@ def _table(results: Sequence[JobResult], width: int) -> str:
             result.name,
             result.state.value,
             *(cells if details else ()),
-            result.reason or "",
+            plain(result.reason or ""),
             style=_STYLES.get(result.state, "red"),
         )
     text = io.StringIO()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from typing_extensions import override
 
+from fleeting import say
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -120,7 +122,7 @@ def _option(name: str, least: int, text: str, most: int | None = None) -> Callab
 )
 @click.option(
     "--output",
-    type=click.Choice(["prefix", "group", "none"]),
+    type=click.Choice(["prefix", "group", "raw", "none"]),
     default="prefix",
     show_default=True,
     help="Show output live with the job's name, in one piece when the job ends, or not at all.",
@@ -171,6 +173,6 @@ def run(ctx: click.Context, /, **options: Any) -> int:
         plan = make_plan(Options(command=ctx.meta.get(_COMMAND), **options))
     except (ConfigError, PluginError) as error:
         for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
-            click.echo(f"error: {problem}", err=True)
+            say(f"error: {problem}", err=True)
         return 2
     return run_session(plan)

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from fleeting import describe_bug
+from fleeting import describe_bug, guard_logs
 from fleeting.errors import ConfigError, FleetingError
 from fleeting.types import Duration
 from taskscaler._errors import Fenced, ScalerClosed, StoreError, TaskscalerError
@@ -73,6 +73,7 @@ _READER_GONE = (errno.EPIPE, errno.EIO)
 
 def run_session(plan: Plan) -> int:
     """Run a plan, and return the exit code of the command."""
+    guard_logs()
     _raise_open_files()
     return anyio.run(_run, plan)
 
@@ -106,7 +107,12 @@ class _Session:
         self._progress = Progress(self._console)
         self._runner = JobRunner(
             plan.runs,
-            output_factory(plan.output, self._console, several=len(plan.runs) > 1),
+            output_factory(
+                plan.output,
+                self._console,
+                several=len(plan.runs) > 1,
+                terminals=self._console.terminals,
+            ),
             self._progress,
             keep_going=plan.keep_going,
         )

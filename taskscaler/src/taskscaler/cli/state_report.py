@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import click
 import msgspec
 
-from fleeting import read_holder
+from fleeting import plain, read_holder, say, say_json
 from fleeting.errors import ConfigError
 from fleeting.types import Duration
 from taskscaler.config import read_config
@@ -93,13 +92,13 @@ def print_state_report(path: Path, key: str | None, *, decisions: int, as_json: 
     known = list(_facts(report, key)) if key is not None else []
     if as_json:
         found = _as_json(report, known if key is not None else None, decisions)
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        say_json(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
         for line in _text_lines(report, key, known):
-            click.echo(line)
+            say(line)
         _print_decisions(report.remembered.decisions[-decisions:] if decisions else ())
     if key is not None and not known:
-        click.echo(f"error: {path}: no task or job {key!r}; check the spelling", err=True)
+        say(f"error: {path}: no task or job {key!r}; check the spelling", err=True)
         return 1
     return 0
 
@@ -236,7 +235,8 @@ def _print_decisions(decisions: Sequence[Decision]) -> None:
         if one.decided != one.wanted:
             decided += f" of {one.wanted:+d}: {one.clamped_by}"
         rule = f"{one.rule.value}: {one.detail}" if one.detail else one.rule.value
-        table.add_row(_clock(one.at), one.group, rule, decided, _inputs(one))
+        cells = (_clock(one.at), one.group, rule, decided, _inputs(one))
+        table.add_row(*map(plain, cells))
     console.print("newest decisions, oldest first; inputs that are 0 are not shown:")
     console.print(table)
 

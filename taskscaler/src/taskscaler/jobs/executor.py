@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 import anyio.to_thread
 
-from fleeting import open_regular, plain
+from fleeting import foreign, open_regular
+from fleeting.abc import CopyBudget
 from fleeting.errors import ConnectionLost, TransferFailed
 from fleeting.types import Completed, Duration
 from taskscaler._errors import WorkspaceFailed
 from taskscaler.jobs import script
 from taskscaler.jobs.framing import Framing, new_token
-from taskscaler.jobs.paths import download_target, outermost
+from taskscaler.jobs.paths import check_reported, outermost
 from taskscaler.jobs.result import describe_exit
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
     from anyio import AsyncFile
 
     from fleeting.abc import Connection
-    from taskscaler.jobs.job import Download, JobRun
+    from taskscaler.jobs.job import JobRun
 
 __all__ = ("Execution", "Executor", "JobStreams")
 
 # How much of what a login shell wrote is quoted.
-_QUOTED = 500
+_QUOTED_BYTES = 500
 # How long a login shell may take until the script begins.
 START_SECONDS = 120.0
 _CHUNK_BYTES = 256 * 1024
@@ -52,6 +53,8 @@ SHARED_REMOVAL_SECONDS = 60.0
 # value, because a timeout of a script does not depend on file sizes; without a timeout, the second.
 LEAST_DOWNLOAD_SECONDS = 60.0
 DOWNLOAD_SECONDS = 3600.0
+# How many entries of directories may be looked at for each file that may be downloaded.
+LISTED_PER_FILE = 10
 # How long an ended job waits for other jobs on its instance to end, to share one `rm`.
 COLLECT_SECONDS = 0.02
 
@@ -188,7 +191,7 @@ class _Attempt:
         )
         framing = self.framing
         if framing.failed:
-            reason = _one_line(framing.noise) or "no reason given"
+            reason = _quoted(framing.noise[-_QUOTED_BYTES:]) or "no reason given"
             raise WorkspaceFailed(f"could not start the script: {reason}")
         ending = describe_exit(completed.status, completed.signal)
         if not framing.begun:
@@ -213,7 +216,7 @@ class _Attempt:
 
     def quoted_noise(self) -> str:
         """Return what was written instead of the script's output, to end a sentence."""
-        noise = _one_line(self.framing.noise)
+        noise = _quoted(self.framing.noise[-_QUOTED_BYTES:])
         return f", and wrote: {noise}" if noise else ", and wrote nothing"
 
     def _on_begin(self) -> None:
@@ -223,10 +226,6 @@ class _Attempt:
     async def _stdout(self, data: bytes) -> None:
         self.framing.keep_noise(data)
         await self._streams.stdout(data)
-
-
-def _one_line(data: bytes) -> str:
-    return plain(data.decode(errors="replace").strip().replace("\n", "; "))[-_QUOTED:]
 
 
 class _Removal:
@@ -266,7 +265,7 @@ class _Removal:
             return f"could not remove a working directory within {limit}"
         if completed.succeeded:
             return None
-        reason = completed.stderr.decode(errors="replace").strip().replace("\n", "; ")
+        reason = _quoted(completed.stderr)
         return f"could not remove a working directory: {reason}"
 
     async def _collect(self) -> None:
@@ -275,6 +274,11 @@ class _Removal:
             self._all_wait = anyio.Event()
             with anyio.move_on_after(COLLECT_SECONDS):
                 await self._all_wait.wait()
+
+
+def _quoted(output: bytes) -> str:
+    """Return the output of an instance as a part of a message."""
+    return foreign(output.decode(errors="replace").strip().replace("\n", "; "))
 
 
 async def _open(path: Path) -> AsyncFile[bytes]:
@@ -294,7 +298,7 @@ def _open_input(path: Path) -> BinaryIO:
 async def _upload(connection: Connection, run: JobRun, directory: str) -> None:
     made = await connection.run(script.make_directory(directory))
     if not made.succeeded:
-        reason = made.stderr.decode(errors="replace").strip() or "no reason given"
+        reason = _quoted(made.stderr) or "no reason given"
         raise WorkspaceFailed(f"could not create a working directory: {reason}")
     work = script.working_directory(directory)
     for path in run.uploads:
@@ -316,12 +320,19 @@ async def _download(connection: Connection, run: JobRun, work: str) -> tuple[lis
     timeout = run.job.timeout
     seconds = max(timeout.total_seconds(), LEAST_DOWNLOAD_SECONDS) if timeout else DOWNLOAD_SECONDS
     limit = Duration(seconds=seconds)
-    for entry in run.job.download:
-        pattern, destination = _download_paths(entry, run)
+    copied = CopyBudget(
+        files=run.job.max_download_files,
+        total_bytes=run.job.max_download_bytes,
+        file_bytes=run.job.max_download_file_bytes,
+    )
+    for entry, destination in zip(run.job.download, run.targets, strict=True):
+        pattern = entry if isinstance(entry, str) else entry.source
         error: str | None = f"took longer than {limit}"
         try:
             with anyio.move_on_after(limit.total_seconds()):
-                error = await _copy_back(connection, work, pattern, destination, warnings)
+                matches, error = await _copy_back(connection, work, pattern, destination, copied)
+                if not matches:
+                    warnings.append(f"download {pattern!r}: no files match")
         except (TransferFailed, OSError) as failure:
             error = str(failure)
         if error is not None:
@@ -330,24 +341,28 @@ async def _download(connection: Connection, run: JobRun, work: str) -> tuple[lis
 
 
 async def _copy_back(
-    connection: Connection, work: str, pattern: str, destination: Path, warnings: list[str]
-) -> str | None:
-    """Copy all matches; return an error if the instance reports a path outside the destination."""
-    paths = await connection.glob(f"{work}/{pattern}")
+    connection: Connection,
+    work: str,
+    pattern: str,
+    destination: Path,
+    budget: CopyBudget,
+) -> tuple[int, str | None]:
+    """Copy all matches.
+
+    Returns:
+        How many there are, and an error if the instance reports a path outside the destination.
+    """
+    # Looking for files is charged separately, because it reports the same ones.
+    looking = CopyBudget(files=LISTED_PER_FILE * (budget.files + 1))
+    paths = await connection.glob(f"{work}/{pattern}", budget=looking)
     names = {path.removeprefix(f"{work}/") for path in paths if path != work}
-    if not names:
-        warnings.append(f"download {pattern!r}: no files match")
     for name in outermost(names):
-        target = download_target(destination, name)
-        if target is None:
-            return f"the instance reported the path {name!r}, which is outside {destination}"
-        await connection.get(f"{work}/{name}", target)
-    return None
-
-
-def _download_paths(entry: str | Download, run: JobRun) -> tuple[str, Path]:
-    if isinstance(entry, str):
-        return entry, run.folder / run.name
-    # The runs of one job must not overwrite each other's files.
-    destination = run.folder / entry.to
-    return entry.source, destination / run.name if run.job.count > 1 else destination
+        checked = check_reported(name)
+        if checked is None:
+            why = f"the instance reported the path {name!r}, which is outside {destination}"
+            return len(names), why
+        # Another job may have put a link into the directory in the meantime.
+        target = destination / checked
+        budget.charge_path(name)
+        await connection.get(f"{work}/{name}", target, follow=False, budget=budget)
+    return len(names), None

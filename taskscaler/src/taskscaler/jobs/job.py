@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -12,7 +12,7 @@ from fleeting import Problem
 from fleeting.errors import ConfigError
 from fleeting.types import Duration
 from taskscaler.config import config_error
-from taskscaler.jobs.paths import check_pattern, check_readable, find_uploads
+from taskscaler.jobs.paths import check_pattern, check_readable, find_uploads, resolve_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +24,9 @@ __all__ = ("Download", "Job", "JobRun", "check_job", "expand")
 NAME_LENGTH = 200
 # Each run takes a few hundred bytes of memory until the report is written.
 RUNS_LIMIT = 1_000_000
+# An instance can send files without end.
+MAX_DOWNLOAD_BYTES = 10 * 1024**3
+MAX_DOWNLOAD_FILES = 100_000
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -51,7 +54,11 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         count: how often to run it.
         retries: how many more attempts a run gets after a failure of the infrastructure.
         upload: local paths and globs, copied into the working directory.
+        follow_links: whether uploads may follow symbolic links out of the directory.
         download: paths and globs in the working directory, copied back afterwards.
+        max_download_bytes: how many bytes a run may download in total.
+        max_download_files: how many files, directories and links a run may download.
+        max_download_file_bytes: how large one of these files may be; None is the total.
         stdin: a local file for the script's standard input; None is empty input.
     """
 
@@ -62,7 +69,11 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     count: Annotated[int, msgspec.Meta(ge=1)] = 1
     retries: Annotated[int, msgspec.Meta(ge=0)] = 0
     upload: list[str] = []
+    follow_links: bool = False
     download: list[str | Download] = []
+    max_download_bytes: Annotated[int, msgspec.Meta(ge=0)] = MAX_DOWNLOAD_BYTES
+    max_download_files: Annotated[int, msgspec.Meta(ge=0)] = MAX_DOWNLOAD_FILES
+    max_download_file_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     stdin: str | None = None
 
 
@@ -75,12 +86,15 @@ class JobRun:
         job: the job to run.
         folder: the directory that the job's local paths are relative to.
         uploads: the files and directories to upload, relative to `folder`.
+        targets: the local directory of each entry of `download`, as it was before any job
+            started; no symbolic link in it is followed any more.
     """
 
     name: str
     job: Job
     folder: Path
-    uploads: tuple[str, ...] = field(default=())
+    uploads: tuple[str, ...] = ()
+    targets: tuple[Path, ...] = ()
 
 
 def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
@@ -103,15 +117,37 @@ def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
     runs: list[JobRun] = []
     problems: list[Problem] = []
     for index, job in enumerate(jobs):
-        uploads, missing = find_uploads(folder, job.upload)
+        uploads, missing = find_uploads(folder, job.upload, follow_links=job.follow_links)
         problems += [Problem(f"jobs[{index}].upload", problem) for problem in missing]
         if job.stdin is not None and (problem := check_readable(folder / job.stdin)):
             problems.append(Problem(f"jobs[{index}].stdin", problem))
         names = [job.name] if job.count == 1 else [f"{job.name}#{n + 1}" for n in range(job.count)]
-        runs += [JobRun(name, job, folder, uploads) for name in names]
+        targets, wrong = _targets(job, folder)
+        problems += [Problem(f"jobs[{index}].download", problem) for problem in wrong]
+        runs += [
+            JobRun(name, job, folder, uploads, tuple(_own(job, name, targets))) for name in names
+        ]
     if problems:
         raise config_error(where, problems)
     return runs
+
+
+def _targets(job: Job, folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the local directory of each entry of `download`, and what is wrong with them."""
+    targets: list[Path] = []
+    problems: list[str] = []
+    for entry in job.download:
+        try:
+            targets.append(resolve_target(folder if isinstance(entry, str) else folder / entry.to))
+        except OSError as error:
+            problems.append(f"{error}; name another directory")
+    return targets, problems
+
+
+def _own(job: Job, name: str, targets: Sequence[Path]) -> Iterator[Path]:
+    """Yield the directories of one run: the runs of a job must not overwrite each other's files."""
+    for entry, target in zip(job.download, targets, strict=False):
+        yield target / name if isinstance(entry, str) or job.count > 1 else target
 
 
 def check_job(job: Job) -> Iterator[str]:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 from typing_extensions import override
 
 from taskscaler._errors import OutputFailed
+from taskscaler.jobs.terminal import RESET, TerminalFilter, has_colour
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 __all__ = ("JobOutput", "OutputMode", "OutputWriter", "Stream", "output_factory")
 
@@ -40,6 +41,7 @@ class OutputMode(enum.Enum):
 
     PREFIX = "prefix"
     GROUP = "group"
+    RAW = "raw"
     NONE = "none"
 
 
@@ -92,8 +94,31 @@ class _Raw(JobOutput):
         await self._writer.write(stream, data)
 
 
+class _Filtered(JobOutput):
+    """Passes on what may reach a terminal, to another kind of output."""
+
+    def __init__(self, inner: JobOutput, terminals: Collection[Stream]) -> None:
+        self._inner = inner
+        self._filters = {stream: TerminalFilter() for stream in terminals}
+
+    @override
+    async def write(self, stream: Stream, data: bytes) -> None:
+        if stream in self._filters:
+            data = self._filters[stream].feed(data)
+        if data:
+            await self._inner.write(stream, data)
+
+    @override
+    async def close(self) -> None:
+        await self._inner.close()
+
+
 class _Prefixed(JobOutput):
-    """Passes complete lines on, each prefixed with the name of the run."""
+    """Passes complete lines on, each prefixed with the name of the run.
+
+    A carriage return ends a line, too: in a terminal or a log viewer, the text after it would
+    cover the prefix.
+    """
 
     def __init__(self, writer: OutputWriter, name: str) -> None:
         self._writer = writer
@@ -102,7 +127,12 @@ class _Prefixed(JobOutput):
 
     @override
     async def write(self, stream: Stream, data: bytes) -> None:
-        lines, newline, rest = (self._rests[stream] + data).rpartition(b"\n")
+        data = self._rests[stream] + data
+        if b"\r" in data:
+            # One at the end may be the first half of a line break.
+            held = b"\r" if data.endswith(b"\r") else b""
+            data = data.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
+        lines, newline, rest = data.rpartition(b"\n")
         text = self._prefixed(lines) if newline else b""
         while len(rest) >= LINE_BYTES:
             text += self._prefixed(rest[:LINE_BYTES])
@@ -114,10 +144,15 @@ class _Prefixed(JobOutput):
     @override
     async def close(self) -> None:
         for stream, rest in self._rests.items():
-            if rest:
+            if rest := rest.removesuffix(b"\r"):
                 await self._writer.write(stream, self._prefixed(rest))
 
     def _prefixed(self, lines: bytes) -> bytes:
+        if has_colour(lines):
+            # It must not colour the lines of other jobs.
+            lines = b"\n".join(
+                line + RESET if has_colour(line) else line for line in lines.split(b"\n")
+            )
         return self._prefix + lines.replace(b"\n", b"\n" + self._prefix) + b"\n"
 
 
@@ -203,7 +238,11 @@ class _Grouped(JobOutput):
 
 
 def output_factory(
-    mode: OutputMode, writer: OutputWriter, *, several: bool
+    mode: OutputMode,
+    writer: OutputWriter,
+    *,
+    several: bool,
+    terminals: Collection[Stream] = (),
 ) -> Callable[[str], JobOutput]:
     """Return a function that makes the output of an attempt from the name of its run.
 
@@ -211,11 +250,18 @@ def output_factory(
         mode: how to show the output.
         writer: writes the output to its final place.
         several: whether there are several runs; a single run has no prefix.
+        terminals: the streams that are terminals; only text and colours reach them, unless the
+            mode is `RAW`.
     """
-    if mode is OutputMode.NONE:
-        return lambda _name: _Dropped()
-    if not several:
-        return lambda _name: _Raw(writer)
-    if mode is OutputMode.PREFIX:
-        return lambda name: _Prefixed(writer, name)
-    return lambda name: _Grouped(writer, name)
+
+    def make(name: str) -> JobOutput:
+        if mode is OutputMode.NONE:
+            return _Dropped()
+        if mode is OutputMode.RAW:
+            return _Raw(writer)
+        if not several:
+            return _Filtered(_Raw(writer), terminals)
+        kind = _Prefixed if mode is OutputMode.PREFIX else _Grouped
+        return _Filtered(kind(writer, name), terminals)
+
+    return make

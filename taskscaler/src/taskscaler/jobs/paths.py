@@ -9,14 +9,20 @@ from __future__ import annotations
 import glob
 import os
 import posixpath
-import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("check_pattern", "check_readable", "download_target", "find_uploads", "outermost")
+__all__ = (
+    "check_pattern",
+    "check_readable",
+    "check_reported",
+    "find_uploads",
+    "outermost",
+    "resolve_target",
+)
 
 
 def check_pattern(pattern: str) -> str | None:
@@ -43,8 +49,15 @@ def check_readable(path: Path) -> str | None:
     return None
 
 
-def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+def find_uploads(
+    folder: Path, patterns: Sequence[str], *, follow_links: bool = False
+) -> tuple[tuple[str, ...], list[str]]:
     """Find the files and directories that match the patterns of `upload`.
+
+    Args:
+        folder: the directory that the patterns are relative to.
+        patterns: paths and globs.
+        follow_links: whether symbolic links may lead out of the directory.
 
     Returns:
         The paths relative to the folder, without those inside another one of them; and a
@@ -56,7 +69,12 @@ def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...]
         matches = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 -- pathlib's `**` yields folders only before 3.13
         for match in map(os.path.normpath, matches):
             path = folder / match
-            if not path.is_dir() and (problem := check_readable(path)):
+            if not follow_links and not _is_inside(path, folder):
+                problems.append(
+                    f"{path} leads out of {folder.resolve()} through a symbolic link; copy the "
+                    "file, or set follow_links = true"
+                )
+            elif not path.is_dir() and (problem := check_readable(path)):
                 problems.append(problem)
             else:
                 found.add(match)
@@ -67,35 +85,46 @@ def find_uploads(folder: Path, patterns: Sequence[str]) -> tuple[tuple[str, ...]
     return outermost(found), problems
 
 
+def _is_inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def outermost(paths: set[str]) -> tuple[str, ...]:
     """Return the paths without those inside another one, which is copied completely."""
     if "." in paths:
         return (".",)
-    kept: dict[str, None] = {}
-    for path in sorted(paths, key=lambda path: (path.count("/"), path)):
-        # The shortest parents come first: a tree may be thousands of folders deep.
-        parents = (path[: slash.start()] for slash in re.finditer("/", path))
-        if not any(parent in kept for parent in parents):
-            kept[path] = None
+    kept: list[str] = []
+    # In this order a directory comes directly before its contents. An instance chooses the
+    # number and the length of the paths, so each is compared with one other only.
+    for path in sorted(paths, key=lambda path: path.split("/")):
+        if not kept or not path.startswith(f"{kept[-1]}/"):
+            kept.append(path)
     return tuple(kept)
 
 
-def download_target(destination: Path, relative: str) -> Path | None:
-    """Return where to write a downloaded file, or None if that is outside `destination`.
+def check_reported(name: str) -> str | None:
+    """Return a path that an instance reported, normalized; None if it leads outside.
 
     Args:
-        destination: the local directory that the user named.
-        relative: the path in the working directory that the instance reported.
+        name: relative to the working directory.
     """
-    path = PurePosixPath(posixpath.normpath(relative))
-    if path.is_absolute() or ".." in path.parts or "\\" in relative or "\0" in relative:
+    path = PurePosixPath(posixpath.normpath(name))
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         return None
-    place = destination / path
-    # An earlier download may have created a symbolic link that points outside.
-    try:
-        inside = place.parent.resolve().is_relative_to(destination.resolve())
-    except RuntimeError:  # The link points to itself.
-        return None
-    if not inside or place.is_symlink():
-        return None
-    return place
+    return str(path)
+
+
+def resolve_target(path: Path) -> Path:
+    """Return the directory of a download as an absolute path without symbolic links.
+
+    It is resolved before anything is downloaded. Afterwards no link on the way is followed,
+    because an instance may have sent it.
+
+    Raises:
+        OSError: the path leads through a link to itself.
+    """
+    # `Path.resolve` reports a loop only before Python 3.13. A link that is left is part of one.
+    resolved = Path(os.path.realpath(path))
+    if any(part.is_symlink() for part in (resolved, *resolved.parents)):
+        raise OSError(f"{path} leads through a symbolic link to itself")
+    return resolved

@@ -124,8 +124,12 @@ def _instance(record: InstanceSummary, group_names: Mapping[str, str]) -> dict[s
     }
 
 
-def check_report_path(path: Path) -> None:
+def check_report_path(path: Path) -> Path:
     """Check before anything is started that the report can be written.
+
+    Returns:
+        The path without symbolic links: one that a job downloads later must not lead the
+        report elsewhere.
 
     Raises:
         ConfigError: it cannot be written.
@@ -139,6 +143,7 @@ def check_report_path(path: Path) -> None:
             f"--report {path}: cannot write the report ({reason}); name a file in a directory "
             "that you can write to"
         )
+    return path.resolve()
 
 
 def _not_replaceable(path: Path) -> str | None:
@@ -158,12 +163,11 @@ def _not_replaceable(path: Path) -> str | None:
 def write_report(path: Path, report: RunReport) -> None:
     """Write a report atomically: a reader sees the old file or the complete new one.
 
-    If the path is a symbolic link, its target is replaced.
+    If the path is a symbolic link, the link is replaced; see `check_report_path`.
 
     Raises:
         OSError: the report cannot be written; an older file is unchanged.
     """
-    path = path.resolve()
     text = _json(report.as_dict())
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

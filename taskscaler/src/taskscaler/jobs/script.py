@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "BOOTSTRAP_STATUS",
+    "REMOVAL",
     "bootstrap",
     "command_line",
     "directory_name",
@@ -42,6 +43,9 @@ __all__ = (
 
 BOOTSTRAP_STATUS = 125
 _NAME_LENGTH = 60
+# The first command of the script: the shell has opened the file, and no other job can read the
+# secrets in it any more.
+REMOVAL = "rm -f ../script || :; "
 # A signal reaches the whole group of processes. The shell that reports the end must see it.
 _SURVIVED = "HUP INT QUIT TERM USR1 USR2 PIPE ALRM"
 
@@ -79,7 +83,7 @@ def bootstrap(directory: str, token: str, *, exists: bool) -> str:
     body = (
         f"_u=$({making}) && IFS= read -r _s && umask 077 "
         f'&& printf %b "${{_s#?}}" >{directory}/script && umask $_u '
-        f"&& cd {working_directory(directory)} "
+        f"&& cd {working_directory(directory)} && echo $$ >../session "
         f"|| {{ {failed} >&2; exit {BOOTSTRAP_STATUS}; }}; "
         f"exec 9>&2 2>/dev/null; trap : {_SURVIVED}; {begin} >&9; "
         f"(exec 2>&9 9>&-; exec sh -e ../script); _s=$?; {end} >&9; exit $_s"
@@ -96,7 +100,7 @@ def script_line(script: Sequence[str], env: Mapping[str, str]) -> bytes:
     (unless a value has several lines).
     """
     exports = "".join(f"export {name}={shlex.quote(value)}; " for name, value in env.items())
-    text = exports + "\n".join(script) + "\n"
+    text = REMOVAL + exports + "\n".join(script) + "\n"
     line = text.replace("\\", "\\\\").replace("\n", "\\n")
     return b"#" + line.encode(errors="surrogateescape") + b"\n"
 
@@ -107,11 +111,15 @@ def command_line(words: Sequence[str]) -> str:
 
 
 def remove_directories(directories: Sequence[str]) -> str:
-    """Return the command that removes the directories of ended jobs.
+    """Return the command that removes the directories of ended jobs, and ends what they left.
 
+    A process that a job left behind could read the files of the next one. It is in the group of
+    the shell that ran the script, unless it left that on purpose.
     Some tools leave directories that their owner may not write to; these need `chmod` first.
     """
     names = " ".join(directories)
-    return (
+    body = (
+        f"for d in {names}; do read -r s <$d/session && kill -s KILL -- -$s; done 2>/dev/null; "
         f"rm -rf -- {names} 2>/dev/null || {{ chmod -R u+rwx -- {names}; exec rm -rf -- {names}; }}"
     )
+    return f"exec /bin/sh -c '{body}'"

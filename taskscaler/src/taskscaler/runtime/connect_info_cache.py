@@ -9,7 +9,8 @@ same store as well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import secrets
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ class _Cached:
         info: the provider's answer; None if the provider must be asked.
         good_until: in monotonic seconds.
         host_keys: that the instance has shown, in OpenSSH format.
+        life: distinguishes this machine from a later one of the same id; unique.
         stored: the record in the store; None if there is none.
     """
 
@@ -45,6 +47,7 @@ class _Cached:
     good_until: float = float("inf")
     host_keys: tuple[str, ...] = ()
     stored: ConnectRecord | None = None
+    life: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 class ConnectInfoCache:
@@ -70,6 +73,10 @@ class ConnectInfoCache:
         """Keep the host keys that an instance showed on a connection."""
         cached = self._entry(group, id)
         cached.host_keys = host_keys or cached.host_keys
+
+    def life(self, group: str, id: str) -> str:
+        """Return what distinguishes this machine from a later one of the same id."""
+        return self._entry(group, id).life
 
     def invalidate(self, group: str, id: str) -> None:
         """Ask the provider again before the next connection."""

@@ -10,6 +10,7 @@ the next connection to the same machine can use: address, credentials, host keys
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -159,9 +160,12 @@ class Connections:
             shared.check(id)
             info = self.cache.keep(group.info.id, id, info)
         try:
-            connection = await self._call_connector(
-                info.with_settings(self._settings[group.info.id])
+            # A key that the connector pins belongs to this machine, not to its id and address.
+            info = replace(
+                info.with_settings(self._settings[group.info.id]),
+                incarnation=self.cache.life(group.info.id, id),
             )
+            connection = await self._call_connector(info)
         except ConnectorError:
             # The address or the credentials may have changed.
             if not shared.closed:

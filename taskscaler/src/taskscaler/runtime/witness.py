@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
-    from fleeting.abc import AsyncOutput, Output, Process, Terminal
+    from fleeting.abc import AsyncOutput, CopyBudget, Output, Process, Terminal
     from fleeting.types import Completed
     from taskscaler.runtime.claims import Claim
 
@@ -96,13 +96,20 @@ class WitnessedConnection(Connection):
         """Copy to the instance."""
         await self._answer(self._connection.put(source, destination))
 
-    async def get(self, source: str, destination: Path) -> None:
+    async def get(
+        self,
+        source: str,
+        destination: Path,
+        *,
+        follow: bool = True,
+        budget: CopyBudget | None = None,
+    ) -> None:
         """Copy from the instance."""
-        await self._answer(self._connection.get(source, destination))
+        await self._answer(self._connection.get(source, destination, follow=follow, budget=budget))
 
-    async def glob(self, pattern: str) -> list[str]:
+    async def glob(self, pattern: str, *, budget: CopyBudget | None = None) -> list[str]:
         """Return the paths on the instance that match."""
-        return await self._answer(self._connection.glob(pattern))
+        return await self._answer(self._connection.glob(pattern, budget=budget))
 
     async def open_tcp(self, host: str, port: int) -> ByteStream:
         """Open a stream to an address as seen from the instance."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+    from fleeting.abc import CopyBudget
     from fleeting.types import ConnectInfo
 
 __all__ = ("Command", "FakeConnection", "FakeConnector", "Handler", "run_default")
@@ -304,14 +305,21 @@ class FakeConnection(Connection):
         await anyio.to_thread.run_sync(files.upload, source, destination)
 
     @override
-    async def get(self, source: str, destination: Path) -> None:
+    async def get(
+        self,
+        source: str,
+        destination: Path,
+        *,
+        follow: bool = True,
+        budget: CopyBudget | None = None,
+    ) -> None:
         await anyio.lowlevel.checkpoint()
         self.check()
         files = self._connector.files[self.info.id]
         await anyio.to_thread.run_sync(files.download, source, destination)
 
     @override
-    async def glob(self, pattern: str) -> list[str]:
+    async def glob(self, pattern: str, *, budget: CopyBudget | None = None) -> list[str]:
         await anyio.lowlevel.checkpoint()
         self.check()
         return self._connector.files[self.info.id].glob(pattern)
