@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,7 +38,13 @@ def test_killed_run_with_every_key_is_resumed(taskscaler: Command, fifo: Path) -
     process.kill()
     process.wait()
     again = taskscaler.start("--state", state, path)
-    fifo.write_text("go on\n")
+    # The script of the killed command may read the pipe, too.
+    while again.poll() is None:
+        with suppress(OSError):  # The pipe has no reader yet.
+            pipe = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            os.write(pipe, b"go on\n")
+            os.close(pipe)
+        time.sleep(0.1)
     _, messages = again.communicate()
     assert again.returncode == 0, messages
     (job,) = taskscaler.reported()["jobs"]
