@@ -73,17 +73,18 @@ def test_uv(*, upgrade: bool) -> None:
 
 
 def test_undo_of_another_build(tmp_path: Path) -> None:
-    """A build is fetched again from its place, unless this place has another build now."""
+    """A build is fetched again from its place, with a command of its own."""
     mine = Installed("1", origin=str(tmp_path), files="x")
     url = Installed("1", origin="https://x.example/p.whl", files="y")
-    gone = Installed("1", origin="/gone/p", files="z")
     start = ["/bin/uv", "pip", "install", "--python=/e/bin/python", "--force-reinstall"]
     assert UV.undo({"p": mine}, {"p": url}, []) == [[*start, "--no-deps", str(tmp_path)]]
     assert UV.undo({"p": url}, {"p": mine}, []) == [[*start, "--no-deps", url.origin]]
     assert UV.undo({"p": ONE}, {"p": url}, []) == [[*start, "--no-deps", "p==1"]]
-    assert UV.undo({"p": mine}, {"p": mine._replace(files="new")}, []) == []
-    assert UV.undo({"p": gone}, {"p": url}, []) == []
-    assert UV.undo({"p": gone}, {"p": gone._replace(written_ns=1)}, []) == []
+    assert UV.undo({"p": mine}, {"p": mine._replace(written_ns=1)}, []) == []
+    assert UV.undo({"a": ONE, "p": mine}, {"a": TWO, "p": mine._replace(files="new")}, []) == [
+        [*start, "--no-deps", "a==1"],
+        [*start, "--no-deps", str(tmp_path)],
+    ]
 
 
 def test_pipx() -> None:

@@ -114,11 +114,11 @@ def test_broken_build_of_the_same_version(world: World, tmp_path: Path) -> None:
     make_project(good, name)  # uv looks at the time of pyproject.toml.
     make_wheel(good / "built", name, more=more)
     told = world.run("install", "--no-index", good, code=1).stderr
-    assert told.endswith(
-        f"RuntimeError: broken; another build of {name} 1.0.0 from {good} is installed now "
-        f"and the earlier one cannot be fetched again; repair {good} and run `fleeting install "
-        f"{good}`\n"
-    )
+    assert (
+        f"RuntimeError: broken; another build of {name} 1.0.0 is installed now (the earlier one "
+        f"comes back only if {good} has it); to undo this, run `"
+    ) in told
+    assert told.endswith(f" --force-reinstall --no-deps {good}`\n")
 
 
 @pytest.mark.long

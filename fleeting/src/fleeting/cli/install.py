@@ -30,12 +30,7 @@ class _PassingOn(click.Command):
 @click.command("install", cls=_PassingOn)
 @click.argument("names", nargs=-1, metavar="[NAME]... [-- INSTALLER_OPTION...]")
 @click.option(
-    "-c",
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("config.toml"),
-    show_default=True,
-    help="Without names: install the plugins that this file refers to.",
+    "-c", "--config", default="config.toml", help="Without names: read config.toml or this file."
 )
 @click.option("--upgrade", is_flag=True, help="Replace installed versions by the newest ones.")
 @click.option("--dry-run", is_flag=True, help="Print the installer's command; do not run it.")
@@ -49,7 +44,7 @@ def command(
     passed_on: list[str],
     *,
     names: tuple[str, ...],
-    config: Path,
+    config: str,
     upgrade: bool,
     dry_run: bool,
     index_url: str | None,
@@ -67,9 +62,7 @@ def command(
     \b
     Examples:
       fleeting install aws:1
-      fleeting install -c /etc/taskscaler/config.toml
       fleeting install --no-index --find-links ./wheels aws docker
-      fleeting install aws -- --constraint constraints.txt
 
     Exit code: 0; 1 if a plugin does not work, and was removed again; 2 if the input is wrong; 3
     if the installer failed; 130 if it was interrupted.
@@ -79,13 +72,13 @@ def command(
     # Absolute paths, because pipx changes the working directory.
     folders = {place: Path(place) for place in find_links}
     places += [f"--find-links={p.resolve() if p.exists() else s}" for s, p in folders.items()]
-    places += ["--no-index"] if no_index else []
-    requests = [parse_request(name) for name in dict.fromkeys(names)] or _configured(config)
+    places += ["--no-index"] * no_index
+    requests = [parse_request(name) for name in dict.fromkeys(names)] or _configured(Path(config))
     pending = [request for request in requests if not _is_satisfied(request, upgrade=upgrade)]
     if not pending:
         return
     change = Change(_tell, places)
-    line = change.command(pending, [*(["--pre"] if pre else []), *passed_on], upgrade=upgrade)
+    line = change.command(pending, [*["--pre"] * pre, *passed_on], upgrade=upgrade)
     if dry_run:
         say(shown(line))
         return

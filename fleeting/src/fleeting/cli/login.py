@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleeting._text import plain, say
+from fleeting._text import say
 from fleeting.errors import ConfigError, InstallError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ("command", "index_host", "opened_keyring")
+__all__ = ("command", "opened_keyring")
 
 
 @click.command("login")
@@ -32,47 +32,35 @@ def command(*, url: str, username: str | None, password_stdin: bool) -> None:
     Example:
       fleeting login https://packages.example.org/simple --username ci
     """  # noqa: D301 - click's mark of lines that stay as they are
-    host = index_host(url)
     if username is None and password_stdin:
         raise ConfigError("--password-stdin needs --username")
-    name = host.partition(":")[0]
-    line = f"`machine {name} login {plain(username or 'NAME')} password SECRET`"
-    with opened_keyring(f"write {line} into ~/.netrc (mode 0600)") as keyring:
+    with opened_keyring(url) as (keyring, host):
         username = username or click.prompt("Username", err=True)
-        password = (
-            sys.stdin.readline().rstrip("\r\n")
-            if password_stdin
-            else click.prompt("Password or token", hide_input=True, err=True)
-        )
+        if password_stdin:
+            password = sys.stdin.readline().rstrip("\r\n")
+        else:
+            password = click.prompt("Password or token", hide_input=True, err=True)
         keyring.set_password(host, username, password)
     say(f"stored the password of {username} for {host} in the keyring")
 
 
-def index_host(url: str) -> str:
-    """Return the name under which pip and uv look for an index in a keyring."""
+@contextmanager
+def opened_keyring(url: str) -> Generator[tuple[Any, str]]:
+    """Yield the module `keyring`, and the name under which pip and uv look for an index in it."""
     match = re.fullmatch(r"https?://([^/@\s?#]+)(?:/[^@\s]*)?", url)
     if match is None:
         raise ConfigError(
-            "URL must be the address of an index without credentials, such as "
-            "https://packages.example.org/simple"
+            "URL must be the address of an index without credentials, like https://x.example/simple"
         )
-    return match[1]
-
-
-@contextmanager
-def opened_keyring(otherwise: str) -> Generator[Any]:
-    """Yield the module `keyring`, and raise `InstallError` if it or its backend fails.
-
-    Args:
-        otherwise: what the operator can do without a keyring, for the message.
-    """
     try:
-        yield importlib.import_module("keyring")
+        yield importlib.import_module("keyring"), match[1]
     except (ConfigError, click.Abort):
         raise
     except Exception as error:
+        line = f"`machine {match[1].partition(':')[0]} login NAME password SECRET`"
         raise InstallError(
             f"no keyring can be used ({type(error).__name__}: {error}); install the package "
-            f"`keyring` in the environment of fleeting and unlock your keyring, or {otherwise}",
+            "`keyring` in the environment of fleeting and unlock your keyring, or write or remove "
+            f"the line {line} in ~/.netrc (mode 0600)",
             retryable=True,
         ) from error

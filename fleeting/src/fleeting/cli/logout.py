@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fleeting._text import say
-from fleeting.cli.login import index_host, opened_keyring
+from fleeting.cli.login import opened_keyring
 
 __all__ = ("command",)
 
@@ -18,14 +18,11 @@ def command(*, url: str, username: str | None) -> int:
 
     Exit code: 0, or 1 if there were none.
     """
-    host = index_host(url)
-    name = host.partition(":")[0]
-    with opened_keyring(f"remove the line of {name} from ~/.netrc if it is there") as keyring:
+    with opened_keyring(url) as (keyring, host):
         found = keyring.get_credential(host, username)
         if found is None:
-            whose = "" if username is None else f" of {username}"
-            hint = "; some keyrings need --username" if username is None else ""
-            say(f"the keyring has no password{whose} for {host}{hint}")
+            whose = f" and {username}" if username else "; some keyrings need --username"
+            say(f"the keyring has no password for {host}{whose}")
             return 1
         keyring.delete_password(host, found.username)
     say(f"removed the password of {found.username} for {host} from the keyring")

@@ -28,11 +28,7 @@ def command(*, name: str, yes: bool) -> int:
     """Remove a plugin, with the installer of this Python environment.
 
     NAME is the name of the plugin or of its package. Packages that it required stay installed.
-
-    \b
-    Example:
-      fleeting uninstall aws
-    """  # noqa: D301 - click's mark of lines that stay as they are
+    """
     entry = _find(name)
     what = f"{entry.name} {entry.version} ({entry.distribution})"
     if not yes and not sys.stdin.isatty():
@@ -52,8 +48,8 @@ def _find(name: str) -> PluginEntry:
     entries = [entry for _, entry in installed_plugins()]
     found = {one.distribution: one for one in entries if name in {one.name, one.distribution}}
     if not found:
-        known = sorted({one.name for one in entries})
-        raise PluginNotFound("plugin", name, known, "nothing was removed")
+        known = {one.name for one in entries}
+        raise PluginNotFound("plugin", name, sorted(known), "nothing was removed")
     if len(found) > 1:
         raise ConfigError(
             f"{name} is carried by {' and by '.join(sorted(found))}; name the package to remove, "

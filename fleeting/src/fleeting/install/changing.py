@@ -14,12 +14,7 @@ from fleeting._references import canonical
 from fleeting.errors import InstallError
 from fleeting.install.checking import check, installed_plugins
 from fleeting.install.commands import Commands, shown
-from fleeting.install.environment import (
-    RECORDS,
-    choose_installer,
-    installed_distributions,
-    observe,
-)
+from fleeting.install.environment import RECORDS, choose_installer, installed_distributions, observe
 from fleeting.install.requests import OURS, did_you_mean
 from fleeting.install.running import run_installer
 
@@ -57,20 +52,17 @@ class Change:
         if all(request.distribution for request in requests):
             names |= {canonical(one.distribution) for _, one in installed_plugins()}
         kept = {name: one.version for name, one in self._before.items() if name in names}
-        options = [*self._places, *options]
-        return self._commands.install(requests, options, upgrade=upgrade, kept=kept)
+        passed = [*self._places, *options]
+        return self._commands.install(requests, passed, upgrade=upgrade, kept=kept)
 
     def install(
         self, command: Sequence[str], requests: Sequence[Request]
     ) -> tuple[list[PluginEntry], list[str]]:
-        """Install what is requested, and undo it if it does not register what was asked for.
-
-        Returns:
-            The plugins, and the names of the other distributions that were changed.
-        """
+        """Install, or undo it if the check fails; return the plugins and what else changed."""
         with self._interruptions_told():
             self._run(command, did_you_mean(requests))
-            changed = self._changed()
+            after = installed_distributions()
+            changed = sorted(name for name in after if after[name] != self._before.get(name))
             plugins, problems = check(requests, changed)
             if problems:
                 raise InstallError(f"{'; '.join(problems)}; {self._undone()}")
@@ -98,11 +90,10 @@ class Change:
         if self._remembered:
             self._record.write_text(self._remembered, encoding="utf-8")
         left = installed_distributions()
-        gone = sorted(name for name in failed if name not in self._before and name not in left)
-        parts = [f"{', '.join(gone)} {'was' if len(gone) == 1 else 'were'} removed again"] * bool(
-            gone
-        )
-        return "; ".join([*parts, self._state()])
+        gone = sorted(failed.keys() - self._before.keys() - left.keys())
+        verb = "was" if len(gone) == 1 else "were"
+        told = f"{', '.join(gone)} {verb} removed again; " if gone else ""
+        return told + self._state()
 
     def _undo(self) -> list[list[str]]:
         return self._commands.undo(self._before, installed_distributions(), self._places)
@@ -115,18 +106,11 @@ class Change:
             name = self._commands.installer.value
             raise InstallError(f"{name} {how}, see above; {self._state()}{hint}", retryable=True)
 
-    def _changed(self) -> list[str]:
-        """Return the names of the distributions that were written since the beginning."""
-        after = installed_distributions()
-        return sorted(name for name in after if after[name] != self._before.get(name))
-
     def _state(self) -> str:
         """Say what is installed now, compared to the time before, and how to undo it."""
         after = installed_distributions()
-        parts = [
-            _difference(name, self._before.get(name), after.get(name))
-            for name in sorted({*self._before, *after})
-        ]
+        names = sorted({*self._before, *after})
+        parts = (_difference(name, self._before.get(name), after.get(name)) for name in names)
         told = ", ".join(filter(None, parts))
         undo = " && ".join(map(shown, self._undo()))
         if undo:
@@ -149,16 +133,10 @@ class Change:
 
 def _difference(name: str, before: Installed | None, now: Installed | None) -> str:
     """Say what is installed now in place of what was before; empty if that is the same."""
-    if now is None:
-        text = f"{name} is removed"
-    elif now.is_same_build(before):
+    if now is not None and now.is_same_build(before):
         return ""
-    elif before is None or before.version != now.version:
-        text = f"{name} {now.version} is installed now"
-    else:
-        place = f" from {now.origin}" if now.origin else ""
-        text = f"another build of {name} {now.version}{place} is installed now"
-    if before is not None and before.is_lost(now):
-        lost = f"repair {before.origin} and run `{shown(['fleeting', 'install', before.origin])}`"
-        return f"{text} and the earlier one cannot be fetched again; {lost}"
+    another = "another build of " if before and now and before.version == now.version else ""
+    text = f"{another}{name} {now.version} is installed now" if now else f"{name} is removed"
+    if before is not None and before.origin:
+        text += f" (the earlier one comes back only if {shown([before.origin])} has it)"
     return text

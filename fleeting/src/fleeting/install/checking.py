@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fleeting._verification import Plugin
     from fleeting.install.requests import Request
 
-__all__ = ("check", "installed_plugins", "missing")
+__all__ = ("check", "installed_plugins")
 
 
 def installed_plugins() -> list[Plugin]:
@@ -23,21 +23,17 @@ def installed_plugins() -> list[Plugin]:
     return [*providers, *(("connector", entry) for entry in Registry().connectors())]
 
 
-def missing(
-    requests: Sequence[Request], plugins: Sequence[Plugin], changed: Collection[str]
-) -> list[str]:
-    """Return a sentence for each request that no plugin answers."""
-    problems: list[str] = []
-    for request in requests:
-        # If only a build tells the name of the distribution, it is one of those that changed.
-        homes = {request.distribution} if request.distribution else {*changed}
-        names = sorted(one.name for _, one in plugins if canonical(one.distribution) in homes)
-        what = request.distribution or request.requirement
-        if homes and not names:
-            problems.append(f"{what} registers no plugin")
-        elif request.plugin and request.plugin not in names:
-            problems.append(f"{what} does not register {request.plugin!r}, but {', '.join(names)}")
-    return problems
+def _missing(request: Request, plugins: Sequence[Plugin], changed: Collection[str]) -> str:
+    """Return a sentence if no plugin answers the request, or else an empty text."""
+    # If only a build tells the name of the distribution, it is one of those that changed.
+    homes = {request.distribution} if request.distribution else {*changed}
+    names = sorted(one.name for _, one in plugins if canonical(one.distribution) in homes)
+    what = request.distribution or request.requirement
+    if homes and not names:
+        return f"{what} registers no plugin"
+    if request.plugin and request.plugin not in names:
+        return f"{what} does not register {request.plugin!r}, but {', '.join(names)}"
+    return ""
 
 
 def check(requests: Sequence[Request], changed: Collection[str]) -> tuple[list[Plugin], list[str]]:
@@ -47,8 +43,9 @@ def check(requests: Sequence[Request], changed: Collection[str]) -> tuple[list[P
     from fleeting._verification import verify_plugins
 
     plugins = installed_plugins()
-    if problems := missing(requests, plugins, changed):
-        return [], problems
+    problems = [_missing(request, plugins, changed) for request in requests]
+    if any(problems):
+        return [], [*filter(None, problems)]
     homes = {*changed, *(request.distribution for request in requests)}
     ours = [(kind, one) for kind, one in plugins if canonical(one.distribution) in homes]
     reports = anyio.run(verify_plugins, ours).values()

@@ -34,14 +34,12 @@ class Commands:
 
     def _pip(self, verb: str) -> list[str]:
         """Return the beginning of a command that pipx and `uv tool` do not record."""
-        match self.installer:
-            case Installer.PIP:
-                # -P, so that a pip.py in the working directory is not taken for pip.
-                return [str(self.environment.python), "-P", "-m", "pip", verb]
-            case Installer.PIPX:
-                return [self.environment.pipx, "runpip", self.environment.prefix.name, verb]
-            case _:
-                return [self.environment.uv, "pip", verb, f"--python={self.environment.python}"]
+        if self.installer is Installer.PIP:
+            # -P, so that a pip.py in the working directory is not taken for pip.
+            return [str(self.environment.python), "-P", "-m", "pip", verb]
+        if self.installer is Installer.PIPX:
+            return [self.environment.pipx, "runpip", self.environment.prefix.name, verb]
+        return [self.environment.uv, "pip", verb, f"--python={self.environment.python}"]
 
     def install(
         self,
@@ -51,27 +49,22 @@ class Commands:
         upgrade: bool,
         kept: Mapping[str, str],
     ) -> list[str]:
-        """Return the command that installs what is requested.
-
-        `kept` are the versions of distributions that must continue to work: pip and uv consider
-        an installed distribution only if it is in the command.
-        """
+        """Return the command that installs what is requested, and keeps these versions."""
         wanted = [request.requirement for request in requests]
         names = [request.distribution for request in requests if request.distribution]
         is_uv = self.installer in {Installer.UV, Installer.UV_TOOL}
         newer = [f"--upgrade-package={name}" for name in names] if is_uv else ["--upgrade"]
         options = [*(newer if upgrade else []), *options]
-        match self.installer:
-            case Installer.PIPX:
-                # Without --force pipx leaves any installed version as it is.
-                passed = [f"--pip-args={shlex.join(options)}"] if options else []
-                venv = self.environment.prefix.name
-                return [self.environment.pipx, "inject", "--force", venv, *wanted, *passed]
-            case Installer.UV_TOOL:
-                return self._tool(options, wanted, without=names)
-            case _:
-                pins = [f"{name}=={kept[name]}" for name in sorted(kept) if name not in names]
-                return [*self._pip("install"), *options, *pins, *wanted]
+        if self.installer is Installer.PIPX:
+            # Without --force pipx leaves any installed version as it is.
+            passed = [f"--pip-args={shlex.join(options)}"] if options else []
+            venv = self.environment.prefix.name
+            return [self.environment.pipx, "inject", "--force", venv, *wanted, *passed]
+        if self.installer is Installer.UV_TOOL:
+            return self._tool(options, wanted, without=names)
+        # pip and uv consider an installed distribution only if it is in the command.
+        pins = [f"{name}=={kept[name]}" for name in sorted(kept) if name not in names]
+        return [*self._pip("install"), *options, *pins, *wanted]
 
     def _tool(
         self, options: Sequence[str], wanted: Sequence[str], *, without: Sequence[str]
@@ -84,42 +77,30 @@ class Commands:
 
     def remove(self, distribution: str) -> list[str]:
         """Return the command that removes one distribution."""
-        match self.installer:
-            case Installer.PIPX:
-                name = self.environment.prefix.name
-                return [self.environment.pipx, "uninject", "--leave-deps", name, distribution]
-            case Installer.UV_TOOL:
-                return self._tool([], [], without=[distribution])
-            case _:
-                return self._uninstall([distribution])
+        if self.installer is Installer.PIPX:
+            venv = self.environment.prefix.name
+            return [self.environment.pipx, "uninject", "--leave-deps", venv, distribution]
+        if self.installer is Installer.UV_TOOL:
+            return self._tool([], [], without=[distribution])
+        return self._uninstall([distribution])
 
     def _uninstall(self, names: Sequence[str]) -> list[str]:
         yes = ["--yes"] if self.installer is Installer.PIP else []
         return [*self._pip("uninstall"), *yes, *names]
 
     def undo(
-        self,
-        before: Mapping[str, Installed],
-        after: Mapping[str, Installed],
-        options: Sequence[str],
+        self, before: Mapping[str, Installed], after: Mapping[str, Installed], places: Sequence[str]
     ) -> list[list[str]]:
-        """Return the commands that bring back what was installed before a change.
-
-        They leave out a build that is lost: nothing can bring it back.
-        """
+        """Return the commands that bring back what was installed before a change."""
         added = sorted(name for name in after if name not in before)
-        changed = [
-            name
-            for name, one in before.items()
-            if not one.is_same_build(after.get(name)) and not one.is_lost(after.get(name))
-        ]
-        wanted = [before[name].origin or f"{name}=={before[name].version}" for name in changed]
-        commands = [self._uninstall(added)] if added else []
-        if wanted:
-            # Both pip and uv leave another build of the same version as it is otherwise.
-            again = ["--force-reinstall", "--no-deps"]
-            commands.append([*self._pip("install"), *options, *again, *sorted(wanted)])
-        return commands
+        changed = {n: one for n, one in before.items() if not one.is_same_build(after.get(n))}
+        indexed = sorted(f"{n}=={one.version}" for n, one in changed.items() if not one.origin)
+        # A place that no longer has the earlier build must not stop the others.
+        built = [[one.origin] for one in changed.values() if one.origin]
+        # Otherwise both pip and uv leave another build of the same version as it is.
+        again = [*self._pip("install"), *places, "--force-reinstall", "--no-deps"]
+        installs = [[*again, *wanted] for wanted in (indexed, *built) if wanted]
+        return [self._uninstall(added), *installs] if added else installs
 
 
 def shown(command: Sequence[str]) -> str:
@@ -128,11 +109,7 @@ def shown(command: Sequence[str]) -> str:
 
 
 def _receipt_requirements(receipt: Mapping[str, Any], *, without: Collection[str]) -> list[str]:
-    """Return the requirements in a receipt, the tool's own first, without these distributions.
-
-    Raises:
-        InstallError: the receipt has a part that a command line cannot repeat.
-    """
+    """Return the requirements in a receipt; refuse what a command line cannot repeat."""
     odd = sorted({"constraints", "overrides", "excludes", "build-constraints"} & set(receipt))
     if odd:
         raise InstallError(
@@ -161,8 +138,6 @@ def _receipt_options(receipt: Mapping[str, Any]) -> list[str]:
                 table = cast("Mapping[str, Any]", one)
                 kind = "default-index" if table.get("default") else name
                 found.append(f"--{kind}={table.get('url', '')}")
-            elif isinstance(one, bool):
-                found += [f"--{name}"] if one else []
-            else:
-                found.append(f"--{name}={one}")
+            elif one is not False:
+                found.append(f"--{name}" if one is True else f"--{name}={one}")
     return found

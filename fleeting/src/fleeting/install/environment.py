@@ -7,11 +7,13 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass
 from enum import Enum
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -43,24 +45,13 @@ class Installer(Enum):
 RECORDS = {Installer.PIPX: "pipx_metadata.json", Installer.UV_TOOL: "uv-receipt.toml"}
 
 # The files of a distribution that an installer writes, not its author.
-_ADDED = (
-    ".pyc",
-    "/INSTALLER",
-    "/REQUESTED",
-    "/direct_url.json",
-    "/uv_cache.json",
-    "/uv_build.json",
-)
+_ADDED = re.compile(r".*(\.pyc|/INSTALLER|/REQUESTED|/(direct_url|uv_cache|uv_build)\.json)")
 
 
 class Installed(NamedTuple):
-    """An installed distribution.
+    """An installed distribution; two builds of one version differ in `files`, a digest.
 
-    Attributes:
-        version: its version.
-        written_ns: when its metadata were written.
-        origin: the requirement for the place that it came from; empty if that was an index.
-        files: a digest of its files. Two builds of one version differ in it.
+    `origin` is the requirement for the place that it came from; empty if that was an index.
     """
 
     version: str
@@ -71,14 +62,6 @@ class Installed(NamedTuple):
     def is_same_build(self, other: Installed | None) -> bool:
         """Return whether the other one has the same version and the same files."""
         return other is not None and (self.version, self.files) == (other.version, other.files)
-
-    def is_lost(self, now: Installed | None) -> bool:
-        """Return whether its place has another build now, or is a path that no longer exists."""
-        if not self.origin or self.is_same_build(now):
-            return False
-        if now is not None and now.origin == self.origin:
-            return True
-        return self.origin.startswith("/") and not Path(self.origin).exists()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,10 +133,7 @@ def _origin(folder: Path) -> str:
 
 def _digest(folder: Path) -> str:
     """Return a digest of the digests in `RECORD`, without those that an installer adds."""
-    try:
-        with (folder / "RECORD").open(encoding="utf-8", newline="") as record:
-            rows = [row for row in csv.reader(record) if len(row) > 1 and row[1]]
-    except (OSError, ValueError, csv.Error):
-        return ""
-    own = sorted(row[:2] for row in rows if not row[0].endswith(_ADDED))
+    record = metadata.PathDistribution(folder).read_text("RECORD") or ""
+    rows = [row for row in csv.reader(record.splitlines()) if len(row) > 1 and row[1]]
+    own = sorted(row[:2] for row in rows if not _ADDED.fullmatch(row[0]))
     return hashlib.sha256(repr(own).encode()).hexdigest()

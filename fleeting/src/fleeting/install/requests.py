@@ -31,19 +31,12 @@ _REQUIREMENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing to install.
-
-    Attributes:
-        requirement: for the installer.
-        distribution: its normalized name; empty if only a build would tell.
-        plugin: the name that the distribution must register; empty if any will do.
-        reference: the plugin's name and version, if the request says no more than that.
-    """
+    """One thing to install, with the requirement for the installer."""
 
     requirement: str
-    distribution: str = ""
-    plugin: str = ""
-    reference: PluginReference | None = None
+    distribution: str = ""  # Its normalized name; empty if only a build would tell.
+    plugin: str = ""  # The name that the distribution must register; empty if any will do.
+    reference: PluginReference | None = None  # If the request is no more than name and version.
 
 
 def parse_request(word: str) -> Request:
@@ -55,8 +48,7 @@ def parse_request(word: str) -> Request:
         try:
             path = str(Path(text).expanduser().resolve(strict=True))
         except (OSError, RuntimeError):  # The latter if `~user` is unknown.
-            message = f"{word} does not exist; give the path of a project or of a wheel"
-            raise ConfigError(message) from None
+            raise ConfigError(f"{word} does not exist; give a project or a wheel") from None
         return Request(path, _wheel_name(path))
     if match := _REQUIREMENT.fullmatch(text):
         plugin = match["name"].removeprefix(PREFIX)
@@ -76,11 +68,7 @@ def _wheel_name(path: str) -> str:
 
 
 def satisfied_by(request: Request, installed: Iterable[PluginEntry]) -> PluginEntry | None:
-    """Return the installed plugin that is what was asked for, or None.
-
-    Raises:
-        ConfigError: another version of a built-in plugin is requested.
-    """
+    """Return the installed plugin that was asked for; refuse another version of a built-in one."""
     for entry in installed:
         if request.reference and request.reference.name == entry.name:
             if request.reference.accepts(entry.version):

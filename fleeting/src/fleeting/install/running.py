@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ("run_installer",)
 
-_STDERR = 2
-
 
 def run_installer(command: Sequence[str]) -> int:
     """Run a command to its end, and return its exit code; its output goes to standard error.
@@ -31,7 +29,7 @@ def run_installer(command: Sequence[str]) -> int:
         process = subprocess.Popen(  # noqa: S603 - the command is a list of arguments of our own
             command,
             stdin=subprocess.DEVNULL,
-            stdout=_STDERR,
+            stdout=2,  # Standard error.
             env=_variables(),
             start_new_session=True,
         )
@@ -39,18 +37,16 @@ def run_installer(command: Sequence[str]) -> int:
         reason = (error.strerror or str(error)).lower()
         raise InstallError(f"{command[0]} cannot be started: {reason}", retryable=True) from error
     number = signal.SIGINT
-    while True:
+    while process.returncode is None:
         try:
-            code = process.wait()
+            process.wait()
         except KeyboardInterrupt:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
             number = signal.SIGKILL
-        else:
-            break
     if number is signal.SIGKILL:
         raise KeyboardInterrupt
-    return code
+    return process.returncode
 
 
 def _variables() -> dict[str, str]:
