@@ -13,7 +13,6 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from enum import Enum
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -133,7 +132,7 @@ def _origin(folder: Path) -> str:
 
 def _digest(folder: Path) -> str:
     """Return a digest of the digests in `RECORD`, without those that an installer adds."""
-    record = metadata.PathDistribution(folder).read_text("RECORD") or ""
+    record = path.read_text("utf-8", "replace") if (path := folder / "RECORD").is_file() else ""
     rows = [row for row in csv.reader(record.splitlines()) if len(row) > 1 and row[1]]
     own = sorted(row[:2] for row in rows if not _ADDED.fullmatch(row[0]))
     return hashlib.sha256(repr(own).encode()).hexdigest()
