@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # each of them would compile all that it imports. Git ignores these files.
     patch.setattr(sys, "dont_write_bytecode", False)
     patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    # A parent such as nohup ignores SIGHUP, and a shell cannot trap a signal that was ignored.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # A busy machine draws slowly, which says nothing about a test.
     settings.register_profile(
         "patient", suppress_health_check=[HealthCheck.too_slow], deadline=None
