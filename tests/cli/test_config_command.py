@@ -53,7 +53,9 @@ max_instances = 3
 [[runners.autoscaler.extensions.group]]
 plugin_config = { name = "s3cret too" }
 """
-BAD = GOOD.replace("max_instances = 5", "max_instances = -5\nmax_use = 1")
+BAD = GOOD.replace("max_instances = 5", "max_instances = 5\nmax_use = 1").replace(
+    "_per_instance = 4", "_per_instance = -4"
+)
 HURTS = GOOD.replace("concurrent = 20", "concurrent = 10")
 
 
@@ -87,6 +89,7 @@ def test_valid_file(command: Command) -> None:
     groups = f"{above}[0].plugin_config, {above}[1].plugin_config"
     assert done.stdout.splitlines() == [
         "good.toml: valid; runners with an autoscaler: 'builders'",
+        "the plugin 'acme' is not installed; run `fleeting install acme`",
         f"not checked (plugin not installed): {groups}",
         "ignored (not used for scaling): runners[0].token",
     ]
@@ -106,7 +109,7 @@ def test_all_errors_are_printed(command: Command) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     above, of = "error: bad.toml: runners[0].autoscaler", "(runner 'builders')"
     assert done.stderr.splitlines() == [
-        f"{above}.max_instances: {of} must be at least 0, got -5",
+        f"{above}.capacity_per_instance: {of} must be at least 1, got -4",
         f"{above}.max_use: {of} unknown key; did you mean 'max_use_count'?",
     ]
 
@@ -121,8 +124,8 @@ def test_check_as_json(command: Command) -> None:
     assert found["ignored"] == ["runners[0].token"]
     assert found["problems"][0] == {
         "severity": "error",
-        "path": "runners[0].autoscaler.max_instances",
-        "text": "(runner 'builders') must be at least 0, got -5",
+        "path": "runners[0].autoscaler.capacity_per_instance",
+        "text": "(runner 'builders') must be at least 1, got -4",
     }
     done = command.run("config", "check", "--json", "none.toml")
     assert done.returncode == 2
@@ -137,12 +140,12 @@ def test_settings_of_an_installed_plugin_are_checked(command: Command) -> None:
     (command.folder / "local.toml").write_text(text.replace('name = "s3cret"\n', "max_sise = 2\n"))
     done = command.run("config", "check", "local.toml")
     assert (done.returncode, done.stdout) == (2, "")
-    above = "local.toml: runners[0].autoscaler.extensions.group"
+    above, of = "local.toml: runners[0].autoscaler.extensions.group", "(runner 'builders') "
     assert [line.partition(";")[0] for line in done.stderr.splitlines()[1:]] == [
-        f"error: {above}[0].plugin_config.max_sise: unknown key",
-        f'error: {above}[0].plugin_config."odd key": unknown key',
-        f"error: {above}[1].plugin_config.max_sise: unknown key",
-        f'error: {above}[1].plugin_config."odd key": unknown key',
+        f"error: {above}[0].plugin_config.max_sise: {of}unknown key",
+        f'error: {above}[0].plugin_config."odd key": {of}unknown key',
+        f"error: {above}[1].plugin_config.max_sise: {of}unknown key",
+        f'error: {above}[1].plugin_config."odd key": {of}unknown key',
     ]
 
 
@@ -162,7 +165,8 @@ def test_connector_that_cannot_work_is_an_error(command: Command, line: str, exp
     (command.folder / "c.toml").write_text(text)
     done = command.run("config", "check", "c.toml")
     assert (done.returncode, done.stdout) == (2, "")
-    place = f"runners[0].autoscaler.connector_config.{expected}"
+    key, _, text = expected.partition(": ")
+    place = f"runners[0].autoscaler.connector_config.{key}: (runner 'builders') {text}"
     assert f"error: c.toml: {place}" in done.stderr
     done = command.run("run", "--config", "c.toml", "--", "true")
     assert done.returncode == 2
@@ -185,7 +189,7 @@ def test_wrong_version_of_a_plugin_is_an_error(command: Command) -> None:
     (command.folder / "other.toml").write_text(text)
     done = command.run("config", "check", "other.toml")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "error: other.toml: runners[0].autoscaler.plugin_config: " in done.stderr
+    assert "error: other.toml: runners[0].autoscaler.plugin: (runner 'a') " in done.stderr
     assert "but 'local:99' was requested; run `fleeting install --upgrade local:99`" in done.stderr
 
 
@@ -227,14 +231,26 @@ def test_each_value_has_its_source(command: Command) -> None:
     assert sources["url"] == ['"https://gitlab.example.com"', "file"]
 
 
-def test_runner_without_identity_shows_why_its_state_is_not_kept(command: Command) -> None:
-    """`enabled = false` is not the default; the source says that the runner has no id."""
-    text = GOOD.replace("id = 42\n", "").replace('token = "s3cret"\n', "")
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ("id = 42", 'id = "gitlab.example.com-42" # from url and id of the runner'),
+        ("id = 0", 'id = "gitlab.example.com-s3cret-to" # from url and token of the runner'),
+        (
+            'url = "https://user:s3cret@gitlab.example.com/"',
+            'id = "c.toml-builders" # from the names of the file and of the runner',
+        ),
+    ],
+)
+def test_identity_is_shown_with_its_origin(command: Command, change: str, shown: str) -> None:
+    """`show` prints the name of the state, what it is made from, and that a change loses it."""
+    text = GOOD.replace('token = "s3cret"', 'token = "glrt-s3cret-token-of-a-runner"')
+    first = "url" if change.startswith("url") else "id"
+    text = text.replace(change, "") if first == "url" else text.replace("id = 42", change)
     (command.folder / "c.toml").write_text(text)
-    shown = command.run("config", "show", "c.toml").stdout
-    [line] = [line for line in shown.splitlines() if line.startswith("enabled")]
-    assert line.split("  ")[0] == "enabled = false"
-    assert line.endswith("# this runner has no id")
+    lines = command.run("config", "show", "c.toml").stdout.splitlines()
+    found = [" ".join(line.split()) for line in lines if line.startswith('id = "')]
+    assert found == [f"{shown}; if they change, the state is not found again"]
 
 
 @pytest.mark.parametrize("words", [[], ["--json"]])

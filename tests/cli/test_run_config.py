@@ -179,17 +179,14 @@ def test_conflict_of_options_is_one_sentence(
     assert expected in done.stderr
 
 
-def test_runner_without_identity_is_refused(taskscaler: Command) -> None:
-    """A runner without `id` needs `--state`."""
+def test_runner_without_an_id_keeps_its_state(taskscaler: Command) -> None:
+    """Without `id`, URL and token, the names of the file and of the runner name the state."""
     config = write_config(taskscaler, extensions="")
     done = taskscaler.run_jobs("--config", config, "--", "true")
-    assert done.returncode == 2
-    assert "set `id` in [runners.autoscaler.extensions]" in done.stderr
-    assert "would need --state" in taskscaler.run("config", "check", config).stderr
-    state = taskscaler.folder / "state.sqlite"
-    done = taskscaler.run_jobs("--config", config, "--state", state, "--", "true")
     assert done.returncode == 0, done.stderr
-    assert state.exists()
+    assert (taskscaler.folder / ".taskscaler/config.toml-builders.sqlite").exists()
+    explained = taskscaler.run("explain", "--config", config)
+    assert explained.returncode == 0, explained.stderr
 
 
 def test_second_run_on_one_state_is_refused(taskscaler: Command) -> None:

@@ -39,7 +39,7 @@ id = 42
 url = "https://gitlab.example.com"
 [runners.autoscaler]
 plugin = "aws"
-capacity_per_instance = 0
+capacity_per_instance = -1
 max_instances = "5"
 IdleCount = 3
 [[runners.autoscaler.policy]]
@@ -130,7 +130,8 @@ def test_file_of_gitlab_runner_is_read(tmp_path: Path) -> None:
         token = "glrt-secret"
     """
     file = read(tmp_path, text)
-    assert file.warnings == ()
+    [warning] = file.warnings
+    assert "runners[0].executor: (runner 'builders') `taskscaler run` runs jobs on the" in warning
     assert file.ignored == (
         "check_interval",
         "session_server",
@@ -155,22 +156,22 @@ def test_all_problems_are_reported_together(tmp_path: Path) -> None:
     above, of = "runners[0].autoscaler", "(runner 'builders')"
     expected = """
 concurrent: expected an integer, got the string "many"
-{above}.capacity_per_instance: {of} must be at least 1, got 0
+{above}.capacity_per_instance: {of} must be at least 1, got -1
 {above}.max_instances: {of} expected an integer, got the string "5"
-{above}.IdleCount: {of} unknown key; did you mean 'policy.idle_count'?
-{above}.policy[0].preemptive_mode: {of} expected true or false, got the string "yes"
-{above}.policy[0].IdleTime: {of} unknown key; did you mean 'idle_time'?
-{above}.extensions.placement: {of} expected "pack" or "spread", got the string "wide"
-{above}.extensions.group[0].max_instances: {of} must be at least 0, got -1
-{above}.extensions.group[0].pluginconfig: {of} unknown key; did you mean 'plugin_config'?
-runners[1].autoscaler: expected a table, got the string "aws"
+{above}.IdleCount: {of} unknown key here; move it to [[runners.autoscaler.policy]]
 {above}.policy[0].periods[0]: {of} '0 0 31 2 *' is never in force, because
  its months do not have that day; write a day that exists
 {above}.policy[0].timezone: {of} the time zone 'Europe/Berlni' does not exist;
  did you mean 'Europe/Berlin'?
+{above}.policy[0].preemptive_mode: {of} expected true or false, got the string "yes"
+{above}.policy[0].IdleTime: {of} unknown key; did you mean 'idle_time'?
 {above}.policy[1].preemptive_mode: {of} tasks are accepted only while a slot is free, and with
  idle_count = 0 no slot is ever created, because scale_factor multiplies the slots in use;
  write idle_count = 1 or more, or preemptive_mode = false
+{above}.extensions.placement: {of} expected "pack" or "spread", got the string "wide"
+{above}.extensions.group[0].max_instances: {of} must be at least 0, got -1
+{above}.extensions.group[0].pluginconfig: {of} unknown key; did you mean 'plugin_config'?
+runners[1].autoscaler: expected a table, got the string "aws"
 """
     expected = expected.format(above=above, of=of).replace("\n ", " ")
     assert errors == expected.strip().splitlines()
@@ -192,8 +193,7 @@ def test_number_of_reported_errors_is_limited(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "runners: no runner has a table [runners.autoscaler]"),
-        ("[[runner]]\n" + RUNNER.replace("concurrent = 20", ""), "runner: unknown key"),
+        ("[[runner]]\n" + RUNNER.replace("concurrent = 20", ""), "write [[runners]]"),
         (RUNNER + "[runners.autoscaller]\n", "did you mean 'autoscaler'?"),
         (
             RUNNER.replace("concurrent = 20", "concurrent = 10"),
@@ -213,10 +213,6 @@ def test_number_of_reported_errors_is_limited(tmp_path: Path) -> None:
         (
             RUNNER.replace("max_instances = 5", ""),
             "runners[0].autoscaler.max_instances: (runner 'builders') no limit is set",
-        ),
-        (
-            RUNNER.replace("id = 42", ""),
-            "runners[0].autoscaler.extensions.id: (runner 'builders') this runner has no identity",
         ),
         (
             runner("a") + runner("b").replace('name = "b"', 'name = "a"', 1),
@@ -268,10 +264,6 @@ def test_clean_file_has_no_warnings(tmp_path: Path) -> None:
             ),
         ),
         (
-            RUNNER.replace("id = 42", "") + "[runners.autoscaler.state_storage]\nenabled = true\n",
-            "runners[0].autoscaler.state_storage.enabled: (runner 'builders') this runner has no",
-        ),
-        (
             runner("a")
             + runner("b")
             .replace('plugin = "aws"', 'plugin = "x/aws:1"')
@@ -280,7 +272,7 @@ def test_clean_file_has_no_warnings(tmp_path: Path) -> None:
         ),
         (
             runner("a") + runner("b").replace('id = "b"', 'id = "A"'),
-            "runners[1].autoscaler.extensions.id: (runner 'b') runners[0] has the same identity",
+            "runners[1].autoscaler.extensions.id: (runner 'b') runners[0] has the same state file",
         ),
         (
             RUNNER + "[runners.autoscaler.policy]\nidle_count = 1\n",
@@ -309,36 +301,86 @@ def test_runner_is_chosen_by_name(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             file.runner(name)
         assert complaint in str(caught.value)
+    empty = RunnerFile(Path("c.toml"), concurrent=0, runners=(), warnings=(), ignored=())
     with pytest.raises(ConfigError, match=r"no runner has a table \[runners.autoscaler\]"):
-        read(tmp_path, "[[runners]]\n").runner(None)
+        empty.runner(None)
 
 
 @pytest.mark.parametrize(
-    ("url", "number", "explicit", "identity"),
+    ("url", "number", "token", "explicit", "identity"),
     [
-        ("https://gitlab.example.com", 42, None, "gitlab.example.com-42"),
-        ("https://gitlab.example.com/", 42, None, "gitlab.example.com-42"),
-        ("https://user:secret@GitLab.example.com/", 42, None, "gitlab.example.com-42"),
-        ("https://example.com:8443/a/b", 7, None, "example.com%3A8443%2Fa%2Fb-7"),
-        ("https://example.com", 7, "mine", "mine"),
-        ("", None, "mine", "mine"),
-        ("https://example.com", None, None, None),
-        ("https://example.com", 0, None, None),
-        ("", 7, None, None),
-        ("example.com", 7, None, None),
-        ("https://[::1", 7, None, None),
-        ("https://example.com:99999", 7, None, None),
+        ("https://gitlab.example.com", 42, "a", None, "gitlab.example.com-42"),
+        ("https://gitlab.example.com/", 42, "", None, "gitlab.example.com-42"),
+        ("https://user:secret@GitLab.example.com/", 42, "", None, "gitlab.example.com-42"),
+        ("https://example.com:8443/a/b", 7, "", None, "example.com%3A8443%2Fa%2Fb-7"),
+        ("https://example.com", 7, "", "mine", "mine"),
+        ("", None, "", "mine", "mine"),
+        ("https://example.com", None, "abc/def", None, "example.com-abc%2Fdef"),
+        ("https://example.com", 0, "abc", None, "example.com-abc"),
+        ("https://example.com", 0, "", None, "config.toml-builders"),
+        ("", 7, "abc", None, "config.toml-builders"),
+        ("example.com", 7, "", None, "config.toml-builders"),
+        ("https://[::1", 7, "", None, "config.toml-builders"),
+        ("https://example.com:99999", 7, "", None, "config.toml-builders"),
     ],
 )
-def test_identity_is_stable(
-    url: str, number: int | None, explicit: str | None, identity: str | None
+def test_identity_comes_from_what_is_there(
+    url: str, number: int | None, token: str, explicit: str | None, identity: str
 ) -> None:
-    """The identity is explicit or made from URL and id, never from name, token or password."""
+    """The identity is explicit, or from URL and id, URL and token, or the names."""
     extensions = ExtensionsConfig(id=explicit)
     found = RunnerConfig(
-        name="changes", url=url, id=number, autoscaler=AutoscalerConfig(extensions=extensions)
+        name="builders",
+        url=url,
+        id=number,
+        short_token=token,
+        autoscaler=AutoscalerConfig(extensions=extensions),
     )
-    assert found.identity() == identity
+    assert found.identity(Path("etc/config.toml")).name == identity
+
+
+@pytest.mark.parametrize(
+    ("token", "start"),
+    [
+        ("glrt-abcdefghijklmnop", "abcdefghi"),
+        ("glrt-t3_abcdefghijklmnop", "abcdefghi"),
+        ("GR1348941abcdefghijklmnop", "abcdefghi"),
+        ("abcdefghijklmnop", "abcdefghi"),
+        ("$TOKEN", "from-envi"),
+        ("${TOKEN}", "from-envi"),
+        ("$UNSET", ""),
+        ("glrt-short", ""),
+    ],
+)
+def test_only_the_start_of_a_token_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str, start: str
+) -> None:
+    """The start names the runner, as GitLab does; variables are expanded before."""
+    monkeypatch.setenv("TOKEN", "glrt-from-environment")
+    monkeypatch.setenv("SERVER", "gitlab.example.com")
+    monkeypatch.delenv("UNSET", raising=False)
+    text = RUNNER.replace("id = 42", f'id = 0\ntoken = "{token}"')
+    text = text.replace("https://gitlab.example.com", "https://$SERVER")
+    file = read(tmp_path, text)
+    assert file.runners[0].short_token == start
+    assert token.startswith("$") or token not in repr(file)
+    name = f"gitlab.example.com-{start}" if start else "config.toml-builders"
+    assert file.runners[0].identity(file.path).name == name
+    unset = "the environment variable 'UNSET' is not set, and counts as empty"
+    assert [unset in warning for warning in file.warnings] == [True] * ("UNSET" in token)
+
+
+def test_files_that_share_a_folder_of_states_do_not_share_a_state(tmp_path: Path) -> None:
+    """Two files with the same names keep their states apart in an absolute folder."""
+    paths = [tmp_path / folder / "config.toml" for folder in ("one", "two")]
+    text = RUNNER.replace("id = 42", "") + '[runners.autoscaler.state_storage]\ndir = "/var/x"\n'
+    states: list[Path | None] = []
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(text)
+        states.append(read_config(path).runners[0].state_path(path))
+    assert len(set(states)) == 2
+    assert all(state is not None and state.parent == Path("/var/x") for state in states)
 
 
 SERVERS = st.tuples(st.text("abA/%-:.1", max_size=200), st.integers(1, 10**18))
@@ -348,7 +390,7 @@ SERVERS = st.tuples(st.text("abA/%-:.1", max_size=200), st.integers(1, 10**18))
 def test_identities_are_unique_file_names(one: tuple[str, int], other: tuple[str, int]) -> None:
     """An identity is a short name without separators, and is unique for server and runner."""
     names = [
-        RunnerConfig(url=f"https://example.com/{path}", id=number).identity() or ""
+        RunnerConfig(url=f"https://example.com/{path}", id=number).identity(Path("c.toml")).name
         for path, number in (one, other)
     ]
     for name in names:
@@ -386,10 +428,11 @@ def test_path_of_the_key(tmp_path: Path, key: str, path: str | None) -> None:
     assert found == (None if path is None else Path(path))
 
 
-def test_runner_without_an_identity_has_no_state() -> None:
-    """A runner without an identity or without an autoscaler has no state file."""
-    assert RunnerConfig(autoscaler=AutoscalerConfig()).state_path(Path("c.toml")) is None
+def test_state_needs_an_autoscaler() -> None:
+    """A runner has a state file if it has an autoscaler, whatever else is written."""
     assert RunnerConfig(url="https://x", id=1).state_path(Path("c.toml")) is None
+    found = RunnerConfig(autoscaler=AutoscalerConfig()).state_path(Path("c.toml"))
+    assert found == Path(".taskscaler/c.toml.sqlite")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,36 @@ def test_reference_is_parsed(text: str, name: str, requirement: str) -> None:
     assert parse_reference(str(reference)) == reference
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "note"),
+    [
+        ("/usr/local/bin/fleeting-plugin-aws", "aws", "is a program for GitLab Runner"),
+        ("~/bin/fleeting-plugin-azure", "azure", "is a program for GitLab Runner"),
+        ("./fleeting-plugin-hetzner", "hetzner", "is a program for GitLab Runner"),
+        ("fleeting-plugin-aws.exe", "aws", "is a program for GitLab Runner"),
+        (r"C:\GitLab Runner\fleeting-plugin-googlecompute.exe", "googlecloud", "is a program"),
+        ("registry.gitlab.com/gitlab-org/fleeting/plugins/aws:1.1.0", "aws", "is a program"),
+        ("AWS", "aws", "means the plugin 'aws'"),
+        ("googlecompute:latest", "googlecloud", "means the plugin 'googlecloud'"),
+        ("fleeting-plugin-aws", "aws", ""),
+        ("My.Cloud", "My.Cloud", ""),
+    ],
+)
+def test_programs_of_gitlab_are_names_of_plugins(text: str, name: str, note: str) -> None:
+    """A path or another name means our plugin, in any version; the note says so."""
+    reference = parse_reference(text)
+    assert (reference.name, reference.constraint) == (name, "")
+    assert note in reference.note
+    assert bool(note) is bool(reference.note)
+
+
+@pytest.mark.parametrize("text", ["/opt/scale.sh", "/a b", "./x", "aws.cmd/"])
+def test_other_programs_are_refused(text: str) -> None:
+    """A path whose file is not named like a plugin is not guessed at."""
+    with pytest.raises(ConfigError, match="write a name such as aws"):
+        parse_reference(text)
+
+
 @pytest.mark.parametrize("text", ["", " ", ":1", "aws:", "a b", "-aws", "aws:1;x", "aws>=1", "a/"])
 def test_invalid_reference_is_refused(text: str) -> None:
     """The message shows an example of a reference."""

@@ -26,9 +26,13 @@ if TYPE_CHECKING:
         nearest,
         parse_assignments,
         read_toml,
+        snake_case,
+        template_in,
     )
+    from fleeting._gitlab_reading import as_gitlab_reads, decode_settings, examine_settings
     from fleeting._lock import driving, locked_file, read_holder
     from fleeting._program import run_program
+    from fleeting._references import parse_reference
     from fleeting._registry import Registry
     from fleeting._regular_files import open_regular, read_regular
     from fleeting._schema import json_schema
@@ -46,12 +50,15 @@ __all__ = (
     "Problem",
     "Registry",
     "__version__",
+    "as_gitlab_reads",
     "call_within",
     "connect",
     "decode",
+    "decode_settings",
     "describe_bug",
     "driving",
     "examine",
+    "examine_settings",
     "foreign",
     "guard_logs",
     "json_schema",
@@ -60,6 +67,7 @@ __all__ = (
     "nearest",
     "open_regular",
     "parse_assignments",
+    "parse_reference",
     "plain",
     "read_holder",
     "read_regular",
@@ -67,6 +75,8 @@ __all__ = (
     "run_program",
     "say",
     "say_json",
+    "snake_case",
+    "template_in",
 )
 
 __version__ = "1.0.0"
@@ -82,10 +92,14 @@ _HOMES = {
         "nearest",
         "parse_assignments",
         "read_toml",
+        "snake_case",
+        "template_in",
     ),
+    "_gitlab_reading": ("as_gitlab_reads", "decode_settings", "examine_settings"),
     "_deadlines": ("CancelledInside", "DeadlineExceeded", "call_within"),
     "_lock": ("driving", "locked_file", "read_holder"),
     "_program": ("run_program",),
+    "_references": ("parse_reference",),
     "_registry": ("Registry",),
     "_regular_files": ("open_regular", "read_regular"),
     "_schema": ("json_schema",),

@@ -17,6 +17,7 @@ from msgspec import Meta
 from msgspec.structs import asdict, replace
 
 from fleeting._decoding import examine, read_toml
+from fleeting._gitlab_reading import as_gitlab_reads
 from fleeting._references import parse_reference
 from fleeting.errors import ConfigError
 from fleeting.types import ConnectorSettings, Duration
@@ -232,7 +233,9 @@ def configured_groups(path: Path) -> list[ConfiguredGroup]:
         ConfigError: the file cannot be read, or a key that is read here is wrong; with one
             sentence for each problem.
     """
-    file, problems = examine(read_toml(path), _File)
+    data, problems = as_gitlab_reads(read_toml(path), _File)
+    file, found_wrong = examine(data, _File)
+    problems += found_wrong
     if file is None or problems:
         raise ConfigError(*(f"{path}: {problem}" for problem in problems))
     found: list[ConfiguredGroup] = []

@@ -5,11 +5,11 @@ Each problem is one sentence that names the path of keys, the mistake and the fi
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import functools
 import json
 import re
-import tomllib
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,6 +17,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
 
 import msgspec
+import tomli
 from typing_extensions import override
 
 from fleeting._annotations import is_struct, members
@@ -34,6 +35,8 @@ __all__ = (
     "nearest",
     "parse_assignments",
     "read_toml",
+    "snake_case",
+    "template_in",
 )
 
 T = TypeVar("T")
@@ -61,13 +64,10 @@ _KINDS: Mapping[type, str] = {
 _WRONG = object()
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _KEY_SHOWN = 100
+# The marks of Jinja, Go and Helm; of shells and Terraform; of Terraform; of ERB.
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\$\{[^}]*\}|%\{[^}]*\}|<%.*?%>", re.DOTALL)
 # Searching for a similar key takes long, and no reader needs more hints than this.
 _SUGGESTIONS = 50
-# Python's TOML reader takes quadratic time for dotted keys, and no real file nests this deep.
-_KEY_PARTS = 100
-_DEEP_KEY = re.compile(
-    rf"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_KEY_PARTS}}}"""
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, unreadable, not UTF-8 or not TOML; the message
             gives line and column.
     """
+    text = ""
     try:
-        return _parsed(path.read_bytes().decode())
+        text = _decoded(path.read_bytes())
+        return tomli.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: the file does not exist; check the path") from None
     except OSError as error:
@@ -106,12 +108,17 @@ def read_toml(path: Path) -> dict[str, Any]:
             f"{path}: the file cannot be read ({reason}); check the path and its permissions"
         ) from None
     except UnicodeDecodeError as error:
+        found = (
+            "the file is UTF-16"
+            if error.encoding == "utf-16"
+            else f"byte {error.start} is not UTF-8"
+        )
+        raise ConfigError(f"{path}: {found}; save the file as UTF-8") from None
+    except tomli.TOMLDecodeError as error:
+        line = "".join(text.split("\n")[error.lineno - 1 : error.lineno])
+        fix = f"{template_in(line)}; render the file first" if template_in(line) else ""
         raise ConfigError(
-            f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"{path}: the file is not valid TOML: {error}; correct that line"
+            f"{path}: the file is not valid TOML: {error}; {fix or 'correct that line'}"
         ) from None
     except RecursionError:
         raise ConfigError(f"{path}: tables or lists are nested too deeply; flatten them") from None
@@ -121,10 +128,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    if _DEEP_KEY.search(text):
-        raise RecursionError  # As Python's reader does for tables that are nested too deeply.
-    return tomllib.loads(text)
+def _decoded(content: bytes) -> str:
+    """Return the text of a file. Windows' editors begin a file with a byte order mark."""
+    # A text in UTF-16 has a zero byte in each ASCII character, and TOML has none at all.
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:4]:
+        raise UnicodeDecodeError("utf-16", content, 0, 2, "not UTF-8")
+    return content.decode("utf-8-sig")
+
+
+def template_in(text: str) -> str:
+    """Return words about a template such as `{{ name }}` or `${name}` in a text, or nothing."""
+    found = _TEMPLATE.search(text)
+    return f"it contains the template {found[0][:_KEY_SHOWN]}" if found else ""
 
 
 def decode(data: Mapping[str, Any], shape: type[T], *, where: str) -> T:
@@ -182,11 +197,11 @@ def key_path(key: str, above: str = "") -> str:
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the most similar known word, such as `idle_count` for `IdleCount`, if there is one."""
     folded = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(_snake(word), folded, n=1)
+    close = difflib.get_close_matches(snake_case(word), folded, n=1)
     return folded[close[0]] if close else None
 
 
-def _snake(word: str) -> str:
+def snake_case(word: str) -> str:
     """Return `idle_count` for `IdleCount` and `idle-count`."""
     parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word[:_KEY_SHOWN])
     return parts.lower().replace("-", "_")
@@ -226,8 +241,8 @@ def parse_assignments(pairs: Sequence[str], *, where: str) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        table = tomli.loads(f"value = {text}")
+    except tomli.TOMLDecodeError:
         return text
     return table["value"] if len(table) == 1 else text
 
@@ -364,12 +379,12 @@ def _hint(key: str, shape: type[msgspec.Struct]) -> str:
     fields = _fields(shape)
     known = [field.encode_name for field in fields]
     close = nearest(key, known)
-    if close is None or close.lower() != _snake(key):
+    if close is None or close.lower() != snake_case(key):
         below = [(field.encode_name, _item(field.type, list) or field.type) for field in fields]
         # A table below may have exactly this key.
         for table, shape_below in below:
             struct = _struct(shape_below)
-            if struct is not None and _snake(key) in struct.__struct_encode_fields__:
-                close = f"{table}.{_snake(key)}"
+            if struct is not None and snake_case(key) in struct.__struct_encode_fields__:
+                close = f"{table}.{snake_case(key)}"
                 break
     return f"; did you mean {close!r}?" if close else f"; known keys: {', '.join(sorted(known))}"

@@ -10,9 +10,7 @@ import click
 from fleeting import say, say_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fleeting import GroupConfigEntry, Problem
+    from fleeting import Problem
     from taskscaler.config import RunnerFile
 
 __all__ = ("config",)
@@ -45,13 +43,12 @@ def _check(file: Path, *, as_json: bool) -> int:
     from fleeting import Problem
     from fleeting.errors import ConfigError
     from fleeting.types import Severity
-    from taskscaler.config import examine_config
+    from taskscaler.config import check_config
 
     read: RunnerFile | None = None
     unchecked: list[str] = []
     try:
-        read, problems = examine_config(file)
-        unchecked = _check_plugins(read, problems)
+        read, problems, unchecked = check_config(file)
     except ConfigError as error:
         problems = [Problem("", text.removeprefix(f"{file}: ")) for text in error.problems]
     if as_json:
@@ -76,17 +73,21 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     """
     from dataclasses import asdict
 
-    from fleeting import read_toml
     from fleeting.errors import ConfigError
-    from taskscaler.config import read_config
+    from fleeting.types import Severity
+    from taskscaler.config import check_config
     from taskscaler.config.effective import effective_values, toml_lines
+    from taskscaler.config.reading import read_tables
 
     try:
-        read = read_config(file)
+        read, problems, _ = check_config(file)
+        _print_problems(file, problems)
+        if any(problem.severity is Severity.ERROR for problem in problems):
+            return 2
         chosen = [r for r in read.runners if r.autoscaler is not None]
-        if runner is not None or not chosen:
+        if runner is not None:
             chosen = [read.runner(runner)]
-        tables = read_toml(file)["runners"]
+        tables = read_tables(file)[0]["runners"]
     except ConfigError as error:
         return _print_errors(error)
     # Compare by identity: two runners may have equal settings.
@@ -120,52 +121,14 @@ def _print_problems(file: Path, problems: list[Problem]) -> None:
         say(f"{problem.severity.value}: {file}: {problem}", err=True)
 
 
-def _check_plugins(read: RunnerFile, problems: list[Problem]) -> list[str]:
-    """Add the errors in the settings of each installed plugin and its connector to the problems.
-
-    Returns:
-        The paths of settings that could not be checked, because their plugin is not installed.
-    """
-    from fleeting import Problem, Registry, examine
-    from fleeting.errors import ConfigError, PluginError, PluginNotFound
-
-    unchecked: list[str] = []
-    registry = Registry()
-    wrong = {problem.path for problem in problems}
-    for path, group in _groups(read):
-        if not group.plugin or path in wrong:
-            continue  # It has been reported already.
-        try:
-            registry.check_connector(group.connector)
-        except ConfigError as error:
-            key, _, text = str(error).partition(": ")
-            problems.append(Problem(f"{path.removesuffix('plugin_config')}{key}", text))
-        try:
-            _, found = examine(group.plugin_config, registry.provider(group.plugin).config_type)
-        except PluginNotFound:
-            unchecked.append(path)
-        except PluginError as error:
-            problems.append(Problem(path, str(error)))
-        else:
-            problems += [Problem(f"{path}.{p.path}".rstrip("."), p.text) for p in found]
-    return unchecked
-
-
-def _groups(read: RunnerFile) -> Iterator[tuple[str, GroupConfigEntry]]:
-    """Yield each group with the path of its `plugin_config`."""
-    for index, runner in enumerate(read.runners):
-        if runner.autoscaler is not None:
-            above = f"runners[{index}].autoscaler"
-            several = bool(runner.autoscaler.extensions.group)
-            for number, group in enumerate(runner.autoscaler.groups()):
-                below = f".extensions.group[{number}]" if several else ""
-                yield f"{above}{below}.plugin_config", group
-
-
 def _summarize(read: RunnerFile, unchecked: list[str]) -> None:
+    from taskscaler.config.plugins import missing_plugins
+
     scaled = [runner for runner in read.runners if runner.autoscaler is not None]
     names = ", ".join(repr(runner.name) for runner in scaled) or "none"
     say(f"{read.path}: valid; runners with an autoscaler: {names}")
+    for name in missing_plugins(read.runners):
+        say(f"the plugin {name!r} is not installed; run `fleeting install {name}`")
     if unchecked:
         say(f"not checked (plugin not installed): {', '.join(unchecked)}")
     if read.ignored:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from fleeting import Registry, decode, parse_assignments
+from fleeting import Registry, decode_settings, parse_assignments
 from fleeting.errors import ConfigError, PluginMismatch, PluginNotFound
 from fleeting.types import ConnectorSettings, Duration
 from taskscaler.config import AutoscalerConfig, read_config
@@ -205,7 +205,7 @@ def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, 
             GroupPlan(
                 name=entry.name,
                 provider=provider,
-                plugin_config=decode(known, provider.config_type, where=where),
+                plugin_config=decode_settings(known, provider.config_type, where=where),
                 connector=entry.connector,
                 max_instances=entry.max_instances,
             )
@@ -290,26 +290,13 @@ def _runner(options: Options) -> tuple[RunnerConfig | None, RunnerFile | None]:
 
 
 def state_file(options: Options, runner: RunnerConfig | None) -> StateFile | None:
-    """Return where to keep the state; None keeps it in memory.
-
-    Raises:
-        ConfigError: the state must be kept, but the runner has no identity to name the file.
-    """
+    """Return where to keep the state; None keeps it in memory."""
     if runner is None or runner.autoscaler is None or options.config is None:
         return None if options.state is None else StateFile(path=options.state)
-    key_file = runner.autoscaler.extensions.state_key_file
-    if key_file is not None:
-        key_file = options.config.parent / key_file
     path = options.state or runner.state_path(options.config)
-    if path is not None:
-        return StateFile(path=path, key_file=key_file)
-    if runner.autoscaler.state_storage.enabled is False:
+    if path is None:
         return None
-    raise ConfigError(
-        f"{options.config}: this runner has no identity to store its state under; set `id` in "
-        "[runners.autoscaler.extensions], or use --state FILE; to keep no state, set "
-        "`enabled = false` in [runners.autoscaler.state_storage]"
-    )
+    return StateFile(path=path, key_file=runner.state_key_path(options.config))
 
 
 def _jobs(options: Options) -> tuple[AutoscalerConfig, list[JobRun]]:

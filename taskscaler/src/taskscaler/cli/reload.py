@@ -148,7 +148,7 @@ def _kept(
                 yield f"plugin_config{of}"
             if one.connector != other.connector:
                 yield f"connector_config{of}"
-    if old.identity() != new.identity() or state_file(options, old) != state_file(options, new):
+    if state_file(options, old) != state_file(options, new):
         yield "the location of the state (id, state_storage)"
 
 

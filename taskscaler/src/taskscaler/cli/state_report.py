@@ -41,8 +41,8 @@ def find_state_file(state: Path | None, config: Path | None, runner: str | None)
         state = read_config(config).runner(runner).state_path(config)
         if state is None:
             raise ConfigError(
-                f"{config}: this runner keeps no state, or has no identity to store it under; set "
-                "`id` in [runners.autoscaler.extensions], or use --state FILE"
+                f"{config}: this runner keeps no state; remove `enabled = false` in "
+                "[runners.autoscaler.state_storage], or use --state FILE"
             )
     if state is None or not state.exists():
         raise ConfigError(

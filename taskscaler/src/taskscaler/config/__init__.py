@@ -14,7 +14,13 @@ from taskscaler.config.autoscaler import (
 from taskscaler.config.combinations import conflicts_of
 from taskscaler.config.periods import compile_period, find_zone
 from taskscaler.config.ranges import out_of_range
-from taskscaler.config.reading import RunnerFile, config_error, examine_config, read_config
+from taskscaler.config.reading import (
+    RunnerFile,
+    check_config,
+    config_error,
+    examine_config,
+    read_config,
+)
 from taskscaler.config.runners import FileConfig, RunnerConfig
 
 __all__ = (
@@ -28,6 +34,7 @@ __all__ = (
     "ScaleThrottleConfig",
     "StateStorageConfig",
     "VmIsolationConfig",
+    "check_config",
     "compile_period",
     "config_error",
     "conflicts_of",

@@ -15,11 +15,9 @@ from taskscaler.core import UnknownInstances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
-    from taskscaler.config.autoscaler import (
-        AutoscalerConfig,
-        DefaultPolicyConfig,
-    )
+    from taskscaler.config.autoscaler import AutoscalerConfig, DefaultPolicyConfig
     from taskscaler.config.runners import FileConfig, RunnerConfig
 
 __all__ = ("conflicts", "conflicts_of")
@@ -27,26 +25,27 @@ __all__ = ("conflicts", "conflicts_of")
 _SLOT_KEYS = (".capacity_per_instance", ".max_instances")
 
 
-def conflicts(file: FileConfig, wrong: Iterable[str]) -> list[Problem]:
+def conflicts(file: FileConfig, path: Path, wrong: Iterable[str]) -> list[Problem]:
     """Find conflicting settings in a `config.toml`.
 
     Args:
         file: the valid part of the file.
+        path: the file.
         wrong: the paths of other problems; tables that contain one are not checked.
     """
     found: list[Problem] = []
     for index, runner in enumerate(file.runners):
         if runner.autoscaler is not None:
-            path = f"runners[{index}].autoscaler"
-            found += _incomplete(runner.autoscaler, path)
-            found += _deadlocks(runner.autoscaler, path)
-            found += conflicts_of(runner.autoscaler, path)
-            found += _without_identity(runner, runner.autoscaler, path)
+            table = f"runners[{index}].autoscaler"
+            found += _incomplete(runner.autoscaler, table)
+            found += _deadlocks(runner.autoscaler, table)
+            found += conflicts_of(runner.autoscaler, table)
+            found += _executor(runner, f"runners[{index}]")
     # A wrong number of slots was replaced by a default, which says nothing about the others.
-    if not any(path.endswith(_SLOT_KEYS) for path in wrong):
+    if not any(place.endswith(_SLOT_KEYS) for place in wrong):
         found += _uneven_limits(file)
-    found += _shared(file)
-    found += _names(file)
+    found += _shared(file, path)
+    found += _names(file, path)
     suspect = {_table(path) for path in wrong}
     return [problem for problem in found if _table(problem.path) not in suspect]
 
@@ -191,17 +190,12 @@ def _incomplete(config: AutoscalerConfig, path: str) -> Iterator[Problem]:
         )
 
 
-def _without_identity(
-    runner: RunnerConfig, config: AutoscalerConfig, path: str
-) -> Iterator[Problem]:
-    if config.state_storage.enabled is not False and runner.identity() is None:
-        explicit = config.state_storage.enabled is True
-        yield Problem(
-            f"{path}.state_storage.enabled" if explicit else f"{path}.extensions.id",
-            "this runner has no identity to store its state under, so its instances would be "
-            "forgotten at a restart and `taskscaler run` would need --state; set `id` in "
-            "[runners.autoscaler.extensions]",
-            Severity.ERROR if explicit else Severity.WARNING,
+def _executor(runner: RunnerConfig, path: str) -> Iterator[Problem]:
+    if runner.executor == "docker-autoscaler":
+        yield _warning(
+            f"{path}.executor",
+            "`taskscaler run` runs jobs on the instance itself, not in a container; use `docker "
+            "run` in their scripts",
         )
 
 
@@ -214,7 +208,7 @@ def _uneven_limits(file: FileConfig) -> Iterator[Problem]:
     scaled = [runner.autoscaler for runner in file.runners if runner.autoscaler is not None]
     counts = [_slots(config) for config in scaled]
     total = sum(count or 0 for count in counts)
-    if file.concurrent > 0 and scaled and None not in counts and file.concurrent != total:
+    if file.concurrent and scaled and None not in counts and file.concurrent != total:
         yield _uneven("concurrent", file.concurrent, total)
 
 
@@ -227,7 +221,7 @@ def _uneven(path: str, tasks: int, slots: int) -> Problem:
     )
 
 
-def _shared(file: FileConfig) -> Iterator[Problem]:
+def _shared(file: FileConfig, config_path: Path) -> Iterator[Problem]:
     """Find groups and state files that two runners share."""
     owners: dict[bytes, int] = {}
     stores: dict[str, int] = {}
@@ -243,25 +237,25 @@ def _shared(file: FileConfig) -> Iterator[Problem]:
                     f"runners[{owner}] uses the same group, and two scalers would remove each "
                     "other's instances; give each runner its own group",
                 )
+        state = runner.state_path(config_path)
         # Some file systems do not distinguish upper from lower case.
-        identity = (runner.identity() or "").casefold()
-        if identity and (owner := stores.setdefault(identity, index)) != index:
+        if state and (owner := stores.setdefault(str(state).casefold(), index)) != index:
+            identity = runner.identity(config_path)
             yield Problem(
                 f"{path}.extensions.id",
-                f"runners[{owner}] has the same identity {runner.identity()!r}, and so the same "
-                "state file; give each runner its own id",
+                f"runners[{owner}] has the same state file {identity.name!r}, which is made from "
+                f"{identity.source}; give each runner its own `id` in "
+                "[runners.autoscaler.extensions]",
             )
 
 
-def _names(file: FileConfig) -> Iterator[Problem]:
+def _names(file: FileConfig, config_path: Path) -> Iterator[Problem]:
     """Find runners that cannot be chosen by name."""
-    names = Counter(runner.name for runner in file.runners if runner.autoscaler is not None)
-    if not names:
-        yield _warning(
-            "runners", "no runner has a table [runners.autoscaler], so nothing is scaled; add one"
-        )
-    for name, times in names.items():
-        if times > 1:
+    scaled = [runner for runner in file.runners if runner.autoscaler is not None]
+    for name, times in Counter(runner.name for runner in scaled).items():
+        states = {runner.state_path(config_path) for runner in scaled if runner.name == name}
+        # Runners that share a state file because of their name are reported for that.
+        if times > 1 and (len(states) == times or None in states):
             yield _warning(
                 "runners",
                 f"{times} runners with an autoscaler are named {name!r}; rename all but one",

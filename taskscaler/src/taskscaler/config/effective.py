@@ -30,7 +30,6 @@ __all__ = ("SET", "EffectiveValue", "effective_values", "toml_lines")
 # Shown in place of a secret.
 SET = "(set)"
 _FILE, _OURS, _GITLABS = "file", "default", "GitLab's default"
-_NO_IDENTITY = "this runner has no id"
 # The keys whose default differs from GitLab's.
 _OUR_DEFAULTS = frozenset({"capacity_per_instance", "dir", "enabled", "reservation_throttling"})
 _AUTOSCALER_KEYS = (
@@ -76,7 +75,7 @@ def effective_values(
 
     Args:
         runner: the runner as it was read.
-        written: its table in the file.
+        written: its table in the file, as GitLab Runner reads it.
         config_path: the path of the file.
     """
     config = runner.autoscaler or AutoscalerConfig()
@@ -89,6 +88,7 @@ def effective_values(
         *_policies(config, table),
         *_throttle(config, _table(table, "scale_throttle")),
         *_storage(runner, config, _table(table, "state_storage"), config_path),
+        *_identity(runner, config_path),
         *_extensions(config, _table(table, "extensions")),
     ]
 
@@ -137,8 +137,8 @@ def _runner(runner: RunnerConfig, written: Mapping[str, Any]) -> Iterator[Effect
 
 
 def _source(key: str, written: Mapping[str, Any], *, default: str) -> str:
-    # GitLab Runner writes a key that is not set as zero.
-    is_zero = key in ZERO_IS_DEFAULT and written.get(key) in {0, "0", "0s"}
+    # A duration of zero is the default for these keys; other zeros are not in `written`.
+    is_zero = key in ZERO_IS_DEFAULT and written.get(key) in {"0", "0s"}
     return _FILE if key in written and not is_zero else default
 
 
@@ -209,15 +209,22 @@ def _storage(
 ) -> Iterator[EffectiveValue]:
     table = "[runners.autoscaler.state_storage]"
     path = runner.state_path(config_path)
-    # A runner without an identity has no name for its state file, whatever the default is.
-    default = _OURS if runner.identity() is not None else _NO_IDENTITY
-    source = _source("enabled", written, default=default)
-    yield EffectiveValue(table, "enabled", path is not None, source)
+    yield EffectiveValue(
+        table, "enabled", path is not None, _source("enabled", written, default=_OURS)
+    )
     if path is not None:
         yield EffectiveValue(table, "dir", str(path.parent), _source("dir", written, default=_OURS))
     keeps = config.state_storage.keep_instance_with_acquisitions
     key = "keep_instance_with_acquisitions"
     yield EffectiveValue(table, key, keeps, _source(key, written, default=_GITLABS))
+
+
+def _identity(runner: RunnerConfig, config_path: Path) -> Iterator[EffectiveValue]:
+    identity = runner.identity(config_path)
+    if runner.autoscaler is None or runner.autoscaler.extensions.id is not None:
+        return  # It is shown as any other key.
+    source = f"from {identity.source}; if they change, the state is not found again"
+    yield EffectiveValue("[runners.autoscaler.extensions]", "id", identity.name, source)
 
 
 def _extensions(config: AutoscalerConfig, written: Mapping[str, Any]) -> Iterator[EffectiveValue]:

@@ -32,6 +32,12 @@ _RANGES = (
     "1 to 12 or JAN to DEC",
     "1 to 7 or MON to SUN (0 is Sunday, too)",
 )
+_OFFSET = re.compile(
+    r"(?:UTC|GMT|Z)?\s*(?P<sign>[+-])\s*(?P<hours>\d{1,2})(?::?(?P<minutes>\d{2}))?", re.IGNORECASE
+)
+_SIDES = {"+": "east", "-": "west"}
+# Windows' names, too, are names of several zones.
+_ABBREVIATION = re.compile(r"[A-Za-z]{2,5}|.* Time", re.IGNORECASE)
 _LONGEST = 1000
 # Extensions of other crons: the last day, the nearest weekday, the n-th weekday, any.
 _EXTENSION = (
@@ -136,20 +142,38 @@ def find_zone(name: str) -> tzinfo:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         shown = name[:100]
-        close = _nearest_zone(shown)
-        hint = f"did you mean {close!r}?" if close else 'write for example "Europe/Berlin"'
-        raise ValueError(f"the time zone {shown!r} does not exist; {hint}") from None
+        raise ValueError(f"the time zone {shown!r} does not exist; {_zone_hint(shown)}") from None
+
+
+def _zone_hint(name: str) -> str:
+    if offset := _OFFSET.fullmatch(name):
+        hours = int(offset["hours"])
+        # POSIX counts the hours to the west of Greenwich, so the sign is the other one.
+        zone = f"Etc/GMT{'-' if offset['sign'] == '+' else '+'}{hours}"
+        exact = not int(offset["minutes"] or 0) and zone in zoneinfo.available_timezones()
+        side = _SIDES[offset["sign"]]
+        at = f", or {zone!r} for {hours} hours {side} of UTC all year" if exact else ""
+        return f"write the name of a region and a city{at}"
+    if close := _nearest_zone(name):
+        return f"did you mean {close!r}?"
+    if _ABBREVIATION.fullmatch(name):
+        return "write the name of a region and a city, which says when the clocks change"
+    return 'write for example "Europe/Berlin"'
 
 
 @cache
 def _nearest_zone(name: str) -> str | None:
+    """Return the zone that is meant; None if it could as well be one with another offset."""
     known = zoneinfo.available_timezones()
     # Operators also write the city alone.
     cities = {zone.rpartition("/")[2]: zone for zone in sorted(known)}
     wanted = name.replace(" ", "_")
-    folded = {zone.lower(): zone for zone in known}
+    folded = {spelling.lower(): zone for spelling, zone in cities.items()}
+    folded |= {zone.lower(): zone for zone in known}
     if exact := folded.get(wanted.lower()):
         return exact
+    if _ABBREVIATION.fullmatch(name) or re.search(r"\d", name):
+        return None
     if close := nearest(wanted.rpartition("/")[2], cities):
         return cities[close]
     return None

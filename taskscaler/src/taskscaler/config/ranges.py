@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from fleeting import Problem
+from fleeting.types import Severity
 from taskscaler.config.autoscaler import ZERO_IS_DEFAULT, PolicyConfig, VmIsolationConfig
 from taskscaler.config.periods import compile_period, find_zone
 from taskscaler.core import LONGEST, MAY_BE_ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from taskscaler.core import Period
 
 __all__ = ("out_of_range",)
 
@@ -80,17 +83,36 @@ def _wrong(name: str, value: object) -> str | None:
     return None
 
 
+def _moments(period: Period) -> str:
+    """Return a warning if a period is only single minutes, as if cron started something then."""
+    minutes = period.minutes
+    if minutes & (minutes << 1):
+        return ""  # There are two minutes in a row.
+    times = minutes.bit_count()
+    first = (minutes & -minutes).bit_length() - 1
+    hour = first // 60
+    often = f"the minute {hour}:{first % 60:02}" if times == 1 else f"{times} single minutes a day"
+    return (
+        f"is in force for {often} only, because a period is a range of time; for whole hours "
+        f'write for example "* {hour}-{min(hour + 9, 23)} * * 1-5"'
+    )
+
+
 def _wrong_times(policy: PolicyConfig, path: str) -> Iterator[Problem]:
     if not policy.periods:
         yield Problem(
             f"{path}.periods",
             'a policy without a period is never in force; add one, or remove the key for "always"',
         )
-    for index, period in enumerate(policy.periods):
+    for index, text in enumerate(policy.periods):
+        place = f"{path}.periods[{index}]"
         try:
-            compile_period(period)
+            period = compile_period(text)
         except ValueError as error:
-            yield Problem(f"{path}.periods[{index}]", str(error))
+            yield Problem(place, str(error))
+        else:
+            if moments := _moments(period):
+                yield Problem(place, f"{text!r} {moments}", Severity.WARNING)
     if policy.always and not policy.timezone:
         return  # The zone is not used then, and this computer's may be unknown.
     try:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 
 from fleeting._config import ConnectorConfig, choose_group, configured_groups
-from fleeting._decoding import decode, examine, read_toml
+from fleeting._decoding import examine, read_toml
+from fleeting._gitlab_reading import decode_settings
 from fleeting._references import parse_reference
 from fleeting._registry import Registry
 from fleeting.errors import ConfigError
@@ -119,7 +120,7 @@ def read_provider_under_test(name: str, path: Path, runner: str | None) -> Provi
     return ProviderUnderTest(
         name=provider.name,
         provider=provider,
-        config=decode(table, provider.config_type, where=where),
+        config=decode_settings(table, provider.config_type, where=where),
         settings=GroupSettings(maximum=maximum, connector=connector),
         attributes=contract.attributes(),
         secrets={*secret_values(table), *filter(None, [connector.password])},
