@@ -100,3 +100,13 @@ def test_dead_links_are_noticed() -> None:
     """A link to a missing file is found; one to a page, a part or the web is not."""
     text = "[a](gone.md) [b](test_layout.py#x) [c](#part) [d](https://example.org/x)"
     assert dead_links(Path(__file__), text) == ["gone.md"]
+
+
+def test_questions_are_on_the_first_page(root: Path) -> None:
+    """The first page of the documentation has each question with the title of its answer."""
+    first = (root / "docs/README.md").read_text()
+    pages = sorted((root / "docs/how-to").glob("*.md"))
+    titles = {page.name: page.read_text().partition("\n")[0].removeprefix("# ") for page in pages}
+    missing = [name for name, title in titles.items() if f"[{title}](how-to/{name})" not in first]
+    assert len(pages) >= 10
+    assert missing == []
