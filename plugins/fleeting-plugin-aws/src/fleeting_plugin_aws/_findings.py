@@ -2,7 +2,8 @@
 
 Each rule is a function from AWS's description of the group to at most one
 finding, with the exact command that fixes it. An `ERROR` is a setting with
-which no scaler can work.
+which no scaler can work. What works on the group from outside, such as a scaling
+policy, has a description and a finding of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleeting.types import Finding, Severity
 from fleeting_plugin_aws._commands import group_command, list_groups_command, update_group_command
+from fleeting_plugin_aws._hooks import hook_wait
 from fleeting_plugin_aws._states import lifecycle_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 # One command can protect this many instances.
 MOST_PROTECTED = 50
@@ -32,12 +34,18 @@ class GroupFacts(NamedTuple):
         refreshes: its instance refreshes, as described by DescribeInstanceRefreshes.
         region: of the group.
         maximum: the scaler's `max_instances`; None if unlimited.
+        hooks: its lifecycle hooks, as described by DescribeLifecycleHooks.
+        policies: its scaling policies, as described by DescribePolicies.
+        actions: its scheduled actions, as described by DescribeScheduledActions.
     """
 
     group: Mapping[str, Any]
     refreshes: Sequence[Mapping[str, Any]]
     region: str
     maximum: int | None
+    hooks: Sequence[Mapping[str, Any]] = ()
+    policies: Sequence[Mapping[str, Any]] = ()
+    actions: Sequence[Mapping[str, Any]] = ()
 
     @property
     def name(self) -> str:
@@ -65,7 +73,8 @@ def by_severity(findings: Iterable[Finding]) -> list[Finding]:
 
 def find_problems(facts: GroupFacts) -> list[Finding]:
     """Return the problems of a group, the most severe first."""
-    return by_severity(finding for rule in _RULES if (finding := rule(facts)) is not None)
+    found = [finding for rule in _RULES if (finding := rule(facts)) is not None]
+    return by_severity([*found, *_hooks(facts), *_policies(facts), *_actions(facts)])
 
 
 def missing_group(name: str, region: str) -> Finding:
@@ -261,6 +270,56 @@ def _capacity_rebalance(facts: GroupFacts) -> Finding | None:
         "even while jobs run on them",
         facts.update("--no-capacity-rebalance"),
     )
+
+
+def _hooks(facts: GroupFacts) -> Iterator[Finding]:
+    for hook in facts.hooks:
+        name = str(hook["LifecycleHookName"])
+        wait = hook_wait(hook)
+        effect = f"before it serves, for up to {wait}, and jobs wait that long"
+        if str(hook.get("LifecycleTransition", "")).endswith("TERMINATING"):
+            effect = f"before it ends, for up to {wait}, and it costs money that long"
+        yield _warning(
+            "lifecycle-hook",
+            f"the lifecycle hook {name} of group {facts.name} holds each instance {effect}, unless "
+            "a program completes the hook",
+            facts.command("delete-lifecycle-hook", "--lifecycle-hook-name", name),
+        )
+
+
+def _policies(facts: GroupFacts) -> Iterator[Finding]:
+    """Return the policies that are in force."""
+    for policy in facts.policies:
+        kind = str(policy.get("PolicyType") or "SimpleScaling")
+        predictive: Mapping[str, Any] = policy.get("PredictiveScalingConfiguration") or {}
+        # Alarms start all policies but the predictive ones.
+        idle = "AlarmNotification" in facts.suspended
+        if kind == "PredictiveScaling":
+            idle = predictive.get("Mode", "ForecastOnly") == "ForecastOnly"
+        if idle or policy.get("Enabled") is False:
+            continue
+        name = str(policy["PolicyName"])
+        yield _warning(
+            "scaling-policy",
+            f"the scaling policy {name} ({kind}) changes the size of group {facts.name} against "
+            "the scaler, which does not know the instances that it adds",
+            facts.command("delete-policy", "--policy-name", name),
+        )
+
+
+def _actions(facts: GroupFacts) -> Iterator[Finding]:
+    if "ScheduledActions" in facts.suspended:
+        return
+    for action in facts.actions:
+        name = str(action["ScheduledActionName"])
+        limits = ("MinSize", "MaxSize", "DesiredCapacity")
+        sets = ", ".join(f"{one} = {action[one]}" for one in limits if one in action)
+        yield _warning(
+            "scheduled-action",
+            f"the scheduled action {name} sets {sets or 'the size'} of group {facts.name} against "
+            "the scaler, at times of its own",
+            facts.command("delete-scheduled-action", "--scheduled-action-name", name),
+        )
 
 
 _RULES: tuple[Callable[[GroupFacts], Finding | None], ...] = (

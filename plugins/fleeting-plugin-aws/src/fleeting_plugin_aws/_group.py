@@ -21,6 +21,7 @@ from fleeting.types import Accepted, Instance, Listing, State
 from fleeting_plugin_aws._capacity import plan_increase, plan_termination
 from fleeting_plugin_aws._commands import update_group_command
 from fleeting_plugin_aws._errors import Refused
+from fleeting_plugin_aws._hooks import HookReports, hold_reason
 from fleeting_plugin_aws._launch_failures import LaunchFailures
 from fleeting_plugin_aws._notices import watch
 from fleeting_plugin_aws._requests import describe_group, set_desired_capacity
@@ -81,6 +82,7 @@ class AwsGroup(InstanceGroup):
             clients, config.name, config.launch_patience, self._writing, opened
         )
         self._suspensions = Suspensions(clients, config.name, self._writing)
+        self._hooks = HookReports(clients, config.name)
         # Of the newest increase: its operation, and the desired capacity before and after.
         self._newest_increase = ("", 0, 0)
         self._looking = anyio.Lock()
@@ -111,7 +113,7 @@ class AwsGroup(InstanceGroup):
         """Take the next steps; see `InstanceGroup.reconcile`.
 
         This gives up instances whose launch failed (see `_capacity`), and suspends and resumes
-        instances (see `_standby`).
+        instances (see `_standby`). It also says which hooks hold instances up (see `_hooks`).
         """
         del listing  # The snapshot behind it says more.
         group = self._snapshot
@@ -120,6 +122,7 @@ class AwsGroup(InstanceGroup):
         settled = await self._failures.settle(group)
         if settled is not group:
             self._remember(settled)
+        await self._hooks.report(settled)
         await self._suspensions.proceed(settled)
 
     @override
@@ -298,7 +301,7 @@ class AwsGroup(InstanceGroup):
                 self.info.id,
                 member.lifecycle_state,
             )
-        return Instance(member.id, state)
+        return Instance(member.id, state, reason=hold_reason(member))
 
 
 def _require_staying(member: GroupMember) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aws_engine import NotModelled, paged
 from aws_errors import validation_error
 from aws_group import SERVING, STANDBY, STARTING, Wait
+from aws_influences import Influences
 from aws_moto import IMAGE
 
 if TYPE_CHECKING:
@@ -44,9 +45,6 @@ PROCESSES = (
 )
 # Operations that moto models well enough.
 PASSED_ON = {
-    "DescribeLifecycleHooks",
-    "DescribePolicies",
-    "DescribeScheduledActions",
     "DescribeWarmPool",
     "SetInstanceProtection",
 }
@@ -57,6 +55,7 @@ class AutoScaling:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._influences = Influences()
         self._operations: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
             "DescribeAutoScalingGroups": self._describe_groups,
             "DescribeInstanceRefreshes": self._describe_refreshes,
@@ -80,6 +79,9 @@ class AutoScaling:
         if handler := self._operations.get(operation):
             async with self._world.lock:
                 return await handler(**parameters)
+        if operation in Influences.OPERATIONS:
+            self._group(parameters["AutoScalingGroupName"])
+            return self._influences.answer(operation, parameters, self._world.page_size)
         if operation in PASSED_ON:
             if name := parameters.get("AutoScalingGroupName"):
                 self._group(name)
