@@ -101,6 +101,8 @@ class AwsGroup(InstanceGroup):
             if not self._is_being_deleted:
                 raise
             return Listing()  # AWS deleted the instances together with the group.
+        if group.is_being_deleted and not self._is_being_deleted:
+            logger.warning("%s", self._deleted_error())
         self._is_being_deleted = group.is_being_deleted
         standby = await self._suspensions.look(group)
         instances = [self._listed(one, standby) for one in group.members.values()]
@@ -130,10 +132,7 @@ class AwsGroup(InstanceGroup):
         async with self._writing:
             group = await describe_group(self._clients, self._name)
             if group.is_being_deleted:
-                raise GroupGone(
-                    f"group {self.info.id} is being deleted; create it again afterwards, or change "
-                    "name in plugin_config"
-                )
+                raise self._deleted_error()
             plan = plan_increase(group, count)
             error: ProviderError | None = None
             if plan.accepted < count:
@@ -214,6 +213,12 @@ class AwsGroup(InstanceGroup):
         return QuotaExceeded(
             f"group {self._name} has a min_size of {group.minimum}, and AWS does not remove "
             f"instances below that; lower it: {self._update_command('--min-size', '0')}"
+        )
+
+    def _deleted_error(self) -> GroupGone:
+        return GroupGone(
+            f"group {self.info.id} is being deleted with its instances; create it again "
+            "afterwards, or change name in plugin_config"
         )
 
     def _update_command(self, *arguments: str) -> str:

@@ -64,7 +64,7 @@ class HookReports:
     async def report(self, group: GroupSnapshot) -> None:
         """Log a warning if a hook holds a member, and did not do so before."""
         for state, (what, transition) in _HELD.items():
-            held = [id for id, one in group.members.items() if one.lifecycle_state == state]
+            held = sorted(id for id, one in group.members.items() if one.lifecycle_state == state)
             if not held or state in self._told:
                 continue
             self._told.add(state)

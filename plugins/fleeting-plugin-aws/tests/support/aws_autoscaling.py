@@ -131,6 +131,7 @@ class AutoScaling:
     async def end(self, group: Group, member: Member, cause: str) -> Activity:
         """Terminate a member."""
         activity = group.end(member, cause, self._world.now())
+        self._hold(group, member, "TERMINATING")
         await self._world.engine.call(
             "autoscaling",
             "TerminateInstanceInAutoScalingGroup",
@@ -139,6 +140,13 @@ class AutoScaling:
         )
         await self._world.power_off(member.id, for_good=True)
         return activity
+
+    def _hold(self, group: Group, member: Member, transition: str) -> None:
+        """Let the hooks of a transition hold a member."""
+        hold = self._influences.hold_of(group.name, transition)
+        if hold is not None:
+            member.state += ":Wait"
+            member.wait = Wait(hold, self._world.now())
 
     async def _launch(self, group: Group) -> None:
         launches = group.launches(self._world.running(), self._world.shortages)
@@ -157,6 +165,7 @@ class AutoScaling:
         for launch, one in zip(launches, new, strict=True):
             member = group.add(one["InstanceId"], launch, now)
             member.facts = one
+            self._hold(group, member, "LAUNCHING")
             await self._world.power_on(member.id, group)
 
     async def _facts_of(self, name: str) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """What works on a group from outside: lifecycle hooks, scaling policies, scheduled actions.
 
-The fake cloud keeps and describes them. None of them ever acts by itself.
+The fake cloud keeps and describes them. Hooks hold instances for their time; the others
+never act by themselves.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from aws_engine import NotModelled, paged
@@ -64,6 +66,16 @@ class Influences:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+
+    def hold_of(self, group: str, transition: str) -> timedelta | None:
+        """Return for how long the hooks of a transition hold an instance; None without any."""
+        hooks = self._kept.get((group, HOOK.key), {}).values()
+        times = [
+            timedelta(seconds=hook["HeartbeatTimeout"])
+            for hook in hooks
+            if hook["LifecycleTransition"] == f"autoscaling:EC2_INSTANCE_{transition}"
+        ]
+        return max(times, default=None)
 
     def answer(
         self, operation: str, parameters: dict[str, Any], page_size: int | None

@@ -18,7 +18,9 @@ async def _serving(
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
 ) -> AsyncGenerator[str]:
     """Serve all requests by one function; yield the URL."""
-    runner = web.ServerRunner(web.Server(handler))
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     try:
