@@ -48,6 +48,22 @@ async def test_an_instance_that_the_cloud_is_removing_is_not_left(
     assert "has begun to remove fake/group/i-1 and has not ended it within 0:02:00" in caplog.text
 
 
+@pytest.mark.parametrize(("count", "more"), [(1, ""), (12, ", ...")])
+async def test_instances_of_others_are_named_at_the_end(
+    caplog: pytest.LogCaptureFixture, count: int, more: str
+) -> None:
+    """They are left alone, and cost money, so the end of the scaler tells of them."""
+    group = FakeInstanceGroup()
+    await group.increase(count, "by hand")
+    async with Taskscaler([group], CLEAN, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            pass
+    assert len(group.listing.instances) == count
+    said = "instance that" if count == 1 else "instances that"
+    assert f"{count} {said} this scaler did not create may cost money: fake/group/" in caplog.text
+    assert f"{more}; see unknown_instances" in caplog.text
+
+
 async def test_instances_that_may_still_appear_are_counted() -> None:
     """Instances that were accepted but never listed count as left."""
     group = FakeInstanceGroup(pending_updates=None)

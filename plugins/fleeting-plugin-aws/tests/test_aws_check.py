@@ -175,6 +175,16 @@ async def test_what_works_on_the_group_from_outside(cloud: AwsCloud) -> None:
     assert any("farewell" in one.fix and "for up to 5m" in one.reason for one in warned)
 
 
+async def test_group_without_room(cloud: AwsCloud) -> None:
+    """Instances that fill `max_instances` before the scaler starts are a warning of the check."""
+    cloud.group("builders", desired=2)
+    assert "occupied" not in await check(cloud, GroupSettings(maximum=3))
+    found = (await check(cloud, GroupSettings(maximum=2)))["occupied"]
+    assert found.severity is Severity.WARNING
+    assert "2 instances already, and max_instances is 2" in found.reason
+    assert all(f"--instance-id {id} " in found.fix for id in cloud.members("builders"))
+
+
 async def test_influences_that_may_not_be_read(cloud: AwsCloud) -> None:
     """If the policy does not allow to look for them, the check says what it does not know."""
     cloud.group("builders")

@@ -8,6 +8,7 @@ policy, has a description and a finding of its own.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleeting.types import Finding, Severity
@@ -18,10 +19,12 @@ from fleeting_plugin_aws._states import lifecycle_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+# The most instances for which a finding shows a command each.
+MOST_SHOWN = 5
 # One command can protect this many instances.
 MOST_PROTECTED = 50
 
-__all__ = ("GroupFacts", "by_severity", "find_problems", "missing_group")
+__all__ = ("GroupFacts", "by_severity", "find_problems", "missing_group", "occupied_group")
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
@@ -85,6 +88,36 @@ def missing_group(name: str, region: str) -> Finding:
         "another account; set name and region in plugin_config",
         list_groups_command(region),
     )
+
+
+def occupied_group(facts: GroupFacts) -> list[Finding]:
+    """Return the finding for a group in which a scaler that starts now has no room."""
+    members = [
+        str(one["InstanceId"])
+        for one in facts.group.get("Instances", ())
+        if not str(one.get("LifecycleState", "")).startswith(("Warmed:", "Terminat"))
+    ]
+    if facts.maximum is None or not facts.maximum <= len(members):
+        return []
+    return [
+        _warning(
+            "occupied",
+            f"group {facts.name} has {len(members)} instances already, and max_instances is "
+            f"{facts.maximum}: a scaler whose state does not know them cannot create any",
+            'set unknown_instances = "adopt" in [runners.autoscaler.extensions] if the scaler may '
+            "use them, or remove those that no scaler uses: "
+            + "; ".join(
+                shlex.join(
+                    [
+                        *("aws", "autoscaling", "terminate-instance-in-auto-scaling-group"),
+                        *("--region", facts.region, "--instance-id", id),
+                        "--should-decrement-desired-capacity",
+                    ]
+                )
+                for id in members[:MOST_SHOWN]
+            ),
+        )
+    ]
 
 
 def _error(code: str, reason: str, fix: str) -> Finding:

@@ -14,6 +14,7 @@ from fleeting.errors import (
     InstanceGone,
     InstanceUnhealthy,
     NotSupported,
+    OutcomeUnknown,
     ProviderError,
     QuotaExceeded,
 )
@@ -27,6 +28,7 @@ from fleeting_plugin_aws._notices import watch
 from fleeting_plugin_aws._requests import describe_group, set_desired_capacity
 from fleeting_plugin_aws._standby import SuspensionGoal
 from fleeting_plugin_aws._states import is_absent
+from fleeting_plugin_aws._successors import Successors
 from fleeting_plugin_aws._suspension import Suspensions
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class AwsGroup(InstanceGroup):
         )
         self._suspensions = Suspensions(clients, config.name, self._writing)
         self._hooks = HookReports(clients, config.name)
+        self._successors = Successors()
         # Of the newest increase: its operation, and the desired capacity before and after.
         self._newest_increase = ("", 0, 0)
         self._looking = anyio.Lock()
@@ -173,11 +176,15 @@ class AwsGroup(InstanceGroup):
                 return Accepted(len(set(ids)), tuple(dict.fromkeys(ids)))
             plan = plan_termination(group, ids)
             wanted = [(id, True) for id in plan.shrink] + [(id, False) for id in plan.release]
+            self._successors.expect_end([id for id, _ in wanted])
             failed: dict[str, ProviderError] = {}
             turns = anyio.CapacityLimiter(TERMINATIONS)
             async with anyio.create_task_group() as terminations:
                 for id, shrinks in wanted:
                     terminations.start_soon(self._terminate, id, shrinks, turns, failed)
+        self._successors.expect_no_end(
+            [id for id, one in failed.items() if not isinstance(one, OutcomeUnknown)]
+        )
         self._access.forget([id for id, _ in wanted])
         accepted = [id for id in (*plan.done, *plan.shrink, *plan.release) if id not in failed]
         error = next(iter(failed.values()), None)
@@ -264,6 +271,8 @@ class AwsGroup(InstanceGroup):
         return group
 
     def _remember(self, group: GroupSnapshot) -> None:
+        if self._snapshot is not None:
+            self._successors.look(self._snapshot, group)
         self._snapshot = group
         self._members = group.members
         self._listed_at = anyio.current_time()
@@ -306,7 +315,12 @@ class AwsGroup(InstanceGroup):
                 self.info.id,
                 member.lifecycle_state,
             )
-        return Instance(member.id, state, reason=hold_reason(member))
+        return Instance(
+            member.id,
+            state,
+            reason=hold_reason(member),
+            replaces=self._successors.predecessor(member.id),
+        )
 
 
 def _require_staying(member: GroupMember) -> None:

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
 from fleeting.types import Finding, Severity
 from fleeting_plugin_aws._errors import CredentialsExpired, WrongSignature
-from fleeting_plugin_aws._findings import GroupFacts, find_problems, missing_group
+from fleeting_plugin_aws._findings import (
+    GroupFacts,
+    find_problems,
+    missing_group,
+    occupied_group,
+)
 from fleeting_plugin_aws._instances import pushes_key
 from fleeting_plugin_aws._keys import load_key
 from fleeting_plugin_aws._requests import find_group
@@ -150,8 +155,9 @@ async def examine_group(
         clients: send the requests.
         config: the plugin's configuration.
         settings: what the provider may know of the scaler.
-        thorough: whether to look for everything that works on the group from outside. That
-            takes a request for each kind, so opening a group does without.
+        thorough: whether to look for everything that works on the group from outside, which
+            takes a request for each kind, and for instances that leave no room. Opening a group
+            does without.
 
     Raises:
         ProviderError: a request failed.
@@ -178,6 +184,8 @@ async def examine_group(
         known.get("policies", ()),
         known.get("actions", ()),
     )
+    if thorough:
+        found += occupied_group(facts)
     return GroupExamination([*find_problems(facts), *found], group, at)
 
 
