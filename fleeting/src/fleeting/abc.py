@@ -66,9 +66,9 @@ class InstanceGroup(ABC):
 
     Clouds differ in four ways that a caller does not see:
 
-    * *Lag.* A listing can be behind the cloud's own answers. What the cloud has accepted
-      outweighs the listing: an instance whose removal was accepted is `DELETING` although it
-      is still shown as running. An instance that was accepted and is not shown yet counts
+    * *Lag.* A listing can be behind the cloud's own answers, and those outweigh
+      it: an instance whose removal was accepted is `DELETING` although it is still shown as
+      running. An instance that was accepted and is not shown yet counts
       as `pending` if the cloud tells the size that it intends; otherwise leave it out, and
       the caller waits for it. Never guess a state to hide the lag.
     * *One call for each instance.* Send the calls concurrently, at most about ten at a time,

@@ -239,7 +239,7 @@ def test_each_influence_has_a_finding() -> None:
     ],
 )
 def test_influences_that_are_switched_off(given: GroupFacts) -> None:
-    """What is not in force is not reported."""
+    """Policies and actions that are not in force are not reported."""
     assert find_problems(given) == []
 
 

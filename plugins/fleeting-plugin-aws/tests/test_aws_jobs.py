@@ -157,3 +157,13 @@ def test_a_hook_holds_up_the_end(taskscaler: Command, cloud: AwsCloud) -> None:
     assert f"--lifecycle-action-result CONTINUE --instance-id {id}" in done.stderr
     assert "the cloud has begun to remove" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_used_up_instances_are_removed_before_the_end(taskscaler: Command, cloud: AwsCloud) -> None:
+    """An instance that serves no further job goes, although instances are kept by default."""
+    cloud.group("builders", delays=SOON)
+    config = write_config(taskscaler, cloud, 1)
+    config.write_text(config.read_text().replace("delete_instances_on_shutdown = true\n", ""))
+    done = taskscaler.run_jobs("--config", config, write_jobs(taskscaler, 1))
+    assert done.returncode == 0, done.stderr
+    assert (cloud.desired("builders"), running(cloud)) == (0, [])

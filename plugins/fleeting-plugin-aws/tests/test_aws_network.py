@@ -1,4 +1,4 @@
-"""What is between the plugin and AWS: regions, endpoints, proxies, pages that are not AWS's."""
+"""The way to AWS: regions, endpoints, proxies, and pages of servers that are not AWS."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ async def test_listing_names_the_predecessor(cloud: AwsCloud) -> None:
 
 @pytest.mark.anyio
 async def test_removed_instances_have_no_successor(cloud: AwsCloud) -> None:
-    """What is launched after a removal was requested, even if the answer was lost."""
+    """A launch after a removal replaces nothing, even if the answer to the removal was lost."""
     async with running_group(cloud, 2) as (group, [first, second]):
         cloud.fail("TerminateInstanceInAutoScalingGroup", LostReply())
         with pytest.raises(OutcomeUnknown):

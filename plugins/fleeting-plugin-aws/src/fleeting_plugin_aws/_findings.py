@@ -2,8 +2,8 @@
 
 Each rule is a function from AWS's description of the group to at most one
 finding, with the exact command that fixes it. An `ERROR` is a setting with
-which no scaler can work. What works on the group from outside, such as a scaling
-policy, has a description and a finding of its own.
+which no scaler can work. Each hook, policy or action that works on the group from
+outside has a finding of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What works on a group from outside: lifecycle hooks, scaling policies, scheduled actions.
+"""Lifecycle hooks, scaling policies and scheduled actions, which work on a group from outside.
 
 The fake cloud keeps and describes them. Hooks hold instances for their time; the others
 never act by themselves.
