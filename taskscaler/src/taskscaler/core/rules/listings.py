@@ -9,6 +9,7 @@
   last seen being deleted is gone at once. After the first such listing the next ones
   follow at the fast interval, because tasks may believe that they run.
 * The states `failed` and `deleting` count at once: the tasks there are lost.
+* An instance whose state is `unknown` keeps its tasks, gets no others, and is not idle.
 * Another incarnation under an old id is another instance. It is ours if its
   predecessor was. A decision about a stranger is not kept for the next one.
 
@@ -242,7 +243,9 @@ def _observe(
     fleet: Fleet, group: Group, instance: TrackedInstance, shown: Listed, now: Now, out: Outbox
 ) -> None:
     """React to the state that the cloud reports for an instance of ours."""
-    instance.state = shown.state
+    was, instance.state = instance.state, shown.state
+    if State.UNKNOWN in (was, shown.state):
+        group.reconsider(instance)
     if instance.phase in (Phase.REMOVING, Phase.FOREIGN):
         return
     match shown.state:
