@@ -61,7 +61,7 @@ async def test_a_used_up_instance_is_removed_although_the_others_are_kept() -> N
 
 
 async def test_a_used_up_instance_that_cannot_be_removed_does_not_hold_up_the_end() -> None:
-    """After the retries of a shutdown it is left, which is no error, because instances are kept."""
+    """After the retries of a shutdown it is left, without an error: instances are kept."""
     group = FakeInstanceGroup()
     group.always("decrease", STUBBORN)
     kept = Settings(max_use_count=1, policy=LAZY)
