@@ -429,3 +429,21 @@ def test_a_promised_slot_outlasts_a_lowered_limit() -> None:
     play.say(events.TaskAsked("promised"))
     lower(play, policy=policy, capacity_per_instance=2, group_limits={"g": 0})
     assert play.phase("a") is Phase.DRAINING
+
+
+@pytest.mark.parametrize("uses", [0, 1])
+def test_a_shutdown_that_keeps_instances_waits_for_those_that_are_used_up(uses: int) -> None:
+    """Nothing would use them again, so they are removed first; the others stay."""
+    play = Play(Settings(max_use_count=uses, policy=ROOMY))
+    play.ready("a")
+    play.say(events.TaskReleased("task-0"))
+    play.say(events.ShutdownAsked(remove=False))
+    play.tick()
+    assert play.state.finished is not bool(uses)
+    if uses:
+        ids = play.take(effects.Decrease).ids
+        play.say(events.DecreaseSettled("g", ids, Accepted(1, ids)))
+        assert not play.state.finished, "the removal was accepted, and has not ended"
+        play.relist()
+        play.relist()
+        assert play.state.finished

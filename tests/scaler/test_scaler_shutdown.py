@@ -48,6 +48,47 @@ async def test_an_instance_that_the_cloud_is_removing_is_not_left(
     assert "has begun to remove fake/group/i-1 and has not ended it within 0:02:00" in caplog.text
 
 
+async def test_a_used_up_instance_is_removed_although_the_others_are_kept() -> None:
+    """Nothing would use it again, so leaving waits for its removal, and only for that."""
+    group = FakeInstanceGroup(removal_updates=2)
+    kept = Settings(max_use_count=1, policy=Policy(idle_count=1, idle_time=timedelta(hours=10)))
+    async with Taskscaler([group], kept, connect=group.connect) as scaler:
+        async with scaler.acquire("a") as acquisition:
+            used = acquisition.instance
+    ids = [one.id for one in group.listing.instances]
+    assert used not in ids
+    assert used in {one.id for one in scaler.instances() if one.removed_at is not None}
+
+
+async def test_a_used_up_instance_that_cannot_be_removed_does_not_hold_up_the_end() -> None:
+    """After the retries of a shutdown it is left, without an error: instances are kept."""
+    group = FakeInstanceGroup()
+    group.always("decrease", STUBBORN)
+    kept = Settings(max_use_count=1, policy=LAZY)
+    async with Taskscaler([group], kept, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            pass
+    assert len(group.calls_of("decrease")) == 1 + kept.shutdown_deletion_retries
+    [left] = [one for one in scaler.instances() if one.removed_at is None]
+    assert left.removal_reason == "its use count is reached"
+
+
+@pytest.mark.parametrize(("count", "more"), [(1, ""), (12, ", ...")])
+async def test_instances_of_others_are_named_at_the_end(
+    caplog: pytest.LogCaptureFixture, count: int, more: str
+) -> None:
+    """They are left alone, and cost money, so the end of the scaler tells of them."""
+    group = FakeInstanceGroup()
+    await group.increase(count, "by hand")
+    async with Taskscaler([group], CLEAN, connect=group.connect) as scaler:
+        async with scaler.acquire("a"):
+            pass
+    assert len(group.listing.instances) == count
+    said = "instance that" if count == 1 else "instances that"
+    assert f"{count} {said} this scaler did not create may cost money: fake/group/" in caplog.text
+    assert f"{more}; see unknown_instances" in caplog.text
+
+
 async def test_instances_that_may_still_appear_are_counted() -> None:
     """Instances that were accepted but never listed count as left."""
     group = FakeInstanceGroup(pending_updates=None)

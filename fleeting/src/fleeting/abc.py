@@ -64,6 +64,26 @@ class InstanceGroup(ABC):
     what this object remembers, because other programs and the cloud change the
     group too.
 
+    Clouds differ in four ways that a caller does not see:
+
+    * *Lag.* A listing can be behind the cloud's own answers, and those outweigh
+      it: an instance whose removal was accepted is `DELETING` although it is still shown as
+      running. An instance that was accepted and is not shown yet counts
+      as `pending` if the cloud tells the size that it intends; otherwise leave it out, and
+      the caller waits for it. Never guess a state to hide the lag.
+    * *One call for each instance.* Send the calls concurrently, at most about ten at a time,
+      and let none of them stop the others. `decrease`, `suspend` and `resume` return the ids
+      that were accepted, with the first error; an id whose reply was lost is left out, and
+      the caller repeats it. `increase` raises `OutcomeUnknown` if any reply was lost.
+    * *Requests that can never succeed.* A wrong image or a parameter that the cloud refuses
+      has no class of its own, because callers treat all of them alike. Raise a subclass of
+      `ProviderError` with `retryable = False`, and say what has to be corrected where. The
+      caller shows it, and pauses for as long as it ever does. `InstanceError` is for a
+      fault of one instance: a refused permission or parameter is the group's fault, even
+      if the request was about an instance.
+    * *Ids.* A cloud may use an id again, see `update`, or replace an instance by another one
+      without being asked, see `Instance.replaces`.
+
     Attributes:
         info: describes the group; constant while the group is open.
     """

@@ -152,12 +152,16 @@ class Instance:
             predecessor; None if the cloud does not tell, or not yet. A change from None
             to a value is not a replacement.
         reason: a human-readable reason for the state; mostly given with `FAILED`.
+        replaces: the id of the earlier member in whose place the cloud created this one
+            without being asked, if the provider knows. This one then belongs to the same
+            scaler. Only the first listing that shows the instance counts.
     """
 
     id: str
     state: State
     incarnation: str | None = None
     reason: str | None = None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

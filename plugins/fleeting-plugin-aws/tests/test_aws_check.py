@@ -134,6 +134,72 @@ async def test_unreadable_refreshes_are_not_an_error(cloud: AwsCloud) -> None:
     assert found["instance-refresh-unknown"].severity is Severity.INFO
 
 
+async def influence(cloud: AwsCloud) -> None:
+    """Put a hook for each transition, a policy and a scheduled action on the group."""
+    name = "builders"
+    async with cloud.client("autoscaling") as autoscaling:
+        for hook, transition in (("farewell", "TERMINATING"), ("set-up", "LAUNCHING")):
+            await autoscaling.put_lifecycle_hook(
+                AutoScalingGroupName=name,
+                LifecycleHookName=hook,
+                LifecycleTransition=f"autoscaling:EC2_INSTANCE_{transition}",
+                HeartbeatTimeout=300,
+            )
+        await autoscaling.put_scaling_policy(
+            AutoScalingGroupName=name,
+            PolicyName="cpu",
+            PolicyType="SimpleScaling",
+            AdjustmentType="ChangeInCapacity",
+            ScalingAdjustment=1,
+        )
+        await autoscaling.put_scheduled_update_group_action(
+            AutoScalingGroupName=name,
+            ScheduledActionName="night",
+            DesiredCapacity=0,
+            Recurrence="0 22 * * *",
+        )
+
+
+async def test_what_works_on_the_group_from_outside(cloud: AwsCloud) -> None:
+    """Hooks, policies and scheduled actions are warnings, each with its command."""
+    cloud.group("builders")
+    await influence(cloud)
+    found = await AwsProvider().check(configure(cloud), GroupSettings())
+    warned = [one for one in found if one.severity is Severity.WARNING]
+    assert sorted(one.code for one in warned) == [
+        "lifecycle-hook",
+        "lifecycle-hook",
+        "scaling-policy",
+        "scheduled-action",
+    ]
+    assert any("farewell" in one.fix and "for up to 5m" in one.reason for one in warned)
+
+
+async def test_group_without_room(cloud: AwsCloud) -> None:
+    """Instances that fill `max_instances` before the scaler starts are a warning of the check."""
+    cloud.group("builders", desired=2)
+    assert "occupied" not in await check(cloud, GroupSettings(maximum=3))
+    found = (await check(cloud, GroupSettings(maximum=2)))["occupied"]
+    assert found.severity is Severity.WARNING
+    assert "2 instances already, and max_instances is 2" in found.reason
+    assert all(f"--instance-id {id} " in found.fix for id in cloud.members("builders"))
+
+
+async def test_influences_that_may_not_be_read(cloud: AwsCloud) -> None:
+    """If the policy does not allow to look for them, the check says what it does not know."""
+    cloud.group("builders")
+    for what in ("LifecycleHooks", "Policies", "ScheduledActions"):
+        cloud.fail(f"Describe{what}", AccessDenied(), times=None)
+    found = await check(cloud)
+    for code, action in (
+        ("lifecycle-hook-unknown", "DescribeLifecycleHooks"),
+        ("scaling-policy-unknown", "DescribePolicies"),
+        ("scheduled-action-unknown", "DescribeScheduledActions"),
+    ):
+        assert found[code].severity is Severity.INFO
+        assert f"autoscaling:{action}" in found[code].reason
+
+
 async def test_missing_group(cloud: AwsCloud) -> None:
     """A missing group is an error of the check and when opening it."""
     found = await check(cloud, name="bilders")

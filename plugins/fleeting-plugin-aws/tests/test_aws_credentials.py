@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import shlex
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
-from aws_errors import CredentialsExpired
-from aws_plugin import open_group
-from fleeting.errors import PermissionDenied
+from aws_errors import AccessDenied, CredentialsExpired
+from aws_plugin import configure, open_group
+from fleeting.errors import ConfigError, PermissionDenied
+from fleeting.types import GroupSettings
+from fleeting_plugin_aws import AwsProvider
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +106,91 @@ async def test_role_is_assumed(cloud: AwsCloud, caplog: pytest.LogCaptureFixture
     used = {call.access_key for call in others}
     assert assume.access_key not in used
     assert not any(key in caplog.text for key in used)
+
+
+async def test_role_with_an_external_id(cloud: AwsCloud) -> None:
+    """The external id that the trust policy of a role asks for is sent."""
+    cloud.group("builders")
+    role = "arn:aws:iam::123456789012:role/builders"
+    async with open_group(cloud, assume_role_arn=role, external_id="ours"):
+        pass
+    [assumed] = cloud.calls("AssumeRole")
+    assert assumed.parameters["ExternalId"] == "ours"
+
+
+async def test_external_id_without_a_role(cloud: AwsCloud) -> None:
+    """An external id alone is a mistake, which says where it belongs."""
+    with pytest.raises(ConfigError, match=r"external_id: set without assume_role_arn"):
+        async with open_group(cloud, external_id="ours"):
+            pass
+
+
+async def test_role_that_may_not_be_assumed(cloud: AwsCloud) -> None:
+    """The advice is about the role and its trust policy, and not about the group's policy."""
+    cloud.group("builders")
+    cloud.fail("AssumeRole", AccessDenied(), times=None)
+    role = "arn:aws:iam::123456789012:role/builders"
+    with pytest.raises(PermissionDenied, match=r"AssumeRole.*trust policy of the role") as caught:
+        async with open_group(cloud, assume_role_arn=role):
+            pass
+    assert "whole policy" not in str(caught.value)
+
+
+SSO = """
+[sso-session corp]
+sso_start_url = https://example.com/start
+sso_region = eu-central-1
+[profile session]
+sso_session = corp
+sso_account_id = 123456789012
+sso_role_name = scaler
+[profile 'of old']
+sso_start_url = https://example.com/start
+sso_region = eu-central-1
+sso_account_id = 123456789012
+sso_role_name = scaler
+[profile chain]
+role_arn = arn:aws:iam::123456789012:role/builders
+source_profile = session
+"""
+
+
+@pytest.mark.parametrize("profile", ["session", "of old", "chain"])
+@pytest.mark.parametrize("expired", [False, True])
+async def test_sign_in_that_is_missing_or_expired(
+    no_keys: AwsCloud,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    profile: str,
+    expired: bool,  # noqa: FBT001
+) -> None:
+    """Without a token of single sign-on, the error is the command that gets one."""
+    no_keys.group("builders")
+    file = tmp_path / "config"
+    file.write_text(SSO)
+    cache = tmp_path / ".aws/sso/cache"
+    cache.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token = {
+        "accessToken": "made-up",
+        "region": "eu-central-1",
+        "expiresAt": "2020-01-01T00:00:00Z",
+    }
+    for name in ("corp", "https://example.com/start") if expired else ():
+        digest = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+        (cache / f"{digest}.json").write_text(json.dumps(token))
+    command = "aws sso login --profile " + shlex.quote(profile)
+    with pytest.raises(PermissionDenied) as caught:
+        async with open_group(no_keys, config_file=file, profile=profile):
+            pass
+    assert f"`{command}`" in str(caught.value)
+    found = await AwsProvider().check(
+        configure(no_keys, config_file=file, profile=profile), GroupSettings()
+    )
+    assert (found[0].code, found[0].fix) == ("credentials", command)
+    # The SDK would print a traceback for each attempt.
+    assert [one for one in caplog.records if one.exc_info] == []
 
 
 async def test_role_is_assumed_again_when_it_expires(cloud: AwsCloud) -> None:

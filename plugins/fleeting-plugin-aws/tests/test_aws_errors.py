@@ -73,6 +73,9 @@ def test_translation_is_total(error: Exception, mutates: bool) -> None:  # noqa:
         (answer("RequestExpired"), CredentialsExpired),
         (answer("SignatureDoesNotMatch", "The request signature", 403), WrongSignature),
         (answer("RequestTimeTooSkewed", status=403), WrongSignature),
+        (answer("InvalidClientTokenId", "The security token is invalid", 403), CredentialsExpired),
+        (answer("AuthFailure", "AWS was not able to validate", 401), CredentialsExpired),
+        (answer("OptInRequired", "You are not subscribed", 403), PermissionDenied),
         (answer("AccessDenied", "User: arn is not authorized", 403), PermissionDenied),
         (answer("UnauthorizedOperation", status=403), PermissionDenied),
         (answer("InsufficientInstanceCapacity", status=500), OutOfCapacity),
@@ -148,6 +151,9 @@ def test_requests_that_were_never_sent(error: Exception) -> None:
         (answer("SignatureDoesNotMatch", "Signature expired: 2026 is now earlier"), "the clock"),
         (answer("InvalidSignatureException", "Signature not yet current: 2026"), "the clock"),
         (answer("AccessDenied", "not authorized"), "fleeting check aws"),
+        (answer("RequestExpired", "Request has expired."), "a clock of this machine"),
+        (answer("AuthFailure", "AWS was not able to validate"), "renew the credentials"),
+        (answer("OptInRequired", "You are not subscribed"), "enable the service"),
         (botocore.exceptions.UnauthorizedSSOTokenError(), "`aws sso login`"),
         (botocore.exceptions.SSOTokenLoadError(error_msg="none"), "`aws sso login`"),
         (ResponseParserError("Unable to parse response: b'<html>'"), "did not come from AWS"),
@@ -156,6 +162,38 @@ def test_requests_that_were_never_sent(error: Exception) -> None:
 def test_advice_fits_the_cause(error: Exception, advice: str) -> None:
     """The message says what to do about this cause, and not about another one."""
     assert advice in str(translate(error, WHAT, mutates=False))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "AuthFailure",
+        "ExpiredToken",
+        "InvalidClientTokenId",
+        "OptInRequired",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    ],
+)
+def test_no_policy_cures_wrong_credentials(code: str) -> None:
+    """A policy is not the advice for a wrong key, a wrong clock or an account without access."""
+    assert "policy" not in str(translate(answer(code, "x", 403), WHAT, mutates=False))
+
+
+@pytest.mark.parametrize(
+    ("message", "action"),
+    [
+        ("You are not authorized to perform this operation.", "autoscaling:SetDesiredCapacity"),
+        ("User: arn is not authorized to perform: kms:CreateGrant on resource", "kms:CreateGrant"),
+    ],
+)
+def test_missing_permissions_are_named(message: str, action: str) -> None:
+    """The permission is that of the request, unless AWS names another one."""
+    error = answer("UnauthorizedOperation", message, 403)
+    found = translate(error, WHAT, mutates=True, action="autoscaling:SetDesiredCapacity")
+    assert f"; allow {action}: `fleeting check aws`" in str(found)
 
 
 def test_our_own_errors_are_kept() -> None:

@@ -7,19 +7,25 @@ for events and conditions, never for a length of time.
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from aws_errors import CredentialsExpired, LostReply, LostRequest, Throttled, Unavailable
+from aws_errors import (
+    AccessDenied,
+    CredentialsExpired,
+    LostReply,
+    LostRequest,
+    Throttled,
+    Unavailable,
+)
 from aws_plugin import open_group
 from fleeting.errors import OutcomeUnknown
 from fleeting.types import ConnectorSettings
 from fleeting_plugin_aws import AwsProvider
-from taskscaler import AcquisitionLost, Settings, Taskscaler, UnknownInstances
+from taskscaler import AcquisitionLost, Settings, Taskscaler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -155,6 +161,29 @@ async def test_credentials_expire_and_are_renewed(
             file.write_text(text.format(new))
 
 
+@pytest.mark.parametrize(
+    ("operation", "action", "launched"),
+    [
+        ("SetDesiredCapacity", "autoscaling:SetDesiredCapacity", 0),
+        ("SendSSHPublicKey", "ec2-instance-connect:SendSSHPublicKey", 1),
+        ("DescribeInstances", "ec2:DescribeInstances", 1),
+    ],
+)
+async def test_a_permission_is_missing(
+    cloud: AwsCloud, operation: str, action: str, launched: int
+) -> None:
+    """The task waits with the name of the permission, at most one instance is launched for it."""
+    cloud.group("builders")
+    cloud.fail(operation, AccessDenied(), times=None)
+    async with scaling(cloud) as scaler, waiting(scaler) as instances:
+        await until_explained(scaler, f"allow {action}")
+        denied = len(cloud.calls(operation))
+        await cloud.reached(operation, denied + 1)
+        assert len(cloud.members("builders")) == launched
+        assert instances == []
+        cloud.mend()
+
+
 async def test_group_is_deleted(cloud: AwsCloud) -> None:
     """When the group is deleted, its task ends, the next task waits, and the scaler can stop."""
     cloud.group("builders")
@@ -245,14 +274,14 @@ async def test_instance_is_terminated_during_a_job(
 ) -> None:
     """A task whose instance is lost ends at once, and the next attempt gets another instance."""
     cloud.group("builders", spot=True)
-    # The replacement that AWS launches is not ours; it is removed too.
-    settings = replace(SETTINGS, unknown_instances=UnknownInstances.REMOVE)
-    async with scaling(cloud, settings=settings) as scaler:
+    # The replacement that AWS launches is ours, so it is used, and removed at the end.
+    async with scaling(cloud) as scaler:
         with pytest.raises(AcquisitionLost, match=r"takes it away|no longer listed") as caught:
             async with scaler.acquire("a") as acquisition:
                 lose(cloud, acquisition.instance)
                 await anyio.sleep_forever()
         assert await run(scaler, "a") != caught.value.instance
+        assert len(cloud.calls("SetDesiredCapacity")) == 1
 
 
 async def test_announced_interruption(cloud: AwsCloud) -> None:

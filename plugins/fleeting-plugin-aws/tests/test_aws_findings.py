@@ -32,6 +32,12 @@ def facts(maximum: int | None = 10, refreshes: Any = (), **changes: Any) -> Grou
     return GroupFacts({**GOOD, **changes}, refreshes, "eu-central-1", maximum)
 
 
+def under(*suspended: str, **influences: Any) -> GroupFacts:
+    """Return the facts of a group on which something works from outside."""
+    processes = [{"ProcessName": name} for name in ("AZRebalance", *suspended)]
+    return facts(SuspendedProcesses=processes)._replace(**influences)
+
+
 def overrides(*weights: str | None) -> dict[str, Any]:
     """Return a mixed instances policy whose instance types have these weights."""
     entries = [
@@ -149,6 +155,92 @@ def test_harmful_states(given: GroupFacts, severity: Severity, code: str, verb: 
     words = shlex.split(found.fix)
     assert words[:3] == ["aws", "autoscaling", verb]
     assert "my builders" in words
+
+
+LAUNCHING = {
+    "LifecycleHookName": "set up",
+    "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING",
+    "HeartbeatTimeout": 90,
+}
+TERMINATING = {
+    "LifecycleHookName": "drain",
+    "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING",
+}
+PREDICTIVE = {"PolicyName": "guess", "PolicyType": "PredictiveScaling"}
+TRACKING = {"PolicyName": "cpu", "PolicyType": "TargetTrackingScaling", "Enabled": True}
+ACTION = {"ScheduledActionName": "night", "MinSize": 0, "DesiredCapacity": 3}
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words", "fix"),
+    [
+        (
+            under(hooks=[LAUNCHING]),
+            "lifecycle-hook",
+            "before it serves, for up to 1m30s",
+            "delete-lifecycle-hook {} --lifecycle-hook-name 'set up'",
+        ),
+        (
+            under(hooks=[TERMINATING]),
+            "lifecycle-hook",
+            "before it ends, for up to 1h, and it costs money",
+            "delete-lifecycle-hook {} --lifecycle-hook-name drain",
+        ),
+        (
+            under(policies=[TRACKING]),
+            "scaling-policy",
+            "cpu (TargetTrackingScaling)",
+            "delete-policy {} --policy-name cpu",
+        ),
+        (
+            under(
+                "AlarmNotification",
+                policies=[
+                    {
+                        **PREDICTIVE,
+                        "PredictiveScalingConfiguration": {"Mode": "ForecastAndScale"},
+                    }
+                ],
+            ),
+            "scaling-policy",
+            "guess (PredictiveScaling)",
+            "delete-policy {} --policy-name guess",
+        ),
+        (
+            under(actions=[ACTION]),
+            "scheduled-action",
+            "MinSize = 0, DesiredCapacity = 3",
+            "delete-scheduled-action {} --scheduled-action-name night",
+        ),
+    ],
+)
+def test_influences(given: GroupFacts, code: str, words: str, fix: str) -> None:
+    """Whatever works on the group from outside is found, with the command that removes it."""
+    [found] = find_problems(given)
+    assert (found.severity, found.code) == (Severity.WARNING, code)
+    assert words in found.reason
+    group = "--region eu-central-1 --auto-scaling-group-name 'my builders'"
+    assert found.fix == f"aws autoscaling {fix.format(group)}"
+
+
+def test_each_influence_has_a_finding() -> None:
+    """Two hooks are two findings, because each has a command of its own."""
+    found = find_problems(under(hooks=[LAUNCHING, TERMINATING], actions=[ACTION]))
+    assert [one.code for one in found] == ["lifecycle-hook", "lifecycle-hook", "scheduled-action"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        under("AlarmNotification", policies=[TRACKING]),
+        under(policies=[{**TRACKING, "Enabled": False}]),
+        under(policies=[PREDICTIVE]),
+        under("ScheduledActions", actions=[ACTION]),
+    ],
+)
+def test_influences_that_are_switched_off(given: GroupFacts) -> None:
+    """Policies and actions that are not in force are not reported."""
+    assert find_problems(given) == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from aws_errors import LostReply, Throttled, Unavailable
@@ -125,4 +126,44 @@ def test_jobs_on_a_failing_cloud(taskscaler: Command, cloud: AwsCloud) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done") == 12
     assert {job["state"] for job in taskscaler.reported()["jobs"]} == {"success"}
+    assert (cloud.desired("builders"), running(cloud)) == (0, [])
+
+
+def put_hook(cloud: AwsCloud, transition: str) -> None:
+    """Add a lifecycle hook that waits for an hour."""
+
+    async def put() -> None:
+        async with cloud.client("autoscaling") as autoscaling:
+            await autoscaling.put_lifecycle_hook(
+                AutoScalingGroupName="builders",
+                LifecycleHookName="farewell",
+                LifecycleTransition=f"autoscaling:EC2_INSTANCE_{transition}",
+                HeartbeatTimeout=3600,
+            )
+
+    anyio.run(put)
+
+
+def test_a_hook_holds_up_the_end(taskscaler: Command, cloud: AwsCloud) -> None:
+    """A run succeeds although a hook holds its instance, and says which, and until when."""
+    cloud.group("builders", delays=SOON)
+    put_hook(cloud, "TERMINATING")
+    config = write_config(taskscaler, cloud, 1, 'shutdown_timeout = "2s"')
+    done = taskscaler.run_jobs("--config", config, write_jobs(taskscaler, 1))
+    assert done.returncode == 0, done.stderr
+    [(id, state)] = cloud.members("builders").items()
+    assert (state, cloud.desired("builders")) == ("Terminating:Wait", 0)
+    assert "farewell waits for up to 1h" in done.stderr
+    assert f"--lifecycle-action-result CONTINUE --instance-id {id}" in done.stderr
+    assert "the cloud has begun to remove" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_used_up_instances_are_removed_before_the_end(taskscaler: Command, cloud: AwsCloud) -> None:
+    """An instance that serves no further job goes, although instances are kept by default."""
+    cloud.group("builders", delays=SOON)
+    config = write_config(taskscaler, cloud, 1)
+    config.write_text(config.read_text().replace("delete_instances_on_shutdown = true\n", ""))
+    done = taskscaler.run_jobs("--config", config, write_jobs(taskscaler, 1))
+    assert done.returncode == 0, done.stderr
     assert (cloud.desired("builders"), running(cloud)) == (0, [])

@@ -144,6 +144,7 @@ def test_steps_to_resume(lifecycle: str, ec2_state: str, step: StandbyStep) -> N
         (SuspensionGoal.RESUMED, "Standby", "pending", State.RESUMING),
         (SuspensionGoal.RESUMED, "Standby", "running", State.RESUMING),
         (SuspensionGoal.RESUMED, "Pending", "running", State.RESUMING),
+        (None, "EnteringStandby", "running", State.UNKNOWN),
         (None, "Standby", "running", State.UNKNOWN),
         (None, "Standby", "", State.UNKNOWN),
         (None, "Standby", "terminated", State.FAILED),

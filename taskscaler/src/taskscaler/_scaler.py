@@ -56,6 +56,9 @@ logger = logging.getLogger("taskscaler")
 
 DEFAULT_ACQUIRE_TIMEOUT = timedelta(minutes=15)
 
+# How many foreign instances the message about them names.
+FOREIGN_SHOWN = 10
+
 # The records of the scaler itself; all others are its user's.
 OWN_RECORDS = (
     records.InstanceRecord,
@@ -171,6 +174,13 @@ class Taskscaler:
                 "request is needed, but a hook of the cloud may hold it up",
                 ", ".join(leaving),
                 settings.shutdown_timeout,
+            )
+        if foreign := _summaries.foreign(self._state):
+            logger.warning(
+                "%s that this scaler did not create may cost money: %s%s; see unknown_instances",
+                counted(len(foreign), "instance"),
+                ", ".join(foreign[:FOREIGN_SHOWN]),
+                ", ..." if len(foreign) > FOREIGN_SHOWN else "",
             )
         ids = [f"{one.group}/{one.id}" for one in _summaries.removable(self._state)]
         expected = self._state.expected

@@ -124,6 +124,12 @@ def leaving(state: ScalerState) -> tuple[str, ...]:
     return tuple(f"{one.group}/{one.id}" for one in left)
 
 
+def foreign(state: ScalerState) -> tuple[str, ...]:
+    """Return the names of the instances that the scaler did not create and leaves alone."""
+    every = (one for one in state.instances() if one.phase is Phase.FOREIGN and not one.deleting)
+    return tuple(f"{one.group}/{one.id}" for one in every)
+
+
 def suspended(state: ScalerState) -> tuple[SuspendedTask, ...]:
     """Return the tasks that are suspended, the longest suspended first."""
     return tuple(

@@ -6,8 +6,9 @@ a second, so it happens in a thread when a group is opened or checked.
 The modules form layers; each imports only from lines above it:
 
     _config, _commands, _policy, _keys, _states     values and texts
-    _activities, _capacity, _standby, _findings     decisions: pure functions of those values
+    _activities, _capacity, _standby, _successors   decisions: pure functions of those values
     _errors, _limiter, _session, _clients           how a request reaches AWS
+    _hooks, _findings                               what works on the group from outside
     _requests, _instances                           the requests that several modules need
     _launch_failures, _suspension, _access, _notices, _preflight
     _group, _open, _check                           what the provider offers

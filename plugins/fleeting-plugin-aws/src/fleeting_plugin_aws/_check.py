@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
-from fleeting.errors import ConfigError, FleetingError, ProviderError
+from fleeting.errors import ConfigError, ProviderError
 from fleeting.types import Finding, Severity
 from fleeting_plugin_aws._clients import open_clients
-from fleeting_plugin_aws._errors import Refused
+from fleeting_plugin_aws._errors import CredentialsExpired, Refused
 from fleeting_plugin_aws._findings import by_severity
 from fleeting_plugin_aws._instances import pushes_key
 from fleeting_plugin_aws._policy import minimal_policy, policy_text
@@ -60,8 +61,11 @@ async def _ask(
 async def _identity(clients: Clients) -> tuple[str, Finding]:
     try:
         answer = await clients.ask("sts", "GetCallerIdentity")
-    except FleetingError as error:
-        fix = "aws sts get-caller-identity"
+    except ProviderError as error:
+        command = ["aws", "sts", "get-caller-identity"]
+        command += ["--profile", clients.profile] if clients.profile else []
+        fix = error.command if isinstance(error, CredentialsExpired) else ""
+        fix = fix or shlex.join(command)
         return "*", Finding(Severity.ERROR, "credentials", str(error), fix)
     reason = f"the credentials belong to {answer['Arn']}"
     return str(answer["Account"]), Finding(Severity.INFO, "identity", reason)
@@ -71,7 +75,7 @@ async def _group_findings(
     clients: Clients, config: AwsConfig, settings: GroupSettings
 ) -> list[Finding]:
     try:
-        return (await examine_group(clients, config, settings)).findings
+        return (await examine_group(clients, config, settings, thorough=True)).findings
     except ProviderError as error:
         return [refusal_finding("group", error)]
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import sniffio
 
-from fleeting.errors import ConfigError, FleetingError, ProviderError, Throttled
+from fleeting.errors import ConfigError, ProviderError, Throttled
 from fleeting_plugin_aws._errors import CredentialsExpired, Refused, translate
 from fleeting_plugin_aws._limiter import Limiter, Shared, pause
-from fleeting_plugin_aws._session import client_options, method_name, new_session
+from fleeting_plugin_aws._session import client_options, find_region, method_name, new_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -95,6 +95,12 @@ class Clients:
         )
 
     @property
+    def profile(self) -> str | None:
+        """Return the profile of the SDK's configuration that is used, if one is."""
+        profile: str | None = self._first_session.profile
+        return profile
+
+    @property
     def partition(self) -> str:
         """Return the partition of the region, such as `aws-cn`, as the SDK knows it."""
         try:
@@ -139,7 +145,7 @@ class Clients:
                 generation = await self._current()
                 return await _call(generation, service, operation, parameters)
             except Exception as error:  # noqa: BLE001 - any error of the SDK is translated
-                failure = _provider_error(error, f"{operation} of {self.where}", mutates=mutates)
+                failure = self._failure(error, service, operation, mutates=mutates)
             if isinstance(failure, Throttled):
                 self.limiter.exhaust(anyio.current_time())
             if isinstance(failure, CredentialsExpired):
@@ -154,6 +160,21 @@ class Clients:
                 raise failure
             await anyio.sleep(pause(attempt, random.random()))  # noqa: S311 - not a secret
             attempt += 1
+
+    def _failure(
+        self, error: Exception, service: str, operation: str, *, mutates: bool
+    ) -> ProviderError:
+        """Translate an error into one that a group may raise; one of the configuration is final."""
+        failure = translate(
+            error,
+            f"{operation} of {self.where}",
+            mutates=mutates,
+            action=f"{service}:{operation.removesuffix('Batch')}",
+            profile=self.profile,
+        )
+        if isinstance(failure, ProviderError):
+            return failure
+        return Refused(str(failure), type(error).__name__, "")
 
     async def _current(self) -> _Generation:
         """Return the clients to use; makes new ones if the old ones have to be renewed."""
@@ -188,8 +209,11 @@ class Clients:
         """Return the keys of a role, and when to assume it again."""
         session = await self._session()
         options = client_options(self._config, self.region)
+        asked = {"RoleArn": role, "RoleSessionName": "fleeting"}
+        if self._config.external_id is not None:
+            asked["ExternalId"] = self._config.external_id
         async with session.create_client("sts", **options) as client:
-            answer = await client.assume_role(RoleArn=role, RoleSessionName="fleeting")
+            answer = await client.assume_role(**asked)
         given = answer["Credentials"]
         keys = {
             "aws_access_key_id": given["AccessKeyId"],
@@ -234,13 +258,14 @@ async def open_clients(config: AwsConfig, shared: Shared, *more: str) -> AsyncGe
         )
     try:
         session = await new_session(config, shared)
-        region = config.region or session.get_config_variable("region")
+        region = await find_region(config, session)
     except Exception as error:  # noqa: BLE001 - any error of the SDK is translated
         raise translate(error, "plugin_config", mutates=False) from None
     if not region:
         raise ConfigError(
-            "plugin_config.region: not set, and neither the SDK's configuration nor AWS_REGION "
-            'names a region; set it, for example region = "eu-central-1"'
+            "plugin_config.region: not set, and neither the SDK's configuration, AWS_REGION nor "
+            "the metadata of this instance name a region; set it, for example "
+            'region = "eu-central-1"'
         )
     services = [*SERVICES, *more]
     if config.interruption_queue_url is not None:
@@ -279,11 +304,3 @@ async def _call(
 async def _close(generation: _Generation) -> None:
     with anyio.move_on_after(CLOSE_SECONDS, shield=True):
         await generation.stack.aclose()
-
-
-def _provider_error(error: Exception, what: str, *, mutates: bool) -> ProviderError:
-    """Translate an error into one that a group may raise. Configuration errors are not retried."""
-    failure: FleetingError = translate(error, what, mutates=mutates)
-    if isinstance(failure, ProviderError):
-        return failure
-    return Refused(str(failure), type(error).__name__, "")

@@ -34,6 +34,9 @@ class AwsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     assume_role_arn: Annotated[
         str | None, Meta(description="A role to assume with the credentials that were found.")
     ] = None
+    external_id: Annotated[
+        str | None, Meta(description="The external id that the trust policy of that role asks for.")
+    ] = None
     endpoint_url: Annotated[
         str | None, Meta(description="Send all requests here instead: an emulator or a proxy.")
     ] = None

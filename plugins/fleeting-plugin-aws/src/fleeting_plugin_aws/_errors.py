@@ -17,6 +17,8 @@ that was signed wrongly, they repeat it with its session token.
 from __future__ import annotations
 
 import importlib
+import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from fleeting.errors import (
@@ -34,7 +36,14 @@ from fleeting.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("CredentialsExpired", "Refused", "WrongSignature", "translate")
+__all__ = (
+    "CredentialsExpired",
+    "ForeignAnswer",
+    "Refused",
+    "WrongSignature",
+    "is_foreign",
+    "translate",
+)
 
 THROTTLING = frozenset(
     {
@@ -57,10 +66,19 @@ EXPIRED = frozenset(
     {
         "ExpiredToken",
         "ExpiredTokenException",
+        "TokenRefreshRequired",
+    }
+)
+# AWS does not know the key, or the request reached it long after it was signed.
+UNKNOWN_KEY = frozenset(
+    {
+        "AuthFailure",
+        "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "InvalidToken",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
         "RequestExpired",
-        "TokenRefreshRequired",
         "UnrecognizedClientException",
     }
 )
@@ -69,21 +87,17 @@ PERMISSION = frozenset(
         "AccessDenied",
         "AccessDeniedException",
         "AuthException",
-        "AuthFailure",
-        "Blocked",
-        "MissingAuthenticationToken",
-        "MissingAuthenticationTokenException",
+        "ForbiddenException",
         "NotAuthorized",
-        "OptInRequired",
-        "PendingVerification",
         "UnauthorizedOperation",
     }
 )
+# The account itself may not use the service or the region, whatever its policies allow.
+ACCOUNT = frozenset({"Blocked", "OptInRequired", "PendingVerification"})
 # The request was not signed with the secret that AWS knows.
 SIGNATURE = frozenset(
     {
         "IncompleteSignature",
-        "InvalidAccessKeyId",
         "InvalidSignatureException",
         "SignatureDoesNotMatch",
     }
@@ -129,16 +143,27 @@ _GROUP_GONE = ("name not found", "group not found", "pending delet", "is being d
 
 
 class CredentialsExpired(PermissionDenied):
-    """The credentials are not valid any more, or there are none.
+    """The credentials are not valid, or not any more, or there are none.
 
     Unlike other refusals, a retry can succeed: the SDK may find renewed credentials.
+
+    Attributes:
+        command: makes new ones; empty if that depends on where the SDK finds them.
     """
 
     retryable = True
 
+    def __init__(self, message: str, command: str = "") -> None:
+        self.command = command
+        super().__init__(message)
+
 
 class WrongSignature(PermissionDenied):
     """The secret key is wrong, or this machine's clock is."""
+
+
+class ForeignAnswer(Exception):
+    """An answer that did not come from AWS, such as the sign-in page of a network."""
 
 
 class Refused(ProviderError):
@@ -161,36 +186,72 @@ class Refused(ProviderError):
 _CODES: tuple[tuple[frozenset[str], type[ProviderError], str], ...] = (
     (THROTTLING, Throttled, "if this persists, lower requests_per_second in plugin_config"),
     (EXPIRED, CredentialsExpired, "renew the credentials where the SDK finds them"),
+    (
+        UNKNOWN_KEY,
+        CredentialsExpired,
+        (
+            "renew the credentials where the SDK finds them; a clock of this machine that is "
+            "minutes off, or a region that the account has not enabled, has the same effect"
+        ),
+    ),
+    (
+        ACCOUNT,
+        PermissionDenied,
+        "enable the service and the region for the account, or ask AWS to do so",
+    ),
     (SIGNATURE, WrongSignature, "correct the secret access key where the SDK finds it"),
-    (PERMISSION, PermissionDenied, "`fleeting check aws` shows the policy that allows it"),
     (CAPACITY, OutOfCapacity, "another zone or instance type may have capacity"),
     (QUOTA, QuotaExceeded, "ask AWS to raise the account's quota, or use fewer instances"),
     (BUSY, ProviderError, "it will be retried"),
 )
 
 
-def translate(error: Exception, what: str, *, mutates: bool) -> FleetingError:
+# The part of AWS's messages that names the permission.
+_MISSING = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
+
+
+def is_foreign(status: int, kind: str, body: bytes) -> bool:
+    """Return whether an answer cannot come from AWS.
+
+    Args:
+        status: of HTTP. Pages about server errors may be AWS's own.
+        kind: the type of its content.
+        body: as received.
+    """
+    if status >= SERVER_FAULT:
+        return False
+    is_page = body.lstrip()[:9].lower().startswith((b"<!doctype", b"<html"))
+    return is_page or "html" in kind.lower() or 300 <= status < 400  # noqa: PLR2004 - redirections
+
+
+def translate(
+    error: Exception, what: str, *, mutates: bool, action: str = "", profile: str | None = None
+) -> FleetingError:
     """Return the corresponding error of `fleeting`.
 
     Args:
         error: raised by the SDK or a library below it.
         what: the request and the group, such as `SetDesiredCapacity of aws/eu-central-1/builders`.
         mutates: whether the request changes something.
+        action: the permission that the request needs; empty if unknown.
+        profile: of the SDK, if one is used.
     """
     exceptions = importlib.import_module("botocore.exceptions")
     if isinstance(error, FleetingError):
         return error
     if isinstance(error, exceptions.ClientError):
-        return _refusal(error, what, mutates=mutates)
-    for names, make in _LOCAL:
-        # Older versions of the SDK lack some of these classes.
-        kinds = tuple(getattr(exceptions, name, type(None)) for name in names)
-        if isinstance(error, kinds):
-            return make(error, what)
+        return _refusal(error, what, action, mutates=mutates)
+    # Older versions of the SDK lack some of these classes.
+    if isinstance(error, tuple(getattr(exceptions, name, type(None)) for name in _NO_CREDENTIALS)):
+        return _no_credentials(error, what, profile)
+    if isinstance(error, tuple(getattr(exceptions, name, type(None)) for name in _MISCONFIGURED)):
+        return ConfigError(
+            f"{what}: {_summary(error)}; correct plugin_config or the SDK's configuration"
+        )
     return _connection_failure(error, what, exceptions, mutates=mutates)
 
 
-def _refusal(error: Any, what: str, *, mutates: bool) -> FleetingError:
+def _refusal(error: Any, what: str, action: str, *, mutates: bool) -> FleetingError:
     """Translate an error that AWS answered with."""
     response: Mapping[str, Any] = error.response
     code = str(response.get("Error", {}).get("Code", "")).removeprefix("Client.")
@@ -199,6 +260,8 @@ def _refusal(error: Any, what: str, *, mutates: bool) -> FleetingError:
     message = f"{what}: AWS answered {code or status}" + (f": {reason}" if reason else "")
     if code == "RequestTimeTooSkewed" or any(part in reason.lower() for part in _CLOCK):
         return WrongSignature(f"{message}; set the clock of this machine, for example with NTP")
+    if code in PERMISSION:
+        return PermissionDenied(f"{message}; {_permission_advice(error, action, reason)}")
     for codes, make, advice in _CODES:
         if code in codes:
             return make(f"{message}; {advice}")
@@ -215,65 +278,68 @@ def _unanswered(message: str, *, mutates: bool) -> ProviderError:
     return ProviderError(f"{message}; it will be retried")
 
 
-def _no_credentials(error: Exception, what: str) -> FleetingError:
-    if any("SSO" in kind.__name__ for kind in type(error).__mro__):
-        return CredentialsExpired(
-            f"{what}: no usable credentials: {_summary(error)}; sign in with `aws sso login`, with "
-            "--profile if plugin_config names one"
+def _permission_advice(error: Any, action: str, reason: str) -> str:
+    """Return how to get a permission that AWS misses."""
+    if str(error.operation_name).startswith("AssumeRole"):
+        return (
+            "allow sts:AssumeRole for the role to the credentials that were found, and name them, "
+            "and external_id if there is one, in the trust policy of the role"
         )
-    return CredentialsExpired(
-        f"{what}: no usable credentials: {_summary(error)}; set profile or credentials_file in "
-        "plugin_config or the AWS_ environment variables, or run on an instance with a role"
-    )
+    # AWS's message is more exact, if it names one.
+    named = _MISSING.search(reason)
+    missing = named[1] if named else action
+    return f"allow {missing or 'it'}: `fleeting check aws` shows the whole policy"
 
 
-def _misconfigured(error: Exception, what: str) -> FleetingError:
-    return ConfigError(
-        f"{what}: {_summary(error)}; correct plugin_config or the SDK's configuration"
-    )
+def _no_credentials(error: Exception, what: str, profile: str | None) -> FleetingError:
+    message = f"{what}: no usable credentials: {_summary(error)}"
+    names = {kind.__name__ for kind in type(error).__mro__}
+    option = f" --profile {shlex.quote(profile)}" if profile else ""
+    if names & {"SSOError", "TokenRetrievalError"}:
+        command = f"aws sso login{option}"
+    elif "LoginError" in names:
+        command = f"aws login{option}"
+    else:
+        return CredentialsExpired(
+            f"{message}; set profile or credentials_file in plugin_config or the AWS_ environment "
+            "variables, or run on an instance with a role"
+        )
+    return CredentialsExpired(f"{message}; sign in with `{command}`", command)
 
 
 # Errors that the SDK raises before it sends anything.
-_LOCAL = (
-    (
-        (
-            "CredentialRetrievalError",
-            "LoginError",
-            "MetadataRetrievalError",
-            "NoAuthTokenError",
-            "NoCredentialsError",
-            "PartialCredentialsError",
-            "RefreshWithMFAUnsupportedError",
-            "SSOError",
-            "TokenRetrievalError",
-            "UnauthorizedSSOTokenError",
-            "UnknownCredentialError",
-        ),
-        _no_credentials,
-    ),
-    (
-        (
-            "BaseEndpointResolverError",
-            "ConfigNotFound",
-            "ConfigParseError",
-            "EndpointProviderError",
-            "InfiniteLoopConfigError",
-            "InvalidConfigError",
-            "InvalidIMDSEndpointError",
-            "InvalidIMDSEndpointModeError",
-            "InvalidProxiesConfigError",
-            "InvalidRegionError",
-            "InvalidRetryConfigurationError",
-            "InvalidRetryModeError",
-            "MissingDependencyException",
-            "NoRegionError",
-            "ParamValidationError",
-            "ProfileNotFound",
-            "UnknownEndpointError",
-            "UnknownRegionError",
-        ),
-        _misconfigured,
-    ),
+_NO_CREDENTIALS = (
+    "CredentialRetrievalError",
+    "LoginError",
+    "MetadataRetrievalError",
+    "NoAuthTokenError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "RefreshWithMFAUnsupportedError",
+    "SSOError",
+    "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+    "UnknownCredentialError",
+)
+_MISCONFIGURED = (
+    "BaseEndpointResolverError",
+    "ConfigNotFound",
+    "ConfigParseError",
+    "EndpointProviderError",
+    "InfiniteLoopConfigError",
+    "InvalidConfigError",
+    "InvalidIMDSEndpointError",
+    "InvalidIMDSEndpointModeError",
+    "InvalidProxiesConfigError",
+    "InvalidRegionError",
+    "InvalidRetryConfigurationError",
+    "InvalidRetryModeError",
+    "MissingDependencyException",
+    "NoRegionError",
+    "ParamValidationError",
+    "ProfileNotFound",
+    "UnknownEndpointError",
+    "UnknownRegionError",
 )
 
 
@@ -286,15 +352,15 @@ def _connection_failure(
         isinstance(error, exceptions.EndpointConnectionError) and _never_connected(error)
     ):
         return ProviderError(
-            f"{what}: no connection to AWS: {_summary(error)}; check the network, and region "
-            "and endpoint_url in plugin_config"
+            f"{what}: no connection to AWS: {_summary(error)}; check the network, the proxy if "
+            "there is one, and region and endpoint_url in plugin_config"
         )
     if isinstance(error, exceptions.SSLError):
         return ProviderError(
             f"{what}: the TLS certificate could not be verified: {_summary(error)}; check "
             "AWS_CA_BUNDLE and proxies"
         )
-    if type(error).__name__ == "ResponseParserError":
+    if isinstance(error, ForeignAnswer) or type(error).__name__ == "ResponseParserError":
         return _unanswered(
             f"{what}: the answer did not come from AWS; see whether a proxy or the sign-in page of "
             "a network answers in its place",

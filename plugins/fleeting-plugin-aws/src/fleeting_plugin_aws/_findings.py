@@ -2,24 +2,29 @@
 
 Each rule is a function from AWS's description of the group to at most one
 finding, with the exact command that fixes it. An `ERROR` is a setting with
-which no scaler can work.
+which no scaler can work. Each hook, policy or action that works on the group from
+outside has a finding of its own.
 """
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleeting.types import Finding, Severity
 from fleeting_plugin_aws._commands import group_command, list_groups_command, update_group_command
+from fleeting_plugin_aws._hooks import hook_wait
 from fleeting_plugin_aws._states import lifecycle_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+# The most instances for which a finding shows a command each.
+MOST_SHOWN = 5
 # One command can protect this many instances.
 MOST_PROTECTED = 50
 
-__all__ = ("GroupFacts", "by_severity", "find_problems", "missing_group")
+__all__ = ("GroupFacts", "by_severity", "find_problems", "missing_group", "occupied_group")
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
@@ -32,12 +37,18 @@ class GroupFacts(NamedTuple):
         refreshes: its instance refreshes, as described by DescribeInstanceRefreshes.
         region: of the group.
         maximum: the scaler's `max_instances`; None if unlimited.
+        hooks: its lifecycle hooks, as described by DescribeLifecycleHooks.
+        policies: its scaling policies, as described by DescribePolicies.
+        actions: its scheduled actions, as described by DescribeScheduledActions.
     """
 
     group: Mapping[str, Any]
     refreshes: Sequence[Mapping[str, Any]]
     region: str
     maximum: int | None
+    hooks: Sequence[Mapping[str, Any]] = ()
+    policies: Sequence[Mapping[str, Any]] = ()
+    actions: Sequence[Mapping[str, Any]] = ()
 
     @property
     def name(self) -> str:
@@ -65,7 +76,8 @@ def by_severity(findings: Iterable[Finding]) -> list[Finding]:
 
 def find_problems(facts: GroupFacts) -> list[Finding]:
     """Return the problems of a group, the most severe first."""
-    return by_severity(finding for rule in _RULES if (finding := rule(facts)) is not None)
+    found = [finding for rule in _RULES if (finding := rule(facts)) is not None]
+    return by_severity([*found, *_hooks(facts), *_policies(facts), *_actions(facts)])
 
 
 def missing_group(name: str, region: str) -> Finding:
@@ -76,6 +88,36 @@ def missing_group(name: str, region: str) -> Finding:
         "another account; set name and region in plugin_config",
         list_groups_command(region),
     )
+
+
+def occupied_group(facts: GroupFacts) -> list[Finding]:
+    """Return the finding for a group in which a scaler that starts now has no room."""
+    members = [
+        str(one["InstanceId"])
+        for one in facts.group.get("Instances", ())
+        if not str(one.get("LifecycleState", "")).startswith(("Warmed:", "Terminat"))
+    ]
+    if facts.maximum is None or not facts.maximum <= len(members):
+        return []
+    return [
+        _warning(
+            "occupied",
+            f"group {facts.name} has {len(members)} instances already, and max_instances is "
+            f"{facts.maximum}: a scaler whose state does not know them cannot create any",
+            'set unknown_instances = "adopt" in [runners.autoscaler.extensions] if the scaler may '
+            "use them, or remove those that no scaler uses: "
+            + "; ".join(
+                shlex.join(
+                    [
+                        *("aws", "autoscaling", "terminate-instance-in-auto-scaling-group"),
+                        *("--region", facts.region, "--instance-id", id),
+                        "--should-decrement-desired-capacity",
+                    ]
+                )
+                for id in members[:MOST_SHOWN]
+            ),
+        )
+    ]
 
 
 def _error(code: str, reason: str, fix: str) -> Finding:
@@ -261,6 +303,56 @@ def _capacity_rebalance(facts: GroupFacts) -> Finding | None:
         "even while jobs run on them",
         facts.update("--no-capacity-rebalance"),
     )
+
+
+def _hooks(facts: GroupFacts) -> Iterator[Finding]:
+    for hook in facts.hooks:
+        name = str(hook["LifecycleHookName"])
+        wait = hook_wait(hook)
+        effect = f"before it serves, for up to {wait}, and jobs wait that long"
+        if str(hook.get("LifecycleTransition", "")).endswith("TERMINATING"):
+            effect = f"before it ends, for up to {wait}, and it costs money that long"
+        yield _warning(
+            "lifecycle-hook",
+            f"the lifecycle hook {name} of group {facts.name} holds each instance {effect}, unless "
+            "a program completes the hook",
+            facts.command("delete-lifecycle-hook", "--lifecycle-hook-name", name),
+        )
+
+
+def _policies(facts: GroupFacts) -> Iterator[Finding]:
+    """Return the policies that are in force."""
+    for policy in facts.policies:
+        kind = str(policy.get("PolicyType") or "SimpleScaling")
+        predictive: Mapping[str, Any] = policy.get("PredictiveScalingConfiguration") or {}
+        # Alarms start all policies but the predictive ones.
+        idle = "AlarmNotification" in facts.suspended
+        if kind == "PredictiveScaling":
+            idle = predictive.get("Mode", "ForecastOnly") == "ForecastOnly"
+        if idle or policy.get("Enabled") is False:
+            continue
+        name = str(policy["PolicyName"])
+        yield _warning(
+            "scaling-policy",
+            f"the scaling policy {name} ({kind}) changes the size of group {facts.name} against "
+            "the scaler, which does not know the instances that it adds",
+            facts.command("delete-policy", "--policy-name", name),
+        )
+
+
+def _actions(facts: GroupFacts) -> Iterator[Finding]:
+    if "ScheduledActions" in facts.suspended:
+        return
+    for action in facts.actions:
+        name = str(action["ScheduledActionName"])
+        limits = ("MinSize", "MaxSize", "DesiredCapacity")
+        sets = ", ".join(f"{one} = {action[one]}" for one in limits if one in action)
+        yield _warning(
+            "scheduled-action",
+            f"the scheduled action {name} sets {sets or 'the size'} of group {facts.name} against "
+            "the scaler, at times of its own",
+            facts.command("delete-scheduled-action", "--scheduled-action-name", name),
+        )
 
 
 _RULES: tuple[Callable[[GroupFacts], Finding | None], ...] = (

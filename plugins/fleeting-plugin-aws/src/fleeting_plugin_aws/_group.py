@@ -14,6 +14,7 @@ from fleeting.errors import (
     InstanceGone,
     InstanceUnhealthy,
     NotSupported,
+    OutcomeUnknown,
     ProviderError,
     QuotaExceeded,
 )
@@ -21,11 +22,13 @@ from fleeting.types import Accepted, Instance, Listing, State
 from fleeting_plugin_aws._capacity import plan_increase, plan_termination
 from fleeting_plugin_aws._commands import update_group_command
 from fleeting_plugin_aws._errors import Refused
+from fleeting_plugin_aws._hooks import HookReports, hold_reason
 from fleeting_plugin_aws._launch_failures import LaunchFailures
 from fleeting_plugin_aws._notices import watch
 from fleeting_plugin_aws._requests import describe_group, set_desired_capacity
 from fleeting_plugin_aws._standby import SuspensionGoal
 from fleeting_plugin_aws._states import is_absent
+from fleeting_plugin_aws._successors import Successors
 from fleeting_plugin_aws._suspension import Suspensions
 
 if TYPE_CHECKING:
@@ -81,6 +84,8 @@ class AwsGroup(InstanceGroup):
             clients, config.name, config.launch_patience, self._writing, opened
         )
         self._suspensions = Suspensions(clients, config.name, self._writing)
+        self._hooks = HookReports(clients, config.name)
+        self._successors = Successors()
         # Of the newest increase: its operation, and the desired capacity before and after.
         self._newest_increase = ("", 0, 0)
         self._looking = anyio.Lock()
@@ -99,6 +104,8 @@ class AwsGroup(InstanceGroup):
             if not self._is_being_deleted:
                 raise
             return Listing()  # AWS deleted the instances together with the group.
+        if group.is_being_deleted and not self._is_being_deleted:
+            logger.warning("%s", self._deleted_error())
         self._is_being_deleted = group.is_being_deleted
         standby = await self._suspensions.look(group)
         instances = [self._listed(one, standby) for one in group.members.values()]
@@ -111,7 +118,7 @@ class AwsGroup(InstanceGroup):
         """Take the next steps; see `InstanceGroup.reconcile`.
 
         This gives up instances whose launch failed (see `_capacity`), and suspends and resumes
-        instances (see `_standby`).
+        instances (see `_standby`). It also says which hooks hold instances up (see `_hooks`).
         """
         del listing  # The snapshot behind it says more.
         group = self._snapshot
@@ -120,6 +127,7 @@ class AwsGroup(InstanceGroup):
         settled = await self._failures.settle(group)
         if settled is not group:
             self._remember(settled)
+        await self._hooks.report(settled)
         await self._suspensions.proceed(settled)
 
     @override
@@ -127,10 +135,7 @@ class AwsGroup(InstanceGroup):
         async with self._writing:
             group = await describe_group(self._clients, self._name)
             if group.is_being_deleted:
-                raise GroupGone(
-                    f"group {self.info.id} is being deleted; create it again afterwards, or change "
-                    "name in plugin_config"
-                )
+                raise self._deleted_error()
             plan = plan_increase(group, count)
             error: ProviderError | None = None
             if plan.accepted < count:
@@ -171,11 +176,15 @@ class AwsGroup(InstanceGroup):
                 return Accepted(len(set(ids)), tuple(dict.fromkeys(ids)))
             plan = plan_termination(group, ids)
             wanted = [(id, True) for id in plan.shrink] + [(id, False) for id in plan.release]
+            self._successors.expect_end([id for id, _ in wanted])
             failed: dict[str, ProviderError] = {}
             turns = anyio.CapacityLimiter(TERMINATIONS)
             async with anyio.create_task_group() as terminations:
                 for id, shrinks in wanted:
                     terminations.start_soon(self._terminate, id, shrinks, turns, failed)
+        self._successors.expect_no_end(
+            [id for id, one in failed.items() if not isinstance(one, OutcomeUnknown)]
+        )
         self._access.forget([id for id, _ in wanted])
         accepted = [id for id in (*plan.done, *plan.shrink, *plan.release) if id not in failed]
         error = next(iter(failed.values()), None)
@@ -211,6 +220,12 @@ class AwsGroup(InstanceGroup):
         return QuotaExceeded(
             f"group {self._name} has a min_size of {group.minimum}, and AWS does not remove "
             f"instances below that; lower it: {self._update_command('--min-size', '0')}"
+        )
+
+    def _deleted_error(self) -> GroupGone:
+        return GroupGone(
+            f"group {self.info.id} is being deleted with its instances; create it again "
+            "afterwards, or change name in plugin_config"
         )
 
     def _update_command(self, *arguments: str) -> str:
@@ -256,6 +271,8 @@ class AwsGroup(InstanceGroup):
         return group
 
     def _remember(self, group: GroupSnapshot) -> None:
+        if self._snapshot is not None:
+            self._successors.look(self._snapshot, group)
         self._snapshot = group
         self._members = group.members
         self._listed_at = anyio.current_time()
@@ -298,7 +315,12 @@ class AwsGroup(InstanceGroup):
                 self.info.id,
                 member.lifecycle_state,
             )
-        return Instance(member.id, state)
+        return Instance(
+            member.id,
+            state,
+            reason=hold_reason(member),
+            replaces=self._successors.predecessor(member.id),
+        )
 
 
 def _require_staying(member: GroupMember) -> None:

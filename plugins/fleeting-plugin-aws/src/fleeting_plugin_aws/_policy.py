@@ -18,7 +18,10 @@ __all__ = ("minimal_policy", "policy_text")
 DESCRIBING = (
     "autoscaling:DescribeAutoScalingGroups",
     "autoscaling:DescribeInstanceRefreshes",
+    "autoscaling:DescribeLifecycleHooks",
+    "autoscaling:DescribePolicies",
     "autoscaling:DescribeScalingActivities",
+    "autoscaling:DescribeScheduledActions",
     "ec2:DescribeInstances",
 )
 CHANGING = (

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
 from fleeting.types import Finding, Severity
 from fleeting_plugin_aws._errors import CredentialsExpired, WrongSignature
-from fleeting_plugin_aws._findings import GroupFacts, find_problems, missing_group
+from fleeting_plugin_aws._findings import (
+    GroupFacts,
+    find_problems,
+    missing_group,
+    occupied_group,
+)
 from fleeting_plugin_aws._instances import pushes_key
 from fleeting_plugin_aws._keys import load_key
 from fleeting_plugin_aws._requests import find_group
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -51,6 +56,7 @@ def examine_settings(config: AwsConfig, settings: GroupSettings) -> list[Finding
         *_key_findings(settings.connector),
         *_file_findings(config),
         *_url_findings(config),
+        *_role_findings(config),
         *_time_findings(config),
     ]
 
@@ -108,6 +114,14 @@ def _url_findings(config: AwsConfig) -> list[Finding]:
     ]
 
 
+def _role_findings(config: AwsConfig) -> list[Finding]:
+    if config.external_id is None or config.assume_role_arn is not None:
+        return []
+    reason = "plugin_config.external_id: set without assume_role_arn, for which it is meant"
+    fix = "set assume_role_arn, or write external_id into the profile that names the role"
+    return [_error("configuration", reason, fix)]
+
+
 def _time_findings(config: AwsConfig) -> list[Finding]:
     found: list[Finding] = []
     for name in ("connect_timeout", "read_timeout"):
@@ -133,9 +147,17 @@ def _error(code: str, reason: str, fix: str) -> Finding:
 
 
 async def examine_group(
-    clients: Clients, config: AwsConfig, settings: GroupSettings
+    clients: Clients, config: AwsConfig, settings: GroupSettings, *, thorough: bool = False
 ) -> GroupExamination:
     """Describe the group and find its problems.
+
+    Args:
+        clients: send the requests.
+        config: the plugin's configuration.
+        settings: what the provider may know of the scaler.
+        thorough: whether to look for everything that works on the group from outside, which
+            takes a request for each kind, and for instances that leave no room. Opening a group
+            does without.
 
     Raises:
         ProviderError: a request failed.
@@ -143,23 +165,89 @@ async def examine_group(
     group, at = await find_group(clients, config.name)
     if group is None:
         return GroupExamination([missing_group(config.name, clients.region)], None, at)
-    refreshes: Sequence[Any] = ()
     found: list[Finding] = []
-    try:
-        answer = await clients.ask(
-            "autoscaling",
-            "DescribeInstanceRefreshes",
-            AutoScalingGroupName=config.name,
-            MaxRecords=1,
-        )
-        refreshes = answer.get("InstanceRefreshes", ())
-    except ProviderError as error:
-        reason = f"cannot find out whether an instance refresh is under way: {error}"
-        found.append(Finding(Severity.INFO, "instance-refresh-unknown", reason))
+    known: dict[str, list[Any]] = {}
+    for one in _INFLUENCES if thorough else _INFLUENCES[:1]:
+        try:
+            known[one.fact] = await _list(clients, one, config.name)
+        except ProviderError as error:
+            reason = f"cannot find out whether group {config.name} has {one.what}: {error}"
+            found.append(Finding(Severity.INFO, f"{one.code}-unknown", reason))
     if config.interruption_queue_url is not None:
         found += await _examine_queue(clients, config.interruption_queue_url)
-    facts = GroupFacts(group, refreshes, clients.region, settings.maximum)
+    facts = GroupFacts(
+        group,
+        known.get("refreshes", ()),
+        clients.region,
+        settings.maximum,
+        known.get("hooks", ()),
+        known.get("policies", ()),
+        known.get("actions", ()),
+    )
+    if thorough:
+        found += occupied_group(facts)
     return GroupExamination([*find_problems(facts), *found], group, at)
+
+
+class _Influence(NamedTuple):
+    """A kind of thing that works on a group from outside.
+
+    Attributes:
+        fact: its name in `GroupFacts`.
+        operation: the request that lists those of a group.
+        key: of the list in the answer.
+        code: of the findings about it.
+        what: it in words.
+        newest: whether only the newest one matters.
+    """
+
+    fact: str
+    operation: str
+    key: str
+    code: str
+    what: str
+    newest: bool = False
+
+
+_INFLUENCES = (
+    _Influence(
+        "refreshes",
+        "DescribeInstanceRefreshes",
+        "InstanceRefreshes",
+        "instance-refresh",
+        "an instance refresh under way",
+        newest=True,
+    ),
+    _Influence(
+        "hooks", "DescribeLifecycleHooks", "LifecycleHooks", "lifecycle-hook", "lifecycle hooks"
+    ),
+    _Influence(
+        "policies", "DescribePolicies", "ScalingPolicies", "scaling-policy", "scaling policies"
+    ),
+    _Influence(
+        "actions",
+        "DescribeScheduledActions",
+        "ScheduledUpdateGroupActions",
+        "scheduled-action",
+        "scheduled actions",
+    ),
+)
+
+
+async def _list(clients: Clients, one: _Influence, group: str) -> list[Any]:
+    """Return what AWS lists for a group.
+
+    Raises:
+        ProviderError: a request failed.
+    """
+    found: list[Any] = []
+    page: dict[str, Any] = {"MaxRecords": 1} if one.newest else {}
+    while True:
+        answer = await clients.ask("autoscaling", one.operation, AutoScalingGroupName=group, **page)
+        found += answer.get(one.key, ())
+        if one.newest or not answer.get("NextToken"):
+            return found
+        page = {"NextToken": answer["NextToken"]}
 
 
 async def _examine_queue(clients: Clients, url: str) -> list[Finding]:

@@ -134,7 +134,7 @@ def standby_status(
         return StandbyStatus(State.RESUMING)
     if lifecycle_state == "Standby" and ec2_state == "stopped":
         return StandbyStatus(State.SUSPENDED)
-    if lifecycle_state == "EnteringStandby" or goal is SuspensionGoal.SUSPENDED:
+    if goal is SuspensionGoal.SUSPENDED:
         return StandbyStatus(State.SUSPENDING)
     return _WITHOUT_GOAL.get(
         ec2_state, StandbyStatus(State.UNKNOWN, "EC2 did not report its state")

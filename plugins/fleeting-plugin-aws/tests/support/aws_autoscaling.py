@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aws_engine import NotModelled, paged
 from aws_errors import validation_error
 from aws_group import SERVING, STANDBY, STARTING, Wait
+from aws_influences import Influences
 from aws_moto import IMAGE
 
 if TYPE_CHECKING:
@@ -44,9 +45,6 @@ PROCESSES = (
 )
 # Operations that moto models well enough.
 PASSED_ON = {
-    "DescribeLifecycleHooks",
-    "DescribePolicies",
-    "DescribeScheduledActions",
     "DescribeWarmPool",
     "SetInstanceProtection",
 }
@@ -57,6 +55,7 @@ class AutoScaling:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._influences = Influences()
         self._operations: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
             "DescribeAutoScalingGroups": self._describe_groups,
             "DescribeInstanceRefreshes": self._describe_refreshes,
@@ -80,6 +79,9 @@ class AutoScaling:
         if handler := self._operations.get(operation):
             async with self._world.lock:
                 return await handler(**parameters)
+        if operation in Influences.OPERATIONS:
+            self._group(parameters["AutoScalingGroupName"])
+            return self._influences.answer(operation, parameters, self._world.page_size)
         if operation in PASSED_ON:
             if name := parameters.get("AutoScalingGroupName"):
                 self._group(name)
@@ -129,6 +131,7 @@ class AutoScaling:
     async def end(self, group: Group, member: Member, cause: str) -> Activity:
         """Terminate a member."""
         activity = group.end(member, cause, self._world.now())
+        self._hold(group, member, "TERMINATING")
         await self._world.engine.call(
             "autoscaling",
             "TerminateInstanceInAutoScalingGroup",
@@ -137,6 +140,13 @@ class AutoScaling:
         )
         await self._world.power_off(member.id, for_good=True)
         return activity
+
+    def _hold(self, group: Group, member: Member, transition: str) -> None:
+        """Let the hooks of a transition hold a member."""
+        hold = self._influences.hold_of(group.name, transition)
+        if hold is not None:
+            member.state += ":Wait"
+            member.wait = Wait(hold, self._world.now())
 
     async def _launch(self, group: Group) -> None:
         launches = group.launches(self._world.running(), self._world.shortages)
@@ -155,6 +165,7 @@ class AutoScaling:
         for launch, one in zip(launches, new, strict=True):
             member = group.add(one["InstanceId"], launch, now)
             member.facts = one
+            self._hold(group, member, "LAUNCHING")
             await self._world.power_on(member.id, group)
 
     async def _facts_of(self, name: str) -> dict[str, Any]:

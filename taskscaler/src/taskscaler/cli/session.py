@@ -422,11 +422,12 @@ class _Session:
             return
         # These serve no further job, so no later run may find them by itself.
         doomed = [one for one in self._remaining() if one.removal_reason is not None]
+        # Without a state file, the next run does not know them.
+        remedy = "the next run removes it, or" if self._plan.state else "remove it by"
         for one in doomed:
             await self._console.say(
                 f"warning: instance {one.group}/{one.id} is not removed yet and may cost money "
-                f"({one.removal_reason}); the next run removes it, or `fleeting group decrease "
-                f"{one.id}`"
+                f"({one.removal_reason}); {remedy} `fleeting group decrease {one.id}`"
             )
         left = [one for one in self._remaining() if one.removal_reason is None]
         if not left:

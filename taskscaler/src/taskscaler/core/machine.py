@@ -207,9 +207,7 @@ class ScalerState:
     def finished(self) -> bool:
         """Whether the scaler shuts down and no instance is left that will be removed."""
         fleet = self._fleet
-        return fleet.closing and (
-            not fleet.removing or all(removal.cleared(fleet, group) for group in fleet.groups)
-        )
+        return fleet.closing and all(removal.cleared(fleet, group) for group in fleet.groups)
 
     def demand(self) -> Demand:
         """Return the inputs of a decision as they are now."""

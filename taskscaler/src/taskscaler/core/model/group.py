@@ -47,6 +47,7 @@ class Group:
         removals: requests to remove instances.
         suspensions: instances that keep suspended tasks.
         endangered: instances that the cloud will soon take away, by id.
+        unclear: instances of which the cloud does not say clearly what they do, by id.
         moving: instances whose tasks end before a preferred group serves in their place, by
             id. Free slots of as many are kept there.
     """
@@ -67,6 +68,7 @@ class Group:
         self.removals = Requests(agenda)
         self.suspensions = SuspensionRequests(agenda)
         self.endangered: dict[str, TrackedInstance] = {}
+        self.unclear: dict[str, TrackedInstance] = {}
         self.moving: dict[str, TrackedInstance] = {}
         # An instance in one of these phases is part of the requests until it leaves the phase.
         self._requests = {
@@ -98,7 +100,13 @@ class Group:
         kept = self.suspensions.kept.values()
         suspended = sum(len(one.suspended) for one in kept if one.phase in SERVING)
         taken = self.slots.acquired + self.slots.free + self.checks.sick_slots + suspended
-        return self.members.slots - taken
+        # These may get tasks again, like those of an instance that failed a check.
+        unclear = sum(
+            one.open_slots
+            for one in self.unclear.values()
+            if one.phase is Phase.READY and not one.health.failures
+        )
+        return self.members.slots - taken - unclear
 
     @property
     def endangered_slots(self) -> int:
@@ -164,6 +172,7 @@ class Group:
             self._requests[phase].add(instance, at)
         if phase is Phase.GONE:
             self.suspensions.forget(instance)
+            self.unclear.pop(instance.id, None)
 
     def dismiss(self, instance: TrackedInstance, departure: Departure, now: Now) -> None:
         """Record why an instance must go, and offer it to no further task."""
@@ -234,6 +243,16 @@ class Group:
         instance.idle_since = now
         self.slots.drop(instance, key)
         self.suspensions.update(instance)
+
+    def reconsider(self, instance: TrackedInstance) -> None:
+        """Offer an instance again, or no more, after the cloud has reported another state."""
+        self.idle.open(instance)
+        if instance.state is State.UNKNOWN:
+            self.unclear[instance.id] = instance
+        else:
+            self.unclear.pop(instance.id, None)
+            self.idle.add(instance)
+        self.slots.update(instance)
 
     # Checks.
 

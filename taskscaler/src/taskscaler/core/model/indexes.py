@@ -6,7 +6,6 @@ import heapq
 from typing import TYPE_CHECKING
 
 from taskscaler.core.model.agenda import CHANGED, EASED, TAKEN, Agenda
-from taskscaler.core.model.lifecycle import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sized
@@ -237,4 +236,4 @@ class IdleQueue:
 
 
 def _idle_since(instance: TrackedInstance) -> float | None:
-    return instance.idle_since if instance.phase is Phase.READY and instance.vacant else None
+    return instance.idle_since if instance.usable and instance.vacant else None

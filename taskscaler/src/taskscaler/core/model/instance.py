@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from fleeting.types import State
 from taskscaler.core.model.decisions import Rule
 from taskscaler.core.model.lifecycle import Phase
 from taskscaler.core.model.records import InstanceRecord
-
-if TYPE_CHECKING:
-    from fleeting.types import State
 
 __all__ = ("Departure", "Health", "Suspension", "TrackedInstance")
 
@@ -173,7 +170,12 @@ class TrackedInstance:
     @property
     def available(self) -> int:
         """Return how many tasks it could take now."""
-        return self.open_slots if self.phase is Phase.READY and not self.health.failures else 0
+        return self.open_slots if self.usable and not self.health.failures else 0
+
+    @property
+    def usable(self) -> bool:
+        """Return whether it serves, and the cloud does not leave open what it does."""
+        return self.phase is Phase.READY and self.state is not State.UNKNOWN
 
     @property
     def open_slots(self) -> int:

@@ -147,6 +147,18 @@ class Ownership:
         self.undecided = 0
         self._group = group
         self._given_up: OrderedDict[str, str | None] = OrderedDict()
+        # Ids of ours that are gone, in case the cloud replaces one later.
+        self._gone: OrderedDict[str, None] = OrderedDict()
+
+    def was_ours(self, id: str) -> bool:
+        """Return whether an instance that is gone was ours."""
+        return id in self._gone
+
+    def lose(self, id: str) -> None:
+        """Remember that an instance of ours is gone, and forget the oldest if there are many."""
+        self._gone[id] = None
+        if len(self._gone) > MEMORY:
+            self._gone.popitem(last=False)
 
     def has_given_up(self, listed: Listed) -> bool:
         """Return whether a listed instance is one that was ours and was given up."""

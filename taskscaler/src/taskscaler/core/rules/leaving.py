@@ -99,6 +99,7 @@ def lose(
         return
     if not instance.stranger:
         out.drop(("instance", group.name, instance.id))
+        group.ownership.lose(instance.id)
         group.ownership.give_up(instance, now.wall, out, ended=ended)
     reason = instance.departure.reason if instance.departure else cause
     out.add(

@@ -3,11 +3,13 @@
 * A new id is ours if an operation still waits for an instance, also if it is being
   deleted already: a launch that failed is no longer waited for. If we gave it up
   earlier it is ours too, and is removed unless the answer to an operation named it
-  again. Otherwise `unknown_instances` decides.
+  again. One that the cloud created in the place of one that was ours is ours; no
+  operation waits for it. Otherwise `unknown_instances` decides.
 * An instance that is missing from several listings in a row is gone; one that was
   last seen being deleted is gone at once. After the first such listing the next ones
   follow at the fast interval, because tasks may believe that they run.
 * The states `failed` and `deleting` count at once: the tasks there are lost.
+* An instance whose state is `unknown` keeps its tasks, gets no others, and is not idle.
 * Another incarnation under an old id is another instance. It is ours if its
   predecessor was. A decision about a stranger is not kept for the next one.
 
@@ -173,13 +175,23 @@ def _appeared(
     unknown = fleet.settings.unknown_instances
     deleting = shown.state is State.DELETING
     # An instance that is first seen as it ends is most likely a launch of ours that failed.
-    claimed = (named or not strange) and creations.claim(shown.id, out, likely=deleting)
+    claimed = not deleting and _replaces_ours(group, shown)
+    if not claimed and (named or not strange):
+        claimed = creations.claim(shown.id, out, likely=deleting)
     if claimed or (unknown is UnknownInstances.ADOPT and not deleting):
         _add_ours(fleet, group, shown, now, out)
         return
     instance = _add(group, shown, Phase.FOREIGN, now, out)
     if unknown is UnknownInstances.REMOVE and not deleting:
         leaving.remove(group, instance, _NOT_OURS, now, out)
+
+
+def _replaces_ours(group: Group, shown: Listed) -> bool:
+    """Return whether the cloud created an instance in the place of one that is or was ours."""
+    if shown.replaces is None:
+        return False
+    before = group.members.get(shown.replaces)
+    return group.ownership.was_ours(shown.replaces) if before is None else not before.stranger
 
 
 def _add(group: Group, shown: Listed, phase: Phase, now: Now, out: Outbox) -> TrackedInstance:
@@ -231,7 +243,9 @@ def _observe(
     fleet: Fleet, group: Group, instance: TrackedInstance, shown: Listed, now: Now, out: Outbox
 ) -> None:
     """React to the state that the cloud reports for an instance of ours."""
-    instance.state = shown.state
+    was, instance.state = instance.state, shown.state
+    if State.UNKNOWN in (was, shown.state):
+        group.reconsider(instance)
     if instance.phase in (Phase.REMOVING, Phase.FOREIGN):
         return
     match shown.state:

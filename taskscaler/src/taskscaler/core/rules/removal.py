@@ -295,13 +295,15 @@ def clear(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
 def cleared(fleet: Fleet, group: Group) -> bool:
     """Return whether no instance of ours is left that will be removed.
 
-    Suspended ones stay. One is given up after `shutdown_deletion_retries` without effect.
+    Suspended ones stay, and if the instances are kept, all that were not dismissed before, or
+    that no listing has shown. One is given up after `shutdown_deletion_retries` without effect.
     """
-    if group.creations.unseen or group.calling:
+    if fleet.removing and (group.creations.unseen or group.calling):
         return False
     retries = fleet.settings.shutdown_deletion_retries
     return all(
         one.phase in (Phase.FOREIGN, Phase.SUSPENDED)
+        or not (fleet.removing or (one.phase is Phase.REMOVING and one.mark))
         or _is_hopeless(group.removals.get(one.id), retries)
         for one in group.members
     )
@@ -335,7 +337,7 @@ def request(fleet: Fleet, group: Group, demand: Demand, now: Now, out: Outbox) -
 
 def _retry(fleet: Fleet) -> timedelta:
     """Return when to repeat a removal request that had no effect."""
-    if fleet.removing:
+    if fleet.closing:
         return fleet.settings.shutdown_deletion_interval
     return fleet.settings.deletion_retry_interval
 
