@@ -191,8 +191,7 @@ BROKEN = {
     ),
     "exits well": ("import os; os._exit(0)", "its import ended the process with exit code 0;"),
     "crashes": ("import ctypes; ctypes.string_at(0)", "its import crashed with SIGSEGV"),
-    "prints": ("print('hello')\n" + PROVIDER.format(name="broken"), "writes to standard output"),
-    "colours": ("raise OSError('\\x1b[31mred\\x07')", "OSError: [31mred ;"),
+    "colours": ("raise OSError('\\x1b[31mred\\x07')", "OSError: \\x1b[31mred\\x07;"),
     "has another name": (PROVIDER.format(name="other"), "registers no provider named 'broken'"),
     "has a dictionary": (
         CONFIG.format(config_type="dict", **STRICT),
@@ -354,24 +353,23 @@ def test_four_plugins_are_verified_at_the_same_time(plugins: PluginFolder, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("code", "stdout", "stderr", "report", "reason"),
+    ("code", "stderr", "report", "reason"),
     [
-        (0, b"", b"", PluginReport(), ""),
-        (0, b"", b"a warning", PluginReport(), ""),
-        (0, b"x", b"", PluginReport(), "standard output"),
-        (0, b"", b"", None, "exit code 0"),
-        (1, b"", b"Traceback\n  x\nOSError: gone.\n", None, "exit code 1: OSError: gone"),
-        (1, b"", b"", PluginReport(), "exit code 1"),
-        (-6, b"", b"", None, "crashed with SIGABRT"),
-        (-64, b"", b"", None, "crashed with SIG"),
-        (-99, b"", b"", None, "crashed with signal 99"),
-        (None, b"", b"", None, "took longer than 2 s"),
-        (None, b"", b"", PluginReport(), "does not exit, perhaps because it starts a thread"),
+        (0, b"", PluginReport(), ""),
+        (0, b"a warning", PluginReport(), ""),
+        (0, b"", None, "exit code 0"),
+        (1, b"Traceback\n  x\nOSError: gone.\n", None, "exit code 1: OSError: gone"),
+        (1, b"", PluginReport(), "exit code 1"),
+        (-6, b"", None, "crashed with SIGABRT"),
+        (-64, b"", None, "crashed with SIG"),
+        (-99, b"", None, "crashed with signal 99"),
+        (None, b"", None, "took longer than 2 s"),
+        (None, b"", PluginReport(), "does not exit, perhaps because it starts a thread"),
     ],
 )
 def test_problem_by_the_end_of_the_process(
-    code: int | None, stdout: bytes, stderr: bytes, report: PluginReport | None, reason: str
+    code: int | None, stderr: bytes, report: PluginReport | None, reason: str
 ) -> None:
     """The problem of a plugin follows from how its process ended."""
-    problem = _reason(_ImportProcess(code, stdout, stderr), report, timedelta(seconds=2))
+    problem = _reason(_ImportProcess(code, stderr), report, timedelta(seconds=2))
     assert problem == reason if not reason else reason in problem

@@ -248,8 +248,9 @@ def test_second_interrupt_ends_a_blocked_command(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "asked\n"
+        assert process.stderr is not None
+        # Standard output is for the command.
+        assert process.stderr.readline() == "asked\n"
         until = time.monotonic() + DEADLINE_SECONDS
         while process.poll() is None and time.monotonic() < until:
             process.send_signal(signal.SIGINT)

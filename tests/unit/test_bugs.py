@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
 import pytest
 
 from fleeting import describe_bug
-
-
-class Config(msgspec.Struct):
-    """The configuration of a plugin."""
-
-    token: str
-    nested: dict[str, list[str]]
-    region: str = "eu-1"
-    number: int = 3
-
-
-@dataclass
-class Settings:
-    """Other settings."""
-
-    path: Path
+from fleeting._secret_keys import texts
+from fleeting._secrets import remember_settings
 
 
 def test_values_of_a_configuration_are_hidden() -> None:
     """Every text in it may be a secret, wherever it is; short words are not."""
-    config = Config("s3cret-token", {"keys": ["inner-secret"]})
+    config = {"token": "s3cret-token", "nested": {"keys": ["inner-secret"]}, "region": "eu-1"}
+    remember_settings(texts({**config, "path": "/home/me/key", "number": 3}))
     error = ValueError("s3cret-token and inner-secret of /home/me/key in eu-1\x1b[2J")
-    text = describe_bug(error, hidden=[config, Settings(Path("/home/me/key"))])
-    assert text == (
+    assert describe_bug(error) == (
         "unexpected error, a bug: ValueError: [hidden] and [hidden] of [hidden] in eu-1\\x1b[2J"
     )
 

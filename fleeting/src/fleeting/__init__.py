@@ -10,14 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fleeting._bugs import describe_bug
+    from fleeting._bugs import describe_bug, quote_bug
     from fleeting._config import (
         ConnectorConfig,
         GroupConfig,
         GroupConfigEntry,
         GroupEntryConfig,
     )
-    from fleeting._deadlines import CancelledInside, DeadlineExceeded, call_within
+    from fleeting._deadlines import (
+        CancelledInside,
+        DeadlineExceeded,
+        EndedInside,
+        call_within,
+    )
     from fleeting._decoding import (
         Problem,
         decode,
@@ -31,12 +36,23 @@ if TYPE_CHECKING:
     )
     from fleeting._gitlab_reading import as_gitlab_reads, decode_settings, examine_settings
     from fleeting._lock import driving, locked_file, read_holder
+    from fleeting._plugin_import import open_settings, use_provider
     from fleeting._program import run_program
     from fleeting._references import parse_reference
     from fleeting._registry import Registry
     from fleeting._regular_files import open_regular, read_regular
     from fleeting._schema import json_schema
-    from fleeting._text import foreign, guard_logs, plain, say, say_json
+    from fleeting._secrets import remember_passing
+    from fleeting._text import (
+        foreign,
+        guard_logs,
+        is_terminal,
+        output_descriptor,
+        plain,
+        say,
+        say_json,
+        show,
+    )
     from fleeting.abc import Connection
     from fleeting.types import ConnectInfo
 
@@ -44,6 +60,7 @@ __all__ = (
     "CancelledInside",
     "ConnectorConfig",
     "DeadlineExceeded",
+    "EndedInside",
     "GroupConfig",
     "GroupConfigEntry",
     "GroupEntryConfig",
@@ -61,28 +78,35 @@ __all__ = (
     "examine_settings",
     "foreign",
     "guard_logs",
+    "is_terminal",
     "json_schema",
     "key_path",
     "locked_file",
     "nearest",
     "open_regular",
+    "open_settings",
+    "output_descriptor",
     "parse_assignments",
     "parse_reference",
     "plain",
+    "quote_bug",
     "read_holder",
     "read_regular",
     "read_toml",
+    "remember_passing",
     "run_program",
     "say",
     "say_json",
     "snake_case",
     "template_in",
+    "show",
+    "use_provider",
 )
 
 __version__ = "1.0.0"
 
 _HOMES = {
-    "_bugs": ("describe_bug",),
+    "_bugs": ("describe_bug", "quote_bug"),
     "_config": ("ConnectorConfig", "GroupConfig", "GroupConfigEntry", "GroupEntryConfig"),
     "_decoding": (
         "Problem",
@@ -98,12 +122,23 @@ _HOMES = {
     "_gitlab_reading": ("as_gitlab_reads", "decode_settings", "examine_settings"),
     "_deadlines": ("CancelledInside", "DeadlineExceeded", "call_within"),
     "_lock": ("driving", "locked_file", "read_holder"),
+    "_plugin_import": ("open_settings", "use_provider"),
     "_program": ("run_program",),
     "_references": ("parse_reference",),
     "_registry": ("Registry",),
     "_regular_files": ("open_regular", "read_regular"),
     "_schema": ("json_schema",),
-    "_text": ("foreign", "guard_logs", "plain", "say", "say_json"),
+    "_secrets": ("remember_passing",),
+    "_text": (
+        "foreign",
+        "guard_logs",
+        "is_terminal",
+        "output_descriptor",
+        "plain",
+        "say",
+        "say_json",
+        "show",
+    ),
 }
 
 

@@ -1,7 +1,7 @@
 """Calls of foreign code: providers, connectors, stores and what they run.
 
-Foreign code may hang, and on asyncio it may let a cancellation escape that was meant
-for one of its own tasks. Passed on, that would end the caller without a word.
+Foreign code may hang, call `sys.exit`, and on asyncio it may let a cancellation escape that was
+meant for one of its own tasks. Passed on, these would end the caller without a word.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import anyio.lowlevel
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ("CancelledInside", "DeadlineExceeded", "call_within")
+__all__ = ("CancelledInside", "DeadlineExceeded", "EndedInside", "call_within")
 
 T = TypeVar("T")
 
@@ -25,6 +25,10 @@ class DeadlineExceeded(Exception):
 
 class CancelledInside(Exception):
     """A call raised a cancellation that its caller had not asked for: a bug in what was called."""
+
+
+class EndedInside(Exception):
+    """A call tried to end the whole process, as by `sys.exit`: a bug in what was called."""
 
 
 async def call_within(
@@ -40,6 +44,7 @@ async def call_within(
     Raises:
         DeadlineExceeded: the call did not return in time; it was cancelled.
         CancelledInside: the call was cancelled, but not from outside.
+        EndedInside: the call tried to end the process.
         Exception: whatever the call raises.
     """
     with anyio.move_on_after(seconds, shield=shield):
@@ -49,4 +54,8 @@ async def call_within(
             # A cancellation from outside is raised again at the next checkpoint, which is here.
             await anyio.lowlevel.checkpoint_if_cancelled()
             raise CancelledInside("it was cancelled inside because of a bug") from error
+        except (Exception, BaseExceptionGroup, GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise EndedInside(f"it tried to end the process ({type(error).__name__})") from error
     raise DeadlineExceeded(f"it did not return within {seconds:g}s")

@@ -21,6 +21,8 @@ import tomli
 from typing_extensions import override
 
 from fleeting._annotations import is_struct, members
+from fleeting._secret_keys import secret_values
+from fleeting._secrets import remember_secrets
 from fleeting.errors import ConfigError
 from fleeting.types import Duration, Severity
 
@@ -170,6 +172,8 @@ def examine(data: Mapping[str, Any], shape: type[T]) -> tuple[T | None, list[Pro
         The struct, with the default for each wrong value; None if a key without a default
         is wrong or missing. And the problems, in the order of the file.
     """
+    # Before the first message about it.
+    remember_secrets(secret_values(data, shape))
     try:
         return msgspec.convert(data, shape, dec_hook=_dec_hook), []
     except msgspec.ValidationError:

@@ -3,13 +3,16 @@
 It is a separate process because an import can do anything: fail, hang, crash, or change what
 other plugins need.
 
-    python -P -m fleeting._plugin_report KIND NAME REPORT
+    python -P -m fleeting._plugin_report KIND NAME REPORT [--only-import]
 
-`REPORT` is the file for the result, where the output of a plugin cannot corrupt it.
+`REPORT` is the file for the result, where the output of a plugin cannot corrupt it. With
+`--only-import` the process ends with the report, although a plugin may have started threads.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -28,6 +31,9 @@ from fleeting.errors import PluginBroken, PluginError
 from fleeting.types import Capability
 
 __all__ = ("PluginReport", "examine_plugin", "main")
+
+# Longer than anything waits for this process.
+ALARM_SECONDS = 120
 
 
 class PluginReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,9 +108,14 @@ def _breach(shape: Any, capabilities: Any) -> str:
     return ""
 
 
-def main(kind: str, name: str, report: str) -> None:
+def main(kind: str, name: str, report: str, only_import: str = "") -> None:
     """Examine a plugin, and write the report to a file."""
+    if sys.platform != "win32":
+        # The process that waits for the report may be killed, and an import may never end.
+        signal.alarm(ALARM_SECONDS)
     Path(report).write_bytes(msgspec.json.encode(examine_plugin(kind, name)))
+    if only_import:
+        os._exit(0)
 
 
 if __name__ == "__main__":

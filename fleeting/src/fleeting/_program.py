@@ -11,7 +11,8 @@ import sys
 
 import click
 
-from fleeting._text import say
+from fleeting._secrets import remember_secrets, secret_variables
+from fleeting._text import discard_output, say, show
 from fleeting.errors import ConfigError, FleetingError, InstallError, NotSupported, PluginError
 
 __all__ = ("run_program",)
@@ -27,27 +28,11 @@ def run_program(command: click.Command, name: str) -> int:
         name: the name of the program, for messages.
     """
     _open_standard_streams()
+    remember_secrets(secret_variables(os.environ))
     try:
         code = command.main(prog_name=name, standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return 2
-    except click.ClickException as error:
-        say(f"error: {error.format_message()}", err=True)
-        context = getattr(error, "ctx", None)
-        if context is not None:
-            click.echo(f"See `{context.command_path} --help`.", err=True)
-        return 2
-    except FleetingError as error:
+    except BaseException as error:  # noqa: BLE001 - as `_report` says
         return _report(error)
-    except OSError as error:
-        # For example when click prints the help and the disk below standard output is full.
-        _discard_output()
-        say(f"error: {_describe(error)}", err=True)
-        return 3
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return 130
     return code if isinstance(code, int) else 0
 
 
@@ -66,16 +51,6 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
 
 
-def _discard_output() -> None:
-    """Discard buffered output that cannot be written; otherwise Python reports it at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
-
-
 def _describe(error: OSError) -> str:
     import traceback  # Imported late, because commands that succeed do not need it.
 
@@ -88,7 +63,41 @@ def _describe(error: OSError) -> str:
     return f"the system refused: {text}{f' at {error.filename}' if error.filename else ''}"
 
 
-def _report(error: FleetingError) -> int:
+def _report(error: BaseException) -> int:
+    """Print a message about what ended the command, and return the exit code."""
+    code = 3
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            show(f"{error.format_message()}\n", err=True)
+            code = 2
+        case click.ClickException():
+            say(f"error: {error.format_message()}", err=True)
+            context = getattr(error, "ctx", None)
+            if context is not None:
+                say(f"See `{context.command_path} --help`.", err=True)
+            code = 2
+        case FleetingError():
+            code = _report_ours(error)
+        case OSError():
+            # For example when click prints the help and the disk below standard output is full.
+            discard_output()
+            say(f"error: {_describe(error)}", err=True)
+        case click.Abort() | KeyboardInterrupt():
+            say("interrupted", err=True)
+            code = 130
+        case SystemExit():
+            say("error: a plugin tried to end this process; report it to its author", err=True)
+        case _:
+            from fleeting._bugs import describe_bug
+
+            # Without a traceback, which may show secrets.
+            say(f"error: {describe_bug(error, where=True)}", err=True)
+    return code
+
+
+def _report_ours(error: FleetingError) -> int:
     """Print one line for each problem, and return the exit code."""
     for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
         say(f"error: {problem}", err=True)

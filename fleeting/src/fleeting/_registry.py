@@ -78,6 +78,10 @@ class Registry:
             self._providers[name] = found
         return self._providers[name]
 
+    def has_loaded(self, name: str) -> bool:
+        """Return whether the plugin of a provider has been imported by this registry."""
+        return name in self._providers
+
     def not_found(self, reference: PluginReference) -> PluginNotFound:
         """Return the error for a plugin that is not installed, with a hint."""
         return _not_found(PROVIDERS, "plugin", reference.name, str(reference))
@@ -126,6 +130,7 @@ def _load(group: str, kind: str, name: str) -> object:
     import pluggy
 
     from fleeting import plugin
+    from fleeting._bugs import quote_bug
 
     manager = pluggy.PluginManager("fleeting")
     manager.add_hookspecs(plugin)
@@ -137,10 +142,12 @@ def _load(group: str, kind: str, name: str) -> object:
             else manager.hook.fleeting_connector
         )
         return hook()
+    except KeyboardInterrupt:
+        raise
     # Third-party code can raise anything on import, and some modules call sys.exit when a
     # requirement is missing. Report all of it as a broken plugin.
-    except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+    except BaseException as error:
+        reason = quote_bug(error).rstrip(".")
         raise PluginBroken(name, claims[0].distribution, reason) from error
 
 

@@ -20,7 +20,8 @@ import anyio
 import msgspec
 
 from fleeting._plugin_report import PluginReport
-from fleeting.errors import PluginBroken
+from fleeting._text import foreign
+from fleeting.errors import PluginBroken, ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from fleeting._metadata import PluginEntry
 
-__all__ = ("Plugin", "PluginReport", "verify_plugins")
+__all__ = ("DEADLINE", "Plugin", "PluginReport", "survive_import", "verify_plugins")
 
 # The kind, `provider` or `connector`, and the metadata.
 Plugin: TypeAlias = "tuple[str, PluginEntry]"
@@ -39,7 +40,6 @@ DEADLINE = timedelta(seconds=60)
 CONCURRENCY = 4
 REPORT_LIMIT = 2**22
 TAIL_BYTES = 4096
-SENTENCE_LIMIT = 500
 
 
 async def verify_plugins(
@@ -78,28 +78,48 @@ async def verify_plugins(
     return {plugin: reports[plugin] for plugin in plugins}
 
 
+async def survive_import(kind: str, entry: PluginEntry, deadline: timedelta) -> None:
+    """Import a plugin in another process, before this one does.
+
+    An import may hang, crash, or end its process. What it raises is left to the import that
+    follows, which reports it with all details.
+
+    Raises:
+        PluginBroken: this process would not survive the import.
+        ProviderError: the import took too long.
+        OSError: no process could be started.
+    """
+    ended, report = await _import(kind, entry, deadline, "--only-import")
+    if report is None and ended.code is None:
+        raise ProviderError(
+            f"plugin {entry.name!r} of {entry.distribution} was not imported within "
+            f"{deadline.total_seconds():g} s; try again, or report this to its author"
+        )
+    if report is None:
+        reason = _reason(ended, report, deadline)
+        raise PluginBroken(entry.name, entry.distribution, foreign(reason))
+
+
 async def _verify(kind: str, entry: PluginEntry, deadline: timedelta) -> PluginReport:
-    with tempfile.TemporaryDirectory(prefix="fleeting-") as folder:
-        path = Path(folder, "report")
-        # -P: like this process, without the working directory that -m would add to the path.
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "fleeting._plugin_report",
-            kind,
-            entry.name,
-            str(path),
-        ]
-        ended = await _run(command, deadline)
-        report = _read_report(path)
+    ended, report = await _import(kind, entry, deadline)
     if report is not None and report.problem:
-        return PluginReport(problem=_printable(report.problem))
+        return PluginReport(problem=foreign(report.problem))
     reason = _reason(ended, report, deadline)
     if report is None or reason:
         problem = str(PluginBroken(entry.name, entry.distribution, reason))
-        return PluginReport(problem=_printable(problem))
+        return PluginReport(problem=foreign(problem))
     return report
+
+
+async def _import(
+    kind: str, entry: PluginEntry, deadline: timedelta, *options: str
+) -> tuple[_ImportProcess, PluginReport | None]:
+    with tempfile.TemporaryDirectory(prefix="fleeting-") as folder:
+        path = Path(folder, "report")
+        # -P: like this process, without the working directory that -m would add to the path.
+        command = [sys.executable, "-P", "-m", "fleeting._plugin_report"]
+        ended = await _run([*command, kind, entry.name, str(path), *options], deadline)
+        return ended, _read_report(path)
 
 
 class _ImportProcess(msgspec.Struct, frozen=True):
@@ -107,18 +127,16 @@ class _ImportProcess(msgspec.Struct, frozen=True):
 
     Attributes:
         code: its exit code; None if it had to be killed; negative if a signal ended it.
-        stdout: the end of its standard output.
         stderr: the end of its standard error.
     """
 
     code: int | None
-    stdout: bytes
     stderr: bytes
 
 
 def _reason(ended: _ImportProcess, report: PluginReport | None, deadline: timedelta) -> str:
     """Return why a plugin cannot be used, by how its process ended; empty if it can."""
-    last = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2].rstrip(".")
+    last = foreign(ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]).rstrip(".")
     if ended.code is None and report is None:
         return f"its import took longer than {deadline.total_seconds():g} s"
     if ended.code is None:
@@ -128,8 +146,6 @@ def _reason(ended: _ImportProcess, report: PluginReport | None, deadline: timede
     if ended.code or report is None:
         because = f": {last}" if last else ""
         return f"its import ended the process with exit code {ended.code}{because}"
-    if ended.stdout:
-        return "its import writes to standard output, which would corrupt the output of commands"
     return ""
 
 
@@ -148,29 +164,21 @@ def _read_report(path: Path) -> PluginReport | None:
         return None
 
 
-def _printable(text: str) -> str:
-    """Return a plugin's text without control characters and cut to a sentence's length."""
-    line = "".join(character if character.isprintable() else " " for character in text)
-    line = " ".join(line.split())
-    return line if len(line) <= SENTENCE_LIMIT else f"{line[:SENTENCE_LIMIT]}..."
-
-
 async def _run(command: Sequence[str], deadline: timedelta) -> _ImportProcess:
-    stdout, stderr = bytearray(), bytearray()
+    stderr = bytearray()
     async with await anyio.open_process(
-        command, stdin=subprocess.DEVNULL, start_new_session=True
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
     ) as process:
         try:
             with anyio.move_on_after(deadline.total_seconds()):
                 async with anyio.create_task_group() as readers:
-                    readers.start_soon(_keep_tail, process.stdout, stdout)
                     readers.start_soon(_keep_tail, process.stderr, stderr)
                     await process.wait()
                     _kill_group(process.pid)
             code = process.returncode
         finally:
             _kill_group(process.pid)
-    return _ImportProcess(code, bytes(stdout), bytes(stderr))
+    return _ImportProcess(code, bytes(stderr))
 
 
 async def _keep_tail(stream: ByteReceiveStream | None, tail: bytearray) -> None:

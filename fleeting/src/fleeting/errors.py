@@ -34,12 +34,17 @@ that another process drives the group. An `InstanceError` concerns one instance
 and never its group. A `ConnectorError` concerns the connection to an instance.
 A class exists only where callers react to it differently. Every message is one
 sentence that says what happened, where, and what to do. No message contains a
-secret.
+secret: `str` hides those that this process knows, escapes what is not printable,
+and cuts a message that is too long for a line.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
+
+from typing_extensions import override
+
+from fleeting._text import foreign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,8 +80,16 @@ __all__ = (
 )
 
 
+# Long enough for a list of instances; what a cloud says may be a page of HTML.
+_MESSAGE_CHARACTERS = 1000
+
+
 class FleetingError(Exception):
     """The base class of all errors that this distribution raises on purpose."""
+
+    @override
+    def __str__(self) -> str:
+        return foreign(super().__str__(), _MESSAGE_CHARACTERS)
 
 
 class ConfigError(FleetingError):
@@ -89,6 +102,10 @@ class ConfigError(FleetingError):
     def __init__(self, *problems: str) -> None:
         self.problems = problems
         super().__init__("\n".join(problems))
+
+    @override
+    def __str__(self) -> str:
+        return "\n".join(foreign(problem, _MESSAGE_CHARACTERS) for problem in self.problems)
 
 
 class PluginError(FleetingError):

@@ -6,16 +6,14 @@ the instances that it did not ask for, and replace those that are gone.
 
 from __future__ import annotations
 
-import sys
 import uuid
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import anyio
-import click
 
 from fleeting._lock import driving
-from fleeting._text import plain
+from fleeting._text import is_terminal, plain, say, show
 from fleeting.cli._open_group import open_group
 from fleeting.cli._progress import increase_progress
 from fleeting.cli._status import instance_table
@@ -79,10 +77,10 @@ async def decrease(selection: GroupSelection, ids: Sequence[str], *, force: bool
             _take(lock, group, "fleeting group decrease", force=force)
             found = await _find(group, ids)
             for line in instance_table(found) if found else ():
-                click.echo(line)
+                say(line)
             # This includes ids that are not listed, because a listing may be out of date.
             if not yes and not await _confirmed(_question(group.id, ids, found)):
-                click.echo("nothing was removed", err=True)
+                say("nothing was removed", err=True)
                 return 1
             accepted = await group.change("confirm the removal", group.instances.decrease, ids)
             return _report(accepted, ids)
@@ -132,10 +130,8 @@ def _take(lock: ExitStack, group: OpenGroup, purpose: str, *, force: bool) -> No
         if not force:
             advice = "stop that process first, or use --force (it may then undo the change)"
             raise GroupHeld(held.id, held.holder, advice) from None
-        click.echo(
-            f"warning: group {plain(group.id)} is driven by {held.holder or 'another process'}",
-            err=True,
-        )
+        holder = held.holder or "another process"
+        say(f"warning: group {group.id} is driven by {holder}", err=True)
 
 
 async def _find(group: OpenGroup, ids: Sequence[str]) -> list[Instance]:
@@ -143,27 +139,27 @@ async def _find(group: OpenGroup, ids: Sequence[str]) -> list[Instance]:
     known = {one.id: one for one in (await group.list_instances()).instances}
     for id in ids:
         if id not in known:
-            click.echo(f"group {plain(group.id)} does not list instance {plain(id)}", err=True)
+            say(f"group {group.id} does not list instance {id}", err=True)
     return [known[id] for id in ids if id in known]
 
 
 def _report_increase(accepted: Accepted, count: int) -> None:
-    ids = f": {' '.join(map(plain, accepted.ids))}" if accepted.ids else ""
-    click.echo(f"accepted: {accepted.count} of {count}{ids}")
+    ids = f": {' '.join(accepted.ids)}" if accepted.ids else ""
+    say(f"accepted: {accepted.count} of {count}{ids}")
     if accepted.count < count:
-        reason = plain(str(accepted.error)) if accepted.error else NO_REASON
-        click.echo(f"not accepted: {count - accepted.count}: {reason}", err=True)
+        reason = str(accepted.error or NO_REASON)
+        say(f"not accepted: {count - accepted.count}: {reason}", err=True)
 
 
 def _report(accepted: Accepted, ids: Sequence[str]) -> int:
     wanted = set(ids)
     taken = wanted & set(accepted.ids)
-    click.echo(f"accepted: {len(taken)} of {len(wanted)}")
+    say(f"accepted: {len(taken)} of {len(wanted)}")
     if taken == wanted:
         return 0
-    reason = plain(str(accepted.error)) if accepted.error else NO_REASON
-    refused = " ".join(plain(id) for id in sorted(wanted - taken))
-    click.echo(f"not accepted: {refused}: {reason}", err=True)
+    reason = str(accepted.error or NO_REASON)
+    refused = " ".join(sorted(wanted - taken))
+    say(f"not accepted: {refused}: {reason}", err=True)
     return 1
 
 
@@ -176,7 +172,7 @@ def _question(group: str, ids: Sequence[str], found: Sequence[Instance]) -> str:
 
 async def _confirmed(question: str) -> bool:
     """Ask for confirmation; not with click, which would block the loop, and Ctrl-C with it."""
-    click.echo(f"{question} [y/N] ", nl=False, err=True)
+    show(f"{question} [y/N] ", err=True)
     return (await read_line()).strip().lower() in {"y", "yes"}
 
 
@@ -196,15 +192,13 @@ async def _wait(group: OpenGroup, before: Listing, accepted: Accepted, limit: Du
     finally:
         _show("")
     for id in progress.running:
-        click.echo(f"running: {plain(id)}")
+        say(f"running: {id}")
     for one in progress.failed:
-        click.echo(f"failed: {plain(one.id)}: {plain(one.reason or one.state.value)}", err=True)
+        say(f"failed: {one.id}: {one.reason or one.state.value}", err=True)
     for failure in progress.failures:
-        click.echo(f"failed: {plain(str(failure.error))}", err=True)
+        say(f"failed: {failure.error}", err=True)
     if progress.missing:
-        click.echo(
-            f"not running after {limit}: {progress.missing}; see `fleeting group status`", err=True
-        )
+        say(f"not running after {limit}: {progress.missing}; see `fleeting group status`", err=True)
     return len(progress.running) >= accepted.count
 
 
@@ -233,20 +227,18 @@ async def _arrive(group: OpenGroup, ids: Collection[str], goal: State, limit: Du
     finally:
         _show("")
     if waiting:
-        names = " ".join(plain(id) for id in sorted(waiting))
-        click.echo(
-            f"not {goal.value} after {limit}: {names}; repeat the command to go on", err=True
-        )
+        names = " ".join(sorted(waiting))
+        say(f"not {goal.value} after {limit}: {names}; repeat the command to go on", err=True)
     return 1 if waiting or lost else 0
 
 
 def _report_end(id: str, instance: Instance | None, goal: State) -> bool:
     """Report how far an instance came; return whether it is where it should be."""
     if instance is not None and instance.state is goal:
-        click.echo(f"{goal.value}: {plain(id)}")
+        say(f"{goal.value}: {id}")
         return True
     reason = "it is gone" if instance is None else instance.reason or instance.state.value
-    click.echo(f"failed: {plain(id)}: {plain(reason)}", err=True)
+    say(f"failed: {id}: {reason}", err=True)
     return False
 
 
@@ -255,7 +247,7 @@ async def _reconcile(group: OpenGroup, listing: Listing) -> bool:
     try:
         await group.reconcile(listing)
     except ProviderError as error:
-        click.echo(f"warning: {plain(str(error))}", err=True)
+        say(f"warning: {error}", err=True)
         return not error.retryable
     return False
 
@@ -272,5 +264,5 @@ async def _listing_if_available(group: OpenGroup) -> Listing | None:
 
 def _show(text: str) -> None:
     """Draw the line that shows the progress, if standard error is a terminal."""
-    if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+    if is_terminal(err=True):
+        show(f"\r\x1b[K{text}", err=True)

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import click
 
-from fleeting._text import plain
+from fleeting._text import foreign, say, say_json
 from fleeting.cli._open_group import CALL_SECONDS, connect_instance, open_group
 from fleeting.cli._plugin_calls import bounded, expect_type
 from fleeting.errors import ConfigError, FleetingError, TransferFailed
@@ -36,6 +35,7 @@ __all__ = ("check_group", "finding_lines", "verdict", "worst_first")
 # A provider's check may make many calls of the cloud.
 CHECK_SECONDS = 300.0
 COMMAND_TIMEOUT = timedelta(seconds=20)
+REASON_CHARACTERS = 2000
 
 _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
@@ -57,10 +57,10 @@ async def check_group(selection: GroupSelection, *, connects: bool, as_json: boo
         findings = [*findings, await _reachability(selection, increase if is_kept else "")]
     findings = worst_first(findings)
     if as_json:
-        click.echo(json.dumps(_document(selection, findings), indent=2))
+        say_json(json.dumps(_document(selection, findings), default=str))
     else:
         for line in finding_lines(selection.label, findings):
-            click.echo(line)
+            say(line)
     return 1 if verdict(findings) == Severity.ERROR.value else 0
 
 
@@ -78,8 +78,8 @@ def verdict(findings: Iterable[Finding]) -> str:
 def finding_lines(label: str, findings: Sequence[Finding]) -> Iterator[str]:
     """Yield the findings as text; a fix of several lines is a block that can be copied."""
     for one in findings:
-        yield f"{one.severity.value}: {plain(one.code)}: {plain(one.reason)}"
-        lines = [plain(line.replace("\t", "    ")) for line in one.fix.strip("\n").splitlines()]
+        yield f"{one.severity.value}: {foreign(one.code)}: {foreign(one.reason, REASON_CHARACTERS)}"
+        lines = [line.replace("\t", "    ") for line in one.fix.strip("\n").splitlines()]
         if len(lines) == 1:
             yield f"    fix: {lines[0]}"
         elif lines:
@@ -87,7 +87,7 @@ def finding_lines(label: str, findings: Sequence[Finding]) -> Iterator[str]:
             yield from (f"        {line}".rstrip() for line in lines)
     counts = [(sum(one.severity is kind for one in findings), kind.value) for kind in _ORDER[:2]]
     found = " and ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts if n)
-    yield f"{plain(label)}: {found or 'no problems found'}"
+    yield f"{label}: {found or 'no problems found'}"
 
 
 async def _ask_provider(selection: GroupSelection) -> list[Finding]:

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
-import click
 
 import fleeting
 from fleeting._run import first_error
-from fleeting._text import guard_logs, plain
+from fleeting._secrets import remember_passing
+from fleeting._text import guard_logs, say
 from fleeting.abc import InstanceGroup
 from fleeting.cli._plugin_calls import bounded, expect_type, plugin_bug, too_late
 from fleeting.errors import ConfigError, FleetingError, InstanceGone
@@ -110,7 +110,7 @@ class OpenGroup:
             return await bounded(call, CALL_SECONDS, failure, LOOK_FIRST)
         except anyio.get_cancelled_exc_class():
             with suppress(OSError):  # Standard error may be closed by now.
-                click.echo(f"interrupted: {plain(failure)}; {LOOK_FIRST}", err=True)
+                say(f"interrupted: {failure}; {LOOK_FIRST}", err=True)
             raise
 
 
@@ -166,6 +166,7 @@ async def connect_instance(group: OpenGroup, id: str) -> AsyncGenerator[Connecti
     action = f"return the connection details of instance {id}"
     try:
         info = await group.ask(action, ConnectInfo, group.instances.connect_info, id)
+        remember_passing(filter(None, (info.password, info.private_key)))
     except InstanceGone as error:
         raise ConfigError(str(error)) from error  # The id is what the operator typed.
     info = info.with_settings(group.selection.settings.connector)

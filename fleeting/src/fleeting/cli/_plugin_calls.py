@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from fleeting._bugs import quote_bug
 from fleeting._deadlines import DeadlineExceeded, call_within
 from fleeting.errors import FleetingError, ProviderError
 
@@ -52,8 +53,9 @@ def expect_type(value: object, expected: type) -> None:
 
 def plugin_bug(error: Exception, failure: str) -> ProviderError:
     """Return the error to raise in place of one that a plugin must not raise."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ProviderError(f"{failure}: the plugin has a bug ({reason}); report it to its author")
+    return ProviderError(
+        f"{failure}: the plugin has a bug ({quote_bug(error)}); report it to its author"
+    )
 
 
 def too_late(failure: str, seconds: float, advice: str = TRY_AGAIN) -> ProviderError:

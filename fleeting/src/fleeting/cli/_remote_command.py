@@ -7,12 +7,10 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
-import click
-
-from fleeting._text import plain
+from fleeting._text import output_descriptor, say
 from fleeting.cli._open_group import connect_instance, open_group
 from fleeting.cli._signals import SIGNAL_EXIT_BASE
-from fleeting.cli._streams import STDERR, STDOUT, chunks, write_all
+from fleeting.cli._streams import STDERR, chunks, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +36,7 @@ async def run_command(selection: GroupSelection, id: str, words: Sequence[str]) 
             completed = await connection.run(
                 shlex.join(words),
                 stdin=chunks(),
-                stdout=partial(write_all, STDOUT),
+                stdout=partial(write_all, output_descriptor()),
                 stderr=partial(write_all, STDERR),
             )
         except BrokenPipeError:
@@ -53,6 +51,6 @@ def exit_code(ended: Completed | Exit) -> int:
         # A process has eight bits for its code; a wider one must not end up as success.
         return ended.status & HIGHEST_CODE or min(ended.status, 1)
     name = ended.signal or "KILL"
-    click.echo(f"the command was ended by signal {plain(name)}", err=True)
+    say(f"the command was ended by signal {name}", err=True)
     number = signal.Signals.__members__.get(f"SIG{name}", signal.SIGTERM)
     return SIGNAL_EXIT_BASE + number

@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import anyio
-import click
 
+from fleeting._text import output_descriptor, say
 from fleeting.cli._open_group import connect_instance, open_group
 from fleeting.cli._remote_command import exit_code
 from fleeting.cli._signals import undo_on_exit
-from fleeting.cli._streams import STDIN, STDOUT, chunks, write_all
+from fleeting.cli._streams import STDIN, chunks, write_all
 from fleeting.errors import ConnectorError
 
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ async def open_shell(selection: GroupSelection, id: str) -> int:
         ConnectionLost: the connection broke.
     """
     async with open_group(selection) as group, connect_instance(group, id) as connection:
-        columns, rows = os.get_terminal_size(STDOUT)
+        columns, rows = os.get_terminal_size(output_descriptor())
         kind = os.environ.get("TERM", "dumb")
         async with connection.open_shell(kind=kind, columns=columns, rows=rows) as shell:
             with _raw_terminal():
                 ended = await _converse(shell)
     if ended is None:
-        click.echo("disconnected; what the shell was doing may continue on the instance", err=True)
+        say("disconnected; what the shell was doing may continue on the instance", err=True)
         return DISCONNECTED
     return exit_code(ended)
 
@@ -100,7 +100,7 @@ async def _converse(shell: Terminal) -> Exit | None:
 
         async def show() -> None:
             async for data in shell.stdout:
-                await write_all(STDOUT, data)
+                await write_all(output_descriptor(), data)
             shown.set()
 
         tasks.start_soon(leave_at_escape)
@@ -127,7 +127,7 @@ async def _type(shell: Terminal) -> None:
 async def _follow_window(shell: Terminal) -> None:
     with anyio.open_signal_receiver(signal.SIGWINCH) as changes:
         async for _ in changes:
-            columns, rows = os.get_terminal_size(STDOUT)
+            columns, rows = os.get_terminal_size(output_descriptor())
             await shell.resize(columns, rows)
 
 
@@ -147,5 +147,5 @@ def _raw_terminal() -> Generator[None]:
         except (ConnectorError, BaseExceptionGroup):
             # Start the error message on a line of its own.
             with suppress(OSError):
-                os.write(STDOUT, b"\r\n")
+                os.write(output_descriptor(), b"\r\n")
             raise

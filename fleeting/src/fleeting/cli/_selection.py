@@ -124,13 +124,13 @@ def _from_plugin(
 ) -> GroupSelection:
     # Imported late, so that --help stays fast.
     from fleeting._decoding import parse_assignments
-    from fleeting._gitlab_reading import decode_settings
+    from fleeting._plugin_import import open_settings, use_provider
     from fleeting._registry import Registry
     from fleeting.types import ConnectorSettings, GroupSettings
 
-    provider = Registry().provider(name)
+    provider = use_provider(Registry(), name)
     values = parse_assignments(assignments, where="--plugin-config")
-    config = decode_settings(values, provider.config_type, where="--plugin-config")
+    config = open_settings(values, provider, where="--plugin-config")
     settings = GroupSettings(connector=_connector(ConnectorSettings(), connector))
     given = [f"--plugin-config {one.partition('=')[0]}=..." for one in assignments]
     shown = " ".join([f"--plugin {provider.name}", *given])
@@ -139,7 +139,7 @@ def _from_plugin(
 
 def _from_file(path: Path, runner: str | None, connector: tuple[str, ...]) -> GroupSelection:
     from fleeting._config import choose_group, configured_groups
-    from fleeting._gitlab_reading import decode_settings
+    from fleeting._plugin_import import open_settings, use_provider
     from fleeting._registry import Registry
     from fleeting.errors import ConfigError, PluginMismatch, PluginNotFound
     from fleeting.types import GroupSettings
@@ -149,10 +149,10 @@ def _from_file(path: Path, runner: str | None, connector: tuple[str, ...]) -> Gr
         table = found.where.removesuffix("_config")
         raise ConfigError(f'{table}: no plugin given; add a line such as plugin = "aws"')
     try:
-        provider = Registry().provider(found.entry.plugin)
+        provider = use_provider(Registry(), found.entry.plugin)
     except (PluginMismatch, PluginNotFound) as error:
         raise ConfigError(f"{found.where.removesuffix('_config')}: {error}") from error
-    config = decode_settings(found.entry.plugin_config, provider.config_type, where=found.where)
+    config = open_settings(found.entry.plugin_config, provider, where=found.where)
     settings = GroupSettings(found.maximum, _connector(found.entry.connector, connector))
     shown = f"-c {shlex.quote(str(path))}"
     shown += f" --runner {shlex.quote(runner)}" if runner is not None else ""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from fleeting._lock import lock_path, read_holder
-from fleeting._text import plain
+from fleeting._text import foreign, say, say_json
 from fleeting.cli._open_group import open_group
 from fleeting.cli._table import table
 from fleeting.errors import ConfigError
@@ -36,20 +34,20 @@ async def show_status(selection: GroupSelection, *, as_json: bool) -> int:
         info = group.instances.info
     plugin, driver = selection.provider.name, _driver(info.id)
     if as_json:
-        click.echo(json.dumps(_document(plugin, info, listing, driver), indent=2))
+        say_json(json.dumps(_document(plugin, info, listing, driver), default=str))
         return 0
     for line in _lines(plugin, info, listing, driver):
-        click.echo(line)
+        say(line)
     return 0
 
 
 def instance_table(instances: Iterable[Instance]) -> list[str]:
     """Return the lines of a table of instances, sorted by their ids."""
     rows = [
-        (one.id, one.state.value, one.incarnation or "-", one.reason or "")
+        (one.id, one.state.value, one.incarnation or "-", foreign(one.reason or ""))
         for one in sorted(instances, key=lambda one: one.id)
     ]
-    return table(HEADING, [[plain(cell) for cell in row] for row in rows]).splitlines()
+    return table(HEADING, rows).splitlines()
 
 
 def summary(listing: Listing) -> str:
@@ -77,14 +75,14 @@ def _lines(plugin: str, info: GroupInfo, listing: Listing, driver: str | None) -
     version = f" {info.version}" if info.version else ""
     capabilities = ", ".join(sorted(one.value for one in info.capabilities)) or "none"
     limit = info.max_size if info.max_size is not None else "unlimited"
-    yield f"group:         {plain(info.id)}"
-    yield f"plugin:        {plugin}{plain(version)}"
+    yield f"group:         {info.id}"
+    yield f"plugin:        {plugin}{version}"
     yield f"capabilities:  {capabilities}"
     yield f"maximum size:  {limit}"
-    yield f"driven by:     {plain(driver) if driver else 'no process'}"
+    yield f"driven by:     {driver or 'no process'}"
     yield f"size:          {summary(listing)}"
     for failure in listing.failures:
-        yield f"failure:       {plain(str(failure.error))}"
+        yield f"failure:       {failure.error}"
     if listing.instances:
         yield ""
         yield from instance_table(listing.instances)

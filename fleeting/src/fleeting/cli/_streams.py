@@ -13,9 +13,9 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ("STDERR", "STDIN", "STDOUT", "chunks", "read_line", "write_all")
+__all__ = ("STDERR", "STDIN", "chunks", "read_line", "write_all")
 
-STDIN, STDOUT, STDERR = 0, 1, 2
+STDIN, STDERR = 0, 2
 READ_BYTES = 65536
 # A pipe that reports room takes at least this much without blocking.
 PIPE_BYTES = min(getattr(select, "PIPE_BUF", 512), 4096)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
@@ -12,14 +11,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 import anyio
-import click
 
-from fleeting._text import plain
+from fleeting._text import is_terminal, output_descriptor, plain, say, show
 from fleeting.cli._open_group import open_group
 from fleeting.cli._plugin_calls import expect_type, plugin_bug
 from fleeting.cli._signals import undo_on_exit
 from fleeting.cli._status import instance_table, summary
-from fleeting.cli._streams import STDOUT
 from fleeting.errors import FleetingError, ProviderError
 from fleeting.types import Capability, Listing, Notice
 
@@ -107,7 +104,7 @@ class _Watcher:
 
     def __init__(self, group: OpenGroup, interval_seconds: float) -> None:
         # A terminal that cannot move its cursor gets lines, like a pipe.
-        self.draws = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self.draws = is_terminal() and os.environ.get("TERM", "dumb") != "dumb"
         self._group = group
         self._interval_seconds = interval_seconds
         self._listing = Listing()
@@ -180,7 +177,7 @@ class _Watcher:
         line = f"{datetime.now(UTC):%H:%M:%SZ} {text}"
         self._notes.append(line)
         if not self.draws:
-            click.echo(line)
+            say(line)
 
     def _draw(self) -> None:
         if not self.draws:
@@ -188,7 +185,7 @@ class _Watcher:
         columns, rows = shutil.get_terminal_size()
         # The last row stays empty: at its end some terminals scroll.
         lines = arranged(self.picture(), self._notes, columns, rows - 1)
-        click.echo(_HOME_AND_CLEAR + "\n".join(lines), nl=False)
+        show(_HOME_AND_CLEAR + "\n".join(lines))
 
 
 @contextmanager
@@ -200,11 +197,12 @@ def _screen(watcher: _Watcher) -> Generator[None]:
 
     def restore() -> None:
         with suppress(OSError):  # The terminal may be gone.
-            os.write(STDOUT, _LEAVE_ALTERNATE)
+            os.write(output_descriptor(), _LEAVE_ALTERNATE)
 
-    click.echo(_ENTER_ALTERNATE, nl=False)
+    show(_ENTER_ALTERNATE)
     try:
         with undo_on_exit(restore):
             yield
     finally:
-        click.echo("\n".join(watcher.picture()))
+        for line in watcher.picture():
+            say(line)

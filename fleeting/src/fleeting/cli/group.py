@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleeting._text import is_terminal
 from fleeting.cli._selection import (
     connector_option,
     file_options,
@@ -153,7 +154,7 @@ def _decrease(*, ids: tuple[str, ...], force: bool, yes: bool, **options: Any) -
       fleeting group decrease i-0123 i-4567 --plugin aws --plugin-config name=builders
     """  # noqa: D301 -- as above
     selection = _select(options)
-    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not yes and not (sys.stdin.isatty() and is_terminal(err=True)):
         raise click.UsageError(
             "cannot ask for confirmation without a terminal; use --yes to remove them"
         )
@@ -207,7 +208,7 @@ def _connect(*, id: str, **options: Any) -> int:
       fleeting group connect i-0123 -c config.toml --runner builders
     """  # noqa: D301 -- as above
     selection = _select(options)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and is_terminal()):
         raise click.UsageError(
             "connect needs a terminal for input and output; to run a command without one, use "
             "fleeting group run ID -- COMMAND"

@@ -5,13 +5,12 @@ Without `--verify` it only reads metadata, and imports nothing that is slow to i
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from fleeting._registry import PluginEntry, Registry
-from fleeting._text import say
+from fleeting._text import is_terminal, say, say_json, show
 from fleeting.cli._table import table
 from fleeting.errors import PluginConflict
 
@@ -103,7 +102,7 @@ def command(*, as_json: bool, verify: bool, config: str | None) -> int:
     if as_json:
         import json
 
-        click.echo(json.dumps([row.document for row in rows], indent=2))
+        say_json(json.dumps([row.document for row in rows]))
     else:
         _show(rows, with_status=config is not None)
     return 1 if any(row.problem for row in rows) else 0
@@ -172,13 +171,13 @@ def _verified(rows: Sequence[PluginRow]) -> list[PluginRow]:
     from fleeting._verification import verify_plugins
 
     plugins = [(row.kind, row.entry) for row in rows if row.status == INSTALLED]
-    is_terminal = sys.stderr.isatty()
+    draws = is_terminal(err=True)
 
     def show_progress(done: int) -> None:
-        if is_terminal:
+        if draws:
             # The progress line is removed after the last plugin.
             end = "\r\033[K" if done == len(plugins) else ""
-            click.echo(f"\rverified {done} of {len(plugins)} plugins{end}", nl=False, err=True)
+            show(f"\rverified {done} of {len(plugins)} plugins{end}", err=True)
 
     async def verify() -> Mapping[Plugin, PluginReport]:
         return await verify_plugins(plugins, on_verified=show_progress)
@@ -204,8 +203,8 @@ def _show(rows: Sequence[PluginRow], *, with_status: bool) -> None:
         line = [row.entry.name, row.kind, row.entry.version or "-", row.entry.distribution or "-"]
         line += [row.status] * with_status + _findings(row.report) * with_report
         lines.append(line)
-    click.echo(table(heading, lines))
-    sys.stdout.flush()
+    for text in table(heading, lines).splitlines():
+        say(text)
     for problem in dict.fromkeys(row.problem for row in rows if row.problem):
         say(f"error: {problem}", err=True)
 

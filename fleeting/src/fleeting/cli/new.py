@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from fleeting._text import plain, say_json, show
+
 __all__ = ("command",)
 
 
@@ -39,18 +41,19 @@ def command(*, name: str, directory: Path | None, as_json: bool) -> None:
     folder = directory if directory is not None else Path(names.name)
     files = create_project(names, folder)
     if as_json:
-        click.echo(json.dumps({**names._asdict(), "directory": str(folder), "files": files}))
+        say_json(json.dumps({**names._asdict(), "directory": str(folder), "files": files}))
         return
     module = next(file for file in files if file.endswith("/__init__.py"))
-    click.echo(
-        f"created plugin {names.name!r} ({names.distribution}) in {folder}\n"
+    place, quoted = plain(str(folder)), plain(shlex.quote(str(folder)))
+    show(
+        f"created plugin {names.name!r} ({names.distribution}) in {place}\n"
         f"\n"
         f"Its tests pass as generated:\n"
-        f"  cd {shlex.quote(str(folder))}\n"
+        f"  cd {quoted}\n"
         f"  python3 -m venv .venv && . .venv/bin/activate\n"
         f'  pip install -e ".[dev]"\n'
         f"  pytest\n"
         f"  fleeting list --verify\n"
         f"\n"
-        f"Then edit {module}."
+        f"Then edit {plain(module)}.\n"
     )

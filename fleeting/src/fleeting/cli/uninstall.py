@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleeting._references import canonical
-from fleeting._text import say
+from fleeting._text import plain, say
 from fleeting.errors import ConfigError, PluginNotFound
 from fleeting.install.changing import Change
 from fleeting.install.checking import installed_plugins
@@ -33,7 +33,7 @@ def command(*, name: str, yes: bool) -> int:
     what = f"{entry.name} {entry.version} ({entry.distribution})"
     if not yes and not sys.stdin.isatty():
         raise ConfigError("standard input is not a terminal; pass --yes to remove the plugin")
-    if not yes and not click.confirm(f"Remove {what}?", err=True):
+    if not yes and not click.confirm(f"Remove {plain(what)}?", err=True):
         say("nothing was removed", err=True)
         return 1
     left = Change(partial(say, err=True)).remove(canonical(entry.distribution))

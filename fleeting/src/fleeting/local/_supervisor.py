@@ -47,7 +47,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -468,8 +467,11 @@ def run_and_exit(work: Callable[[], None]) -> NoReturn:
     try:
         work()
         code = 0
-    except BaseException:  # noqa: BLE001 - this process ends here in any case
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 - this process ends here in any case
+        from fleeting._bugs import describe_bug  # This process seldom needs them.
+        from fleeting._text import say
+
+        say(f"error: {describe_bug(error, where=True)}", err=True)
     os._exit(code)
 
 

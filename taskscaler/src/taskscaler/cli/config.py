@@ -96,7 +96,11 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     if as_json:
         _print_json([[asdict(value) for value in found] for found in values])
         return 0
-    click.echo("\n\n".join("\n".join(toml_lines(found)) for found in values))
+    for number, found in enumerate(values):
+        if number:
+            say("")
+        for line in toml_lines(found):
+            say(line)
     return 0
 
 

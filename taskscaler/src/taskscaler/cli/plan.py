@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from fleeting import Registry, decode_settings, parse_assignments
+from fleeting import Registry, open_settings, parse_assignments, use_provider
 from fleeting.errors import ConfigError, PluginMismatch, PluginNotFound
 from fleeting.types import ConnectorSettings, Duration
 from taskscaler.config import AutoscalerConfig, read_config
@@ -199,13 +199,13 @@ def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, 
         known = dict(entry.plugin_config) if plugin == (entry.plugin or plugin) else {}
         known |= parse_assignments(options.plugin_config, where="--plugin-config")
         place = _place(options, entry.name if len(entries) > 1 else None)
-        provider = _provider(registry, plugin, entry, place)
+        provider = _provider(registry, plugin, entry, place, options.timeout)
         where = "--plugin-config" if options.plugin_config else f"{place}plugin_config"
         groups.append(
             GroupPlan(
                 name=entry.name,
                 provider=provider,
-                plugin_config=decode_settings(known, provider.config_type, where=where),
+                plugin_config=open_settings(known, provider, where=where),
                 connector=entry.connector,
                 max_instances=entry.max_instances,
             )
@@ -213,14 +213,20 @@ def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, 
     return tuple(groups)
 
 
-def _provider(registry: Registry, plugin: str, entry: GroupConfigEntry, place: str) -> Provider:
+def _provider(
+    registry: Registry,
+    plugin: str,
+    entry: GroupConfigEntry,
+    place: str,
+    timeout: timedelta | None,
+) -> Provider:
     """Return the provider of a group, and refuse a connector that cannot work."""
     try:
         registry.check_connector(entry.connector)
     except ConfigError as error:
         raise ConfigError(f"{place}{error}") from error
     try:
-        return registry.provider(plugin)
+        return use_provider(registry, plugin, timeout=timeout)
     except (PluginMismatch, PluginNotFound) as error:
         if plugin != entry.plugin:
             raise  # An option named it, or it is the default.

@@ -11,7 +11,7 @@ run, if configured so), then the report is written, and the exit code follows fr
 the results.
 
 Each signal goes one step further: let running jobs finish, cancel them, and finally
-exit without waiting for the removal of instances. The last step ends the process at
+exit without waiting for the removal of instances. SIGQUIT only ever takes the first step. The last step ends the process at
 once, because a call that still hangs by then may never return.
 
 With a state file, the jobs are recorded in a journal. A completed run clears it, but
@@ -66,7 +66,14 @@ _EXPLAIN_SECONDS = 15.0
 # How long the final messages and the report may take when the process exits immediately.
 _EXIT_SECONDS = 2.0
 # Windows has no SIGHUP, but the module must be importable there to report what is missing.
-_SIGNALS = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP"})
+_SIGNALS = tuple(
+    one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"}
+)
+# These let running jobs finish.
+_GENTLE = ("SIGINT", "SIGQUIT")
+# Repeating these changes nothing: a terminal that goes away may send SIGHUP more than once, and
+# SIGQUIT never cancels a job.
+_REPEATABLE = ("SIGHUP", "SIGQUIT")
 # The reader has closed the pipe; the terminal is gone.
 _READER_GONE = (errno.EPIPE, errno.EIO)
 
@@ -125,6 +132,9 @@ class _Session:
         self._interrupted = False
         self._cancelling = False
         self._completed = False
+        # From when on the result is fixed, and until when it is reported.
+        self._concluding = False
+        self._concluded = anyio.Event()
         self._wrong_input = False
         self._error: str | None = None
         # The last failure to open a group.
@@ -135,23 +145,31 @@ class _Session:
             await self._console.say(f"warning: {warning}")
         async with AsyncExitStack() as stack:
             store = await self._open_store(stack)
-            async with anyio.create_task_group() as background:
-                await background.start(self._handle_signals)
-                for task in (
-                    self._enforce_timeout,
-                    self._draw_status,
-                    self._explain_waiting,
-                    self._reload_config,
-                    self._drain,
-                ):
-                    background.start_soon(self._guard, task)
+            # Signals are received until the last message is written.
+            async with anyio.create_task_group() as receiver:
+                await receiver.start(self._handle_signals)
                 if store is not None:
-                    await self._run_jobs(store)
-                background.cancel_scope.cancel()
-            code = await self._conclude()
-            if store is not None and self._completed and self._plan.state is not None:
-                code = await self._clear_journal(store, code)
+                    await self._run_with_background(store)
+                self._concluding = True
+                code = await self._conclude()
+                if store is not None and self._completed and self._plan.state is not None:
+                    code = await self._clear_journal(store, code)
+                self._concluded.set()
+                receiver.cancel_scope.cancel()
             return code
+
+    async def _run_with_background(self, store: Store) -> None:
+        async with anyio.create_task_group() as background:
+            for task in (
+                self._enforce_timeout,
+                self._draw_status,
+                self._explain_waiting,
+                self._reload_config,
+                self._drain,
+            ):
+                background.start_soon(self._guard, task)
+            await self._run_jobs(store)
+            background.cancel_scope.cancel()
 
     async def _open_store(self, stack: AsyncExitStack) -> Store | None:
         try:
@@ -191,10 +209,8 @@ class _Session:
             self._error = f"{error}{self._leftover_text()}"
         except (FleetingError, TaskscalerError) as error:
             self._error = str(error)
-        except Exception as error:  # noqa: BLE001 -- the report is written in every case
-            hidden = [(one.plugin_config, one.connector) for one in self._plan.groups]
-            bug = describe_bug(error, where=True, hidden=hidden)
-            self._error = f"{bug}{self._leftover_text()}"
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- the report is written in every case
+            self._error = f"{describe_bug(error, where=True)}{self._leftover_text()}"
 
     async def _say_trouble(self, message: str) -> None:
         self._trouble = message
@@ -236,14 +252,19 @@ class _Session:
                     handlers.start_soon(self._interrupt, number, again)
 
     async def _interrupt(self, number: signal.Signals, again: bool) -> None:  # noqa: FBT001 - a task is started without keywords
+        if again and number.name == "SIGQUIT":
+            return
         self._give_up_opening()
         running = self._runner.counts[JobState.RUNNING]
         reason = f"interrupted by {number.name}"
-        if self._cancelling:
-            # A terminal that goes away may send SIGHUP more than once.
-            if number is not signal.SIGHUP:
+        if self._concluding:
+            # The jobs have ended and the instances are removed; the report comes first.
+            if again and number.name not in _REPEATABLE:
+                await self._leave()
+        elif self._cancelling:
+            if number.name not in _REPEATABLE:
                 await self._exit_now(number)
-        elif number is signal.SIGINT and not again and running:
+        elif number.name in _GENTLE and not again and running:
             self._runner.stop(reason)
             self._draining.set()
             await self._console.say(
@@ -275,6 +296,12 @@ class _Session:
             code = await self._conclude()
         # A call may hang in a thread, and the interpreter would wait for it.
         os._exit(code)
+
+    async def _leave(self) -> None:
+        """End the process although the end of the run is not reported completely."""
+        with anyio.move_on_after(_EXIT_SECONDS):
+            await self._concluded.wait()
+        os._exit(130)
 
     @property
     def _removes_instances(self) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fleeting import plain, read_holder, say, say_json
+from fleeting import is_terminal, plain, read_holder, say, say_json, show
 from fleeting.errors import ConfigError
 from fleeting.types import Duration
 from taskscaler.config import read_config
@@ -221,13 +223,16 @@ def _print_decisions(decisions: Sequence[Decision]) -> None:
     if not decisions:
         return
     from rich import box
-    from rich.console import Console
+    from rich.console import Console as RichConsole
     from rich.table import Table
 
     # In a file or a pipe, do not fold the table to the width of a terminal.
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, width=_COLUMNS)
+    draws = is_terminal()
+    width = shutil.get_terminal_size().columns if draws else _COLUMNS
+    text = io.StringIO()
+    writer = RichConsole(
+        file=text, width=width, force_terminal=draws, highlight=False, markup=False
+    )
     table = Table("at", "group", "rule", "decided", "inputs", box=box.SIMPLE, pad_edge=False)
     table.columns[0].no_wrap = True
     for one in decisions:
@@ -237,8 +242,9 @@ def _print_decisions(decisions: Sequence[Decision]) -> None:
         rule = f"{one.rule.value}: {one.detail}" if one.detail else one.rule.value
         cells = (_clock(one.at), one.group, rule, decided, _inputs(one))
         table.add_row(*map(plain, cells))
-    console.print("newest decisions, oldest first; inputs that are 0 are not shown:")
-    console.print(table)
+    say("newest decisions, oldest first; inputs that are 0 are not shown:")
+    writer.print(table)
+    show(text.getvalue())
 
 
 def _inputs(decision: Decision) -> str:

@@ -110,8 +110,9 @@ def toml_lines(values: list[EffectiveValue]) -> Iterator[str]:
 
 
 def _literal(value: object) -> str:
-    # A JSON string is a TOML string, except for one character that TOML wants escaped.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # A JSON string is a TOML string, except for characters that TOML wants escaped, or a terminal.
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _table(above: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from fleeting import Problem, Registry, examine_settings, parse_reference
-from fleeting.errors import ConfigError, PluginError, PluginNotFound
+from fleeting import Problem, Registry, examine_settings, parse_reference, use_provider
+from fleeting.errors import ConfigError, PluginError, PluginNotFound, ProviderError
 from fleeting.types import Severity
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ def plugin_settings(
             key, _, text = str(error).partition(": ")
             problems.append(Problem(f"{path}.{key}", text))
         try:
-            shape = registry.provider(group.plugin).config_type
+            shape = use_provider(registry, group.plugin).config_type
             _, found = examine_settings(group.plugin_config, shape)
         except PluginNotFound:
             unchecked.append(settings)
         except ConfigError:
             continue  # `named_plugins` reports it.
-        except PluginError as error:
+        except (PluginError, ProviderError) as error:
             problems.append(Problem(f"{path}.plugin", str(error)))
         else:
             problems += [

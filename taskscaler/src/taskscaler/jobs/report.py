@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fleeting import plain
 from fleeting.errors import ConfigError
 from taskscaler.jobs.result import JobState
 
@@ -81,7 +82,7 @@ class RunReport:
                 **{state.value: states[state] for state in finals},
                 "instances": len(self.instances),
                 "exit_code": self.exit_code,
-                "error": self.error,
+                "error": self.error and plain(self.error),
                 "started_at": self.started_at,
                 "finished_at": self.finished_at,
                 "seconds": self.seconds,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from fleeting import CancelledInside, DeadlineExceeded, call_within
+from fleeting import CancelledInside, DeadlineExceeded, call_within, describe_bug
 from fleeting.errors import ConnectorError, InstanceGone, Unreachable
 from taskscaler.runtime import provider_calls
 from taskscaler.runtime.connect_info_cache import ConnectInfoCache
@@ -77,8 +77,9 @@ class SharedConnection:
             await call_within(CLOSE_SECONDS, connection.aclose, shield=True)
         except DeadlineExceeded:
             logger.warning("closing a connection took longer than %gs", CLOSE_SECONDS)
-        except Exception:
-            logger.exception("closing a connection failed because of a bug in the connector")
+        except Exception as error:  # noqa: BLE001 - a connector can raise anything
+            # Without its traceback, which shows values that may be secrets.
+            logger.error("closing a connection failed: %s", describe_bug(error, where=True))  # noqa: TRY400
 
     async def close(self) -> None:
         """Close it for good."""

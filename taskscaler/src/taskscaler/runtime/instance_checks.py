@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from fleeting import CancelledInside, DeadlineExceeded, call_within
+from fleeting import (
+    CancelledInside,
+    DeadlineExceeded,
+    call_within,
+    describe_bug,
+    foreign,
+    quote_bug,
+)
 from fleeting.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -65,10 +72,10 @@ async def prepare(
                     return events.PreparationFailed(effect.group, effect.id, last, error)
             except FleetingError as error:
                 return events.PreparationFailed(effect.group, effect.id, str(error))
-            except Exception as error:
-                logger.exception(
-                    "preparing instance %s failed because of a bug in a plugin", effect.id
-                )
+            except Exception as error:  # noqa: BLE001 - a plugin can raise anything
+                bug = describe_bug(error, where=True)
+                # Without its traceback, which shows values that may be secrets.
+                logger.error("preparing instance %s failed: %s", effect.id, bug)  # noqa: TRY400
                 return events.PreparationFailed(effect.group, effect.id, _bug(error))
             else:
                 if reason is None:
@@ -93,7 +100,8 @@ async def _why_not_ready(
     if completed.succeeded:
         return None
     output = (completed.stderr or completed.stdout).decode(errors="replace").strip()
-    quoted = f": {output[-QUOTED_CHARACTERS:]}" if output else ""
+    # The whole output passes the door: a secret that was cut could not be recognized.
+    quoted = f": {foreign(output, len(output))[-QUOTED_CHARACTERS:]}" if output else ""
     return f"the instance_ready_command {_ending(completed)}{quoted}"
 
 
@@ -131,8 +139,8 @@ async def _reason_of(
         return error
     except CancelledInside:
         return "its check was cancelled inside a plugin because of a bug"
-    except Exception as error:
-        logger.exception("a health check failed because of a bug in a plugin")
+    except Exception as error:  # noqa: BLE001 - as above
+        logger.error("a health check failed: %s", describe_bug(error, where=True))  # noqa: TRY400
         return _bug(error)
 
 
@@ -173,4 +181,4 @@ def _ending(completed: Completed) -> str:
 
 
 def _bug(error: Exception) -> str:
-    return f"a bug in a plugin: {type(error).__name__}: {error}"
+    return f"a bug in a plugin: {quote_bug(error)}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from fleeting import CancelledInside, DeadlineExceeded, call_within
+from fleeting import CancelledInside, DeadlineExceeded, call_within, describe_bug, foreign
 from fleeting.errors import FleetingError
 from fleeting.types import Notice
 from taskscaler.core import events
@@ -54,11 +54,8 @@ async def watch(group: InstanceGroup, post: Callable[[events.Event], object]) ->
             why = str(error)
         except CancelledInside as error:
             why = str(error)
-        except Exception as error:
-            logger.exception(
-                "watching group %s failed because of a bug in the plugin", group.info.id
-            )
-            why = f"a bug in the plugin: {type(error).__name__}"
+        except Exception as error:  # noqa: BLE001 - a plugin can raise anything
+            why = describe_bug(error, where=True)
         logger.warning("group %s announces no interruptions for %gs: %s", group.info.id, pause, why)
         await anyio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
@@ -86,4 +83,4 @@ def _event(group: str, notice: object) -> events.InterruptionAnnounced:
     if not isinstance(notice, Notice):
         # Only its type: the value could be a secret.
         raise TypeError(f"it announced a {type(notice).__name__} instead of a Notice")
-    return events.InterruptionAnnounced(group, notice.id, notice.reason, notice.deadline)
+    return events.InterruptionAnnounced(group, notice.id, foreign(notice.reason), notice.deadline)

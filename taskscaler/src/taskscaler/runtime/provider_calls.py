@@ -8,9 +8,18 @@ can handle.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from fleeting import CancelledInside, DeadlineExceeded, call_within
+from fleeting import (
+    CancelledInside,
+    DeadlineExceeded,
+    call_within,
+    describe_bug,
+    foreign,
+    quote_bug,
+    remember_passing,
+)
 from fleeting.errors import FleetingError, OutcomeUnknown, ProviderError
 from fleeting.types import Accepted, ConnectInfo, CreationFailure, Instance, Listing, State
 from taskscaler.core import effects, events
@@ -71,13 +80,15 @@ async def connect_info(group: InstanceGroup, id: str, timeout_seconds: float) ->
     Raises:
         FleetingError: the provider did not tell.
     """
-    return await _call(
+    info = await _call(
         lambda: group.connect_info(id),
         ConnectInfo,
         timeout_seconds,
         f"the connect info of instance {id}",
         FleetingError,
     )
+    remember_passing(filter(None, (info.password, info.private_key)))
+    return info
 
 
 async def _list(group: InstanceGroup, effect: effects.List) -> events.Event:
@@ -85,7 +96,17 @@ async def _list(group: InstanceGroup, effect: effects.List) -> events.Event:
         listing = await _call(group.update, Listing, effect.timeout_seconds, "a listing")
     except ProviderError as error:
         return events.ListingFailed(effect.group, error)
-    return events.ListingArrived(effect.group, listing)
+    return events.ListingArrived(effect.group, _readable(listing))
+
+
+def _readable(listing: Listing) -> Listing:
+    """Return a listing whose reasons may be shown and stored."""
+    if not any(one.reason for one in listing.instances):
+        return listing
+    instances = (
+        replace(one, reason=foreign(one.reason)) if one.reason else one for one in listing.instances
+    )
+    return replace(listing, instances=tuple(instances))
 
 
 async def _increase(group: InstanceGroup, effect: effects.Increase) -> events.Event:
@@ -164,11 +185,12 @@ async def _call(
     except DeadlineExceeded:
         raise OutcomeUnknown(f"{noun} was not answered within {timeout_seconds:g}s") from None
     except CancelledInside as error:
-        logger.exception("%s failed because of a bug in the plugin", noun)
+        # Without its traceback, which shows values that may be secrets.
+        logger.error("%s failed: %s", noun, describe_bug(error, where=True))  # noqa: TRY400
         raise OutcomeUnknown(f"{noun} was cancelled inside the plugin because of a bug") from error
     except Exception as error:
-        logger.exception("%s failed because of a bug in the plugin", noun)
-        reason = f"{noun} failed because of a bug in the plugin: {type(error).__name__}: {error}"
+        logger.error("%s failed: %s", noun, describe_bug(error, where=True))  # noqa: TRY400
+        reason = f"{noun} failed because of a bug in the plugin: {quote_bug(error)}"
         raise OutcomeUnknown(reason) from error
     return answer
 
