@@ -8,6 +8,7 @@ import pytest
 
 from taskscaler import OutputFailed
 from taskscaler.jobs.output import LINE_BYTES, SPOOL_BYTES, OutputMode, Stream, output_factory
+from taskscaler.jobs.terminal import Colours
 
 pytestmark = pytest.mark.anyio
 
@@ -130,11 +131,53 @@ async def test_carriage_return_cannot_forge_the_prefix_of_another_job() -> None:
 
 
 async def test_colour_ends_with_its_line() -> None:
-    """A job that does not reset its colour does not colour the lines of others."""
+    """A job that does not reset its colour colours its own next lines, and none of others."""
     writer = Recorder()
     output = output_factory(OutputMode.PREFIX, writer, several=True)("a")
-    await output.stdout(b"\x1b[31mred\nplain\n")
-    assert writer.text(Stream.STDOUT) == b"a | \x1b[31mred\x1b[0m\na | plain\n"
+    await output.stdout(b"\x1b[31mred\nstill\n")
+    await output.stderr(b"other stream\n")
+    await output.stdout(b"end\x1b[m\nplain\n\x1b[1m")
+    await output.close()
+    assert writer.text(Stream.STDERR) == b"a | other stream\n"
+    assert writer.text(Stream.STDOUT) == (
+        b"a | \x1b[31mred\x1b[0m\na | \x1b[31mstill\x1b[0m\na | \x1b[31mend\x1b[m\na | plain\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent", "open_after"),
+    [
+        (b"\x1b[31m", b"\x1b[31m"),
+        (b"\x1b[1;31m\x1b[39m", b"\x1b[1m"),
+        (b"\x1b[31m\x1b[0m", b""),
+        (b"\x1b[31;m", b""),
+        (b"\x1b[0;32m", b"\x1b[32m"),
+        (b"\x1b[38;5;0;4m", b"\x1b[38;5;0;4m"),
+        (b"\x1b[38;2;1;2;3m\x1b[48:2::1:2:3m", b"\x1b[38;2;1;2;3;48:2::1:2:3m"),
+        (b"\x1b[1m\x1b[22m\x1b[7m\x1b[27m", b""),
+        (b"\x1b[" + b"9" * 150 + b"m", b""),
+        (b"\x1b[" + b"1;" * 10_000 + b"m", b""),
+        (b"\x1b[38;m", b"\x1b[38;m"),
+    ],
+)
+def test_colours_that_are_set(sent: bytes, open_after: bytes) -> None:
+    """What is set again is what was set and not ended, in few bytes."""
+    colours = Colours()
+    colours.follow(sent)
+    assert colours.start == open_after
+    assert bool(colours.end) is bool(open_after)
+
+
+@pytest.mark.parametrize("mode", [OutputMode.PREFIX, OutputMode.GROUP])
+@pytest.mark.parametrize("several", [True, False])
+async def test_colours_end_with_the_job(mode: OutputMode, several: bool) -> None:  # noqa: FBT001 -- pytest passes it by name
+    """On a terminal, what follows the output of a job does not have its colours."""
+    writer = Recorder()
+    output = output_factory(mode, writer, several=several, terminals=[Stream.STDOUT])("a")
+    await output.stdout(b"\x1b[31mred")
+    await output.close()
+    text = writer.text(Stream.STDOUT)
+    assert text.replace(b"\n", b"").endswith(b"\x1b[31mred\x1b[0m")
 
 
 HARMFUL = (

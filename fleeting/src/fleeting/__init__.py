@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         say,
         say_json,
         show,
+        wrapped,
     )
     from fleeting.abc import Connection
     from fleeting.types import ConnectInfo
@@ -101,6 +102,7 @@ __all__ = (
     "template_in",
     "show",
     "use_provider",
+    "wrapped",
 )
 
 __version__ = "1.0.0"
@@ -138,6 +140,7 @@ _HOMES = {
         "say",
         "say_json",
         "show",
+        "wrapped",
     ),
 }
 

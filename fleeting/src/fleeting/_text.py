@@ -34,10 +34,12 @@ __all__ = (
     "say",
     "say_json",
     "show",
+    "wrapped",
 )
 
 FOREIGN_CHARACTERS = 500
 _STDOUT, _STDERR = 1, 2
+_INDENT = 2
 # Letters and marks that show nothing, although Unicode calls them printable.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 
@@ -99,8 +101,27 @@ def foreign(text: str, limit: int = FOREIGN_CHARACTERS) -> str:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print one line."""
-    show(f"{plain(text)}\n", err=err)
+    """Print one line; a long message on a terminal is broken between words."""
+    text = plain(text)
+    if err and is_terminal(err=True):
+        text = wrapped(text, _columns())
+    show(f"{text}\n", err=err)
+
+
+def wrapped(text: str, columns: int) -> str:
+    """Return a message in lines that fit into a terminal, each with whole words."""
+    if len(text) <= columns:
+        return text
+    import textwrap  # Most messages are short.
+
+    lines = textwrap.wrap(
+        text,
+        max(columns, _INDENT + 1),
+        subsequent_indent=" " * _INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines)
 
 
 def show(text: str, *, err: bool = False) -> None:
@@ -180,6 +201,13 @@ def discard_output() -> None:
 
 def _output() -> TextIO:
     return sys.stdout.own if isinstance(sys.stdout, _Stray) else sys.stdout
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(_STDERR).columns or sys.maxsize
+    except OSError:
+        return sys.maxsize
 
 
 def _is_visible(character: str) -> bool:

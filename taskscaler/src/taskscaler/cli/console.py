@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from fleeting import plain
+from fleeting import output_descriptor, plain, wrapped
 from taskscaler.jobs.output import Stream
+from taskscaler.jobs.terminal import Colours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,12 +49,15 @@ class Console:
         self.is_terminal = os.isatty(Stream.STDERR)
         self._on_closed = on_closed
         self._lock = anyio.Lock()
-        self._pieces = {stream: _piece_size(stream) for stream in Stream}
+        self._descriptors = {Stream.STDOUT: output_descriptor(), Stream.STDERR: int(Stream.STDERR)}
+        self._pieces = {stream: _piece_size(at) for stream, at in self._descriptors.items()}
         self._gone: set[Stream] = set()
         self._status = b""
         # A status line must not be appended to an incomplete line of output.
         self._at_line_start = True
-        self.terminals = {stream for stream in Stream if os.isatty(stream)}
+        # Our own lines do not have the colours that a job has set.
+        self._colours = Colours()
+        self.terminals = {stream for stream, at in self._descriptors.items() if os.isatty(at)}
 
     @property
     def width(self) -> int:
@@ -70,17 +74,22 @@ class Console:
             await self._write_all(stream, data)
             if stream in self.terminals and data:
                 self._at_line_start = data.endswith(b"\n")
+                self._colours.follow(data)
 
     async def say(self, text: str) -> None:
-        """Write a message to standard error, as one line; it may contain foreign text."""
-        await self.show(plain(text))
+        """Write a message to standard error; it may contain foreign text.
+
+        It is one line, which on a terminal is broken between words.
+        """
+        text = plain(text)
+        await self.show(wrapped(text, self.width) if self.is_terminal else text)
 
     async def show(self, text: str) -> None:
         """Write whole lines to standard error as they are."""
         async with self._lock:
             await self._clear_status()
             start = b"" if self._at_line_start else b"\n"
-            await self._write_all(Stream.STDERR, start + _encoded(text) + b"\n")
+            await self._write_all(Stream.STDERR, self._uncoloured(start + _encoded(text) + b"\n"))
             self._at_line_start = True
 
     async def show_status(self, text: str) -> None:
@@ -89,7 +98,7 @@ class Console:
         if not self.is_terminal or line == self._status or not self._at_line_start:
             return
         async with self._lock:
-            await self._write_all(Stream.STDERR, _CLEAR_LINE + line)
+            await self._write_all(Stream.STDERR, self._uncoloured(_CLEAR_LINE + line))
             self._status = line
 
     async def clear_status(self) -> None:
@@ -97,20 +106,23 @@ class Console:
         async with self._lock:
             await self._clear_status()
 
+    def _uncoloured(self, data: bytes) -> bytes:
+        return self._colours.end + data + self._colours.start if self.is_terminal else data
+
     async def _clear_status(self) -> None:
         if self._status:
             self._status = b""
             await self._write_all(Stream.STDERR, _CLEAR_LINE)
 
     async def _write_all(self, stream: Stream, data: bytes) -> None:
-        rest = memoryview(data)
+        rest, descriptor = memoryview(data), self._descriptors[stream]
         while rest and stream not in self._gone:
             try:
-                if not _has_room(stream):
-                    await anyio.wait_writable(stream)
-                rest = rest[os.write(stream, rest[: self._pieces[stream]]) :]
+                if not _has_room(descriptor):
+                    await anyio.wait_writable(descriptor)
+                rest = rest[os.write(descriptor, rest[: self._pieces[stream]]) :]
             except BlockingIOError:
-                await anyio.wait_writable(stream)
+                await anyio.wait_writable(descriptor)
             except OSError as error:
                 self._lose(stream, error)
 
@@ -120,17 +132,17 @@ class Console:
             self._on_closed(error)
 
 
-def _piece_size(stream: Stream) -> int:
+def _piece_size(descriptor: int) -> int:
     try:
-        is_file = stat.S_ISREG(os.fstat(stream).st_mode)
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
     except OSError:
         return _PIPE_BYTES  # It is closed; the first write will fail.
     return _FILE_BYTES if is_file else _PIPE_BYTES
 
 
-def _has_room(stream: Stream) -> bool:
+def _has_room(descriptor: int) -> bool:
     poll = select.poll()
-    poll.register(stream, select.POLLOUT)
+    poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(0))
 
 

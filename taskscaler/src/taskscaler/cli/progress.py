@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from fleeting import plain
+from fleeting import plain, wrapped
 from fleeting.types import Duration
 from taskscaler.core import counted
 from taskscaler.jobs.result import JobState
@@ -26,6 +26,8 @@ __all__ = ("Progress",)
 _ROWS_SHOWN = 50
 # A narrower terminal gets only the most important columns.
 _FULL_COLUMNS = 72
+# A table on a still narrower one would show parts of words.
+_TABLE_COLUMNS = 40
 _STYLES = {JobState.SUCCESS: "green", JobState.CANCELED: "yellow"}
 
 
@@ -129,6 +131,9 @@ def _table(results: Sequence[JobResult], width: int) -> str:
         shown = [result for result in results if result.state is not JobState.SUCCESS][:_ROWS_SHOWN]
     if not shown:
         return ""
+    if width < _TABLE_COLUMNS:
+        lines = (f"{result.name}: {_describe_end(result)}" for result in shown)
+        return "\n".join(wrapped(plain(line), width) for line in lines)
     details = ("instance/slot", "attempts", "waited", "ran") if width >= _FULL_COLUMNS else ()
     table = Table("job", "state", *details, "reason", box=None)
     for result in shown:
@@ -139,7 +144,7 @@ def _table(results: Sequence[JobResult], width: int) -> str:
             _seconds(result.run_seconds),
         )
         table.add_row(
-            result.name,
+            plain(result.name),
             result.state.value,
             *(cells if details else ()),
             plain(result.reason or ""),

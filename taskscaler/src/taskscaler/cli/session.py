@@ -11,8 +11,9 @@ run, if configured so), then the report is written, and the exit code follows fr
 the results.
 
 Each signal goes one step further: let running jobs finish, cancel them, and finally
-exit without waiting for the removal of instances. SIGQUIT only ever takes the first step. The last step ends the process at
-once, because a call that still hangs by then may never return.
+exit without waiting for the removal of instances. The last step ends the process at
+once, because a call that still hangs by then may never return. SIGQUIT takes the first
+step only, however often it comes.
 
 With a state file, the jobs are recorded in a journal. A completed run clears it, but
 only after the report is written: after a crash between the two, the next call reports

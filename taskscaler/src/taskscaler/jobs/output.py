@@ -11,13 +11,14 @@ import enum
 import io
 import tempfile
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import override
 
 from taskscaler._errors import OutputFailed
-from taskscaler.jobs.terminal import RESET, TerminalFilter, has_colour
+from taskscaler.jobs.terminal import RESET, Colours, TerminalFilter, is_invisible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -95,21 +96,27 @@ class _Raw(JobOutput):
 
 
 class _Filtered(JobOutput):
-    """Passes on what may reach a terminal, to another kind of output."""
+    """Passes on what may reach a terminal, to another kind of output; ends colours at the end."""
 
     def __init__(self, inner: JobOutput, terminals: Collection[Stream]) -> None:
         self._inner = inner
-        self._filters = {stream: TerminalFilter() for stream in terminals}
+        self._filters = {stream: (TerminalFilter(), Colours()) for stream in terminals}
 
     @override
     async def write(self, stream: Stream, data: bytes) -> None:
         if stream in self._filters:
-            data = self._filters[stream].feed(data)
+            passing, colours = self._filters[stream]
+            data = passing.feed(data)
+            colours.follow(data)
         if data:
             await self._inner.write(stream, data)
 
     @override
     async def close(self) -> None:
+        for stream, (_, colours) in self._filters.items():
+            if colours.end:
+                with suppress(OutputFailed):  # The output before it is still shown.
+                    await self._inner.write(stream, RESET)
         await self._inner.close()
 
 
@@ -117,13 +124,14 @@ class _Prefixed(JobOutput):
     """Passes complete lines on, each prefixed with the name of the run.
 
     A carriage return ends a line, too: in a terminal or a log viewer, the text after it would
-    cover the prefix.
+    cover the prefix. A colour ends with its line, and goes on in the next line of the run.
     """
 
     def __init__(self, writer: OutputWriter, name: str) -> None:
         self._writer = writer
         self._prefix = f"{name} | ".encode()
         self._rests = {Stream.STDOUT: b"", Stream.STDERR: b""}
+        self._colours = {Stream.STDOUT: Colours(), Stream.STDERR: Colours()}
 
     @override
     async def write(self, stream: Stream, data: bytes) -> None:
@@ -133,9 +141,9 @@ class _Prefixed(JobOutput):
             held = b"\r" if data.endswith(b"\r") else b""
             data = data.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
         lines, newline, rest = data.rpartition(b"\n")
-        text = self._prefixed(lines) if newline else b""
+        text = self._prefixed(stream, lines) if newline else b""
         while len(rest) >= LINE_BYTES:
-            text += self._prefixed(rest[:LINE_BYTES])
+            text += self._prefixed(stream, rest[:LINE_BYTES])
             rest = rest[LINE_BYTES:]
         self._rests[stream] = rest
         if text:
@@ -144,16 +152,14 @@ class _Prefixed(JobOutput):
     @override
     async def close(self) -> None:
         for stream, rest in self._rests.items():
-            if rest := rest.removesuffix(b"\r"):
-                await self._writer.write(stream, self._prefixed(rest))
+            if not is_invisible(rest.removesuffix(b"\r")):
+                last = self._prefixed(stream, rest.removesuffix(b"\r"))
+                await self._writer.write(stream, last)
 
-    def _prefixed(self, lines: bytes) -> bytes:
-        if has_colour(lines):
-            # It must not colour the lines of other jobs.
-            lines = b"\n".join(
-                line + RESET if has_colour(line) else line for line in lines.split(b"\n")
-            )
-        return self._prefix + lines.replace(b"\n", b"\n" + self._prefix) + b"\n"
+    def _prefixed(self, stream: Stream, lines: bytes) -> bytes:
+        colours = self._colours[stream]
+        prefix = self._prefix
+        return b"".join(prefix + colours.enclose(line) + b"\n" for line in lines.split(b"\n"))
 
 
 class _Spool:
@@ -259,9 +265,8 @@ def output_factory(
             return _Dropped()
         if mode is OutputMode.RAW:
             return _Raw(writer)
-        if not several:
-            return _Filtered(_Raw(writer), terminals)
-        kind = _Prefixed if mode is OutputMode.PREFIX else _Grouped
-        return _Filtered(kind(writer, name), terminals)
+        if several and mode is OutputMode.PREFIX:
+            return _Filtered(_Prefixed(writer, name), terminals)
+        return _Filtered(_Grouped(writer, name) if several else _Raw(writer), terminals)
 
     return make
