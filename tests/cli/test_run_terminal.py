@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cli_command import Command
+
+
+CONTROL = re.compile(r"\r?\x1b\[[0-9;]*[mK]|\r")
 
 
 def open_terminal(command: Command, *words: str, columns: int = 80) -> Terminal:
@@ -74,3 +78,53 @@ def test_narrow_terminal_shows_the_most_important(taskscaler: Command, fifo: Pat
     finally:
         terminal.close()
     assert [table.count(word) for word in ("command#1", "failed", "exit code 3")] == [1, 3, 2]
+
+
+def test_colour_of_a_job_is_its_own(taskscaler: Command, fifo: Path) -> None:
+    """A colour that a job leaves open ends with the line, and returns in its next one."""
+    script = f"printf '\\033[31mred\\n'; cat {fifo}; echo still"
+    words = ("--count", "2", "--max-instances", "1", "--", "sh", "-c", script)
+    terminal = open_terminal(taskscaler, *words)
+    try:
+        for number in (1, 2):
+            terminal.read_until(f"command#{number} | \x1b[31mred\x1b[0m\r\n")
+            fifo.write_text("x\n")
+            terminal.read_until(f"command#{number} | \x1b[31mstill\x1b[0m\r\n")
+        terminal.read_all()
+    finally:
+        terminal.close()
+
+
+def test_single_job_colours_no_message(taskscaler: Command, fifo: Path) -> None:
+    """The colour of a single job is set aside while a line of ours is written."""
+    script = f"printf '\\033[31mred\\n'; cat {fifo}; echo still"
+    terminal = open_terminal(taskscaler, "--", "sh", "-c", script)
+    try:
+        terminal.read_until("\x1b[31mred\r\n")
+        assert "\x1b[0m\r\x1b[K" in terminal.read_until("1 running")
+        terminal.type("\x03")
+        message = terminal.read_until("again to cancel)")
+        fifo.write_text("x\n")
+        text = terminal.read_all()
+    finally:
+        terminal.close()
+    assert "\x1b[0minterrupted: " in message
+    assert "still" in text
+
+
+@pytest.mark.parametrize("columns", [12, 40, 100])
+def test_messages_have_whole_words(taskscaler: Command, columns: int) -> None:
+    """At any width, lines of ours are broken between words, and job and state can be read."""
+    script = "echo a-rather-long-line-of-output >&2; exit 3"
+    terminal = open_terminal(taskscaler, "--count", "2", "--", "sh", "-c", script, columns=columns)
+    try:
+        text = terminal.read_all()
+    finally:
+        terminal.close()
+    # The status line is erased before a message is written.
+    lines = [CONTROL.sub("", line.rpartition("\x1b[K")[2]) for line in text.split("\r\n")]
+    ours = [line for line in lines if "|" not in line]
+    words = {word for line in ours for word in line.split()}
+    assert {"command#1:", "failed", "exit", "code"} <= words
+    longest = max(len(line) for line in ours)
+    assert longest <= max(columns, len("instance/slot"))
