@@ -161,7 +161,7 @@ async def test_colour_ends_with_its_line() -> None:
     ],
 )
 def test_colours_that_are_set(sent: bytes, open_after: bytes) -> None:
-    """What is set again is what was set and not ended, in few bytes."""
+    """A colour that was set and not ended is set again, in few bytes."""
     colours = Colours()
     colours.follow(sent)
     assert colours.start == open_after

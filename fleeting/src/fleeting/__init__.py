@@ -17,12 +17,7 @@ if TYPE_CHECKING:
         GroupConfigEntry,
         GroupEntryConfig,
     )
-    from fleeting._deadlines import (
-        CancelledInside,
-        DeadlineExceeded,
-        EndedInside,
-        call_within,
-    )
+    from fleeting._deadlines import CancelledInside, DeadlineExceeded, call_within
     from fleeting._decoding import (
         Problem,
         decode,
@@ -61,7 +56,6 @@ __all__ = (
     "CancelledInside",
     "ConnectorConfig",
     "DeadlineExceeded",
-    "EndedInside",
     "GroupConfig",
     "GroupConfigEntry",
     "GroupEntryConfig",
@@ -98,9 +92,9 @@ __all__ = (
     "run_program",
     "say",
     "say_json",
+    "show",
     "snake_case",
     "template_in",
-    "show",
     "use_provider",
     "wrapped",
 )

@@ -40,7 +40,7 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _PLACE_NAME = re.compile(r"(path|file|dir|id|name|arn|url|public_key)s?$", re.IGNORECASE)
-# What stands before the host of a URL, and values of its query that are credentials.
+# The part of a URL before its host, and values of its query that are credentials.
 _IN_URL = re.compile(
     r"(?<=://)[^/\s'\"<>]*:[^/\s'\"<>]*(?=@)"
     r"|(?<=https://)[^/\s'\"<>]+(?=@)"

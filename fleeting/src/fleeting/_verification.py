@@ -81,7 +81,7 @@ async def verify_plugins(
 async def survive_import(kind: str, entry: PluginEntry, deadline: timedelta) -> None:
     """Import a plugin in another process, before this one does.
 
-    An import may hang, crash, or end its process. What it raises is left to the import that
+    An import may hang, crash, or end its process. An exception is left to the import that
     follows, which reports it with all details.
 
     Raises:

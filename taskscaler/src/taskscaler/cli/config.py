@@ -69,7 +69,7 @@ def _check(file: Path, *, as_json: bool) -> int:
 def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     """Print the effective settings, and where each value comes from; secrets are masked.
 
-    Exit code: 0, or 2 if FILE is invalid.
+    A warning names each plugin that is not installed. Exit code: 0, or 2 if FILE is invalid.
     """
     from dataclasses import asdict
 
@@ -77,6 +77,7 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     from fleeting.types import Severity
     from taskscaler.config import check_config
     from taskscaler.config.effective import effective_values, toml_lines
+    from taskscaler.config.plugins import missing_plugins
     from taskscaler.config.reading import read_tables
 
     try:
@@ -93,6 +94,9 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     # Compare by identity: two runners may have equal settings.
     written = {id(r): table for r, table in zip(read.runners, tables, strict=True)}
     values = [effective_values(r, written[id(r)], file) for r in chosen]
+    for name in missing_plugins(chosen):
+        hint = f"run `fleeting install {name}`"
+        say(f"warning: {file}: the plugin {name!r} is not installed; {hint}", err=True)
     if as_json:
         _print_json([[asdict(value) for value in found] for found in values])
         return 0
