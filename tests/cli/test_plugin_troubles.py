@@ -209,6 +209,6 @@ def test_text_of_a_cloud_is_one_bounded_line(plugins: PluginFolder) -> None:
     add(plugins, "", evil, evil)
     done = run(plugins, "fleeting", "check", "troubled")
     assert done.returncode == 1
-    assert r"\x1b[2J\u202e \u200b\u3164AAA" in done.stdout
+    assert r"\x1b[2J\u202e\n\u200b\u3164AAA" in done.stdout
     assert len(done.stdout) < 2000
     assert all(line.isprintable() for line in done.stdout.splitlines())

@@ -64,7 +64,7 @@ def test_letters_that_show_nothing_are_escaped() -> None:
 
 def test_an_error_is_one_bounded_line() -> None:
     """Its text passes the door when it is read; each problem of a file is a line."""
-    assert str(ProviderError(EVIL)) == foreign(EVIL)
+    assert str(ProviderError(EVIL)) == plain(EVIL)
     assert len(str(ProviderError("x" * 10_000))) < 1100
     assert str(ConfigError("one", "two\x1b")) == "one\ntwo\\x1b"
 

@@ -43,7 +43,7 @@ _PLACE_NAME = re.compile(r"(path|file|dir|id|name|arn|url|public_key)s?$", re.IG
 # The part of a URL before its host, and values of its query that are credentials.
 _IN_URL = re.compile(
     r"(?<=://)[^/\s'\"<>]*:[^/\s'\"<>]*(?=@)"
-    r"|(?<=https://)[^/\s'\"<>]+(?=@)"
+    r"|(?<=https://)(?!\*+@)[^/\s'\"<>]+(?=@)"
     r"|(?:(?<=\?)|(?<=&))(?P<name>[\w.-]*(?:token|secret|password|signature|credential)[\w.-]*=)"
     r"[^\s&'\"<>]+",
     re.IGNORECASE,

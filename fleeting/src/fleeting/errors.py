@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
-from fleeting._text import foreign
+from fleeting._text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,12 @@ class FleetingError(Exception):
 
     @override
     def __str__(self) -> str:
-        return foreign(super().__str__(), _MESSAGE_CHARACTERS)
+        return _bounded(super().__str__())
+
+
+def _bounded(text: str) -> str:
+    text = plain(text)
+    return text if len(text) <= _MESSAGE_CHARACTERS else f"{text[:_MESSAGE_CHARACTERS]}..."
 
 
 class ConfigError(FleetingError):
@@ -105,7 +110,7 @@ class ConfigError(FleetingError):
 
     @override
     def __str__(self) -> str:
-        return "\n".join(foreign(problem, _MESSAGE_CHARACTERS) for problem in self.problems)
+        return "\n".join(map(_bounded, self.problems))
 
 
 class PluginError(FleetingError):

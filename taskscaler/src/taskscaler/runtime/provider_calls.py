@@ -186,10 +186,12 @@ async def _call(
         raise OutcomeUnknown(f"{noun} was not answered within {timeout_seconds:g}s") from None
     except CancelledInside as error:
         # Without its traceback, which shows values that may be secrets.
-        logger.error("%s failed: %s", noun, describe_bug(error, where=True))  # noqa: TRY400
+        bug = describe_bug(error, where=True)
+        logger.error("%s failed because of a bug in the plugin: %s", noun, bug)  # noqa: TRY400
         raise OutcomeUnknown(f"{noun} was cancelled inside the plugin because of a bug") from error
     except Exception as error:
-        logger.error("%s failed: %s", noun, describe_bug(error, where=True))  # noqa: TRY400
+        bug = describe_bug(error, where=True)
+        logger.error("%s failed because of a bug in the plugin: %s", noun, bug)  # noqa: TRY400
         reason = f"{noun} failed because of a bug in the plugin: {quote_bug(error)}"
         raise OutcomeUnknown(reason) from error
     return answer
