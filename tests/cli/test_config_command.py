@@ -213,6 +213,13 @@ def test_shown_settings_are_those_of_the_file(command: Command) -> None:
     ]
 
 
+def test_missing_plugin_is_said(command: Command) -> None:
+    """The source of a plugin that is not installed says how to install it."""
+    shown = command.run("config", "show", "good.toml").stdout
+    assert "# file; not installed, run `fleeting install acme`\n" in shown
+    assert shown.count("not installed") == shown.count('plugin = "acme"')
+
+
 def test_each_value_has_its_source(command: Command) -> None:
     """The source of a value is the file, our default, or GitLab's default if that is the same."""
     lines = command.run("config", "show", "good.toml").stdout.splitlines()

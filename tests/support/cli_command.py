@@ -52,6 +52,9 @@ class Command:
         self._output.readouterr()
         with pytest.MonkeyPatch.context() as patch, contextlib.chdir(self.folder):
             patch.setattr(sys, "argv", arguments)
+            # A process of its own knows no secret of an earlier one.
+            patch.setattr("fleeting._secrets._lasting", set[str]())
+            patch.setattr("fleeting._secrets._settings", set[str]())
             with pytest.raises(SystemExit) as ended:
                 main()
         printed = self._output.readouterr()

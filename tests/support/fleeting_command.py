@@ -13,6 +13,8 @@ import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
+import pytest
+
 from fleeting import run_program
 from fleeting.cli._commands import command_group
 
@@ -32,10 +34,14 @@ def run_in_process(*words: str | Path, folder: Path) -> CompletedProcess:
     sys.argv, sys.stdin = ["fleeting", *arguments], io.StringIO()
     try:
         with (
+            pytest.MonkeyPatch.context() as patch,
             chdir(folder),
             redirect_stdout(io.StringIO()) as stdout,
             redirect_stderr(io.StringIO()) as stderr,
         ):
+            # A process of its own knows no secret of an earlier one.
+            patch.setattr("fleeting._secrets._lasting", set[str]())
+            patch.setattr("fleeting._secrets._settings", set[str]())
             code = run_program(command_group, "fleeting")
     finally:
         sys.argv, sys.stdin = before

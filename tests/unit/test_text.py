@@ -156,6 +156,7 @@ class Marked(msgspec.Struct):
     """Keys that are marked in all the ways that a type can be written."""
 
     plain: str = ""
+    public_token: Annotated[str, msgspec.Meta(extra_json_schema={"writeOnly": False})] = ""
     one: Annotated[str, msgspec.Meta(extra_json_schema={"writeOnly": True})] = ""
     two: Annotated[str | None, msgspec.Meta(extra_json_schema={"writeOnly": True})] = None
     three: Annotated[str, msgspec.Meta(extra_json_schema={"writeOnly": True})] | None = None
@@ -167,6 +168,7 @@ def test_marked_keys_are_secrets() -> None:
     """A key is a secret by its mark or by its name, wherever its table is."""
     table = {
         "plain": "no",
+        "public_token": "no",
         "one": "1",
         "two": "2",
         "three": "3",

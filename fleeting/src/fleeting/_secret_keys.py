@@ -1,7 +1,8 @@
 """Finds the secrets in a configuration: the values of keys that are marked or named as secrets.
 
 A plugin marks a key of its `config_type` with `Meta(extra_json_schema={"writeOnly": True})`, the
-word of JSON Schema for a value that is accepted and never shown.
+word of JSON Schema for a value that is accepted and never shown. With False, a key is not a secret
+although its name looks like one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def secret_values(value: object, shape: Any = Any, name: str = "") -> Iterator[s
         shape: its type, with the marks.
         name: of its key.
     """
-    if _is_marked(shape):
+    mark = _mark(shape)
+    if mark:
         yield from texts(value)
     elif isinstance(value, Mapping):
         for key, one in cast("Mapping[str, object]", value).items():
@@ -39,7 +41,7 @@ def secret_values(value: object, shape: Any = Any, name: str = "") -> Iterator[s
         for one in cast("list[object]", value):
             yield from secret_values(one, _below(shape, None), name)
     elif isinstance(value, str):
-        if is_secret_name(name):
+        if is_secret_name(name) and mark is None:
             yield value
         yield from credentials_in(value)
 
@@ -56,10 +58,12 @@ def texts(value: object) -> Iterator[str]:
         yield str(value)
 
 
-def _is_marked(shape: Any) -> bool:
+def _mark(shape: Any) -> bool | None:
+    """Return whether a type is marked as a secret; None if it has no mark."""
     kinds = (shape, *alternatives(shape))
     metas = [meta for kind in kinds for meta in bare_type(kind)[1]]
-    return any((meta.extra_json_schema or {}).get(MARK) is True for meta in metas)
+    marks = [(meta.extra_json_schema or {}).get(MARK) for meta in metas]
+    return next((bool(mark) for mark in marks if mark is not None), None)
 
 
 def _below(shape: Any, key: str | None) -> Any:

@@ -42,8 +42,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from typing_extensions import override
-
 from fleeting._text import plain
 
 if TYPE_CHECKING:
@@ -87,7 +85,6 @@ _MESSAGE_CHARACTERS = 1000
 class FleetingError(Exception):
     """The base class of all errors that this distribution raises on purpose."""
 
-    @override
     def __str__(self) -> str:
         return _bounded(super().__str__())
 
@@ -108,7 +105,6 @@ class ConfigError(FleetingError):
         self.problems = problems
         super().__init__("\n".join(problems))
 
-    @override
     def __str__(self) -> str:
         return "\n".join(map(_bounded, self.problems))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from fleeting._text import foreign, say, say_json
+from fleeting._text import plain, say, say_json
 from fleeting.cli._open_group import CALL_SECONDS, connect_instance, open_group
 from fleeting.cli._plugin_calls import bounded, expect_type
 from fleeting.errors import ConfigError, FleetingError, TransferFailed
@@ -78,8 +78,8 @@ def verdict(findings: Iterable[Finding]) -> str:
 def finding_lines(label: str, findings: Sequence[Finding]) -> Iterator[str]:
     """Yield the findings as text; a fix of several lines is a block that can be copied."""
     for one in findings:
-        yield f"{one.severity.value}: {foreign(one.code)}: {foreign(one.reason, REASON_CHARACTERS)}"
-        lines = [line.replace("\t", "    ") for line in one.fix.strip("\n").splitlines()]
+        yield f"{one.severity.value}: {plain(one.code)}: {plain(one.reason)[:REASON_CHARACTERS]}"
+        lines = [plain(line.replace("\t", "    ")) for line in one.fix.strip("\n").splitlines()]
         if len(lines) == 1:
             yield f"    fix: {lines[0]}"
         elif lines:

@@ -12,6 +12,7 @@ from fleeting import say, say_json
 if TYPE_CHECKING:
     from fleeting import Problem
     from taskscaler.config import RunnerFile
+    from taskscaler.config.effective import EffectiveValue
 
 __all__ = ("config",)
 
@@ -94,9 +95,8 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     # Compare by identity: two runners may have equal settings.
     written = {id(r): table for r, table in zip(read.runners, tables, strict=True)}
     values = [effective_values(r, written[id(r)], file) for r in chosen]
-    for name in missing_plugins(chosen):
-        hint = f"run `fleeting install {name}`"
-        say(f"warning: {file}: the plugin {name!r} is not installed; {hint}", err=True)
+    missing = missing_plugins(chosen)
+    values = [[_with_installation(value, missing) for value in found] for found in values]
     if as_json:
         _print_json([[asdict(value) for value in found] for found in values])
         return 0
@@ -116,6 +116,19 @@ def _schema() -> int:
 
     _print_json(json_schema(FileConfig))
     return 0
+
+
+def _with_installation(value: EffectiveValue, missing: list[str]) -> EffectiveValue:
+    """Say of a plugin that it is not installed."""
+    from dataclasses import replace
+
+    from fleeting import parse_reference
+
+    if value.key != "plugin" or not isinstance(value.value, str) or not value.value:
+        return value
+    name = parse_reference(value.value).name
+    hint = f"{value.source}; not installed, run `fleeting install {name}`"
+    return replace(value, source=hint) if name in missing else value
 
 
 def _print_errors(error: Any) -> int:

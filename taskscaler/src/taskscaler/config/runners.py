@@ -47,7 +47,12 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     url: Annotated[str, Meta(description="The URL of the server.")] = ""
     # The reader of the file keeps nothing else of the token.
     short_token: Annotated[
-        str, Meta(description="The token of the runner; without `id`, its start names the state.")
+        str,
+        Meta(
+            description="The token of the runner; without `id`, its start names the state.",
+            # This start is public: GitLab shows it, too.
+            extra_json_schema={"writeOnly": False},
+        ),
     ] = msgspec.field(name="token", default="")
     executor: Annotated[
         str, Meta(description="The executor of its jobs; used in messages only.")
