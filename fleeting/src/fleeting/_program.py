@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import cast
 
 import click
 
@@ -66,8 +67,10 @@ def _describe(error: OSError) -> str:
 def _report(error: BaseException) -> int:
     """Print a message about what ended the command, and return the exit code."""
     code = 3
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        from fleeting._run import first_error  # Only what is asynchronous raises groups.
+
+        error = first_error(cast("BaseExceptionGroup[BaseException]", error))
     match error:
         case click.exceptions.NoArgsIsHelpError():
             show(f"{error.format_message()}\n", err=True)

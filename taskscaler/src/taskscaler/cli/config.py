@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleeting import say, say_json
+from fleeting import say, say_json, show
 
 if TYPE_CHECKING:
     from fleeting import Problem
@@ -100,11 +100,9 @@ def _show(file: Path, *, runner: str | None, as_json: bool) -> int:
     if as_json:
         _print_json([[asdict(value) for value in found] for found in values])
         return 0
-    for number, found in enumerate(values):
-        if number:
-            say("")
-        for line in toml_lines(found):
-            say(line)
+    # It has no secrets, and its strings are printable. A setting that happens to have the text of
+    # a password, such as the name of a runner, is shown.
+    show("\n\n".join("\n".join(toml_lines(found)) for found in values) + "\n")
     return 0
 
 

@@ -142,6 +142,7 @@ class _Session:
         self._trouble = ""
 
     async def run(self) -> int:
+        code = 3
         for warning in self._plan.warnings:
             await self._console.say(f"warning: {warning}")
         async with AsyncExitStack() as stack:
