@@ -56,10 +56,10 @@ class Bench:
 
     def apply(self, *steps: events.Event) -> float:
         """Let things happen; return the milliseconds that the core needed."""
-        started = time.perf_counter()
+        started = time.process_time()
         for event in steps:
             self.state.apply(event, events.Now(self.seconds, WALL))
-        return (time.perf_counter() - started) * 1000
+        return (time.process_time() - started) * 1000
 
     def list(self, instances: Sequence[Instance]) -> float:
         """Let a listing arrive a second later; return the milliseconds."""
