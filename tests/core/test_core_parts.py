@@ -336,20 +336,9 @@ def test_queue_serves_in_order_and_forgets_the_cancelled() -> None:
         tasks.wait(key)
     tasks.cancel("a")
     tasks.wait("a")
-    assert list(tasks.queue()) == ["b", "c", "a"]
+    assert list(tasks.waiting) == ["b", "c", "a"]
     assert [tasks.take_next() for _ in range(3)] == ["b", "c", "a"]
     assert not tasks.waiting
-
-
-def test_queue_stays_small_when_tasks_come_and_go_behind_one_that_waits() -> None:
-    """Cancelled tasks are not remembered for ever."""
-    tasks = TaskBook(Agenda())
-    tasks.wait("first")
-    for number in range(10_000):
-        tasks.wait(str(number))
-        tasks.cancel(str(number))
-    assert len(tasks._queue) < 200
-    assert tasks.take_next() == "first"
 
 
 def test_outbox_stores_the_newest_of_each_record_before_anything_else() -> None:

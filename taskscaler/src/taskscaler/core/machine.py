@@ -231,7 +231,7 @@ class ScalerState:
 
     def waiting(self) -> Iterator[str]:
         """Yield the keys of the waiting tasks, the next to be served first."""
-        return self._fleet.tasks.queue()
+        return iter(self._fleet.tasks.waiting)
 
     def held(self) -> Iterator[TaskView]:
         """Yield the tasks that hold a slot, or have not released one that was lost."""

@@ -95,9 +95,5 @@ def _idle_at(fleet: Fleet, group: Group, now: Now) -> float:
 def _unneeded_at(fleet: Fleet, slots: int, idle_seconds: float) -> float:
     """Return when so many slots were not needed for `idle_time`, if the load stays as it is."""
     kept = fleet.free - slots + sum(group.slots.acquired for group in fleet.groups)
-    at = NEVER
-    for ended, level in fleet.load.peaks():
-        if fleet.needed(level) <= kept:
-            break
-        at = ended + idle_seconds
-    return at
+    ended = fleet.load.fell_at(lambda level: fleet.needed(level) <= kept)
+    return NEVER if ended is None else ended + idle_seconds
