@@ -22,6 +22,7 @@ the same results again.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -174,6 +175,8 @@ class _Session:
                     scaler = Taskscaler(groups, plan.settings, store=store, connector=connectors)
                     self._scaler = await stack.enter_async_context(scaler)
                     self._opened.set()
+                    # What is loaded now stays until the end, so no full collection looks at it.
+                    gc.freeze()
                     if plan.state is not None:
                         await self._runner.resume(Journal(scaler.commit, scaler.restored))
                     # The plan may have been reloaded during `resume`.
