@@ -170,5 +170,10 @@ def test_a_look_at_the_recent_load_passes_few_of_many_peaks() -> None:
     for level in range(100_000, 0, -1):
         load.observe(level, 100_000.0 - level)
     looks = list[int]()
-    assert load.fell_at(lambda one: bool(looks.append(one)) or one <= 10) == 100_000.0 - 10
+
+    def fits(level: int) -> bool:
+        looks.append(level)
+        return level <= 10
+
+    assert load.fell_at(fits) == 100_000.0 - 10
     assert len(looks) < 20
