@@ -88,7 +88,8 @@ def enforce_limits(fleet: Fleet, now: Now, out: Outbox) -> None:
                 Rule.GROUP_LIMIT, f"there are more instances than its group may have ({limit})"
             )
             _fit(fleet, (group,), limit, departure, now, out)
-    if limit := fleet.settings.max_instances:
+    limit = fleet.settings.max_instances
+    if limit and sum(group.size for group in fleet.groups) > limit:
         departure = Departure(Rule.LIMIT, f"there are more instances than max_instances ({limit})")
         _fit(fleet, fleet.groups[::-1], limit, departure, now, out)
 

@@ -33,22 +33,22 @@ def after_event(fleet: Fleet, now: Now) -> float:
     if news & CHANGED:
         return now.monotonic
     at = NEVER
-    leisure = max(now.monotonic, fleet.decided_at + LEISURE_SECONDS)
+    leisure = fleet.decided_at + LEISURE_SECONDS
     # A slot that one task hands on to the next leaves the idle capacity as it was.
     taken = news & TAKEN and not news & EASED
     # An old instance may go as soon as its free slots are used, or not promised any more.
     if news & SOON or (taken and fleet.keeps_idle) or fleet.outgoing:
-        at = leisure
+        at = max(now.monotonic, leisure)
     if news & EASED:
         idle_seconds = policy.idle_time.total_seconds()
         for group in fleet.groups:
             # The protection of a closed instance may have ended.
             since = float("-inf") if group.idle.closed else group.idle.bound()
             if since is not None:
-                at = min(at, max(since + idle_seconds, leisure))
+                at = min(at, max(since + idle_seconds, leisure, now.monotonic))
     if news & CHECKED:
-        due = min(group.checks.next_at(fleet.settings) for group in fleet.groups)
-        at = min(at, max(due, now.monotonic))
+        for group in fleet.groups:
+            at = min(at, max(group.checks.next_at(fleet.settings), now.monotonic))
     return at
 
 
