@@ -56,6 +56,7 @@ class Fleet:
         preemptive: whether a reservation needs a slot that is free now.
         keeps_idle: whether the policy ever wants idle slots.
         probe_after_seconds: `probe_after` of the settings; every grant reads these three.
+        idle_seconds: `idle_time` of the policy; every release reads it.
         refusing: why no new tasks are accepted; empty as long as they are.
         closing: whether the scaler shuts down.
         removing: whether all our instances are to be removed for that.
@@ -104,6 +105,7 @@ class Fleet:
         self.policy, self.since, self.until = held
         self.scheduled = bool(self.settings.schedule)
         self.probe_after_seconds = self.settings.probe_after.total_seconds()
+        self.idle_seconds = self.policy.idle_time.total_seconds()
         self.preemptive = self.policy.preemptive
         self.keeps_idle = self.policy.idle_count > 0 or self.policy.scale_factor > 0
 
@@ -160,8 +162,7 @@ class Fleet:
     @property
     def recent(self) -> int:
         """Return the slots that were needed at the busiest moment of the last `idle_time`."""
-        idle_seconds = self.policy.idle_time.total_seconds()
-        return self.needed(self.load.highest(self.decided_at, idle_seconds))
+        return self.needed(self.load.highest(self.decided_at, self.idle_seconds))
 
     # Sums.
 
