@@ -175,7 +175,7 @@ class _Session:
                     scaler = Taskscaler(groups, plan.settings, store=store, connector=connectors)
                     self._scaler = await stack.enter_async_context(scaler)
                     self._opened.set()
-                    # What is loaded now stays until the end, so no full collection looks at it.
+                    # All that is loaded now stays until the end, so no full collection looks at it.
                     gc.freeze()
                     if plan.state is not None:
                         await self._runner.resume(Journal(scaler.commit, scaler.restored))
