@@ -1,12 +1,13 @@
 """The cost of a large fleet for a whole scaler: 10,000 instances, 50,000 waiting tasks.
 
-A complete scaler runs on asyncio and the real clock. Only the cloud is simulated, by
-`FakeInstanceGroup` in the same process, so its work is included. Each task is an anyio
-task inside `scaler.acquire`. A ticking task measures how late it is woken: the lag of
-the event loop. The phases, each measured separately:
+A complete scaler runs on asyncio. Only the cloud is simulated, by `FakeInstanceGroup` in the same
+process, so its work is included. Each task is an anyio task inside `scaler.acquire`. A ticking
+task measures how late it is woken: the lag of the event loop. All times are processor time of
+this process, so other programs do not lengthen them; with a store in a file they are real time.
+The phases, each measured separately:
 
 * `come`: 10,000 instances with one slot are created at once, and prepared;
-* `ask`: 60,000 tasks ask for slots as fast as they can, and 10,000 of them get one;
+* `ask`: 60,000 tasks ask for slots within 6 seconds, and 10,000 of them get one;
 * `hold`: 50,000 tasks wait, while 500 tasks a second end and as many new ones ask;
 * `free`, after all tasks have ended: one task after the other gets a slot, then 32
   tasks at a time;
@@ -15,7 +16,10 @@ the event loop. The phases, each measured separately:
 `hand-out` is the time until a task gets a slot: in `hold` since another task gave the slot
 back, in `free` since the task asked while slots were free.
 
+The garbage collector is set as `docs/library.md` advises, unless `--gc default` is given.
+
     python -m benchmarks.scaler_load [--instances N] [--waiting N] [--seconds S] [--store sqlite]
+        [--gc default]
 """
 
 from __future__ import annotations
@@ -26,7 +30,6 @@ import itertools
 import os
 import random
 import tempfile
-import time
 from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -36,7 +39,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
+from benchmarks._cpu_clock import new_loop
 from benchmarks._report import report
 
 import taskscaler
@@ -51,8 +54,9 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.002
 ENDS_PER_SECOND = 500
 IN_TURNS = 32
-# How many tasks ask in one turn of the event loop.
-AT_ONCE = 100
+# In which time the tasks of `ask` ask for their slots, and how many at once at most.
+ASK_SECONDS = 6.0
+AT_ONCE = 50
 
 
 @dataclass
@@ -113,9 +117,9 @@ class Meter:
         await self._tick_once()
         self.now = one = Phase(name)
         self.phases.append(one)
-        started = time.perf_counter()
+        started = anyio.current_time()
         yield one
-        one.seconds = time.perf_counter() - started
+        one.seconds = anyio.current_time() - started
         one.rss_mb = rss_mb()
         # The lag that the body caused belongs to this phase, and later lag to none.
         await self._tick_once()
@@ -124,9 +128,9 @@ class Meter:
     async def tick(self) -> None:
         """Measure how late the event loop wakes a task, for ever."""
         while True:
-            due = time.perf_counter() + TICK_SECONDS
+            due = anyio.current_time() + TICK_SECONDS
             await anyio.sleep(TICK_SECONDS)
-            self.now.lags.append(time.perf_counter() - due)
+            self.now.lags.append(anyio.current_time() - due)
             self._ticked.set()
 
     async def _tick_once(self) -> None:
@@ -174,16 +178,16 @@ class Load:
         for _ in range(count):
             place = chance.randrange(len(self._running))
             self._running[place], self._running[-1] = self._running[-1], self._running[place]
-            self._released.append(time.perf_counter())
+            self._released.append(anyio.current_time())
             self._running.pop().set()
         return count
 
     async def take_turns(self, deadline: float) -> None:
         """Take a free slot and give it back, repeatedly."""
-        while time.perf_counter() < deadline:
-            asked = time.perf_counter()
+        while anyio.current_time() < deadline:
+            asked = anyio.current_time()
             async with self._scaler.acquire(f"task-{next(self._names)}"):
-                self._meter.now.hand_outs.append(time.perf_counter() - asked)
+                self._meter.now.hand_outs.append(anyio.current_time() - asked)
             self._meter.now.tasks += 1
 
     async def _hold(self) -> None:
@@ -191,7 +195,7 @@ class Load:
             self._meter.now.tasks += 1
             # Slots are granted again in the order in which they were given back.
             if self._released:
-                passed = time.perf_counter() - self._released.popleft()
+                passed = anyio.current_time() - self._released.popleft()
                 self._meter.now.hand_outs.append(passed)
             end = anyio.Event()
             self._running.append(end)
@@ -211,6 +215,8 @@ async def measure(instances: int, waiting: int, seconds: float, store: Store) ->
         max_instances=instances,
         throttle_limit=float("inf"),
         policy=taskscaler.Policy(idle_count=instances, idle_time=timedelta(hours=1)),
+        # These tasks prove nothing about their instances, so all would be checked.
+        probe_after=timedelta(hours=1),
         update_interval=timedelta(seconds=1),
         update_interval_when_expecting=timedelta(seconds=1),
         delete_instances_on_shutdown=True,
@@ -227,9 +233,7 @@ async def measure(instances: int, waiting: int, seconds: float, store: Store) ->
                 await anyio.sleep(0.01)
         scaler.reconfigure(replace(settings, policy=replace(settings.policy, idle_count=0)))
         async with meter.phase("ask") as ask:
-            for _ in range(0, instances + waiting, AT_ONCE):
-                load.start(AT_ONCE)
-                await anyio.lowlevel.checkpoint()
+            await _ask(load, instances + waiting)
             while ask.tasks < instances:  # noqa: ASYNC110 - nothing tells of the last one
                 await anyio.sleep(0.01)
         async with meter.phase("hold"):
@@ -238,20 +242,29 @@ async def measure(instances: int, waiting: int, seconds: float, store: Store) ->
         await load.ended.wait()
         gc.collect()  # Garbage of so many cancelled tasks must not count against the scaler.
         async with meter.phase("free, one by one"):
-            await load.take_turns(time.perf_counter() + seconds)
+            await load.take_turns(anyio.current_time() + seconds)
         async with meter.phase(f"free, {IN_TURNS} at once"), anyio.create_task_group() as turns:
             for _ in range(IN_TURNS):
-                turns.start_soon(load.take_turns, time.perf_counter() + seconds)
+                turns.start_soon(load.take_turns, anyio.current_time() + seconds)
         async with meter.phase("shut down"):
             await stack.aclose()
         around.cancel_scope.cancel()
     return meter.phases
 
 
+async def _ask(load: Load, tasks: int) -> None:
+    began, asked = anyio.current_time(), 0
+    while asked < tasks:
+        due = min(tasks, asked + AT_ONCE, int((anyio.current_time() - began) / ASK_SECONDS * tasks))
+        load.start(due - asked)
+        asked = due
+        await anyio.sleep(TICK_SECONDS)
+
+
 async def _hold(load: Load, seconds: float) -> None:
     chance = random.Random(1)
-    started, ended = time.perf_counter(), 0
-    while (passed := time.perf_counter() - started) < seconds:
+    started, ended = anyio.current_time(), 0
+    while (passed := anyio.current_time() - started) < seconds:
         count = load.end(int(passed * ENDS_PER_SECOND) - ended, chance)
         load.start(count)
         ended += count
@@ -274,8 +287,15 @@ def main() -> None:
     parser.add_argument("--waiting", type=int, default=50_000)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each steady phase")
     parser.add_argument("--store", choices=("memory", "sqlite"), default="memory")
+    parser.add_argument("--gc", choices=("calm", "default"), default="calm")
     asked = parser.parse_args()
-    report("scaler_load", [{"store": asked.store} | one.row() for one in anyio.run(run, asked)])
+    if asked.gc == "calm":
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(5_000, 2, 1_000)
+    real = asked.store == "sqlite"
+    phases = anyio.run(run, asked, backend_options={} if real else {"loop_factory": new_loop})
+    report("scaler_load", [{"store": asked.store, "gc": asked.gc} | one.row() for one in phases])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -336,20 +337,9 @@ def test_queue_serves_in_order_and_forgets_the_cancelled() -> None:
         tasks.wait(key)
     tasks.cancel("a")
     tasks.wait("a")
-    assert list(tasks.queue()) == ["b", "c", "a"]
+    assert list(tasks.waiting) == ["b", "c", "a"]
     assert [tasks.take_next() for _ in range(3)] == ["b", "c", "a"]
     assert not tasks.waiting
-
-
-def test_queue_stays_small_when_tasks_come_and_go_behind_one_that_waits() -> None:
-    """Cancelled tasks are not remembered for ever."""
-    tasks = TaskBook(Agenda())
-    tasks.wait("first")
-    for number in range(10_000):
-        tasks.wait(str(number))
-        tasks.cancel(str(number))
-    assert len(tasks._queue) < 200
-    assert tasks.take_next() == "first"
 
 
 def test_outbox_stores_the_newest_of_each_record_before_anything_else() -> None:
@@ -457,3 +447,28 @@ def test_only_the_newest_failures_are_remembered() -> None:
     assert schedule.take_new(failures) == []
     schedule.take_new(failures[1_400:])
     assert len(schedule.take_new(failures[:1_400])) == 500
+
+
+def test_many_instances_cost_the_garbage_collector_nothing() -> None:
+    """It visits neither them, nor what finds them by their ids or free slots."""
+    play = Play(Settings(policy=Policy(idle_time=timedelta(hours=9)), capacity_per_instance=2))
+    play.ready("a", "b")
+    group = play.state._fleet.group("g")
+    gc.collect()
+    for instance in group.members:
+        assert instance.tasks
+        assert not any(gc.is_tracked(one) for one in (instance, instance.health, instance.tasks))
+    assert not gc.is_tracked(group.members._by_id)
+    assert not any(gc.is_tracked(entry) for bucket in group.slots._buckets for entry in bucket)
+
+
+def test_many_waiting_tasks_cost_the_garbage_collector_nothing() -> None:
+    """The queue has an entry for each, and no object that the collector visits."""
+    play = Play()
+    play.list()
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(1_000):
+        play.state.apply(events.TaskAsked(f"t{number}"), events.Now(1.0, START))
+    gc.collect()
+    assert len(gc.get_objects()) - before < 100

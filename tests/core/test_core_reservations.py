@@ -55,6 +55,8 @@ def run(play: Play, seconds: float) -> None:
     for _ in range(math.ceil(seconds / 2)):
         play.tick(2.0)
         for _ in range(3):
+            if all(isinstance(one, effects.WakeAt) for one in play.todo):
+                break  # Nothing is asked for.
             answer_all(play)
             play.tick()
 

@@ -118,3 +118,12 @@ def test_a_scaler_that_is_drained_says_why_it_refuses() -> None:
     assert play.state.refusing == ""
     play.say(events.DrainAsked())
     assert "drained" in play.state.refusing
+
+
+def test_places_are_those_of_the_views_of_the_tasks() -> None:
+    """For summaries of many tasks, which need no more than this."""
+    play = Play(Settings(policy=ROOMY, capacity_per_instance=2))
+    play.ready("a", "b")
+    held = [(one.key, one.group, one.instance) for one in play.state.held()]
+    assert len(held) == 4
+    assert list(play.state.places()) == held

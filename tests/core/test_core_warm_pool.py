@@ -151,3 +151,29 @@ def test_the_recent_load_is_the_highest_of_the_window(
         load.observe(level, now)
         recent = [one for at, one in ended if at + seconds > now]
         assert load.highest(now, seconds) == max(*recent, level, level)
+
+
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(0, 9))
+def test_the_recent_load_tells_when_it_was_last_too_high(levels: list[int], limit: int) -> None:
+    """As a look at all earlier loads finds it, unless the load is too high now."""
+    load, ended = RecentLoad(), list[tuple[float, int]]()
+    for at, level in enumerate([*levels, 0]):
+        ended.append((at, load.level))
+        load.observe(level, at)
+    found = load.fell_at(lambda one: one <= limit)
+    assert found == max((at for at, one in ended if one > limit), default=None)
+
+
+def test_a_look_at_the_recent_load_passes_few_of_many_peaks() -> None:
+    """A hundred thousand tasks that end one after the other leave as many peaks."""
+    load = RecentLoad()
+    for level in range(100_000, 0, -1):
+        load.observe(level, 100_000.0 - level)
+    looks = list[int]()
+
+    def fits(level: int) -> bool:
+        looks.append(level)
+        return level <= 10
+
+    assert load.fell_at(fits) == 100_000.0 - 10
+    assert len(looks) < 20

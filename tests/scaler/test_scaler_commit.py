@@ -20,6 +20,7 @@ from taskscaler import (
     Taskscaler,
 )
 from taskscaler.core import ConnectRecord, JobRecord
+from taskscaler.runtime.driver import COMMIT
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -71,6 +72,22 @@ async def test_commit_returns_when_records_are_stored() -> None:
             pass
     async with Taskscaler([group], store=store, connect=group.connect) as scaler:
         assert scaler.restored == (DONE,)
+
+
+async def test_very_many_changes_are_several_commits() -> None:
+    """To gather them all at once would hold the event loop, and none is left out."""
+    group, store = FakeInstanceGroup(), SlowStore()
+    async with Taskscaler([group], store=store, connect=group.connect) as scaler:
+        store.gate = gate = Gate()
+        async with anyio.create_task_group() as commits:
+            for number in range(2 * COMMIT + 1):
+                commits.start_soon(scaler.commit, [JobRecord(f"job-{number}", "", "done", 1)])
+            await anyio.wait_all_tasks_blocked()
+            gate.open()
+    sizes = [len(one) for one in store.commits]
+    assert sum(sizes) == 2 * COMMIT + 1
+    assert max(sizes) <= COMMIT
+    assert len(store.records) == 2 * COMMIT + 1
 
 
 async def test_concurrent_changes_are_one_commit() -> None:

@@ -114,13 +114,16 @@ def check_state(state: ScalerState) -> None:
     assert fleet.preemptive == fleet.policy.preemptive
     assert fleet.keeps_idle == bool(fleet.policy.idle_count or fleet.policy.scale_factor)
     assert fleet.probe_after_seconds == fleet.settings.probe_after.total_seconds()
+    assert fleet.idle_seconds == fleet.policy.idle_time.total_seconds()
     assert fleet.agenda.news == 0, "every event ends with a look at the news"
 
 
 def check_group(group: Group, settings: Settings) -> None:
     """Compare what the parts of a group count with the instances that it has."""
     instances = list(group.members)
-    by_phase = {phase: {one.id for one in instances if one.phase is phase} for phase in Phase}
+    by_phase: dict[Phase, set[str]] = {phase: set() for phase in Phase}
+    for one in instances:
+        by_phase[one.phase].add(one.id)
     assert group.members.counts == {phase: len(ids) for phase, ids in by_phase.items()}
     assert set(group.members.creating) == by_phase[Phase.CREATING]
     for phase, requests in (

@@ -23,6 +23,7 @@ the same results again.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -194,6 +195,8 @@ class _Session:
                     scaler = Taskscaler(groups, plan.settings, store=store, connector=connectors)
                     self._scaler = await stack.enter_async_context(scaler)
                     self._opened.set()
+                    # All that is loaded now stays until the end, so no full collection looks at it.
+                    gc.freeze()
                     if plan.state is not None:
                         await self._runner.resume(Journal(scaler.commit, scaler.restored))
                     # The plan may have been reloaded during `resume`.

@@ -231,11 +231,16 @@ class ScalerState:
 
     def waiting(self) -> Iterator[str]:
         """Yield the keys of the waiting tasks, the next to be served first."""
-        return self._fleet.tasks.queue()
+        return iter(self._fleet.tasks.waiting)
 
     def held(self) -> Iterator[TaskView]:
         """Yield the tasks that hold a slot, or have not released one that was lost."""
         return (views.held(*one) for one in self._fleet.tasks.held.items())
+
+    def places(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the key, the group and the instance of the same tasks, with less work."""
+        held = self._fleet.tasks.held.items()
+        return ((key, group.name, one.id) for key, (group, one) in held)
 
     def suspended(self) -> Iterator[TaskView]:
         """Yield the suspended tasks, the longest suspended first."""

@@ -3,7 +3,7 @@
 Only `post` changes the core's state, and it does not await. An event is applied at
 the moment it is posted, so no two tasks can be in the middle of a change, and a
 caller that asks for the impossible is refused at once. The effects go into an
-outbox. One task, `_dispatch`, empties it: it commits the records of all effects that
+outbox. One task, `_dispatch`, empties it: it commits the records of the effects that
 have gathered in one commit, and only then carries out the others, in their order.
 So a slot is handed out only after the store knows about it.
 
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from taskscaler.storage import Store
 
 __all__ = ("CoreRunner", "only_error")
+
+# How many effects share a commit. To gather the records of more would hold the event loop.
+COMMIT = 1_000
 
 
 class CoreRunner:
@@ -241,8 +244,9 @@ class CoreRunner:
             with anyio.CancelScope(deadline=self._wake_at):
                 await self._outbox_filled.wait()
             self._outbox_filled = anyio.Event()
-            batch = list(self._outbox)
-            self._outbox.clear()
+            batch = [self._outbox.popleft() for _ in range(min(COMMIT, len(self._outbox)))]
+            if self._outbox:
+                self._outbox_filled.set()
             await commit(self._store, epoch, (effect for effect, _ in batch))
             for number, (effect, tell) in enumerate(batch, 1):
                 if tell is not None:

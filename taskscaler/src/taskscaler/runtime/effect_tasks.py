@@ -31,7 +31,7 @@ __all__ = ("BATCH", "EffectTasks")
 
 # How many tasks are started before others have their turn. Ten thousand that start together
 # would hold the event loop for a long time.
-BATCH = 50
+BATCH = 10
 
 
 class EffectTasks:

@@ -162,7 +162,7 @@ def take_picture(state: ScalerState, claims: Claims) -> Picture:
         (key, claim.asked_at if (claim := claims.get(key)) is not None else now)
         for key in islice(state.waiting(), KEYS)
     )
-    held = ((one.key, one.group, one.instance) for one in islice(state.held(), KEYS))
+    held = islice(state.places(), KEYS)
     return Picture(now, state.standing(), tuple(waiting), tuple(held))
 
 

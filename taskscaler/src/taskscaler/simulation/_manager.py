@@ -174,7 +174,7 @@ class Manager:
         life = self.lives
         while self._outbox and self.lives == life and self.state is not None:
             batch, self._outbox = self._outbox, []
-            self._storing = tuple(one for one, _ in batch if type(one) is effects.Persist)
+            self._storing = tuple([one for one, _ in batch if type(one) is effects.Persist])
             seconds = self._commit.draw(self._chance) if self._storing else 0.0
             if seconds:
                 self._clock.after(seconds, self._stored, batch, life)

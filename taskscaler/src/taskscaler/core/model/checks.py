@@ -65,6 +65,8 @@ class Checks:
 
     def recovering_slots(self, threshold: int) -> int:
         """Return those of them that are expected back: their instances are not replaced yet."""
+        if not self.sick:
+            return 0
         return sum(
             one.open_slots
             for one in self.sick.values()
@@ -169,14 +171,16 @@ class Checks:
 
     def next_at(self, settings: Settings) -> float:
         """Return when the next check is due, in monotonic seconds; early at worst."""
-        pause = settings.probe_timeout.total_seconds()
-        sick = (one.health for one in self.sick.values())
-        times = [one.checked_at + pause for one in sick if not one.checking]
+        at = float("inf")
+        if self.sick:
+            pause = settings.probe_timeout.total_seconds()
+            sick = (one.health for one in self.sick.values())
+            at = min((one.checked_at + pause for one in sick if not one.checking), default=at)
         heartbeat = settings.heartbeat_interval.total_seconds()
         first = self._healthy.bound()
         if heartbeat and first is not None and self.under_way < CHECKS_AT_ONCE:
-            times.append(first + heartbeat)
-        return min(times, default=float("inf"))
+            at = min(at, first + heartbeat)
+        return at
 
 
 def _seen_at(instance: TrackedInstance) -> float | None:

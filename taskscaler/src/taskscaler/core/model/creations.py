@@ -94,6 +94,8 @@ class Creations:
             now: monotonic seconds.
             settings: with the creation timeout.
         """
+        if not self.unseen:  # As nearly always.
+            return 0
         limit = patience(settings.creation_timeout)
         overdue = self.operations.overdue(now, limit)
         # The cloud intends to create more than this process has requested.

@@ -56,6 +56,7 @@ class Fleet:
         preemptive: whether a reservation needs a slot that is free now.
         keeps_idle: whether the policy ever wants idle slots.
         probe_after_seconds: `probe_after` of the settings; every grant reads these three.
+        idle_seconds: `idle_time` of the policy; every release reads it.
         refusing: why no new tasks are accepted; empty as long as they are.
         closing: whether the scaler shuts down.
         removing: whether all our instances are to be removed for that.
@@ -104,6 +105,7 @@ class Fleet:
         self.policy, self.since, self.until = held
         self.scheduled = bool(self.settings.schedule)
         self.probe_after_seconds = self.settings.probe_after.total_seconds()
+        self.idle_seconds = self.policy.idle_time.total_seconds()
         self.preemptive = self.policy.preemptive
         self.keeps_idle = self.policy.idle_count > 0 or self.policy.scale_factor > 0
 
@@ -150,7 +152,8 @@ class Fleet:
         level = len(self.tasks.waiting)
         for group in self.groups:
             level += group.slots.acquired
-        self.load.observe(level, now.monotonic)
+        if level != self.load.level:
+            self.load.observe(level, now.monotonic)
 
     def needed(self, level: int) -> int:
         """Return the slots that so many tasks need together with the idle capacity."""
@@ -159,8 +162,7 @@ class Fleet:
     @property
     def recent(self) -> int:
         """Return the slots that were needed at the busiest moment of the last `idle_time`."""
-        idle_seconds = self.policy.idle_time.total_seconds()
-        return self.needed(self.load.highest(self.decided_at, idle_seconds))
+        return self.needed(self.load.highest(self.decided_at, self.idle_seconds))
 
     # Sums.
 
@@ -178,7 +180,7 @@ class Fleet:
     @property
     def moving(self) -> int:
         """Return the slots in use that preferred groups keep free slots for."""
-        return sum(len(one.tasks) for group in self.groups for one in group.moving.values())
+        return sum(group.moving_slots for group in self.groups)
 
     def dubious(self, group: Group) -> int:
         """Return how many of the coming instances of a group the other groups do not count on."""
@@ -188,48 +190,60 @@ class Fleet:
 
     def demand(self) -> Demand:
         """Return the inputs of a decision as they are now."""
-        tasks, settings, policy, groups = self.tasks, self.settings, self.policy, self.groups
-        acquired = sum(group.slots.acquired for group in groups)
+        tasks, settings, policy = self.tasks, self.settings, self.policy
         per_instance = settings.capacity_per_instance
         if settings.max_use_count:
             per_instance = min(per_instance, settings.max_use_count)
-        overdue = sum(self.dubious(one) for one in groups)
-        coming = (sum(group.coming for group in groups) - overdue) * per_instance
-        # On an instance that is prepared again, suspended tasks keep their slots.
-        coming -= sum(
-            min(len(one.suspended), per_instance)
-            for group in groups
-            for one in group.suspensions.kept.values()
-            if one.phase in COMING and not group.creations.doubted
-        )
+        acquired = free = coming = overdue = kept = instances = unavailable = 0
+        unhealthy = recovering = suspended = endangered = moving = 0
+        # One loop, because this is a large part of every decision.
+        for group in self.groups:
+            acquired += group.slots.acquired
+            free += group.slots.free
+            coming += group.coming
+            overdue += self.dubious(group)
+            kept += self._kept_slots(group, per_instance)
+            instances += group.size
+            unavailable += group.unavailable
+            unhealthy += group.checks.sick_slots
+            recovering += group.checks.recovering_slots(settings.failure_threshold)
+            suspended += group.suspensions.slots
+            endangered += group.endangered_slots
+            moving += group.moving_slots
         return Demand(
             waiting=len(tasks.waiting),
             reserved=len(tasks.reserved),
             promised=len(tasks.reserved) if policy.preemptive else 0,
             acquired=acquired,
-            free=self.free,
-            coming=coming,
-            unavailable=sum(group.unavailable for group in groups),
+            free=free,
+            coming=(coming - overdue) * per_instance - kept,
+            unavailable=unavailable,
             target=target_idle(policy, acquired),
             slots_per_instance=per_instance,
-            instances=sum(group.size for group in groups),
+            instances=instances,
             max_instances=settings.max_instances,
             idle_count=policy.idle_count,
             scale_factor=policy.scale_factor,
             scale_factor_limit=policy.scale_factor_limit,
-            unhealthy=sum(group.checks.sick_slots for group in groups),
-            suspended=sum(group.suspensions.slots for group in groups),
+            unhealthy=unhealthy,
+            suspended=suspended,
             overdue=overdue * per_instance,
             recent=self.recent,
             outgoing=self.outgoing,
-            endangered=sum(group.endangered_slots for group in groups),
+            endangered=endangered,
             capacity_per_instance=settings.capacity_per_instance,
             max_use_count=settings.max_use_count,
-            recovering=sum(
-                group.checks.recovering_slots(settings.failure_threshold) for group in groups
-            ),
-            moving=self.moving,
+            recovering=recovering,
+            moving=moving,
         )
+
+    def _kept_slots(self, group: Group, per_instance: int) -> int:
+        """Return the slots on coming instances of a group that suspended tasks keep."""
+        kept = group.suspensions.kept
+        if not kept or group.creations.doubted:
+            return 0
+        coming = (one for one in kept.values() if one.phase in COMING)
+        return sum(min(len(one.suspended), per_instance) for one in coming)
 
     def potential(self, demand: Demand) -> int | None:
         """Return how many slots could still be added; None without a limit."""

@@ -97,8 +97,9 @@ class Group:
     @property
     def unavailable(self) -> int:
         """Return the slots on serving instances that are free and that no task will get."""
-        kept = self.suspensions.kept.values()
-        suspended = sum(len(one.suspended) for one in kept if one.phase in SERVING)
+        suspended = 0
+        if kept := self.suspensions.kept:
+            suspended = sum(len(one.suspended) for one in kept.values() if one.phase in SERVING)
         taken = self.slots.acquired + self.slots.free + self.checks.sick_slots + suspended
         # These may get tasks again, like those of an instance that failed a check.
         unclear = sum(
@@ -111,7 +112,12 @@ class Group:
     @property
     def endangered_slots(self) -> int:
         """Return the slots in use on instances that the cloud will soon take away."""
-        return sum(len(one.tasks) for one in self.endangered.values())
+        return sum(len(one.tasks) for one in self.endangered.values()) if self.endangered else 0
+
+    @property
+    def moving_slots(self) -> int:
+        """Return the slots in use that preferred groups keep free slots for."""
+        return sum(len(one.tasks) for one in self.moving.values()) if self.moving else 0
 
     @property
     def expecting(self) -> bool:

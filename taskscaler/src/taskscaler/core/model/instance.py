@@ -40,25 +40,22 @@ class Suspension(msgspec.Struct, frozen=True, gc=False):
     began: float
 
 
-class Health:
+class Health(msgspec.Struct, eq=False, gc=False):
     """Whether an instance works, as far as it is known. Written by `Checks` alone.
 
     Attributes:
         proven_at: when the instance last showed that it works, in monotonic seconds.
         checked_at: when its last check ended, in monotonic seconds.
+        failing_since: when the first of the failed checks ended, in monotonic seconds.
         checking: whether the outcome of a check is awaited.
         failures: failed checks in a row; while there is one, no task gets a slot.
-        failing_since: when the first of them ended, in monotonic seconds.
     """
 
-    __slots__ = ("checked_at", "checking", "failing_since", "failures", "proven_at")
-
-    def __init__(self, at: float) -> None:
-        self.proven_at = at
-        self.checked_at = at
-        self.checking = False
-        self.failures = 0
-        self.failing_since = at
+    proven_at: float
+    checked_at: float
+    failing_since: float
+    checking: bool = False
+    failures: int = 0
 
     @property
     def seen_at(self) -> float:
@@ -66,8 +63,11 @@ class Health:
         return max(self.checked_at, self.proven_at)
 
 
-class TrackedInstance:
+class TrackedInstance(msgspec.Struct, eq=False, gc=False):
     """One instance with its slots.
+
+    There may be a hundred thousand. None is ever part of a reference cycle, so the garbage
+    collector does not look at them, nor at what holds nothing else.
 
     Attributes:
         group: the id of its group.
@@ -98,74 +98,38 @@ class TrackedInstance:
         buckets: in which buckets of the slot index it has an entry, as bits.
     """
 
-    __slots__ = (
-        "_free",
-        "born",
-        "buckets",
-        "capacity",
-        "created_at",
-        "departure",
-        "group",
-        "health",
-        "id",
-        "idle_since",
-        "incarnation",
-        "mark",
-        "max_uses",
-        "missed",
-        "number",
-        "offered",
-        "phase",
-        "ready_at",
-        "seen_at",
-        "state",
-        "stranger",
-        "suspended",
-        "tasks",
-        "unconfirmed",
-        "used",
-    )
+    group: str
+    id: str
+    number: int
+    capacity: int
+    max_uses: int
+    incarnation: str | None
+    state: State
+    phase: Phase
+    seen_at: float
+    created_at: datetime
+    health: Health
+    stranger: bool = False
+    departure: Departure | None = None
+    born: float = 0.0
+    ready_at: datetime | None = None
+    used: int = 0
+    tasks: dict[str, int] = {}
+    suspended: dict[str, Suspension] = {}
+    unconfirmed: dict[str, None] = {}
+    idle_since: float = 0.0
+    missed: int = 0
+    mark: int = 0
+    offered: int = 0
+    buckets: int = 0
+    _free: int = 0
 
-    def __init__(
-        self,
-        group: str,
-        id: str,
-        *,
-        number: int,
-        capacity: int,
-        max_uses: int,
-        incarnation: str | None,
-        state: State,
-        phase: Phase,
-        seen_at: float,
-        created_at: datetime,
-    ) -> None:
-        self.group = group
-        self.id = id
-        self.number = number
-        self.capacity = capacity
-        self.max_uses = max_uses
-        self.incarnation = incarnation
-        self.state = state
-        self.phase = phase
-        self.stranger = phase is Phase.FOREIGN
-        self.departure: Departure | None = None
-        self.seen_at = seen_at
-        self.created_at = created_at
-        self.born = seen_at
-        self.ready_at: datetime | None = None
-        self.used = 0
-        self.tasks: dict[str, int] = {}
-        self.suspended: dict[str, Suspension] = {}
-        self.unconfirmed: dict[str, None] = {}
-        self.idle_since = seen_at
-        self.health = Health(seen_at)
-        self.missed = 0
-        self.mark = 0
-        self.offered = 0
-        self.buckets = 0
+    def __post_init__(self) -> None:
+        """Derive the rest from what is known at first."""
+        self.stranger = self.phase is Phase.FOREIGN
+        self.born = self.idle_since = self.seen_at
         # The numbers of free slots as bits: the lowest is found without a scan.
-        self._free = (1 << capacity) - 1
+        self._free = (1 << self.capacity) - 1
 
     @property
     def available(self) -> int:

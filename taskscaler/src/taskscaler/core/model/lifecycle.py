@@ -71,6 +71,9 @@ class Trigger(enum.Enum):
     WAKES = "one of its tasks is resumed"
     VANISHED = "it is no longer listed, or was lost"
 
+    # As above.
+    __hash__ = object.__hash__
+
 
 TRANSITIONS: Mapping[Phase, Mapping[Trigger, Phase]] = {
     Phase.CREATING: {

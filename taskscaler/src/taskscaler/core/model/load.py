@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 __all__ = ("RecentLoad",)
 
@@ -43,6 +44,11 @@ class RecentLoad:
             self._peaks.popleft()
         return self._peaks[0][1] if self._peaks else self.level
 
-    def peaks(self) -> Iterator[tuple[float, int]]:
-        """Yield the peaks, the highest first, each with the moment at which it ended."""
-        return iter(self._peaks)
+    def fell_at(self, fits: Callable[[int], bool]) -> float | None:
+        """Return when the load last fell to one that fits; None if it was never higher.
+
+        Args:
+            fits: whether a load fits; all lower ones must fit as well.
+        """
+        higher = bisect_left(self._peaks, True, key=lambda peak: fits(peak[1]))  # noqa: FBT003 - what to look for
+        return self._peaks[higher - 1][0] if higher else None

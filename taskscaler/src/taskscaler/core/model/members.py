@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from taskscaler.core.model.agenda import CHANGED
-from taskscaler.core.model.instance import TrackedInstance
+from taskscaler.core.model.instance import Health, TrackedInstance
 from taskscaler.core.model.lifecycle import TRANSITIONS, Phase, Trigger
 from taskscaler.core.model.records import TombstoneRecord
 
@@ -94,6 +94,7 @@ class Members:
             phase=phase,
             seen_at=now.monotonic,
             created_at=now.wall,
+            health=Health(now.monotonic, now.monotonic, now.monotonic),
         )
         self._by_id[id] = instance
         self.counts[phase] += 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from taskscaler.core.model.agenda import CHANGED, EASED, SOON
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from taskscaler.core.model.agenda import Agenda
     from taskscaler.core.model.group import Group
@@ -26,7 +26,7 @@ class TaskBook:
     Attributes:
         reserved: keys with a reservation that is not used yet.
         older: those of them that existed when idle instances were closed (`rules/removal.py`).
-        waiting: keys that wait for a slot, each with its place in the queue.
+        waiting: keys that wait for a slot, the next to be served first.
         held: keys that hold a slot, or held one on an instance that was lost.
         suspended: keys that are suspended, the longest suspended first.
         resuming: those of them that wait to be resumed.
@@ -34,9 +34,6 @@ class TaskBook:
 
     __slots__ = (
         "_agenda",
-        "_first",
-        "_last",
-        "_queue",
         "held",
         "older",
         "reserved",
@@ -48,16 +45,12 @@ class TaskBook:
     def __init__(self, agenda: Agenda) -> None:
         self.reserved: set[str] = set()
         self.older: set[str] = set()
-        self.waiting: dict[str, int] = {}
+        # Not a dict: to find its first key can mean to pass all the deleted ones before it.
+        self.waiting: OrderedDict[str, None] = OrderedDict()
         self.held: dict[str, tuple[Group, TrackedInstance]] = {}
         self.suspended: dict[str, tuple[Group, TrackedInstance]] = {}
         self.resuming: set[str] = set()
         self._agenda = agenda
-        # A task that was cancelled leaves its entry behind. To take the first key of a
-        # dict instead would look at all the deleted ones before it.
-        self._queue: deque[tuple[str, int]] = deque()
-        self._first = 0
-        self._last = 0
 
     def __contains__(self, key: str) -> bool:
         return (
@@ -90,48 +83,33 @@ class TaskBook:
 
     # The queue: first come, first served.
 
-    def queue(self) -> Iterator[str]:
-        """Yield the waiting keys, the next to be served first."""
-        return (key for key, place in self._queue if self.waiting.get(key) == place)
-
     def place(self, key: str) -> int | None:
         """Return the place of a key in the queue, 1 for the next; None if it does not wait."""
-        number = self.waiting.get(key)
-        if number is None:
+        if key not in self.waiting:
             return None
-        return sum(other <= number for other in self.waiting.values())
+        return next(place for place, one in enumerate(self.waiting, 1) if one == key)
 
     def wait(self, key: str) -> None:
         """Put a task at the end of the queue."""
-        self._last += 1
-        self.waiting[key] = self._last
-        self._queue.append((key, self._last))
+        self.waiting[key] = None
         self._agenda.news |= CHANGED
 
     def wait_again(self, keys: Sequence[str]) -> None:
         """Put tasks back at the front of the queue whose slots were lost before they knew."""
         for key in reversed(keys):
             del self.held[key]
-            self._first -= 1
-            self.waiting[key] = self._first
-            self._queue.appendleft((key, self._first))
+            self.waiting[key] = None
+            self.waiting.move_to_end(key, last=False)
             self._agenda.news |= CHANGED
 
     def cancel(self, key: str) -> None:
         """Remove a task from the queue."""
         del self.waiting[key]
         self._agenda.news |= EASED
-        # Dead entries must not outnumber the live ones for long.
-        if len(self._queue) > 64 + 2 * len(self.waiting):
-            self._queue = deque((one, self.waiting[one]) for one in self.queue())
 
     def take_next(self) -> str:
         """Remove the first task from the queue and return its key; there must be one."""
-        while True:
-            key, place = self._queue.popleft()
-            if self.waiting.get(key) == place:
-                del self.waiting[key]
-                return key
+        return self.waiting.popitem(last=False)[0]
 
     # Slots.
 

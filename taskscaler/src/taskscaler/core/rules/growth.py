@@ -89,6 +89,8 @@ def _request(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> list[Decisi
     decisions: list[Decision] = []
     fleet.grow_at = NEVER
     rest, room = demand.wanted, demand.room
+    if not rest:  # As nearly always.
+        return decisions
     rule = _rule(demand)
     # Sorting is stable: among groups that are passed over, the order of preference holds too.
     order = sorted(

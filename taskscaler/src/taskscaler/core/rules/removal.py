@@ -88,7 +88,8 @@ def enforce_limits(fleet: Fleet, now: Now, out: Outbox) -> None:
                 Rule.GROUP_LIMIT, f"there are more instances than its group may have ({limit})"
             )
             _fit(fleet, (group,), limit, departure, now, out)
-    if limit := fleet.settings.max_instances:
+    limit = fleet.settings.max_instances
+    if limit and sum(group.size for group in fleet.groups) > limit:
         departure = Departure(Rule.LIMIT, f"there are more instances than max_instances ({limit})")
         _fit(fleet, fleet.groups[::-1], limit, departure, now, out)
 
@@ -143,11 +144,10 @@ def _dispensable(groups: Sequence[Group]) -> Iterator[tuple[Group, TrackedInstan
 def shrink(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
     """Remove idle instances that are not needed, and were not for `idle_time`."""
     surplus = demand.surplus
-    idle_seconds = fleet.policy.idle_time.total_seconds()
     for group in reversed(fleet.groups):
         while (instance := group.idle.first()) is not None:
             slots = instance.available
-            if instance.idle_since + idle_seconds > now.monotonic or slots > surplus:
+            if instance.idle_since + fleet.idle_seconds > now.monotonic or slots > surplus:
                 # The first is idle the longest, so the others of this group stay, too.
                 break
             surplus -= slots
@@ -215,10 +215,12 @@ def _closed(group: Group) -> list[tuple[TrackedInstance, int]]:
 
 
 def _close(fleet: Fleet, unneeded: int, now: Now) -> None:
-    idle_seconds = fleet.policy.idle_time.total_seconds()
     for group in reversed(fleet.groups):
         while (instance := group.idle.first()) is not None:
-            if instance.idle_since + idle_seconds > now.monotonic or instance.available > unneeded:
+            if (
+                instance.idle_since + fleet.idle_seconds > now.monotonic
+                or instance.available > unneeded
+            ):
                 break
             group.idle.close_first()
             unneeded -= instance.available

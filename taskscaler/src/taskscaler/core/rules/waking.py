@@ -29,26 +29,25 @@ def after_event(fleet: Fleet, now: Now) -> float:
     The news comes from the parts of the model. Several pieces of news are served by one
     decision at the earliest of their times.
     """
-    news, policy = fleet.agenda.news, fleet.policy
+    news = fleet.agenda.news
     if news & CHANGED:
         return now.monotonic
     at = NEVER
-    leisure = max(now.monotonic, fleet.decided_at + LEISURE_SECONDS)
+    leisure = fleet.decided_at + LEISURE_SECONDS
     # A slot that one task hands on to the next leaves the idle capacity as it was.
     taken = news & TAKEN and not news & EASED
     # An old instance may go as soon as its free slots are used, or not promised any more.
     if news & SOON or (taken and fleet.keeps_idle) or fleet.outgoing:
-        at = leisure
+        at = max(now.monotonic, leisure)
     if news & EASED:
-        idle_seconds = policy.idle_time.total_seconds()
         for group in fleet.groups:
             # The protection of a closed instance may have ended.
             since = float("-inf") if group.idle.closed else group.idle.bound()
             if since is not None:
-                at = min(at, max(since + idle_seconds, leisure))
+                at = min(at, max(since + fleet.idle_seconds, leisure, now.monotonic))
     if news & CHECKED:
-        due = min(group.checks.next_at(fleet.settings) for group in fleet.groups)
-        at = min(at, max(due, now.monotonic))
+        for group in fleet.groups:
+            at = min(at, max(group.checks.next_at(fleet.settings), now.monotonic))
     return at
 
 
@@ -83,21 +82,16 @@ def _idle_at(fleet: Fleet, group: Group, now: Now) -> float:
     idle = group.idle.first()
     if idle is None:
         return NEVER
-    idle_seconds = fleet.policy.idle_time.total_seconds()
-    expiry = idle.idle_since + idle_seconds
+    expiry = idle.idle_since + fleet.idle_seconds
     if expiry <= now.monotonic:
         # It is kept because it is needed, or was needed lately. The end of a present need is
         # an event, and leads to a decision anyway.
-        expiry = _unneeded_at(fleet, idle.available, idle_seconds)
+        expiry = _unneeded_at(fleet, idle.available)
     return expiry if expiry > now.monotonic else NEVER
 
 
-def _unneeded_at(fleet: Fleet, slots: int, idle_seconds: float) -> float:
+def _unneeded_at(fleet: Fleet, slots: int) -> float:
     """Return when so many slots were not needed for `idle_time`, if the load stays as it is."""
     kept = fleet.free - slots + sum(group.slots.acquired for group in fleet.groups)
-    at = NEVER
-    for ended, level in fleet.load.peaks():
-        if fleet.needed(level) <= kept:
-            break
-        at = ended + idle_seconds
-    return at
+    ended = fleet.load.fell_at(lambda level: fleet.needed(level) <= kept)
+    return NEVER if ended is None else ended + fleet.idle_seconds
