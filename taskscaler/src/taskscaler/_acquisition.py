@@ -51,6 +51,12 @@ class Acquisition:
         self._runner = runner
         self._instance_group = group
         self._connections = connections
+        self._broken: str | None = None
+
+    @property
+    def broken(self) -> str | None:
+        """Return why the connection broke while the body used it; None if it did not."""
+        return self._broken
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[Connection]:
@@ -82,6 +88,8 @@ class Acquisition:
             yield WitnessedConnection(connection, self._claim)
         except BaseException as error:
             reason = _loss_reported_by(error) or reason
+            if not connection.is_open and not isinstance(error, GeneratorExit):
+                self._broken = reason
             raise
         finally:
             if not connection.is_open:

@@ -21,6 +21,7 @@ import anyio
 import fleeting
 from fleeting.types import ConnectorSettings
 from taskscaler import _summaries
+from taskscaler._arguments import check_arguments, check_key, check_timeout, check_type
 from taskscaler._errors import (
     AcquisitionLost,
     DrainTimeout,
@@ -88,10 +89,15 @@ class Taskscaler:
         connector: the operator's settings for connections: for all groups, or by the
             id of each group. A group that is missing there has none.
         connect: makes a connection; for tests.
+        purpose: names this process in the locks of the groups, for the message that refuses
+            another process.
 
     Raises:
+        TypeError: an argument has the wrong type.
         IllegalEvent: two groups have the same id, there is no group, or `connector`
             names an id that no group has; on entering, it was entered before.
+        GroupHeld: on entering, another scaler or command changes the size of a group.
+        ConfigError: on entering, the lock of a group cannot be created.
         StoreError: on entering, the store cannot be read; inside, not written.
         InstancesLeft: on leaving, instances could not be removed in time. If the body
             raised an exception, that one is raised, with this as a note.
@@ -105,7 +111,9 @@ class Taskscaler:
         store: Store | None = None,
         connector: ConnectorSettings | Mapping[str, ConnectorSettings] | None = None,
         connect: Callable[[ConnectInfo], Awaitable[Connection]] = fleeting.connect,
+        purpose: str = "taskscaler",
     ) -> None:
+        check_arguments(groups, settings, store)
         # Clouds remember the names of requests, so this must never repeat.
         name = f"taskscaler-{uuid.uuid4().hex[:12]}"
         infos = [group.info for group in groups]
@@ -115,6 +123,7 @@ class Taskscaler:
         self._connections = Connections(connect, _settings_by_group(connector, self._groups))
         self._runner = CoreRunner(self._state, self._groups, self._store, self._connections)
         self._slots = Slots(self._runner, self._groups, self._connections)
+        self._purpose = purpose
         self._stack = AsyncExitStack()
         self._restored: tuple[Record, ...] = ()
         self._epoch = 0
@@ -125,12 +134,19 @@ class Taskscaler:
         if self._entered:
             raise IllegalEvent("a scaler can be entered only once; create another one")
         self._entered = True
-        loaded = await self._store.load()
-        self._epoch = loaded.epoch
-        self._restored = tuple(one for one in loaded.records if not isinstance(one, OWN_RECORDS))
-        self._runner.restore(loaded.records)
-        tasks = await self._stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(self._runner.run, loaded.epoch)
+        async with AsyncExitStack() as stack:
+            for group in self._groups.values():
+                if not group.info.private:
+                    stack.enter_context(fleeting.driving(group.info.id, self._purpose))
+            loaded = await self._store.load()
+            self._epoch = loaded.epoch
+            self._restored = tuple(
+                one for one in loaded.records if not isinstance(one, OWN_RECORDS)
+            )
+            self._runner.restore(loaded.records)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks.start_soon(self._runner.run, loaded.epoch)
+            self._stack = stack.pop_all()
         self._open = True
         return self
 
@@ -215,6 +231,7 @@ class Taskscaler:
             IllegalEvent: the key is in use.
         """
         self._check_open()
+        check_key(key)
         for effect in self._runner.post(events.TaskReserved(key)):
             if isinstance(effect, effects.Refuse):
                 raise (ScalerClosed if self._state.refusing else NoCapacity)(effect.why)
@@ -247,6 +264,8 @@ class Taskscaler:
             IllegalEvent: on entering, the key is in use.
         """
         self._check_open()
+        check_key(key)
+        check_timeout(timeout)
         return self._slots.hold(key, timeout)
 
     async def suspend(self, key: str) -> None:
@@ -290,6 +309,8 @@ class Taskscaler:
             IllegalEvent: on entering, no task with that key is suspended.
         """
         self._check_open()
+        check_key(key)
+        check_timeout(timeout)
         return self._slots.hold(key, timeout, resumed=True)
 
     def release(self, key: str) -> None:
@@ -320,6 +341,7 @@ class Taskscaler:
             ScalerClosed: the scaler is not open, or ended with tasks left.
         """
         self._check_open()
+        check_timeout(timeout)
         self._runner.post(events.DrainAsked())
         seconds = float("inf") if timeout is None else timeout.total_seconds()
         with anyio.move_on_after(seconds):
@@ -389,11 +411,14 @@ class Taskscaler:
             ScalerClosed: the scaler is not open.
         """
         self._check_open()
+        check_type("settings", settings, Settings)
         self._runner.post(events.SettingsChanged(settings))
 
     def _check_open(self) -> None:
         if not self._open:
-            raise ScalerClosed("the scaler is not open; use it inside its `async with`")
+            raise ScalerClosed(
+                "the scaler is not open; use it inside `async with Taskscaler(...) as scaler:`"
+            )
 
 
 def _settings_by_group(

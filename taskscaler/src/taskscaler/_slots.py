@@ -73,18 +73,22 @@ class Slots:
         claim = Claim(key, resumed=resumed)
         grant = await self._wait(claim, timeout)
         scope = claim.scope = anyio.CancelScope()
+        acquisition = Acquisition(
+            claim,
+            grant,
+            runner=self._runner,
+            group=self._groups[grant.group],
+            connections=self._connections,
+        )
         try:
             with scope:
-                yield Acquisition(
-                    claim,
-                    grant,
-                    runner=self._runner,
-                    group=self._groups[grant.group],
-                    connections=self._connections,
-                )
+                yield acquisition
         except Exception as error:
-            # If the body failed because its slot was lost, raise that error instead.
+            # If the body failed because its slot was lost, raise that error instead. The body
+            # may have noticed that before the scaler.
             end = self._end(claim)
+            if end is None and acquisition.broken is not None:
+                end = AcquisitionLost(grant.id, acquisition.broken)
             if end is None:
                 raise
             raise end from error

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
 
-from fleeting import driving
-from fleeting.errors import ConfigError, FleetingError, GroupHeld, ProviderError
+from fleeting.errors import ConfigError, FleetingError, ProviderError
 from fleeting.types import Duration, GroupSettings
 from taskscaler._errors import TaskscalerError
 from taskscaler.storage import MemoryStore
@@ -29,9 +28,6 @@ __all__ = ("open_groups", "open_store", "with_limits", "worker_limit")
 
 # For how long a group is tried to be opened, if the run has no earlier timeout.
 PATIENCE = timedelta(minutes=5)
-
-# Shown to another process that is refused the lock of a group.
-PURPOSE = "taskscaler run"
 
 
 @asynccontextmanager
@@ -54,7 +50,7 @@ async def open_store(state: StateFile | None) -> AsyncGenerator[Store]:
 async def open_groups(
     stack: AsyncExitStack, plan: Plan, say: Callable[[str], Awaitable[None]]
 ) -> list[InstanceGroup]:
-    """Open all groups in order, lock them, and register their cleanup on the stack.
+    """Open all groups in order, and register their cleanup on the stack.
 
     If the cloud does not answer or asks to wait, it is tried again for a while. A group that
     cannot be opened is an error even if there are others: its instances could not be used,
@@ -66,12 +62,9 @@ async def open_groups(
         say: shows a message.
 
     Raises:
-        GroupHeld: another process drives one of the groups.
         FleetingError: one of the groups cannot be opened; named if there are several.
     """
     groups: list[InstanceGroup] = []
-    # Entered before the groups, so that each lock is held until its group is closed.
-    locks = stack.enter_context(ExitStack())
     for one in plan.groups:
         limits = (plan.settings.max_instances, one.max_instances)
         settings = GroupSettings(
@@ -82,10 +75,6 @@ async def open_groups(
             group = await _open(stack, one, settings, plan.settings, say)
             if group.info.id in {other.info.id for other in groups}:
                 raise ConfigError(f"{group.info.id} is configured twice; remove one of them")
-            if not group.info.private:
-                locks.enter_context(driving(group.info.id, PURPOSE))
-        except GroupHeld:
-            raise
         except FleetingError as error:
             if len(plan.groups) == 1:
                 raise

@@ -192,7 +192,13 @@ class _Session:
                     self._plan = plan = with_limits(plan, self._groups)
                     pairs = zip(self._groups, plan.groups, strict=True)
                     connectors = {group.id: one.connector for group, one in pairs}
-                    scaler = Taskscaler(groups, plan.settings, store=store, connector=connectors)
+                    scaler = Taskscaler(
+                        groups,
+                        plan.settings,
+                        store=store,
+                        connector=connectors,
+                        purpose="taskscaler run",
+                    )
                     self._scaler = await stack.enter_async_context(scaler)
                     self._opened.set()
                     # All that is loaded now stays until the end, so no full collection looks at it.

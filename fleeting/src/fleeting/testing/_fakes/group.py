@@ -135,7 +135,11 @@ class FakeInstanceGroup(InstanceGroup):
         connector: FakeConnector | None = None,
     ) -> None:
         self.info = GroupInfo(
-            id=id, max_size=max_size, version="1.0.0", capabilities=frozenset(capabilities)
+            id=id,
+            max_size=max_size,
+            version="1.0.0",
+            capabilities=frozenset(capabilities),
+            private=True,
         )
         self.calls: list[Call] = []
         self.largest = 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import tzinfo
 
 __all__ = (
@@ -51,12 +51,38 @@ MAY_BE_ZERO = frozenset(
 )
 
 
+# What may be written for a default of another type; a default of None is that of a switch.
+_KINDS: dict[type, tuple[type, ...]] = {
+    float: (int, float),
+    type(None): (bool, type(None)),
+    dict: (Mapping,),
+}
+
 # More idle slots for each slot in use are a mistake, and with a larger factor the product
 # would be infinite.
 MOST_SCALE = 1_000_000
 
 # With a longer time, a deadline could lie beyond the last date of the calendar.
 LONGEST = timedelta(days=36_500)
+
+
+def _check_types(one: Policy | Settings) -> None:
+    """Refuse values of other types than those of the defaults.
+
+    Python itself would accept `idle_time="5m"`, and fail at a decision much later.
+    """
+    for setting in fields(one):
+        value = getattr(one, setting.name)
+        default = setting.default
+        if default is MISSING and setting.default_factory is not MISSING:
+            default = setting.default_factory()
+        kinds = _KINDS.get(default.__class__, (default.__class__,))
+        # True is an int to Python, and hardly one to an operator.
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            expected = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+            raise TypeError(
+                f"{setting.name} must be a value of type {expected}, not {value.__class__.__name__}"
+            )
 
 
 class Placement(enum.Enum):
@@ -106,8 +132,10 @@ class Policy:
         """Refuse impossible values.
 
         Raises:
+            TypeError: naming the setting and the type that it must have.
             ValueError: naming the setting.
         """
+        _check_types(self)
         for name in ("idle_count", "scale_factor", "scale_factor_limit"):
             # The comparison is false for NaN, too.
             if not 0 <= getattr(self, name) < math.inf:
@@ -255,8 +283,10 @@ class Settings:
         """Refuse impossible values.
 
         Raises:
+            TypeError: naming the setting and the type that it must have.
             ValueError: naming the setting.
         """
+        _check_types(self)
         if self.capacity_per_instance < 1:
             raise ValueError("capacity_per_instance must be at least 1")
         for name in _NUMBERS:
