@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +15,8 @@ from taskscaler import IllegalEvent, Policy, ScalerClosed, Settings, Taskscaler
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.anyio
 
 GROUP = FakeInstanceGroup()
 
@@ -33,17 +35,17 @@ GROUP = FakeInstanceGroup()
         ),
         (([GROUP, "x"],), "groups[1] must be an opened group, not str"),
         (([GROUP], {"max_instances": 3}), "settings must be a Settings, not dict"),
-        (([GROUP], Settings), "settings must be a Settings, not the class type"),
+        (([GROUP], Settings), "settings must be a Settings, not the class Settings"),
     ],
 )
-async def test_wrong_argument_is_named(arguments: tuple[Any, ...], expected: str) -> None:
+def test_wrong_argument_is_named(arguments: tuple[Any, ...], expected: str) -> None:
     """The message has the argument, the type that it must have, and the one that it has."""
     with pytest.raises(TypeError) as caught:
         Taskscaler(*arguments)
     assert expected in str(caught.value)
 
 
-async def test_group_that_was_not_entered_is_named() -> None:
+def test_group_that_was_not_entered_is_named() -> None:
     """A forgotten `async with` around `Provider.open` is told as such."""
     provider = Registry().provider("local")
     manager: Any = provider.open(provider.config_type(), GroupSettings())
@@ -70,13 +72,13 @@ async def test_key_must_be_a_text() -> None:
                 ask(number)
 
 
-async def test_scaler_that_was_not_entered_says_so() -> None:
+def test_scaler_that_was_not_entered_says_so() -> None:
     """A forgotten `async with` around the scaler is told with the line to write."""
     with pytest.raises(ScalerClosed, match=r"inside `async with Taskscaler\(...\) as scaler:`"):
         Taskscaler([GROUP]).acquire("key")
 
 
-async def test_same_group_twice_is_refused() -> None:
+def test_same_group_twice_is_refused() -> None:
     """The message names the group."""
     with pytest.raises(IllegalEvent, match=GROUP.info.id):
         Taskscaler([GROUP, GROUP])
@@ -105,19 +107,14 @@ def test_setting_of_a_wrong_type_is_named(
     assert str(caught.value) == f"{name} {expected}"
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_group_belongs_to_one_scaler(tmp_path: Path) -> None:
+async def test_group_belongs_to_one_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second scaler on a group is refused by the lock that commands use, too."""
-    provider = Registry().provider("local")
-    config = provider.config_type(root=tmp_path / "farm", persistent=True)
-    settings = Settings(shutdown_timeout=timedelta(seconds=5))
-    async with (
-        provider.open(config, GroupSettings()) as one,
-        provider.open(config, GroupSettings()) as other,
-        Taskscaler([one], settings, purpose="the first one"),
-    ):
+    monkeypatch.setenv("FLEETING_LOCK_DIR", str(tmp_path))
+    group = FakeInstanceGroup()
+    group.info = replace(group.info, private=False)
+    async with Taskscaler([group], connect=group.connect, purpose="the first one"):
         with pytest.raises(GroupHeld, match="the first one"):
-            async with Taskscaler([other], settings):
+            async with Taskscaler([group], connect=group.connect):
                 pass
-    async with provider.open(config, GroupSettings()) as one, Taskscaler([one], settings):
+    async with Taskscaler([group], connect=group.connect):
         pass

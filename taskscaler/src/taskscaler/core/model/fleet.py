@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -70,8 +71,11 @@ class Fleet:
     def __init__(
         self, infos: Sequence[GroupInfo], settings: Settings, name: str, portion: int
     ) -> None:
-        if not infos or len({info.id for info in infos}) != len(infos):
-            raise IllegalEvent("a scaler needs at least one group, and groups with distinct ids")
+        if not infos:
+            raise IllegalEvent("a scaler needs at least one group")
+        ids = Counter(info.id for info in infos)
+        if twice := [id for id, times in ids.items() if times > 1]:
+            raise IllegalEvent(f"{', '.join(twice)} is given twice; give each group once")
         self.settings = settings
         self.portion = portion
         self.touched = False
