@@ -325,3 +325,22 @@ def test_a_pause_that_the_cloud_asks_for_ends_within_the_calendar() -> None:
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(0, error=error)))
     play.tick(1.0)
     assert play.pause()[0] == 36_500 * 86_400.0
+
+
+def test_checks_that_are_due_one_after_the_other_are_begun_together() -> None:
+    """Instances that became ready within a second do not cause a decision each."""
+    settings = Settings(
+        policy=Policy(idle_time=timedelta(days=1)),
+        heartbeat_interval=timedelta(minutes=5),
+        update_interval=timedelta(hours=1),
+    )
+    play = Play(settings)
+    play.ready("a", "b")
+    for key in ("task-0", "task-1"):
+        play.say(events.TaskReleased(key, proved=True), after=0.05)
+    play.todo.clear()
+    play.tick(299.95)
+    assert play.take(effects.CheckHealth).id == "a"
+    assert play.take(effects.WakeAt).monotonic == pytest.approx(play.seconds + 0.1)
+    play.tick(0.1)
+    assert play.take(effects.CheckHealth).id == "b"

@@ -191,6 +191,21 @@ def test_a_first_listing_that_hangs_holds_the_next_group_off_for_some_seconds_on
     assert settle(play, "on-demand") == 1
 
 
+def test_an_instance_that_comes_too_late_costs_one_more_until_a_listing_shows_both() -> None:
+    """It is taken for what a lost request created; the limit holds as soon as both are seen."""
+    play = Play(replace(UNLIMITED, max_instances=2))
+    play.list()
+    ask(play, 1)
+    lose(play)
+    late, real = Instance("late", State.RUNNING), Instance("real", State.RUNNING)
+    play.relist(late)
+    assert play.phases() == {"late": Phase.PREPARING}
+    assert play.state.demand().instances == 1
+    play.relist(late, real)
+    assert play.phases() == {"late": Phase.PREPARING, "real": Phase.FOREIGN}
+    assert play.state.demand().room == 0
+
+
 def test_an_answer_that_was_lost_is_no_success() -> None:
     """It ends no cooldown, whatever became of the request."""
     play = two_groups(UNLIMITED, SPOT, GroupInfo("on-demand", 0))

@@ -2,9 +2,10 @@
 
     python -m tests.simulation --hours 10000 --seed 1
 
-Each world lasts two days and is drawn from its own seed. At the first failure, the program prints
-the smallest world that it finds with the same failure, and the events before it; the exit status
-is 1. The same arguments play the same worlds.
+Each world lasts up to a day and is drawn from its own seed. At the end, the program prints how
+dense the worlds were, and which rules never fired in a phase in which they can. At the first
+failure, it prints the smallest world that it finds with the same failure, and the events before
+it; the exit status is 1. The same arguments play the same worlds.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from .plans import draw
+from .dense import draw
+from .firings import POSSIBLE, Firing, watch
 from .report import describe
 from .runs import Failure, Figures, play
 from .shrink import shrink
@@ -25,9 +28,11 @@ from .shrink import shrink
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-WORLD_HOURS = 48.0
+WORLD_HOURS = 24.0
+# How long the worlds of a run last on average: the dense ones are shorter.
+MEAN_HOURS = 15.0
 # The number of worlds that one process plays between two reports of progress.
-BATCH = 25
+BATCH = 10
 
 
 def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,18 +48,33 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     return parser.parse_args(arguments)
 
 
-def play_some(seeds: Sequence[str]) -> Figures | Failure:
+class Batch(NamedTuple):
+    """The outcome of some worlds.
+
+    Attributes:
+        outcome: their size, or the first failure.
+        cpu_seconds: the processor time that they took.
+        firings: how often each rule fired.
+    """
+
+    outcome: Figures | Failure
+    cpu_seconds: float
+    firings: Counter[Firing]
+
+
+def play_some(seeds: Sequence[str]) -> Batch:
     """Play worlds one after the other, until the first failure."""
-    total = Figures()
-    for seed in seeds:
-        outcome = play(draw(seed, WORLD_HOURS))
-        if isinstance(outcome, Failure):
-            return outcome
-        total += outcome
-    return total
+    total, started = Figures(), time.process_time()
+    with watch() as firings:
+        for seed in seeds:
+            outcome = play(draw(seed, WORLD_HOURS))
+            if isinstance(outcome, Failure):
+                return Batch(outcome, 0.0, firings)
+            total += outcome
+    return Batch(total, time.process_time() - started, firings)
 
 
-def outcomes(batches: Sequence[Sequence[str]], workers: int) -> Iterator[Figures | Failure]:
+def outcomes(batches: Sequence[Sequence[str]], workers: int) -> Iterator[Batch]:
     """Yield the outcome of each batch, in order."""
     if workers == 1:
         yield from map(play_some, batches)
@@ -66,15 +86,21 @@ def outcomes(batches: Sequence[Sequence[str]], workers: int) -> Iterator[Figures
             pool.shutdown(cancel_futures=True)
 
 
-def summary(figures: Figures, seconds: float) -> dict[str, float]:
-    """Return the figures of all worlds, with the speed."""
-    hours = figures.fault_hours or 1.0
+def summary(figures: Figures, cpu_seconds: float, firings: Counter[Firing]) -> dict[str, float]:
+    """Return the figures of all worlds, with their density: what a second of CPU showed."""
+    hours, cpu = figures.fault_hours or 1.0, cpu_seconds or 1.0
     return {
         **asdict(figures),
-        "seconds": round(seconds, 1),
-        "fault_hours_per_minute": round(figures.fault_hours / seconds * 60),
-        "steps_per_second": round(figures.steps / seconds),
+        "cpu_seconds": round(cpu_seconds, 1),
+        "fault_hours_per_cpu_second": round(figures.fault_hours / cpu, 1),
         "events_per_fault_hour": round(figures.fault_events / hours, 1),
+        "tasks_per_cpu_second": round(figures.tasks / cpu, 1),
+        "grants_per_cpu_second": round(figures.grants / cpu, 1),
+        "removals_per_cpu_second": round(figures.removals / cpu, 1),
+        "firings_per_cpu_second": round(sum(firings.values()) / cpu, 1),
+        "distinct_firings": len(firings),
+        "possible_firings": len(POSSIBLE),
+        "possible_firings_seen": len(POSSIBLE & set(firings)),
     }
 
 
@@ -83,29 +109,33 @@ def main() -> int:
     options = read_arguments()
     last = options.to_seed
     if last is None:
-        last = options.from_seed + max(1, round(options.hours / WORLD_HOURS)) - 1
+        last = options.from_seed + max(1, round(options.hours / MEAN_HOURS)) - 1
     seeds = [f"{options.seed}-{number}" for number in range(options.from_seed, last + 1)]
     batches = [seeds[at : at + BATCH] for at in range(0, len(seeds), BATCH)]
-    started, total = time.perf_counter(), Figures()
-    for outcome in outcomes(batches, options.workers):
-        if isinstance(outcome, Failure):
-            small = shrink(outcome, play)
+    total, cpu_seconds, firings = Figures(), 0.0, Counter[Firing]()
+    for batch in outcomes(batches, options.workers):
+        if isinstance(batch.outcome, Failure):
+            small = shrink(batch.outcome, play)
             last_events = 400 if options.verbose else 60
-            print(f"\n{describe(small, seed=outcome.plan.seed, last=last_events)}")
+            print(f"\n{describe(small, seed=batch.outcome.plan.seed, last=last_events)}")
             return 1
-        total += outcome
-        seconds = time.perf_counter() - started
-        line = (
-            f"{total.fault_hours:,.0f} hours with faults, {total.worlds} worlds, {seconds:,.0f} s"
-        )
-        print(f"\r{line}", end="", file=sys.stderr, flush=True)
-    figures = summary(total, time.perf_counter() - started)
+        total += batch.outcome
+        cpu_seconds += batch.cpu_seconds
+        firings += batch.firings
+        line = f"{total.fault_hours:,.0f} hours with faults, {total.worlds} worlds"
+        print(f"\r{line}, {cpu_seconds:,.0f} s of CPU", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
+    figures = summary(total, cpu_seconds, firings)
     if options.json:
         print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name.replace('_', ' ')}: {value:,}")
+        return 0
+    for name, value in figures.items():
+        print(f"{name.replace('_', ' ')}: {value:,}")
+    for rule, where in sorted(POSSIBLE - set(firings)):
+        print(f"never fired: {rule}, {where}")
+    if options.verbose:
+        for (rule, where), count in sorted(firings.items()):
+            print(f"fired {count:,} times: {rule}, {where}")
     return 0
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from fleeting.types import State
-from taskscaler.core import InstanceRecord, Rule, UnknownInstances, effects, events
+from taskscaler.core import InstanceRecord, effects, events
 from taskscaler.simulation import SimulationObserver
 
 from .observations import DecisionRate, IncreaseStreak, Observations, Place, Violation, incarnation
@@ -36,7 +36,8 @@ class InvariantChecker(SimulationObserver):
     Attributes:
         world: the world that is checked; set before it runs.
         history: the newest events with their effects.
-        scalings: the number of increases and decreases so far.
+        removed: the number of instances whose removal was requested so far.
+        granted: the number of slots that were granted so far.
     """
 
     world: World
@@ -46,13 +47,11 @@ class InvariantChecker(SimulationObserver):
         self.history: deque[tuple[Now, events.Event, Sequence[effects.Effect]]] = deque(
             maxlen=HISTORY
         )
-        self.scalings = 0
+        self.removed = 0
+        self.granted = 0
         self.seen = Observations()
         self._uses: dict[tuple[str, str, str | None], int] = {}
-        # The uses in the stored records, including tasks that never learned of their slot.
-        self._granted: dict[tuple[str, str, str | None], int] = {}
         self._tainted: set[tuple[str, str, str | None]] = set()
-        self._idle_seconds = settings.policy.idle_time.total_seconds()
         self._rate = DecisionRate()
         self._events = 0
         self._streaks: dict[str, IncreaseStreak] = {}
@@ -163,15 +162,6 @@ class InvariantChecker(SimulationObserver):
         self.seen.suspended[event.key] = self.seen.held.pop(event.key)
         self.seen.delivered.discard(event.key)
 
-    def _store(self, now: Now, persist: effects.Persist) -> None:
-        """Remember the stored uses of each instance."""
-        del now
-        for record in persist.put:
-            if isinstance(record, InstanceRecord):
-                machine = (record.group, record.id, record.incarnation)
-                # A task that leaves while its instance is being checked does not count as a use.
-                self._granted[machine] = max(record.used, self._granted.get(machine, 0))
-
     def _drop_suspended(self, key: str) -> None:
         self._empty(*self.seen.suspended.pop(key))
 
@@ -194,6 +184,7 @@ class InvariantChecker(SimulationObserver):
 
     def _grant(self, now: Now, grant: effects.Grant) -> None:
         del now
+        self.granted += 1
         seen, place = self.seen, (grant.group, grant.id)
         if grant.key not in seen.waiting:
             raise Violation("I15", f"{grant.key} gets a slot without waiting for one")
@@ -283,8 +274,12 @@ class InvariantChecker(SimulationObserver):
 
     def _restore(self, now: Now, event: events.RecordsRestored) -> None:
         del now
+        if not event.records:
+            # This life cannot know what happened on the instances that it may adopt.
+            self._uses.clear()
+            self._tainted.clear()
         # They may have changed while the manager was down.
-        self._apply_settings(self.world.manager.settings)
+        self.settings = self.world.manager.settings
         for record in event.records:
             if isinstance(record, InstanceRecord):
                 place = (record.group, record.id)
@@ -293,6 +288,8 @@ class InvariantChecker(SimulationObserver):
                 if record.rule or is_used_up or (record.tasks and not is_kept):
                     self.seen.doomed.add(place)
                 for key, slot, _ in record.suspended:
+                    if slot >= self.settings.capacity_per_instance:
+                        continue
                     self.seen.suspended[key] = (*place, slot)
                     self.seen.taken.setdefault(place, {})[slot] = key
 
@@ -304,13 +301,26 @@ class InvariantChecker(SimulationObserver):
         members = self.world.clouds[group].members
         listed = seen.listed[group] = {one.id: one for one in event.listing.instances}
         for id in listed:
-            seen.first_listed.setdefault((group, id), now.monotonic)
+            if (group, id) not in seen.first_listed:
+                seen.first_listed[group, id] = now.monotonic
+                self._note_late(group, id, now)
             seen.missing.pop((group, id), None)
             if id in members:
                 members[id].foreseen = True
         for place in seen.taken:
             if place[0] == group and self._is_busy(place):
                 self._check_busy(place, listed.get(place[1]))
+
+    def _note_late(self, group: str, id: str, now: Now) -> None:
+        """Note an instance that comes after it was written off, or that was not requested.
+
+        It may be taken for what a request waits for. Then the one that was requested is
+        unknown to the core until a listing shows it, and takes the place of the late one.
+        """
+        member = self.world.clouds[group].members.get(id)
+        timeout = self.settings.creation_timeout.total_seconds()
+        late = member is not None and (not member.ours or now.monotonic - member.since >= timeout)
+        self.seen.late[group] = max(0, self.seen.late.get(group, 0) + (1 if late else -1))
 
     def _check_busy(self, place: Place, one: Instance | None) -> None:
         """Check that no task keeps its slot on an instance that is gone, failed or deleted."""
@@ -336,6 +346,11 @@ class InvariantChecker(SimulationObserver):
         del now
         place = (gone.group, gone.id)
         self.seen.ready.pop(place, None)
+        if place in self.seen.leaving:
+            # If the cloud has accepted a removal without effect, a later life cannot know it.
+            for machine in [one for one in self._uses if one[:2] == place]:
+                del self._uses[machine]
+            self._tainted -= {one for one in self._tainted if one[:2] == place}
         self.seen.leaving.discard(place)
         self.seen.unhealthy.discard(place)
         self.seen.doomed.discard(place)
@@ -345,7 +360,6 @@ class InvariantChecker(SimulationObserver):
             raise Violation("I13", f"{place} is gone while tasks hold slots on it")
 
     def _increase(self, now: Now, increase: effects.Increase) -> None:
-        self.scalings += 1
         if increase.count < 1 or increase.count != increase.decision.decided:
             raise Violation("I1", f"increase by {increase.count}: {increase.decision}")
         clouds = self.world.clouds.values()
@@ -355,7 +369,9 @@ class InvariantChecker(SimulationObserver):
         if limit and max(listed, truth) + increase.count > limit:
             raise Violation("I1", f"{increase.count} more, {listed} listed, {truth} exist")
         cloud = self.world.clouds[increase.group]
-        most, there = cloud.model.info.max_size, self._foreseeable(cloud)
+        there = self._foreseeable(cloud)
+        limits = (cloud.model.info.max_size, self.settings.group_limits.get(increase.group))
+        most = min((one for one in limits if one is not None), default=None)
         if most is not None and there + increase.count > most:
             raise Violation("I1", f"{increase.count} more, {there} exist in {increase.group}")
         streak = self._streaks.setdefault(
@@ -368,16 +384,20 @@ class InvariantChecker(SimulationObserver):
         listed = self.seen.listed.get(cloud.model.info.id, {})
         # The core may take an instance that was added by others for one that it requested: no
         # cloud tells them apart.
-        surprises = sum(
-            not (member.foreseen and member.ours) or (cloud.lied and id not in listed)
+        surprises = [
+            id
             for id, member in cloud.members.items()
-        )
-        return cloud.size - surprises
+            if not (member.foreseen and member.ours) or (cloud.lied and id not in listed)
+        ]
+        hidden = sum(id not in listed for id in surprises)
+        unseen = cloud.size - sum(id in listed for id in cloud.members)
+        late = min(unseen, self.seen.late.get(cloud.model.info.id, 0))
+        return cloud.size - len(surprises) - max(0, late - hidden)
 
     def _decrease(self, now: Now, decrease: effects.Decrease) -> None:
-        self.scalings += 1
-        rules = {one.rule for one in decrease.decisions}
-        if not decrease.ids or not rules:
+        del now
+        self.removed += len(decrease.ids)
+        if not decrease.ids or not decrease.decisions:
             raise Violation("I2", f"removal without instances or decisions: {decrease}")
         for id in decrease.ids:
             place = (decrease.group, id)
@@ -386,38 +406,12 @@ class InvariantChecker(SimulationObserver):
             if place in self.seen.taken:
                 raise Violation("I2", f"{place} is removed while suspended tasks keep slots there")
             self.seen.leaving.add(place)
-            if not any(self._is_justified(rule, now, *place) for rule in rules):
-                raise Violation("I11", f"{place} is removed without a reason: {decrease.decisions}")
 
     def _suspend_instances(self, now: Now, suspend: effects.Suspend) -> None:
         del now
         for id in suspend.ids:
             if self._is_busy((suspend.group, id)):
                 raise Violation("I2", f"{id} is suspended while tasks run there")
-
-    def _is_justified(self, rule: Rule, now: Now, group: str, id: str) -> bool:
-        place, cloud = (group, id), self.world.clouds[group]
-        member = cloud.members.get(id)
-        # The reason of an earlier life is unknown here.
-        lost = self._is_broken(group, id) or place in self.seen.doomed
-        if rule is Rule.IDLE:
-            since = self.seen.ready.get(place)
-            return since is None or now.monotonic - since >= self._idle_seconds - 1e-6
-        reasons = {
-            Rule.USED_UP: self._is_used_up(place),
-            Rule.FAILED: self._is_overdue(place, now),
-            Rule.UNKNOWN: self.settings.unknown_instances is UnknownInstances.REMOVE
-            or member is None
-            or not member.ours,
-            Rule.SHUTDOWN: self.seen.closing,
-            Rule.PREFERENCE: group != next(iter(self.world.clouds)),
-            **dict.fromkeys((Rule.LOST, Rule.UNHEALTHY, Rule.INTERRUPTED), False),
-        }
-        return lost or reasons.get(rule, True)
-
-    def _is_used_up(self, place: Place) -> bool:
-        used = self._granted.get((*place, incarnation(self.seen, *place)), 0)
-        return used >= self.settings.max_use_count > 0
 
     def _is_overdue(self, place: Place, now: Now) -> bool:
         """Return whether an instance was listed for `creation_timeout` and does not run yet."""
@@ -444,12 +438,7 @@ class InvariantChecker(SimulationObserver):
 
     def _change(self, now: Now, event: events.SettingsChanged) -> None:
         del now
-        self._apply_settings(event.settings)
-
-    def _apply_settings(self, settings: Settings) -> None:
-        self.settings = settings
-        # A removal that is repeated may have been decided under earlier settings.
-        self._idle_seconds = min(self._idle_seconds, settings.policy.idle_time.total_seconds())
+        self.settings = event.settings
 
     def _check_change(
         self, now: Now, event: events.SettingsChanged, answer: Sequence[effects.Effect]
@@ -482,7 +471,6 @@ _ON_EVENT: Mapping[type[events.Event], Callable[[Any, Any, Any], None]] = {
     events.TimePassed: InvariantChecker._decide,
 }
 _ON_EFFECT: Mapping[type[effects.Effect], Callable[[Any, Any, Any], None]] = {
-    effects.Persist: InvariantChecker._store,
     effects.Grant: InvariantChecker._grant,
     effects.Refuse: InvariantChecker._refuse,
     effects.Revoke: InvariantChecker._revoke,

@@ -57,6 +57,8 @@ class Observations:
         doomed: the instances that an earlier life had decided to remove.
         listed: the instances of the newest listing of each group, by id.
         first_listed: the monotonic seconds of the first listing with an instance.
+        late: how many instances of each group may have been taken for requested ones that no
+            listing has shown yet.
         missing: the number of listings in a row without a busy instance.
         closing: whether the scaler was told to shut down.
     """
@@ -77,6 +79,7 @@ class Observations:
     doomed: set[Place] = field(default_factory=set[Place])
     listed: dict[str, dict[str, Instance]] = field(default_factory=dict[str, dict[str, Instance]])
     first_listed: dict[Place, float] = field(default_factory=dict[Place, float])
+    late: dict[str, int] = field(default_factory=dict[str, int])
     missing: dict[Place, int] = field(default_factory=dict[Place, int])
     closing: bool = False
 

@@ -9,16 +9,25 @@ from typing import TYPE_CHECKING
 
 from fleeting.types import Capability, GroupInfo
 from taskscaler.core import Placement, Policy, Settings, UnknownInstances
-from taskscaler.simulation import Arrival, Delay, Faults, GroupModel, arrivals
+from taskscaler.simulation import START, Arrival, Delay, Faults, GroupModel, arrivals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-__all__ = ("Plan", "draw", "tasks")
+__all__ = (
+    "FREQUENCIES",
+    "Plan",
+    "Turn",
+    "draw_faults",
+    "draw_groups",
+    "draw_settings",
+    "draw_sparse",
+    "tasks",
+)
 
 # The range of each fault in a world that has it: a probability, or a rate per hour.
-FREQUENCIES = {
+FREQUENCIES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(Faults.kinds(), (0.02, 0.3)),
     "crash": (0.0005, 0.01),
     "commits_lost": (0.2, 0.8),
@@ -26,12 +35,29 @@ FREQUENCIES = {
     "hangs": (0.02, 0.2),
     **dict.fromkeys(("vanish", "come_back", "recreate", "fail", "interrupt"), (0.05, 1.0)),
     **dict.fromkeys(("add", "outage", "jump"), (0.01, 0.2)),
+    "network": (0.02, 0.5),
 }
 INSTANT = Delay(0.0)
 # The share of quiet worlds.
 QUIET = 0.75
 # With `missed_updates` of 1, an instance that one such listing omits counts as gone.
 WRONG_LISTINGS = ("stale", "incomplete")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The end of one manager and the start of the next.
+
+    Attributes:
+        hour: when.
+        kind: `kill` ends it at once. `drain` asks it to take no new tasks, and ends it when it
+            has none. `forget` ends it at once, and loses its records.
+        settings: the settings of the next one; None if they stay.
+    """
+
+    hour: float
+    kind: str
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +80,11 @@ class Plan:
         monotonic_seconds: the monotonic time at the beginning. Large values test the precision
             of times on a machine that has run for years.
         shutdown: whether the scaler is shut down at the end and removes its instances.
+        patience_seconds: the longest that an impatient task waits.
+        turns: the ends of managers, by hour, in addition to the crashes.
+        start: the wall time at the beginning.
+        calm: whether the load is constant and nothing disturbs it, so that the fleet must be
+            steady.
     """
 
     seed: str
@@ -70,10 +101,14 @@ class Plan:
     commit: Delay = INSTANT
     monotonic_seconds: float = 0.0
     shutdown: bool = False
+    patience_seconds: float = 600.0
+    turns: tuple[Turn, ...] = ()
+    start: datetime = START
+    calm: bool = False
 
 
-def draw(seed: str, hours: float, *, quiet: bool | None = None) -> Plan:
-    """Return the plan for a seed.
+def draw_sparse(seed: str, hours: float, *, quiet: bool | None = None) -> Plan:
+    """Return a plan with few tasks for a seed.
 
     Args:
         seed: any text; the same seed gives the same plan.
@@ -180,11 +215,15 @@ def draw_groups(chance: Random, count: int) -> tuple[GroupModel, ...]:
     )
 
 
-def draw_faults(chance: Random, settings: Settings) -> Faults:
+def draw_faults(
+    chance: Random,
+    settings: Settings,
+    frequencies: Mapping[str, tuple[float, float]] = FREQUENCIES,
+) -> Faults:
     """Return some of the faults, each with a random frequency."""
     share = chance.choice((0.1, 0.3, 1.0))
     chosen = {
-        name: chance.uniform(*FREQUENCIES[name])
+        name: chance.uniform(*frequencies[name])
         for name in Faults.kinds()
         if chance.random() < share
     }
@@ -209,17 +248,19 @@ def draw_changes(
     return tuple(sorted(changes, key=lambda change: change[0]))
 
 
-def tasks(plan: Plan, start: datetime) -> Iterator[Arrival]:
+def tasks(plan: Plan) -> Iterator[Arrival]:
     """Yield the tasks of a world, in the order of their arrival."""
     chance = Random(f"{plan.seed}/habits")
     length = timedelta(hours=plan.hours)
     name = f"{plan.seed}/arrivals"
-    for arrival in arrivals(plan.per_hour, plan.runs, start=start, length=length, seed=name):
+    for arrival in arrivals(plan.per_hour, plan.runs, start=plan.start, length=length, seed=name):
         reserves, leaves, impatient, pauses = (chance.random() for _ in range(4))
         yield replace(
             arrival,
             reserves_seconds=chance.uniform(0, 60) if reserves < plan.reserving else None,
             leaves=leaves < 0.1,
-            patience_seconds=chance.uniform(1, 600) if impatient < plan.impatient else float("inf"),
+            patience_seconds=chance.uniform(1, plan.patience_seconds)
+            if impatient < plan.impatient
+            else float("inf"),
             pause_seconds=chance.uniform(60, 7200) if pauses < plan.pausing else None,
         )

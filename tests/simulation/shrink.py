@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from taskscaler.core import Settings
-from taskscaler.simulation import Delay
+from taskscaler.simulation import START, Delay
 
 from .runs import Failure
 
@@ -76,7 +76,10 @@ def simpler_habits(plan: Plan) -> Iterator[Plan]:
     """Yield worlds in which the tasks and the operator do less."""
     for at in range(len(plan.changes)):
         yield replace(plan, changes=plan.changes[:at] + plan.changes[at + 1 :])
+    for at in range(len(plan.turns)):
+        yield replace(plan, turns=plan.turns[:at] + plan.turns[at + 1 :])
     for change in (
+        replace(plan, start=START),
         replace(plan, reserving=0.0),
         replace(plan, impatient=0.0),
         replace(plan, pausing=0.0),

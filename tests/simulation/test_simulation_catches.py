@@ -15,7 +15,7 @@ from taskscaler.core.model.instance import TrackedInstance
 from taskscaler.core.model.throttle import Backoff
 from taskscaler.core.rules import listings, placing, removal, reserving, restoring, waking
 
-from .plans import draw
+from .plans import draw_sparse
 from .report import describe
 from .runs import Failure, play
 from .shrink import shrink
@@ -162,7 +162,7 @@ def plans(changes: dict[str, Any]) -> list[Plan]:
     """Return busy worlds, each with the given changes of its settings."""
     worlds: list[Plan] = []
     for number in range(40):
-        plan = draw(f"catch-{number}", 12.0, quiet=False)
+        plan = draw_sparse(f"catch-{number}", 12.0, quiet=False)
         settings = replace(plan.settings, **changes)
         worlds.append(
             replace(

@@ -50,6 +50,7 @@ class Faults:
         add: an instance is added that the manager did not request.
         outage: no call to the group succeeds for a while.
         jump: the wall clock jumps, by up to two hours.
+        network: the manager reaches no instance of a group for a while.
     """
 
     throttled: float = 0.0
@@ -82,6 +83,7 @@ class Faults:
     add: float = 0.0
     outage: float = 0.0
     jump: float = 0.0
+    network: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values.

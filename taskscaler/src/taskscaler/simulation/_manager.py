@@ -88,6 +88,8 @@ class Manager:
         self._preparing: dict[tuple[str, str], object] = {}
         self._checking: dict[tuple[str, str], object] = {}
         self._left = float("inf")
+        # Until when no instance of a group can be reached, in monotonic seconds.
+        self._cut_until: dict[str, float] = {}
         self.set_faults(faults)
 
     def set_faults(self, faults: Faults) -> None:
@@ -98,6 +100,16 @@ class Manager:
         # The number of events and effects until the crash; drawn once for each life.
         crash = faults.crash
         self._left = self._chance.expovariate(crash) if crash else float("inf")
+        if not faults.network:
+            self._cut_until.clear()
+
+    def cut(self, group: str, seconds: float) -> None:
+        """Reach no instance of a group for a number of seconds."""
+        self._cut_until[group] = self._clock.seconds + seconds
+
+    def _reaches(self, group: str, id: str) -> bool:
+        is_cut = self._cut_until.get(group, 0.0) > self._clock.seconds
+        return not is_cut and self._lines[group].cloud.reachable(id)
 
     def start(self) -> None:
         """Start a life with the records that were stored before."""
@@ -292,6 +304,8 @@ class Manager:
         cloud = self._lines[effect.group].cloud
         kind = self._preparations.throw()
         seconds = cloud.model.preparation.draw(self._preparations.chance)
+        # A connection is tried again until the deadline.
+        seconds = max(seconds, self._cut_until.get(effect.group, 0.0) - self._clock.seconds)
         if kind == "hangs":
             seconds = effect.timeout_seconds
         token = self._preparing[effect.group, effect.id] = object()
@@ -302,7 +316,7 @@ class Manager:
         if self._preparing.get((effect.group, effect.id)) is not token:
             return
         del self._preparing[effect.group, effect.id]
-        if kind or not self._lines[effect.group].cloud.reachable(effect.id):
+        if kind or not self._reaches(effect.group, effect.id):
             reason = f"it {kind}" if kind else "it did not answer"
             self.post(events.PreparationFailed(effect.group, effect.id, reason))
         else:
@@ -319,7 +333,7 @@ class Manager:
         if self._checking.get((effect.group, effect.id)) is not token:
             return
         del self._checking[effect.group, effect.id]
-        if kind or not self._lines[effect.group].cloud.reachable(effect.id):
+        if kind or not self._reaches(effect.group, effect.id):
             self.post(events.HealthFailed(effect.group, effect.id, "it did not answer"))
         else:
             self.post(events.HealthPassed(effect.group, effect.id))

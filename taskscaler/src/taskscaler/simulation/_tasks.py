@@ -182,6 +182,12 @@ class TaskPlayer:
         if lead_seconds is None or task.asked is not None:
             self._ask(task, attempt)
             return
+        waited = self._clock.seconds - self._zero - task.arrival.at_seconds + lead_seconds
+        if waited > task.arrival.patience_seconds:
+            # It got no reservation, like a program that does not poll for it any more.
+            self._end(task)
+            self.cancelled += 1
+            return
         task.phase = TaskPhase.RESERVED
         answer = self.manager.post(events.TaskReserved(task.key))
         if answer is None:

@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 __all__ = ("START", "World", "simulate")
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
-HAPPENINGS = ("vanish", "come_back", "recreate", "fail", "interrupt", "add", "outage", "jump")
+HAPPENINGS = (
+    "vanish",
+    "come_back",
+    "recreate",
+    "fail",
+    "interrupt",
+    "add",
+    "outage",
+    "jump",
+    "network",
+)
 
 
 class World:
@@ -120,14 +130,16 @@ class World:
         elif kind == "outage":
             line = self._lines[id]
             line.out_until = self.clock.seconds + dice.chance.uniform(60.0, 3600.0)
+        elif kind == "network":
+            self.manager.cut(id, dice.chance.choice((20.0, 60.0, 600.0)))
         else:
             member = self.clouds[id].happen(kind, dice.chance)
             if member is not None and kind == "interrupt" and dice.chance.random() < 0.5:
-                deadline = self.clock.now.wall + timedelta(seconds=30)
-                notice = events.InterruptionAnnounced(
-                    id, member.id, "the cloud reclaims it", deadline
-                )
-                self.manager.post(notice)
+                seconds = dice.chance.choice((30, 120, None))
+                wall = self.clock.now.wall
+                deadline = None if seconds is None else wall + timedelta(seconds=seconds)
+                reason = "the cloud reclaims it"
+                self.manager.post(events.InterruptionAnnounced(id, member.id, reason, deadline))
 
     def result(self) -> SimulationResult:
         """Return the result so far."""

@@ -242,12 +242,15 @@ class Fleet:
         )
 
     def _kept_slots(self, group: Group, per_instance: int) -> int:
-        """Return the slots on coming instances of a group that suspended tasks keep."""
+        """Return the slots on coming instances of a group that no other task can use.
+
+        One that is prepared again keeps suspended tasks, has uses already, or was dismissed.
+        """
         kept = group.suspensions.kept
         if not kept or group.creations.doubted:
             return 0
         coming = (one for one in kept.values() if one.phase in COMING)
-        return sum(min(len(one.suspended), per_instance) for one in coming)
+        return sum(per_instance - (0 if one.departure else one.open_slots) for one in coming)
 
     def potential(self, demand: Demand) -> int | None:
         """Return how many slots could still be added; None without a limit."""

@@ -71,7 +71,8 @@ def _group_at(fleet: Fleet, group: Group, now: Now) -> float:
         group.listing.next_at(),
         group.creations.next_at(now.monotonic, settings),
         group.removals.next_at(),
-        group.checks.next_at(settings),
+        # Instances that became ready together are due one after the other.
+        max(group.checks.next_at(settings), now.monotonic + LEISURE_SECONDS),
         group.suspensions.next_at(now.monotonic),
         removal.next_age(fleet, group, now),
         _idle_at(fleet, group, now),
