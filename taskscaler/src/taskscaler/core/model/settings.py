@@ -51,7 +51,7 @@ MAY_BE_ZERO = frozenset(
 )
 
 
-# What may be written for a default of another type; a default of None is that of a switch.
+# Other types that a setting accepts, by the type of its default; None is that of a switch.
 _KINDS: dict[type, tuple[type, ...]] = {
     float: (int, float),
     type(None): (bool, type(None)),
