@@ -30,6 +30,7 @@ from taskscaler.jobs.result import describe_exit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import timedelta
     from pathlib import Path
     from typing import BinaryIO
 
@@ -97,8 +98,8 @@ class Executor:
     ) -> Execution:
         """Run one attempt in a new directory, and remove the directory afterwards.
 
-        A cancellation ends the script, and the directory is still removed, within
-        `REMOVAL_SECONDS`.
+        A cancellation ends the script, within the job's `grace_period`, and the directory is
+        still removed, within `REMOVAL_SECONDS`.
 
         Args:
             connection: to the instance; it stays open.
@@ -145,7 +146,7 @@ class Executor:
     async def _run_script(
         self, connection: Connection, run: JobRun, directory: str, streams: JobStreams
     ) -> Completed:
-        attempt = _Attempt(streams)
+        attempt = _Attempt(streams, run.job.grace_period)
         command = script.bootstrap(directory, attempt.token, exists=bool(run.uploads))
         line = script.script_line(run.job.script, run.job.env)
         try:
@@ -171,7 +172,8 @@ class _Attempt:
         starting: the time that it has to begin.
     """
 
-    def __init__(self, streams: JobStreams) -> None:
+    def __init__(self, streams: JobStreams, grace: timedelta) -> None:
+        self._grace = grace
         self.token = new_token()
         self.framing = Framing(self.token, streams.stderr, self._on_begin)
         self.starting = anyio.move_on_after(START_SECONDS)
@@ -187,7 +189,11 @@ class _Attempt:
             WorkspaceFailed: it is not proved that the script began, or that it came to its end.
         """
         completed = await connection.run(
-            command, stdin=stdin, stdout=self._stdout, stderr=self.framing.write
+            command,
+            stdin=stdin,
+            stdout=self._stdout,
+            stderr=self.framing.write,
+            grace=self._grace,
         )
         framing = self.framing
         if framing.failed:
