@@ -145,7 +145,7 @@ def test_timeout_of_the_run(taskscaler: Command, fifo: Path) -> None:
 
 
 def test_last_words_of_a_job_are_shown(taskscaler: Command) -> None:
-    """What a script prints after TERM is its output, until its grace period is over."""
+    """The text that a script prints after TERM is its output, until its grace period is over."""
     trap = "trap 'echo saved; exit 1' TERM"
     loop = "while :; do sleep 0.1; done"
     path = taskscaler.file(f"""

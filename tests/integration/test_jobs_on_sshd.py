@@ -84,7 +84,7 @@ def world(sshd: ConnectInfo, tmp_path: Path) -> World:
 
 
 async def test_a_job_that_kills_the_server_of_its_connection(world: World) -> None:
-    """It ends the jobs beside it; they run again elsewhere, as the infrastructure failed them."""
+    """It ends the other jobs there; they run again elsewhere, as the infrastructure failed them."""
     once = shlex.quote(str(world.folder / "once"))
     victim = Job(
         name="victim",
