@@ -85,6 +85,11 @@ class SSHConnection(Connection):
         self._only_session = False
 
     @property
+    def raw(self) -> asyncssh.SSHClientConnection:
+        """Return the connection of asyncssh, as the way to another host."""
+        return self._connection
+
+    @property
     @override
     def is_open(self) -> bool:
         return self._peer.loss is None
@@ -187,6 +192,8 @@ class SSHConnection(Connection):
             self._connection.close()
             with anyio.move_on_after(CLOSE_SECONDS):
                 await self._connection.wait_closed()
+            if self._peer.way is not None:
+                await self._peer.way.aclose()
         finally:
             self.abort()
 
@@ -196,6 +203,8 @@ class SSHConnection(Connection):
         if self._peer.loss is None:
             self._peer.loss = "it was closed on this side"
         self._connection.abort()
+        if self._peer.way is not None:
+            self._peer.way.abort()
 
     async def _launch(self, prepared: Callable[..., Launch]) -> tuple[Launch, CommandChannel]:
         """Start a command, with a way to send signals to it."""

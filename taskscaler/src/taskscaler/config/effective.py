@@ -167,7 +167,11 @@ def _secret(table: str, config: Mapping[str, Any]) -> Iterator[EffectiveValue]:
 def _connector(table: str, settings: ConnectorSettings) -> Iterator[EffectiveValue]:
     for field in fields(settings):
         if value := getattr(settings, field.name):
-            shown = SET if field.name == "password" else _plain(value)
+            if field.name == "jump":
+                shown: str | float | bool | list[str] = [str(one.jump) for one in settings.jump]
+            else:
+                # A command may contain a token, as a password is one.
+                shown = SET if field.name in {"password", "proxy_command"} else _plain(value)
             yield EffectiveValue(table, field.name, shown, _FILE)
 
 
