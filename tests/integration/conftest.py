@@ -247,7 +247,7 @@ def start_sshd(
         key.write_bytes(keys.host.export_private_key("openssh"))
         authorized = folder / "authorized_keys"
         authorized.write_text(keys.public(keys.client) + "\n")
-        port = _free_port()
+        port = free_port()
         config = folder / "config"
         config.write_text(
             f"Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nPidFile none\n"
@@ -278,7 +278,8 @@ def start_sshd(
         process.wait(10)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that is free now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -13,6 +13,7 @@ import pytest
 from ended_processes import gone
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.testing import FakeInstanceGroup
+from fleeting.types import ConnectorSettings
 from taskscaler import Settings, Taskscaler
 from taskscaler.jobs.job import Job, expand
 from taskscaler.jobs.output import OutputMode, Stream, output_factory
@@ -33,29 +34,41 @@ pytestmark = pytest.mark.anyio
 class World:
     """Two slots on each instance; every instance is the same sshd, over a connection of its own."""
 
-    def __init__(self, sshd: ConnectInfo, folder: Path) -> None:
+    def __init__(
+        self,
+        sshd: ConnectInfo,
+        folder: Path,
+        connector: ConnectorSettings | None = None,
+        *,
+        capacity: int = 2,
+    ) -> None:
         self.folder = folder
         self.output: dict[Stream, bytes] = defaultdict(bytes)
         self.retries: list[tuple[str, str]] = []
         self._sshd = sshd
+        self._connector = connector or ConnectorSettings()
+        self._capacity = capacity
 
     async def run(self, *jobs: Job, **keys: Any) -> dict[str, JobResult]:
         """Run jobs to their end; return their results by name."""
         connector = SSHConnector()
 
         async def connect(info: ConnectInfo) -> Connection:
-            return await connector.connect(replace(self._sshd, id=info.id))
+            here = replace(self._sshd, id=info.id)
+            return await connector.connect(replace(here, username=info.username or here.username))
 
         settings = Settings(
-            capacity_per_instance=2,
-            max_instances=2,
+            capacity_per_instance=self._capacity,
+            max_instances=2 if self._capacity > 1 else 1,
             update_interval_when_expecting=timedelta(milliseconds=10),
             delete_instances_on_shutdown=True,
         )
         runs = expand(jobs, self.folder, where="test")
         output = output_factory(OutputMode.RAW, self, several=False)
         runner = JobRunner(runs, output, self, **keys)
-        async with Taskscaler([FakeInstanceGroup()], settings, connect=connect) as scaler:
+        group = FakeInstanceGroup()
+        own = {group.info.id: self._connector}
+        async with Taskscaler([group], settings, connect=connect, connector=own) as scaler:
             await runner.run(scaler, workers=4, acquire_timeout=None)
         return {result.name: result for result in runner.results}
 

@@ -116,8 +116,15 @@ class ConnectorConfig(
         ),
     ] = None
 
+    slot_users: Annotated[
+        list[Annotated[str, Meta(min_length=1)]] | None,
+        Meta(description="The user of each slot; by default, all slots share `username`."),
+    ] = None
+
     def __post_init__(self) -> None:
-        """Check that there is one way only."""
+        """Check the keys that belong together."""
+        if len(set(self.slot_users or ())) < len(self.slot_users or ()):
+            raise ValueError("slot_users names a user twice; each slot needs a user of its own")
         if self.jump and self.proxy_command:
             raise ValueError("jump and proxy_command exclude each other; remove one of them")
         for argument in self.proxy_command or ():
@@ -134,7 +141,8 @@ class ConnectorConfig(
         """Return the settings as `ConnectInfo.with_settings` takes them."""
         written = {name: getattr(self, name) for name in self.__struct_fields__}
         written["jump"] = tuple(one.settings() for one in self.jump or ())
-        written["proxy_command"] = tuple(self.proxy_command or ())
+        for name in ("proxy_command", "slot_users"):
+            written[name] = tuple(getattr(self, name) or ())
         # GitLab Runner writes a key that is not set as zero.
         return ConnectorSettings(**{name: value for name, value in written.items() if value})
 

@@ -295,6 +295,8 @@ class ConnectorSettings:
         timeout: the total time for making one connection.
         use_external_addr: whether to prefer the external address.
         jump: the hosts on the way, the first to connect to first.
+        slot_users: the user to log in as for each slot of an instance, in order; empty if all
+            slots share one user.
     """
 
     os: str | None = None
@@ -310,6 +312,7 @@ class ConnectorSettings:
     use_external_addr: bool = False
     jump: tuple[JumpSettings, ...] = ()
     proxy_command: tuple[str, ...] = ()
+    slot_users: tuple[str, ...] = ()
 
     def read_private_key(self) -> str | None:
         """Read the file at `key_path`; return None if that is not set.

@@ -335,12 +335,14 @@ class SSHConnection(Connection):
                 raise no_sftp(self._peer.where, error) from error
 
         async with self._files_lock:
-            if self._files is None or not self._files.usable:
+            files = self._files
+            if files is not None and not self._copies:
+                await files.answers()
+            if files is None or not files.usable:
                 client = await self._open_session(
                     opening, asyncssh.SFTPClient.exit, "refused to transfer files"
                 )
-                self._files = SSHFiles(client, self._peer)
-            files = self._files
+                files = self._files = SSHFiles(client, self._peer)
             self._copies += 1
         try:
             yield files

@@ -65,6 +65,14 @@ class SSHFiles:
         self._client = client
         self._peer = peer
 
+    async def answers(self) -> bool:
+        """Return whether the server still answers: a command may have ended it."""
+        try:
+            await self._client.realpath(".")
+        except FOREIGN:
+            self.usable = False
+        return self.usable
+
     async def aclose(self) -> None:
         """Close the client, and wait until the server has closed its session."""
         self._client.exit()

@@ -122,6 +122,8 @@ def _table(above: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, tuple):
+        return list(cast("tuple[object, ...]", value))
     return str(value) if isinstance(value, timedelta | Path) else value
 
 

@@ -56,6 +56,16 @@ REMOVAL = "rm -f ../script || :; "
 MARK = "TASKSCALER_JOB"
 # How often to look for marked processes: each look can find those that the last one missed.
 _ROUNDS = " ".join("123456789")
+# This shell and the processes above it, up to the SSH server.
+_FIND_OURS = (
+    'p=$$; k=; while [ "${p:-1}" -gt 1 ]; do k="$k $p "; '
+    'p=$(sed -n "s/^PPid:[^0-9]*//p" /proc/$p/status); done 2>/dev/null; '
+)
+# All other processes of the user. If the server has started one for files, it starts another one.
+_FIND_OTHERS = (
+    "l=; for q in /proc/[0-9]*; do [ -O $q ] || continue; "
+    'case "$k" in *" ${q#/proc/} "*) ;; *) l="$l $q";; esac; done'
+)
 # A signal reaches the whole group of processes. The shell that reports the end must see it.
 _SURVIVED = "HUP INT QUIT TERM USR1 USR2 PIPE ALRM"
 
@@ -122,17 +132,23 @@ def command_line(words: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def remove_directories(directories: Sequence[str]) -> str:
+def remove_directories(directories: Sequence[str], *, owns_user: bool = False) -> str:
     """Return the command that removes the directories of ended jobs, and ends what they left.
 
     Some tools leave directories that their owner may not write to; these need `chmod` first.
+
+    Args:
+        directories: from `directory_name`.
+        owns_user: whether the user of the connection belongs to these jobs alone. Then all its
+            processes are ended, except those of the connection itself.
     """
     names = " ".join(directories)
     # The number in the name is unique, so no name is the beginning of another one.
     marks = " ".join(f"-e {MARK}={directory}" for directory in directories)
+    find = _FIND_OTHERS if owns_user else f"l=$(grep -lsF {marks} /proc/[0-9]*/environ)"
     body = (
-        f"for i in {_ROUNDS}; do l=$(grep -lsF {marks} /proc/[0-9]*/environ); "
-        '[ "$l" ] || break; '
+        f"{_FIND_OURS if owns_user else ''}"
+        f'for i in {_ROUNDS}; do {find}; [ "$l" ] || break; '
         "for p in $l; do p=${p%/environ}; kill -s KILL ${p#/proc/}; done; done 2>/dev/null; "
         f"rm -rf -- {names} 2>/dev/null || {{ chmod -R u+rwx -- {names}; exec rm -rf -- {names}; }}"
     )
