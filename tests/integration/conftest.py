@@ -21,6 +21,7 @@ import pytest
 
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.types import ConnectInfo
+from left_servers import watch_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -261,6 +262,7 @@ def start_sshd(
         with log:
             process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(config)], stderr=log)
         started.append(process)
+        watch_process(process.pid, str(config))
         return ConnectInfo(
             "i-2",
             "ssh",

@@ -16,6 +16,7 @@ from tests.integration.test_jobs_on_sshd import World
 
 from ended_processes import gone
 from fleeting.types import ConnectInfo, ConnectorSettings
+from left_servers import watch_process
 from taskscaler.jobs.job import Job
 from taskscaler.jobs.output import Stream
 from taskscaler.jobs.result import JobState
@@ -69,6 +70,7 @@ def users_sshd(keys: Keys) -> Iterator[ConnectInfo]:
         with subprocess.Popen(
             [str(UNSHARE), "--mount", "sh", "-c", command], stderr=subprocess.DEVNULL
         ) as process:
+            watch_process(process.pid, f"{folder}/config")
             yield ConnectInfo(
                 "i-3",
                 "ssh",

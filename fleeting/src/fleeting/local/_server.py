@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleeting import __version__
 from fleeting._local_user import allow_nameless_user
+from fleeting._regular_files import read_regular
 from fleeting.local._instance import InstanceSettings, LocalInstance
 from fleeting.local._reaper_client import MessageWriter
 from fleeting.local._supervisor import remove_instances
@@ -35,6 +36,8 @@ __all__ = ("run",)
 LINE_BYTES = 2**26
 # How long a persistent server waits for the first manager.
 FIRST_MANAGER_SECONDS = 5.0
+# How often a persistent server checks that it can still be found.
+LOOK_SECONDS = 10.0
 # The longest path of a Unix socket that works on every system.
 SOCKET_PATH_BYTES = 100
 # How many past operations are remembered, so that repeating one adds nothing.
@@ -208,7 +211,11 @@ async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 
 async def _serve_socket(group: ServedGroup, root: Path) -> None:
-    """Answer all managers, until the last one has disconnected and no instance is left."""
+    """Answer all managers, until the last one has disconnected and no instance is left.
+
+    A server whose note is gone, because its root was deleted, cannot be found again, so it ends
+    with its instances, too.
+    """
     managers: set[asyncio.StreamWriter] = set()
     changed = asyncio.Event()
     is_leaving = False
@@ -237,11 +244,25 @@ async def _serve_socket(group: ServedGroup, root: Path) -> None:
         async with await asyncio.start_unix_server(serve, path, limit=LINE_BYTES):
             _silence(0, 1)  # This tells the manager that the server is ready.
             while not is_leaving:
-                await changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), LOOK_SECONDS)
                 changed.clear()
-                is_leaving = not managers and group.is_empty
+                if not managers:
+                    lost = await asyncio.to_thread(_names_another, note)
+                    # A manager may have come in the meantime.
+                    is_leaving = not managers and (group.is_empty or lost)
     finally:
         _forget_socket(root)
+
+
+def _names_another(note: Path) -> bool:
+    """Return whether the note of this server is gone."""
+    try:
+        return bool(json.loads(read_regular(note))["pid"] != os.getpid())
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # A slow disk, or a file system that is full; look again later.
 
 
 def _socket_path(root: Path) -> str:
@@ -256,8 +277,8 @@ def _forget_socket(root: Path) -> None:
     """Delete the socket of this or a previous server, and the note with its path."""
     note = root / "server.json"
     # It may be missing, or incomplete after a crash of the computer.
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        path = Path(json.loads(note.read_text())["socket"])
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        path = Path(json.loads(read_regular(note))["socket"])
         path.unlink(missing_ok=True)
         if path.parent != root:
             path.parent.rmdir()
