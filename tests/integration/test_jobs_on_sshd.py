@@ -21,7 +21,7 @@ from taskscaler.jobs.result import JobState
 from taskscaler.jobs.runner import JobRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from fleeting.abc import Connection
@@ -133,3 +133,24 @@ async def test_a_job_leaves_no_process(world: World) -> None:
     results = await world.run(done)
     assert results["done"].state is JobState.SUCCESS
     await gone(int(pids.read_text()))
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+async def test_jobs_with_files_on_a_server_with_few_sessions(
+    start_sshd: Callable[..., ConnectInfo], tmp_path: Path, sessions: int
+) -> None:
+    """Jobs take turns where the server permits hardly any command at the same time."""
+    world = World(start_sshd(f"MaxSessions {sessions}"), tmp_path)
+    (tmp_path / "given").write_text("given\n")
+    jobs = [
+        Job(
+            name=f"job{number}",
+            script=["cat given >made", "sleep 0.2"],
+            upload=["given"],
+            download=["made"],
+        )
+        for number in range(5)
+    ]
+    results = await world.run(*jobs)
+    assert [one.reason for one in results.values()] == [None] * 5
+    assert all((tmp_path / name / "made").read_text() == "given\n" for name in results)

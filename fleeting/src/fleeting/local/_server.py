@@ -15,6 +15,7 @@ import os
 import pwd
 import resource
 import secrets
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,10 @@ LINE_BYTES = 2**26
 FIRST_MANAGER_SECONDS = 5.0
 # How often a persistent server checks that it can still be found.
 LOOK_SECONDS = 10.0
+# How many files the server opens for itself; and for an instance: to listen, to its reaper, to a
+# client, and to a command.
+RESERVED_FILES = 24
+INSTANCE_FILES = 9
 # The longest path of a Unix socket that works on every system.
 SOCKET_PATH_BYTES = 100
 # How many past operations are remembered, so that repeating one adds nothing.
@@ -57,6 +62,7 @@ class ServedGroup:
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._operations: dict[str, list[str]] = {}
         self._username = user_name()
+        self._most = most_instances()
         self._environment = {
             name: value for name, value in os.environ.items() if name.startswith(INHERITED)
         }
@@ -97,11 +103,11 @@ class ServedGroup:
         if operation not in self._operations:
             wanted = InstanceSettings(**settings)
             members = sum(one.state is not State.DELETING for one in self.instances.values())
-            allowed = max(0, min(count, wanted.max_size - members))
+            allowed = max(0, min(count, wanted.max_size - members, self._most - members))
             while len(self._operations) >= OPERATIONS_LIMIT:
                 del self._operations[next(iter(self._operations))]
             self._operations[operation] = [self._create(wanted) for _ in range(allowed)]
-        return {"ids": self._operations[operation]}
+        return {"ids": self._operations[operation], "files_permit": self._most}
 
     def _decrease(self, ids: list[str]) -> dict[str, Any]:
         for id in ids:
@@ -144,6 +150,14 @@ class ServedGroup:
         del self._lives[id]
         if instance.state is State.DELETING:
             del self.instances[id]
+
+
+def most_instances() -> int:
+    """Return how many instances the limit of open files permits."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(1, (files - RESERVED_FILES) // INSTANCE_FILES)
 
 
 def user_name() -> str:
