@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from ended_processes import gone
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import Keys
 
+    from fleeting.abc import Connection
     from fleeting.types import ConnectInfo
 
 pytestmark = pytest.mark.anyio
@@ -192,6 +194,44 @@ async def test_a_cancelled_connect_ends_the_program(sshd: ConnectInfo, tmp_path:
     with pytest.raises(Unreachable):
         await SSHConnector().connect(info)
     await gone(int(note.read_text()))
+
+
+async def test_many_instances_behind_one_server(start_sshd: Callable[..., ConnectInfo]) -> None:
+    """A host on the way with its default limits is not overrun."""
+    bastion = start_sshd()
+    info = replace(bastion, jumps=(jump_to(bastion),))
+    connector, done = SSHConnector(), list[bytes]()
+
+    async def use() -> None:
+        async with await connector.connect(info) as connection:
+            done.append((await connection.run("echo x")).stdout)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(use)
+    assert done == [b"x\n"] * 20
+
+
+async def test_cancelled_connects_leave_nothing(serve: Callable[..., Any], tmp_path: Path) -> None:
+    """Whenever a connect is cancelled, no host on the way has a connection left."""
+    async with serve() as first, serve() as second:
+        jumped = replace(second.info, jumps=(jump_to(first.info),))
+        made: list[Connection] = []
+
+        async def connect(info: ConnectInfo) -> None:
+            made.append(await SSHConnector().connect(info))
+
+        for info in (jumped, relayed(second.info, tmp_path)):
+            for turns in range(0, 400, 9):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(connect, info)
+                    for _ in range(turns):
+                        await anyio.lowlevel.checkpoint()
+                    group.cancel_scope.cancel()
+        for connection in made:
+            await connection.aclose()
+        await first.idle(connections=0)
+        await second.idle(connections=0)
 
 
 @pytest.mark.parametrize("change", [{"internal_address": "-oProxyCommand=x"}, {"id": "a b"}])
