@@ -236,7 +236,7 @@ async def test_cancelled_connects_leave_nothing(serve: Callable[..., Any], tmp_p
 
 @pytest.mark.parametrize("change", [{"internal_address": "-oProxyCommand=x"}, {"id": "a b"}])
 async def test_values_that_a_program_could_misread(
-    sshd: ConnectInfo, change: dict[str, str]
+    sshd: ConnectInfo, change: dict[str, Any]
 ) -> None:
     """A provider cannot slip an option into the command."""
     info = replace(sshd, proxy_command=("ssh", "-W", "{host}:{port}", "{id}"), **change)
