@@ -337,7 +337,11 @@ class SSHConnection(Connection):
         async with self._files_lock:
             files = self._files
             if files is not None and not self._copies:
-                await files.answers()
+                self._files = None  # A command that needs a session must not close it now.
+                try:
+                    await files.answers()
+                finally:
+                    self._files = files
             if files is None or not files.usable:
                 client = await self._open_session(
                     opening, asyncssh.SFTPClient.exit, "refused to transfer files"

@@ -110,7 +110,8 @@ class ProxyWay(Way):
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003 -- it has no name
         try:
-            with theirs:
+            # Starting takes a moment only, and asyncio leaks half a start.
+            with theirs, anyio.CancelScope(shield=True):
                 transport, program = await asyncio.get_running_loop().subprocess_exec(
                     _Program,
                     *arguments,
