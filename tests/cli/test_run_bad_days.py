@@ -144,6 +144,28 @@ def test_timeout_of_the_run(taskscaler: Command, fifo: Path) -> None:
     assert taskscaler.states() == {"first": "timed_out", "second": "canceled"}
 
 
+def test_last_words_of_a_job_are_shown(taskscaler: Command) -> None:
+    """The text that a script prints after TERM is its output, until its grace period is over."""
+    trap = "trap 'echo saved; exit 1' TERM"
+    loop = "while :; do sleep 0.1; done"
+    path = taskscaler.file(f"""
+        [[jobs]]
+        name = "tidy"
+        timeout = "500ms"
+        grace_period = "1m"
+        script = ["{trap}", "{loop}"]
+
+        [[jobs]]
+        name = "stubborn"
+        timeout = "500ms"
+        grace_period = "300ms"
+        script = ["trap '' TERM", "{loop}"]
+    """)
+    done = taskscaler.run_jobs(path)
+    assert (done.returncode, done.stdout) == (1, "tidy | saved\n"), done.stderr
+    assert taskscaler.states() == {"tidy": "timed_out", "stubborn": "timed_out"}
+
+
 def wait_for(process: subprocess.Popen[bytes], stream: str, text: bytes) -> None:
     """Read the output of a process until a line contains the text."""
     pipe = process.stdout if stream == "stdout" else process.stderr

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cli_command import DEADLINE_SECONDS, PROGRAM
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -25,6 +27,7 @@ def test_killed_run_with_every_key_is_resumed(taskscaler: Command, fifo: Path) -
         script = ["cat", "echo $WORD > made", "echo begun", "cat {fifo}"]
         env = {{ WORD = "x" }}
         timeout = "10m"
+        grace_period = "2s"
         retries = 1
         count = 1
         upload = ["given"]
@@ -125,3 +128,33 @@ def test_folders_of_any_depth(taskscaler: Command) -> None:
     # The test's own folder is removed by a recursion.
     subprocess.run(["rm", "-r", deep], check=True)  # noqa: S607 -- any rm
     assert (process.returncode, leaf) == (0, True), messages
+
+
+def with_files(taskscaler: Command, limit: int, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `taskscaler run` with a hard limit of open files."""
+    shell = ("/bin/sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh")
+    return subprocess.run(
+        [*shell, PROGRAM, "run", "--report", str(taskscaler.report), *words],
+        cwd=taskscaler.folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+
+
+def test_few_open_files_mean_fewer_instances(taskscaler: Command) -> None:
+    """The server of `local` creates no more instances than it can serve."""
+    done = with_files(taskscaler, 40, "--count", "8", "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert set(taskscaler.states().values()) == {"success"}
+
+
+def test_too_few_open_files_are_the_reason(taskscaler: Command) -> None:
+    """A job that cannot start for that reason says so."""
+    slots = ("--capacity-per-instance", "20", "--max-instances", "1")
+    done = with_files(taskscaler, 40, *slots, "--count", "20", "--", "sleep", "0.5")
+    assert done.returncode == 3, done.stderr
+    reasons = [job["reason"] for job in taskscaler.reported()["jobs"] if job["reason"]]
+    assert any("too many open files; raise `ulimit -n`" in reason for reason in reasons), reasons

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core_model import Play, fleet_of
 from fleeting.types import GroupInfo
-from taskscaler.core import Phase, Policy, Rule, Settings, effects, events
+from taskscaler.core import Phase, Placement, Policy, Rule, Settings, effects, events
 from taskscaler.core.model.load import RecentLoad
 from taskscaler.simulation import START, Arrival, Delay, GroupModel, arrivals, simulate
 
@@ -79,7 +79,7 @@ def test_an_instance_goes_when_its_capacity_was_not_needed_for_the_idle_time() -
 
 def test_a_peak_between_two_decisions_counts() -> None:
     """It lasted a moment, and nothing was decided in it."""
-    play = Play(settings(Policy(idle_time=IDLE_TIME), placement="spread"))
+    play = Play(settings(Policy(idle_time=IDLE_TIME), placement=Placement.SPREAD))
     play.ready("a", "b")
     assert play.state.demand().recent == 2
     play.say(events.TaskReleased("task-0"))

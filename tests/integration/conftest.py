@@ -21,6 +21,7 @@ import pytest
 
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.types import ConnectInfo
+from left_servers import watch_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -247,7 +248,7 @@ def start_sshd(
         key.write_bytes(keys.host.export_private_key("openssh"))
         authorized = folder / "authorized_keys"
         authorized.write_text(keys.public(keys.client) + "\n")
-        port = _free_port()
+        port = free_port()
         config = folder / "config"
         config.write_text(
             f"Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nPidFile none\n"
@@ -261,6 +262,7 @@ def start_sshd(
         with log:
             process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(config)], stderr=log)
         started.append(process)
+        watch_process(process.pid, str(config))
         return ConnectInfo(
             "i-2",
             "ssh",
@@ -278,7 +280,8 @@ def start_sshd(
         process.wait(10)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that is free now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -16,6 +16,7 @@ from asyncssh.constants import MSG_CHANNEL_REQUEST
 from asyncssh.packet import Boolean, String, UInt32
 from tests.integration.conftest import run_in_shell
 
+from ended_processes import gone
 from fleeting.connectors import _ssh_channels, _ssh_process
 from fleeting.connectors.ssh import SSHConnector
 from fleeting.errors import ConnectionLost, NotSupported
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from fleeting.abc import Connection
 
+TIMEOUT = timedelta(seconds=30)
 pytestmark = pytest.mark.anyio
 MEGABYTE = 1024 * 1024
 
@@ -42,20 +44,6 @@ class Counter:
     def write(self, data: bytes) -> None:
         """Count some bytes."""
         self.count += len(data)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-async def _gone(pid: int) -> None:
-    """Wait for a process to end; it is not a child of this one, so nothing reports its end."""
-    with anyio.fail_after(10):
-        while _alive(pid):
-            await anyio.sleep(0.01)
 
 
 async def test_status_and_outputs(connection: Connection) -> None:
@@ -113,7 +101,7 @@ async def test_signals_reach_the_whole_group(connection: Connection) -> None:
         child = int(await process.stdout.receive())
         await process.send_signal("TERM")
         assert await process.wait() == Exit(None, "TERM")
-        await _gone(child)
+        await gone(child)
         await process.send_signal("TERM")  # After its end this does nothing.
 
 
@@ -128,7 +116,49 @@ async def test_a_timeout_ends_the_command(connection: Connection) -> None:
     """After its timeout, a command is ended on the instance, and its output is kept."""
     done = await connection.run("echo $$; exec sleep 600", timeout=timedelta(seconds=0.5))
     assert (done.timed_out, done.status, done.succeeded) == (True, None, False)
-    await _gone(int(done.stdout))
+    await gone(int(done.stdout))
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_output_after_term_is_kept(connection: Connection, *, cancelled: bool) -> None:
+    """The output of a command that cleans up after TERM arrives, however much it is."""
+    command = (
+        "trap 'head -c 3000000 /dev/zero; echo bye >&2; exit 3' TERM; echo ready; "
+        "while :; do sleep 0.05; done"
+    )
+    out, err = bytearray(), bytearray()
+    async with anyio.create_task_group() as group:
+
+        async def note(data: bytes) -> None:
+            out.extend(data)
+            if cancelled and out.startswith(b"ready"):
+                group.cancel_scope.cancel()
+
+        async def note_error(data: bytes) -> None:
+            err.extend(data)
+
+        async def run() -> None:
+            seconds = timedelta(seconds=60 if cancelled else 0.5)
+            done = await connection.run(
+                command, stdout=note, stderr=note_error, timeout=seconds, grace=TIMEOUT
+            )
+            assert done.timed_out
+
+        group.start_soon(run)
+    assert len(out) == 3_000_006
+    assert err.endswith(b"bye\n")  # A shell may first report the signal.
+
+
+async def test_output_that_never_ends_is_cut(connection: Connection) -> None:
+    """A command that ignores TERM and goes on printing is killed after its grace period."""
+    done = await connection.run(
+        "trap '' TERM; echo $$; while :; do echo x; done",
+        timeout=timedelta(seconds=0.3),
+        grace=timedelta(seconds=0.3),
+        capture_limit=100,
+    )
+    assert (done.timed_out, done.truncated) == (True, True)
+    await gone(int(done.stdout.split()[0]))
 
 
 async def test_a_timeout_of_zero(connection: Connection) -> None:
@@ -143,7 +173,7 @@ async def test_a_command_that_ignores_term_is_killed(
     monkeypatch.setattr(_ssh_process, "TERM_SECONDS", 0.2)
     async with connection.start("trap '' TERM; echo $$; while :; do sleep 1; done") as process:
         pid = int(await process.stdout.receive())
-    await _gone(pid)
+    await gone(pid)
 
 
 async def test_cancelling_ends_the_command(connection: Connection) -> None:
@@ -159,7 +189,7 @@ async def test_cancelling_ends_the_command(connection: Connection) -> None:
             await connection.run("echo $$; exec sleep 600", stdout=note)
 
         group.start_soon(run)
-    await _gone(pids[0])
+    await gone(pids[0])
 
 
 async def test_background_processes_do_not_hold_the_run(sshd: ConnectInfo) -> None:
@@ -418,7 +448,7 @@ async def test_closing_ends_what_runs(connection: Connection) -> None:
             await connection.aclose()
             await connection.aclose()
             await process.stdin.send(b"x")
-    await _gone(pid)
+    await gone(pid)
     assert not connection.is_open
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleeting_command import run_in_process
+from left_servers import watch_root
 from own_terminal import Terminal
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Farm:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.locks = folder / "locks"
+        watch_root(folder / "farm")
         self.id = f"local{(folder / 'farm').resolve()}"
         self.named = (
             *("--plugin", "local", "--plugin-config", f"root={folder / 'farm'}"),

@@ -399,3 +399,23 @@ def test_paths_are_decoded() -> None:
     """The folder of the state and the file of the key are paths."""
     config = read({"state_storage": {"dir": "/x"}, "extensions": {"state_key_file": "/y"}})
     assert (config.state_storage.dir, config.extensions.state_key_file) == (Path("/x"), Path("/y"))
+
+
+@pytest.mark.parametrize(
+    ("table", "place"),
+    [
+        ({"connector_config": {"slot_users": ["a"]}}, "a"),
+        (
+            {"extensions": {"group": [{"connector_config": {"slot_users": ["a"]}}]}},
+            "a.extensions.group[0]",
+        ),
+    ],
+)
+def test_each_slot_needs_a_user(table: dict[str, Any], place: str) -> None:
+    """A slot without a user is refused before a job gets it."""
+    (problem,) = conflicts_of(read({"plugin": "aws", "capacity_per_instance": 2, **table}), "a")
+    assert str(problem) == (
+        f"{place}.connector_config.slot_users: it names 1 users for the 2 slots of "
+        "capacity_per_instance; name one user for each slot"
+    )
+    assert problem.severity is Severity.ERROR

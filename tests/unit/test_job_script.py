@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from taskscaler.jobs.script import (
     BOOTSTRAP_STATUS,
+    MARK,
     bootstrap,
     command_line,
     directory_name,
@@ -82,7 +84,7 @@ def test_script_is_readable_by_its_owner_alone_and_removed_first(
     assert mode.startswith("-rw-------")
     assert found == "1"
     # The script itself finds it removed.
-    assert files == ["session", "work"]
+    assert files == ["work"]
     assert (tmp_path / DIRECTORY).stat().st_mode & 0o777 == 0o700
 
 
@@ -117,7 +119,8 @@ def test_end_is_reported_after_a_signal_to_the_group(tmp_path: Path, name: str) 
         check=False,
         start_new_session=True,
     )
-    assert (done.returncode, done.stderr) == (7, proof(7, b"bye\n"))
+    # Then the shell kills its group, which includes itself.
+    assert (done.returncode, done.stderr) == (-9, proof(7, b"bye\n"))
 
 
 def test_variables_of_the_shell_are_not_the_scripts(shell: str, tmp_path: Path) -> None:
@@ -173,24 +176,70 @@ def test_removal_includes_read_only_directories(shell: str, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_processes_that_a_job_leaves_behind_are_ended(shell: str, tmp_path: Path) -> None:
-    """They could otherwise read the files of the next job; other processes are not affected."""
-    command = bootstrap(DIRECTORY, "marker", exists=False)
-    line = script_line(["sleep 1000 >/dev/null 2>&1 & echo $!"], {})
+@pytest.mark.parametrize(
+    ("start", "ends_at_once"),
+    [
+        ("sleep 1000", True),
+        ('trap "" HUP TERM; while :; do sleep 1; done', True),
+        ("exec setsid sleep 1000", False),
+        ('setsid sh -c "sleep 1000 & exec sleep 1000"', False),
+    ],
+)
+def test_processes_that_a_job_leaves_behind_are_ended(
+    shell: str, tmp_path: Path, start: str, *, ends_at_once: bool
+) -> None:
+    """Its group ends with the job, and processes that left the group with its directory."""
+    if not ends_at_once and not Path("/proc/self/environ").exists():
+        pytest.skip("this system does not show the environment of processes in /proc")
+    lines = [f"({start}) >/dev/null 2>&1 9>&1 & echo $!"]
     # An SSH server starts each command in a session of its own, too.
     done = subprocess.run(
-        [shell, "-c", command],
+        [shell, "-c", bootstrap(DIRECTORY, "marker", exists=False)],
         cwd=tmp_path,
-        input=line,
+        input=script_line(lines, {}),
         stdout=subprocess.PIPE,
-        check=True,
+        check=False,
         start_new_session=True,
     )
     left = int(done.stdout)
-    os.kill(left, 0)
+    if ends_at_once:
+        assert _is_gone(left)
     subprocess.run([shell, "-c", remove_directories([DIRECTORY])], cwd=tmp_path, check=True)
     assert _is_gone(left)
+    assert not _marked(DIRECTORY)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_of_another_job_are_not_ended(shell: str, tmp_path: Path) -> None:
+    """The end of a job does not end what belongs to a job with a similar name."""
+    other = directory_name("0123abcd", 11, "test#1")
+    command = [shell, "-c", bootstrap(other, "marker", exists=False)]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(script_line(["echo begun", "read word", "echo $word"], {}))
+        process.stdin.flush()
+        assert process.stdout.readline() == b"begun\n"
+        removal = remove_directories([directory_name("0123abcd", 1, "test#1")])
+        subprocess.run([shell, "-c", removal], cwd=tmp_path, check=True)
+        assert process.communicate(b"alive\n")[0] == b"alive\n"
+
+
+def _marked(directory: str) -> list[str]:
+    """Return the environments that have the mark of a job."""
+    found: list[str] = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"{MARK}={directory}".encode() in path.read_bytes():
+                found.append(str(path))
+    return found
 
 
 def _is_gone(process: int) -> bool:

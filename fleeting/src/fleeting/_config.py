@@ -8,6 +8,8 @@ the other keys.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +22,7 @@ from fleeting._decoding import examine, read_toml
 from fleeting._gitlab_reading import as_gitlab_reads
 from fleeting._references import parse_reference
 from fleeting.errors import ConfigError
-from fleeting.types import ConnectorSettings, Duration
+from fleeting.types import ConnectorSettings, Duration, Jump, JumpSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,10 +35,42 @@ __all__ = (
     "GroupConfig",
     "GroupConfigEntry",
     "GroupEntryConfig",
+    "JumpConfig",
     "choose_group",
     "configured_groups",
     "plugin_references",
 )
+
+
+_WORD = re.compile(r"\{[a-z_]+\}")
+_KNOWN_WORDS = ("{host}", "{port}", "{id}", "{username}")
+
+
+class JumpConfig(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """`[[connector_config.jump]]`: a host on the way to the instances."""
+
+    address: Annotated[str, Meta(description="The host, such as `ada@bastion.example.com:22`.")]
+    key_path: Annotated[
+        Path | None,
+        Meta(description="The file of the private key; by default the key of the instance."),
+    ] = None
+    host_keys: Annotated[
+        list[str],
+        Meta(description="Public keys of which the host must show one; by default, the first."),
+    ] = []
+
+    def __post_init__(self) -> None:
+        """Check the address."""
+        Jump.parse(self.address)
+
+    def settings(self) -> JumpSettings:
+        """Return the settings of this host."""
+        return JumpSettings(
+            dataclasses.replace(Jump.parse(self.address), host_keys=tuple(self.host_keys)),
+            self.key_path,
+        )
 
 
 class ConnectorConfig(
@@ -70,6 +104,34 @@ class ConnectorConfig(
     use_external_addr: Annotated[
         bool | None, Meta(description="Whether to prefer the external address.")
     ] = None
+    jump: Annotated[
+        list[JumpConfig] | None,
+        Meta(description="The hosts on the way to the instances, the first first."),
+    ] = None
+    proxy_command: Annotated[
+        list[str] | None,
+        Meta(
+            description="A program that leads to the instance, with its arguments; `{host}`, "
+            "`{port}`, `{id}` and `{username}` in them are replaced."
+        ),
+    ] = None
+
+    slot_users: Annotated[
+        list[Annotated[str, Meta(min_length=1)]] | None,
+        Meta(description="The user of each slot; by default, all slots share `username`."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check the keys that belong together."""
+        if len(set(self.slot_users or ())) < len(self.slot_users or ()):
+            raise ValueError("slot_users names a user twice; each slot needs a user of its own")
+        if self.jump and self.proxy_command:
+            raise ValueError("jump and proxy_command exclude each other; remove one of them")
+        for argument in self.proxy_command or ():
+            if wrong := next((w for w in _WORD.findall(argument) if w not in _KNOWN_WORDS), None):
+                raise ValueError(
+                    f"proxy_command: {wrong} stands for nothing; use {', '.join(_KNOWN_WORDS)}"
+                )
 
     def __repr__(self) -> str:
         """Show no password."""
@@ -78,6 +140,9 @@ class ConnectorConfig(
     def settings(self) -> ConnectorSettings:
         """Return the settings as `ConnectInfo.with_settings` takes them."""
         written = {name: getattr(self, name) for name in self.__struct_fields__}
+        written["jump"] = tuple(one.settings() for one in self.jump or ())
+        for name in ("proxy_command", "slot_users"):
+            written[name] = tuple(getattr(self, name) or ())
         # GitLab Runner writes a key that is not set as zero.
         return ConnectorSettings(**{name: value for name, value in written.items() if value})
 
@@ -175,6 +240,8 @@ def _inherited(config: GroupConfig, entry: GroupEntryConfig, number: int) -> Gro
     above = config.plugin_config if plugin == config.plugin else {}
     written = asdict(entry.connector_config).items()
     own = {name: value for name, value in written if value is not None}
+    if "jump" in own or "proxy_command" in own:
+        own = {"jump": None, "proxy_command": None, **own}  # There is one way only.
     return GroupConfigEntry(
         name=entry.name or str(number),
         plugin=plugin,

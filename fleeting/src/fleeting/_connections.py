@@ -6,6 +6,7 @@ The general rules in `fleeting.abc` apply to every method here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 from fleeting._run import run_command
@@ -14,7 +15,6 @@ from fleeting.errors import NotSupported
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Mapping
     from contextlib import AbstractAsyncContextManager
-    from datetime import timedelta
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -81,11 +81,12 @@ class Connection(ABC):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         timeout: timedelta | None = None,
+        grace: timedelta = timedelta(seconds=3),
         capture_limit: int = 16 * 1024 * 1024,
     ) -> Completed:
         """Run a command to its end. How it ended is returned as a value, never raised.
 
-        Cancelling ends the command, as leaving `start` does.
+        Cancelling ends the command like its timeout, and takes as long as that.
 
         Args:
             command: a command line for the user's shell on the instance.
@@ -95,6 +96,8 @@ class Connection(ABC):
             env: variables to add; see `start`.
             cwd: the directory to run in; see `start`.
             timeout: end the command after this time; the result has `timed_out` set.
+            grace: how long a command that has to end early may take after TERM, before it is
+                sent KILL. Its output is still received.
             capture_limit: the maximum number of bytes to return of each output; the rest is
                 dropped, and the result has `truncated` set.
 
@@ -108,6 +111,7 @@ class Connection(ABC):
             stdout=stdout,
             stderr=stderr,
             timeout=timeout,
+            grace=grace,
             capture_limit=capture_limit,
         )
 

@@ -21,6 +21,7 @@ import tomli
 from typing_extensions import override
 
 from fleeting._annotations import is_struct, members
+from fleeting._regular_files import read_given
 from fleeting._secret_keys import secret_values
 from fleeting._secrets import remember_secrets
 from fleeting.errors import ConfigError
@@ -100,7 +101,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     text = ""
     try:
-        text = _decoded(path.read_bytes())
+        text = _decoded(read_given(path))
         return tomli.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: the file does not exist; check the path") from None

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fleeting._regular_files import open_regular
 from fleeting.errors import ConfigError, GroupHeld
 
 if sys.platform == "win32":
@@ -51,8 +52,8 @@ PRIVATE_FILE = 0o600
 # In a shared directory, other users must be able to read who holds a lock.
 SHARED_FILE = 0o644
 PRIVATE_DIRECTORY = 0o700
-# Follow no link that another user may have planted, and let no child process inherit the file.
-SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+# Follow no link that another user may have planted.
+SAFELY = getattr(os, "O_NOFOLLOW", 0)
 # On Windows a locked byte cannot be read, so lock one that is far behind the note.
 LOCKED_BYTE = 1 << 20
 NOTE_BYTES = 300
@@ -237,7 +238,7 @@ def read_holder(path: Path) -> Holder | None:
     The note of a killed process stays in the file, so check `Holder.is_alive`.
     """
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             text = file.read(NOTE_BYTES).decode(errors="replace")
     except OSError:
         return None
@@ -263,15 +264,17 @@ def _locked(path: Path, *, temporary: bool) -> int:
 
 
 def _open(path: Path, *, temporary: bool) -> int:
+    flags = os.O_RDWR | os.O_CREAT | SAFELY
     if not temporary:
-        return os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, PRIVATE_FILE)
+        return open_regular(path, flags, PRIVATE_FILE)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, SHARED_FILE)
+        return open_regular(path, flags, SHARED_FILE)
     except PermissionError:
         with suppress(FileNotFoundError):
-            return os.open(path, os.O_RDONLY | SAFELY)  # A file of another user can be locked, too.
+            # A file of another user can be locked, too.
+            return open_regular(path, os.O_RDONLY | SAFELY)
     # It was removed in between, or this user may not create files here.
-    return os.open(path, os.O_RDWR | os.O_CREAT | SAFELY, SHARED_FILE)
+    return open_regular(path, flags, SHARED_FILE)
 
 
 def _is_there(path: Path, handle: int) -> bool:

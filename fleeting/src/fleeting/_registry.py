@@ -90,7 +90,7 @@ class Registry:
         """Refuse settings with which no connection can be made; import nothing.
 
         Raises:
-            ConfigError: no installed plugin has a connector for the protocol, or the private
+            ConfigError: no installed plugin has a connector for the protocol, or a private
                 key cannot be read.
         """
         protocol = settings.protocol
@@ -98,6 +98,7 @@ class Registry:
             reason = _not_found(CONNECTORS, "connector", protocol, protocol)
             raise ConfigError(f"connector_config.protocol: {reason}")
         settings.read_private_key()
+        settings.read_jumps()
 
     def connector(self, protocol: str) -> Connector:
         """Return the connector for this protocol; import its plugin on the first call.

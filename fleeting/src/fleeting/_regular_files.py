@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ("open_regular", "read_regular")
+__all__ = ("open_regular", "read_given", "read_regular")
 
 _SAFELY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NOT_REGULAR = "not a regular file"
+# How long the writer of a pipe may take in total.
+PIPE_SECONDS = 10.0
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
@@ -50,3 +54,42 @@ def read_regular(path: Path) -> bytes:
     """
     with os.fdopen(open_regular(path), "rb") as file:
         return file.read()
+
+
+def read_given(path: Path) -> bytes:
+    """Return the content of a file that a user names, which may be a pipe such as `<(command)`.
+
+    Raises:
+        OSError: see `open_regular`; or the pipe has no end after `PIPE_SECONDS`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _SAFELY)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISFIFO(kind):
+            return _read_pipe(descriptor, path)
+        if not stat.S_ISREG(kind):
+            code = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
+            reason = os.strerror(code) if stat.S_ISDIR(kind) else _NOT_REGULAR
+            raise OSError(code, reason, str(path))
+        return file.read()
+
+
+def _read_pipe(descriptor: int, path: Path) -> bytes:
+    """Read a pipe to its end, without waiting for ever."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    deadline = time.monotonic() + PIPE_SECONDS
+    data = bytearray()
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            part = os.read(descriptor, 65536)
+        except BlockingIOError:
+            part = None
+        if part:
+            data += part
+        elif part is not None and data:
+            return bytes(data)
+        else:
+            # Empty, or nothing has opened it for writing yet.
+            poll.poll(left * 1000)
+    raise OSError(errno.ETIMEDOUT, f"this pipe had no end within {PIPE_SECONDS:g} s", str(path))

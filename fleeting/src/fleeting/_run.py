@@ -3,12 +3,16 @@
 A command can leave a background process that keeps its output open for ever. So
 the end of the command, and not the end of its output, ends the run. After that,
 output is read only while more keeps arriving, and for a limited time.
+
+A command that has to end early, after a timeout or a cancellation, is sent TERM and gets some
+time to clean up. Its output is passed on meanwhile, so that what it says about its end is not lost.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -33,6 +37,10 @@ LINGER_SECONDS = 20.0
 
 # How long an input iterator that is no longer needed may take to clean up.
 CLOSE_SECONDS = 5.0
+# How long the report of the end of a killed command may take to arrive ...
+KILL_SECONDS = 1.0
+# ... and the rest of the output of a command that was ended early.
+REST_SECONDS = 5.0
 
 
 class _Capture:
@@ -50,9 +58,12 @@ class _Capture:
 
 
 class _Drain:
-    """Copies one output of a process to its sink."""
+    """Copies one output of a process to its sink; a cancellation of the run does not end it."""
 
     def __init__(self, stream: ByteReceiveStream, sink: Output | AsyncOutput) -> None:
+        self.scope = anyio.CancelScope(shield=True)
+        self.done = anyio.Event()
+        self.failed = False
         self._stream = stream
         self._sink = sink
         self._silence = self._budget = math.inf
@@ -65,6 +76,16 @@ class _Drain:
             self._receiving.deadline = anyio.current_time() + self._silence
 
     async def run(self) -> None:
+        try:
+            with self.scope:
+                await self._copy()
+        except BaseException:
+            self.failed = True
+            raise
+        finally:
+            self.done.set()
+
+    async def _copy(self) -> None:
         while (data := await self._receive()) is not None:
             write = getattr(self._sink, "write", None)
             if write is None:
@@ -114,6 +135,7 @@ async def run_command(
     stdout: Output | AsyncOutput | None,
     stderr: Output | AsyncOutput | None,
     timeout: timedelta | None,
+    grace: timedelta,
     capture_limit: int,
 ) -> Completed:
     """Feed, drain and await a process; see `Connection.run` for the contract."""
@@ -127,7 +149,7 @@ async def run_command(
                     _Drain(process.stdout, captured_out if stdout is None else stdout),
                     _Drain(process.stderr, captured_err if stderr is None else stderr),
                 )
-                ended = await _supervise(process, drains, stdin)
+                ended = await _supervise(process, drains, stdin, grace)
     except BaseExceptionGroup as errors:
         raise first_error(errors) from errors
     return Completed(
@@ -141,7 +163,10 @@ async def run_command(
 
 
 async def _supervise(
-    process: Process, drains: tuple[_Drain, _Drain], stdin: bytes | AsyncIterable[bytes] | None
+    process: Process,
+    drains: tuple[_Drain, _Drain],
+    stdin: bytes | AsyncIterable[bytes] | None,
+    grace: timedelta,
 ) -> Exit:
     ended = Exit(None)
     async with anyio.create_task_group() as feeding:
@@ -149,11 +174,40 @@ async def _supervise(
         async with anyio.create_task_group() as draining:
             for drain in drains:
                 draining.start_soon(drain.run)
-            ended = await process.wait()
-            for drain in drains:
-                drain.command_ended()
+            try:
+                ended = await process.wait()
+                for drain in drains:
+                    drain.command_ended()
+                for drain in drains:
+                    await drain.done.wait()
+            except anyio.get_cancelled_exc_class():
+                # If a drain has failed, there is nowhere to write the rest to.
+                if not any(drain.failed for drain in drains):
+                    await _end_early(process, drains, grace)
+                raise
+            finally:
+                for drain in drains:
+                    drain.scope.cancel()
         feeding.cancel_scope.cancel()  # The command has ended and reads no more input.
     return ended
+
+
+async def _end_early(process: Process, drains: tuple[_Drain, _Drain], grace: timedelta) -> None:
+    """Ask a command to end, then kill it; pass its output on. Takes a limited time."""
+    with anyio.CancelScope(shield=True), suppress(FleetingError):
+        ended = False
+        for signal, seconds in (("TERM", grace.total_seconds()), ("KILL", KILL_SECONDS)):
+            await process.send_signal(signal)
+            with anyio.move_on_after(seconds):
+                await process.wait()
+                ended = True
+                break
+        if ended:
+            for drain in drains:
+                drain.command_ended()
+            with anyio.move_on_after(REST_SECONDS):
+                for drain in drains:
+                    await drain.done.wait()
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -20,6 +20,7 @@ import anyio
 import msgspec
 
 from fleeting._plugin_report import PluginReport
+from fleeting._regular_files import open_regular
 from fleeting._text import foreign
 from fleeting.errors import PluginBroken, ProviderError
 
@@ -158,7 +159,7 @@ def _signal_name(number: int) -> str:
 
 def _read_report(path: Path) -> PluginReport | None:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             return msgspec.json.decode(file.read(REPORT_LIMIT), type=PluginReport)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None

@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
-from fleeting._regular_files import read_regular
-from fleeting.errors import ConfigError
+from fleeting._jumps import Jump, JumpSettings, read_key_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +35,8 @@ __all__ = (
     "GroupInfo",
     "GroupSettings",
     "Instance",
+    "Jump",
+    "JumpSettings",
     "Listing",
     "Notice",
     "Severity",
@@ -293,6 +294,9 @@ class ConnectorSettings:
         keepalive: how often to test an idle connection.
         timeout: the total time for making one connection.
         use_external_addr: whether to prefer the external address.
+        jump: the hosts on the way, the first to connect to first.
+        slot_users: the user to log in as for each slot of an instance, in order; empty if all
+            slots share one user.
     """
 
     os: str | None = None
@@ -306,6 +310,9 @@ class ConnectorSettings:
     keepalive: timedelta | None = None
     timeout: timedelta | None = None
     use_external_addr: bool = False
+    jump: tuple[JumpSettings, ...] = ()
+    proxy_command: tuple[str, ...] = ()
+    slot_users: tuple[str, ...] = ()
 
     def read_private_key(self) -> str | None:
         """Read the file at `key_path`; return None if that is not set.
@@ -316,18 +323,20 @@ class ConnectorSettings:
         """
         if self.key_path is None:
             return None
-        try:
-            return read_regular(self.key_path.expanduser()).decode()
-        except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-        except UnicodeError:
-            reason = "it is not text"
-        except RuntimeError:  # A `~user` that does not exist.
-            reason = "there is no such home directory"
-        raise ConfigError(
-            f"connector_config.key_path: {self.key_path} cannot be read ({reason}); set it to a "
-            "private key in OpenSSH or PEM format that this user can read"
-        )
+        return read_key_file(self.key_path, "connector_config.key_path")
+
+    def read_jumps(self) -> tuple[Jump, ...]:
+        """Return the hosts on the way, with the private keys that their files contain.
+
+        Raises:
+            ConfigError: see `read_private_key`.
+        """
+        found: list[Jump] = []
+        for index, one in enumerate(self.jump):
+            where = f"connector_config.jump[{index}].key_path"
+            key = read_key_file(one.key_path, where) if one.key_path else None
+            found.append(replace(one.jump, private_key=key))
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +376,10 @@ class ConnectInfo:
         keepalive: how often to test an idle connection; None leaves it to the connector.
         timeout: the total time for making one connection; None leaves it to the connector.
         use_external_address: prefer the external address if there is one.
+        jumps: the hosts on the way, the first to connect to first.
+        proxy_command: a program with its arguments whose standard input and output are the way
+            to the instance. In each argument `{host}`, `{port}`, `{id}` and `{username}` stand
+            for the values of the instance. There is either this or `jumps`.
     """
 
     id: str
@@ -385,6 +398,8 @@ class ConnectInfo:
     keepalive: timedelta | None = None
     timeout: timedelta | None = None
     use_external_address: bool = False
+    jumps: tuple[Jump, ...] = ()
+    proxy_command: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def address(self) -> str:
@@ -397,9 +412,11 @@ class ConnectInfo:
         """Return a copy in which the operator's settings override the provider's values.
 
         Raises:
-            ConfigError: the key file of the settings cannot be read.
+            ConfigError: a key file of the settings cannot be read.
         """
         key = settings.read_private_key()
+        # The operator's way replaces that of the provider as a whole.
+        own_way = bool(settings.jump or settings.proxy_command)
         return replace(
             self,
             os=settings.os or self.os,
@@ -412,6 +429,8 @@ class ConnectInfo:
             timeout=settings.timeout or self.timeout,
             private_key=self.private_key if key is None else key,
             use_external_address=settings.use_external_addr or self.use_external_address,
+            jumps=settings.read_jumps() if own_way else self.jumps,
+            proxy_command=settings.proxy_command if own_way else self.proxy_command,
         )
 
 

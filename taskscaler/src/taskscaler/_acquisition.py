@@ -58,9 +58,20 @@ class Acquisition:
         """Return why the connection broke while the body used it; None if it did not."""
         return self._broken
 
+    @property
+    def user(self) -> str:
+        """Return the user of `slot_users` that this slot has for itself; empty if there is none.
+
+        Raises:
+            NotSupported: `slot_users` names too few users.
+        """
+        return self._connections.slot_user(self.group, self.slot)
+
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[Connection]:
         """Return a context manager with the instance's connection, shared by all its slots.
+
+        With `slot_users` of the connector's settings, each slot has its own.
 
         A connection that broke before is replaced. Leaving does not close the connection,
         and neither must the caller: other tasks may be using it. An instance that cannot
@@ -78,6 +89,7 @@ class Acquisition:
                 self._instance_group,
                 self.instance,
                 self._runner.state.settings.operation_timeout.total_seconds(),
+                self.user,
             )
         except (ConnectorError, InstanceError) as error:
             if not isinstance(error, NotSupported):

@@ -15,6 +15,7 @@ import pytest
 
 from fleeting.local import LocalConfig, LocalProvider
 from fleeting.types import GroupSettings, State
+from left_servers import watch_root
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -29,6 +30,8 @@ class Local:
 
     def open(self, **config: Any) -> AbstractAsyncContextManager[InstanceGroup]:
         """Return the group of a configuration."""
+        if config.get("persistent") and config.get("root"):
+            watch_root(Path(config["root"]))
         return LocalProvider().open(LocalConfig(**config), GroupSettings())
 
     async def grow(self, group: InstanceGroup, count: int = 1) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,6 +138,30 @@ async def test_after_a_power_failure_leftovers_are_deleted(local: Local, tmp_pat
     async with local.open(root=tmp_path) as group:
         assert await local.states(group) == {}
         assert list((tmp_path / "instances").iterdir()) == [foreign]
+
+
+async def test_a_server_whose_root_is_deleted_ends(local: Local, tmp_path: Path) -> None:
+    """It could never be found again, and neither could its instances."""
+    root = tmp_path / "root"
+    async with local.open(root=root, persistent=True) as group:
+        await local.grow(group)
+    shutil.rmtree(root)
+    await local.wait(lambda: not local.processes(root))
+
+
+@pytest.mark.parametrize("name", ["server.json", "manager.lock", "start.lock", "server.log"])
+async def test_a_pipe_in_the_place_of_a_file_does_not_block(
+    local: Local, tmp_path: Path, name: str
+) -> None:
+    """It is refused, or has no effect."""
+    os.mkfifo(tmp_path / name)
+    with anyio.fail_after(30):
+        try:
+            async with local.open(root=tmp_path, persistent=True) as group:
+                assert await local.states(group) == {}
+        except ConfigError as error:
+            assert "not a regular file" in str(error)  # noqa: PT017 -- it may work as well
+    await local.wait(lambda: not local.processes(tmp_path))
 
 
 async def test_a_long_root_works_too(local: Local, tmp_path: Path) -> None:

@@ -85,6 +85,11 @@ class SSHConnection(Connection):
         self._only_session = False
 
     @property
+    def raw(self) -> asyncssh.SSHClientConnection:
+        """Return the connection of asyncssh, as the way to another host."""
+        return self._connection
+
+    @property
     @override
     def is_open(self) -> bool:
         return self._peer.loss is None
@@ -187,6 +192,8 @@ class SSHConnection(Connection):
             self._connection.close()
             with anyio.move_on_after(CLOSE_SECONDS):
                 await self._connection.wait_closed()
+            if self._peer.way is not None:
+                await self._peer.way.aclose()
         finally:
             self.abort()
 
@@ -196,6 +203,8 @@ class SSHConnection(Connection):
         if self._peer.loss is None:
             self._peer.loss = "it was closed on this side"
         self._connection.abort()
+        if self._peer.way is not None:
+            self._peer.way.abort()
 
     async def _launch(self, prepared: Callable[..., Launch]) -> tuple[Launch, CommandChannel]:
         """Start a command, with a way to send signals to it."""
@@ -326,12 +335,18 @@ class SSHConnection(Connection):
                 raise no_sftp(self._peer.where, error) from error
 
         async with self._files_lock:
-            if self._files is None or not self._files.usable:
+            files = self._files
+            if files is not None and not self._copies:
+                self._files = None  # A command that needs a session must not close it now.
+                try:
+                    await files.answers()
+                finally:
+                    self._files = files
+            if files is None or not files.usable:
                 client = await self._open_session(
                     opening, asyncssh.SFTPClient.exit, "refused to transfer files"
                 )
-                self._files = SSHFiles(client, self._peer)
-            files = self._files
+                files = self._files = SSHFiles(client, self._peer)
             self._copies += 1
         try:
             yield files

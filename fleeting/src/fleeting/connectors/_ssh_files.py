@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -37,7 +37,7 @@ from fleeting.connectors._ssh_glob import entries_of, matches
 from fleeting.errors import TransferFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -64,6 +64,14 @@ class SSHFiles:
         self.usable = True
         self._client = client
         self._peer = peer
+
+    async def answers(self) -> bool:
+        """Return whether the server still answers: a command may have ended it."""
+        try:
+            await self._client.realpath(".")
+        except FOREIGN:
+            self.usable = False
+        return self.usable
 
     async def aclose(self) -> None:
         """Close the client, and wait until the server has closed its session."""
@@ -99,7 +107,8 @@ class SSHFiles:
         with self._local(destination):
             if is_folder and follow:
                 destination = await anyio.to_thread.run_sync(destination.resolve)
-            parent = LocalFolder.reach(destination.parent, follow=follow)
+            reach = partial(LocalFolder.reach, destination.parent, follow=follow)
+            parent = await anyio.to_thread.run_sync(reach)
         with parent:
             place = Place(parent, destination.parent) / destination.name
             if is_folder:
@@ -116,7 +125,7 @@ class SSHFiles:
         while folders:
             folder, target = folders.pop()
             with self._local(folder):
-                mode = folder.stat().st_mode
+                mode = (await anyio.Path(folder).stat()).st_mode
                 entries = await anyio.to_thread.run_sync(_entries, folder)
             if await self._make_remote_folder(target):
                 made.append((target, mode))
@@ -225,7 +234,7 @@ class SSHFiles:
                 mode = (await self._client.stat(folder)).permissions or 0
                 entries = _checked(folder, await entries_of(self._client, folder, budget))
             with self._local(target.path):
-                if target.make_folder():
+                if await anyio.to_thread.run_sync(target.make_folder):
                     made.append((target, mode))
             for name, attributes in entries:
                 path, copy = posixpath.join(folder, name), target / name
@@ -243,17 +252,18 @@ class SSHFiles:
             await self._get_link(path, copy)
         for target, mode in reversed(made):
             with self._local(target.path):
-                target.set_mode(mode & PERMISSIONS)
+                await anyio.to_thread.run_sync(target.set_mode, mode & PERMISSIONS)
 
     async def _get_file(
         self, source: str, destination: Place, mode: int, budget: CopyBudget
     ) -> None:
         path = destination.path
-        with (
-            self._local(path),
-            destination.new_file(mode & PERMISSIONS) as copy,
-            self._remote(source),
-        ):
+        with self._local(path):
+            async with _new_file(destination, mode & PERMISSIONS) as copy:
+                await self._receive(source, path, copy, budget)
+
+    async def _receive(self, source: str, path: Path, copy: BinaryIO, budget: CopyBudget) -> None:
+        with self._remote(source):
             original = await self._client.open(source, "rb", encoding=None)
             async with original:
                 offset = 0
@@ -268,7 +278,7 @@ class SSHFiles:
         with self._remote(source):
             target = await self._client.readlink(source)
         with self._local(destination.path):
-            destination.new_link(target)
+            await anyio.to_thread.run_sync(destination.new_link, target)
 
     # Translation of errors.
 
@@ -290,6 +300,22 @@ class SSHFiles:
             yield
         except (OSError, ValueError) as error:  # A NUL in the target of a link is the latter.
             raise TransferFailed(f"local path {path}: {cause(error)}", local=True) from error
+
+
+@asynccontextmanager
+async def _new_file(place: Place, mode: int) -> AsyncGenerator[BinaryIO]:
+    """Do what `Place.new_file` does, without blocking the loop on a slow disk."""
+    stack = ExitStack()
+    copy = await anyio.to_thread.run_sync(stack.enter_context, place.new_file(mode))
+    try:
+        yield copy
+    except BaseException as error:
+        end = partial(stack.__exit__, type(error), error, error.__traceback__)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(end)
+        raise
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(stack.close)
 
 
 def _entries(folder: Path) -> list[tuple[Path, int]]:

@@ -20,6 +20,7 @@ from fleeting.errors import AuthenticationFailed, HostKeyMismatch, NotSupported
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fleeting.connectors._ssh_way import Way
     from fleeting.types import ConnectInfo
 
 # The ciphers: this one first, because it is the fastest, then asyncssh's defaults.
@@ -31,7 +32,7 @@ KEEPALIVE_MISSED = 3
 
 
 async def log_in(
-    info: ConnectInfo, where: str, port: int, host_keys: Sequence[str]
+    info: ConnectInfo, where: str, port: int, host_keys: Sequence[str], way: Way | None = None
 ) -> tuple[SSHConnection, str]:
     """Make a connection, in one attempt.
 
@@ -40,6 +41,7 @@ async def log_in(
         where: the instance and its address, for messages.
         port: the port to connect to.
         host_keys: the host must show one of them; if empty, any key is accepted.
+        way: how the host is reached; it ends with the connection. None if directly.
 
     Returns:
         The connection, and the key that the host has shown, in OpenSSH format.
@@ -49,11 +51,12 @@ async def log_in(
             try again.
     """
     allow_nameless_user()
-    peer = SSHPeer(where, [_public_key(text, where) for text in host_keys])
+    peer = SSHPeer(where, [_public_key(text, where) for text in host_keys], way)
     try:
         connection = await asyncssh.connect(
             info.address,
             port,
+            **({} if way is None else way.options),
             client_factory=lambda: peer,
             username=info.username,
             password=info.password,

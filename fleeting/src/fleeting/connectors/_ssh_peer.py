@@ -13,6 +13,8 @@ from fleeting.errors import ConnectionLost
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fleeting.connectors._ssh_way import Way
+
 
 class SSHPeer(asyncssh.SSHClient):
     """Accepts or rejects the host's key, and records why the connection ended.
@@ -22,13 +24,17 @@ class SSHPeer(asyncssh.SSHClient):
         expected: the keys of which the host must show one; if empty, any key is accepted.
         shown: the key that the host showed.
         loss: why the connection is no longer usable; None while it is.
+        way: how the host is reached; ends with the connection. None if directly.
     """
 
-    def __init__(self, where: str, expected: Sequence[asyncssh.SSHKey]) -> None:
+    def __init__(
+        self, where: str, expected: Sequence[asyncssh.SSHKey], way: Way | None = None
+    ) -> None:
         self.where = where
         self.shown: asyncssh.SSHKey | None = None
         self.loss: str | None = None
         self.expected = expected
+        self.way = way
 
     @override
     def validate_host_public_key(
@@ -41,6 +47,8 @@ class SSHPeer(asyncssh.SSHClient):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.loss is None:
             self.loss = "the server closed it" if exc is None else cause(exc)
+        if self.way is not None:
+            self.way.end()
 
     def raise_if_lost(self) -> None:
         """Raise `ConnectionLost` if the connection is lost."""

@@ -34,6 +34,7 @@ class SSHProcess(Process):
         self.stdin = ChannelSender(channel)
         self.stdout = channel.receivers[None]
         self.stderr = channel.receivers[EXTENDED_DATA_STDERR]
+        self._killed = False
 
     @override
     async def wait(self) -> Exit:
@@ -53,6 +54,7 @@ class SSHProcess(Process):
         if self._channel.exit is None:
             self._channel.raise_if_lost()
             self._channel.send_signal(signal)
+            self._killed = self._killed or signal == "KILL"
 
     async def send_header(self, header: bytes) -> None:
         """Send the input of the bootstrap script.
@@ -72,7 +74,7 @@ class SSHProcess(Process):
             receiver.discard()
         try:
             for signal, patience in (("TERM", TERM_SECONDS), ("KILL", KILL_SECONDS)):
-                if self._channel.settled.is_set():
+                if self._channel.settled.is_set() or self._killed:
                     break
                 self._channel.send_signal(signal)
                 with anyio.move_on_after(patience):

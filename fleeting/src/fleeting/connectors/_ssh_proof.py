@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from fleeting._run import run_command
@@ -35,6 +36,7 @@ async def why_no_command_runs(connection: SSHConnection) -> str | None:
             stdout=None,
             stderr=None,
             timeout=None,
+            grace=timedelta(0),
             capture_limit=_CAPTURED_BYTES,
         )
     except NotSupported:

@@ -17,6 +17,7 @@ Modules:
 
 * this module: time limits, pauses, retries, the number of concurrent handshakes
 * `_ssh_login`: ciphers, keepalive, credentials, host keys
+* `_ssh_way`: other servers, or a program, on the way to the instance
 * `_ssh_proof`: whether a command runs and answers
 * `_ssh_connection`: sessions, channels, the end of a connection
 * `_ssh_bootstrap`, `_ssh_process`: how a command starts and ends
@@ -32,6 +33,8 @@ import asyncio
 import importlib
 import random
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import anyio
@@ -43,14 +46,16 @@ from fleeting.connectors._handshakes import Handshakes
 from fleeting.connectors._pins import Pins
 from fleeting.errors import ConnectionLost, HostKeyMismatch, NotSupported, Unreachable
 from fleeting.plugin import hookimpl
+from fleeting.types import ConnectInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from fleeting.abc import Connection
     from fleeting.connectors._ssh_connection import SSHConnection
+    from fleeting.connectors._ssh_way import Way
     from fleeting.errors import ConnectorError
-    from fleeting.types import ConnectInfo
+    from fleeting.types import Jump
 
 __all__ = ("SSHConnector", "fleeting_connector")
 
@@ -84,11 +89,15 @@ class SSHConnector(Connector):
     @override
     async def connect(self, info: ConnectInfo) -> Connection:
         _require_asyncio()
+        info = _unbracketed(info)
         port = _port(info)
-        where = f"instance {info.id} at {info.address}:{port}"
+        where = f"instance {info.id} at {_authority(info.address, port)}"
         seconds = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
         attempts = 0
-        failure: ConnectorError = Unreachable("it does not answer")
+        failure: ConnectorError = Unreachable(
+            "no attempt has ended: it does not answer, or too many other connections are being "
+            "made to it"
+        )
         if _LOGIN not in sys.modules:
             await anyio.to_thread.run_sync(importlib.import_module, _LOGIN)
         with anyio.move_on_after(seconds):
@@ -105,33 +114,81 @@ class SSHConnector(Connector):
         ) from failure
 
     async def _attempt(self, info: ConnectInfo, where: str, port: int) -> SSHConnection:
-        from fleeting.connectors._ssh_login import log_in
         from fleeting.connectors._ssh_proof import why_no_command_runs
 
-        identity = (info.address, port, info.id, info.incarnation)
-        pinned = self._pins.find(identity)
-        expected = info.host_keys or ((pinned,) if pinned else ())
-        connection: SSHConnection | None = None
+        way, route = await self._open_way(info, where, port)
+        connection = await self._log_in(info, where, port, way, route)
         proved = False
         try:
-            with anyio.move_on_after(ATTEMPT_SECONDS):
-                async with self._handshakes.turn(info.address, port):
-                    connection, shown = await log_in(info, where, port, expected)
-                    if not info.host_keys and not self._pins.keep(identity, shown):
-                        raise HostKeyMismatch(
-                            f"{where} showed different host keys in concurrent connections"
-                        )
+            with _limit("run a command", where):
                 reason = await why_no_command_runs(connection)
-                proved = reason is None
-                if reason is not None:
-                    raise Unreachable(f"{where} accepts the login, but runs no command: {reason}")
+            if reason is not None:
+                raise Unreachable(f"{where} accepts the login, but runs no command: {reason}")
+            proved = True
         finally:
-            if connection is not None and not proved:
+            if not proved:
                 connection.abort()
-        if connection is not None and proved:
-            return connection
-        step = "run a command" if connection is not None else "answer"
-        raise Unreachable(f"it did not {step} within {ATTEMPT_SECONDS:g} s")
+        return connection
+
+    async def _open_way(self, info: ConnectInfo, where: str, port: int) -> tuple[Way | None, str]:
+        """Return how to reach the instance, and a text that is the same for the same way."""
+        from fleeting.connectors._ssh_way import JumpWay, ProxyWay, proxy_arguments
+
+        if info.proxy_command:
+            arguments = proxy_arguments(info, port)
+            return await ProxyWay.start(arguments), f"{arguments} "
+        way: Way | None = None
+        route = ""
+        for jump in info.jumps:
+            hop = _hop(info, jump)
+            hop_where = f"jump host {jump} on the way to {where}"
+            connection = await self._log_in(hop, hop_where, _port(hop), way, route)
+            way, route = JumpWay(connection.raw), f"{route}{jump} "
+        return way, route
+
+    async def _log_in(
+        self, info: ConnectInfo, where: str, port: int, way: Way | None, route: str
+    ) -> SSHConnection:
+        """Log in to one host; if that fails, the way to it ends."""
+        done = False
+        try:
+            connection = await self._log_in_once(info, where, port, way, route)
+            done = True
+        except (Unreachable, ConnectionLost) as error:
+            if way is None:
+                raise
+            raise type(error)(f"{error}{await way.explain()}") from error
+        finally:
+            if way is not None and not done:
+                way.abort()
+        return connection
+
+    async def _log_in_once(
+        self, info: ConnectInfo, where: str, port: int, way: Way | None, route: str
+    ) -> SSHConnection:
+        from fleeting.connectors._ssh_login import log_in
+
+        # Behind different hosts, the same address can be different machines.
+        address = f"{route}{info.address}"
+        identity = (address, port, info.id, info.incarnation)
+        pinned = self._pins.find(identity)
+        expected = info.host_keys or ((pinned,) if pinned else ())
+        async with self._handshakes.turn(address, port):
+            with _limit("answer", where):
+                connection, shown = await log_in(info, where, port, expected, way)
+        if not info.host_keys and not self._pins.keep(identity, shown):
+            connection.abort()
+            raise HostKeyMismatch(f"{where} showed different host keys in concurrent connections")
+        return connection
+
+
+@contextmanager
+def _limit(step: str, where: str) -> Generator[None]:
+    """Limit a step of an attempt. The time in which it waits for its turn does not count."""
+    with anyio.move_on_after(ATTEMPT_SECONDS) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise Unreachable(f"{where} did not {step} within {ATTEMPT_SECONDS:g} s")
 
 
 def _require_asyncio() -> None:
@@ -142,6 +199,33 @@ def _require_asyncio() -> None:
             "SSH connections need an asyncio event loop, but another one is running; "
             'use anyio.run(..., backend="asyncio")'
         ) from None
+
+
+def _unbracketed(info: ConnectInfo) -> ConnectInfo:
+    """Return the details with an address of IPv6 as the system takes it, without brackets."""
+    address = info.address
+    if not (address.startswith("[") and address.endswith("]") and ":" in address):
+        return info
+    bare = address[1:-1]
+    return replace(info, internal_address=bare, external_address=bare)
+
+
+def _authority(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _hop(info: ConnectInfo, jump: Jump) -> ConnectInfo:
+    """Return how to log in to a host on the way."""
+    return ConnectInfo(
+        id=f"jump {jump}",
+        protocol=info.protocol,
+        internal_address=jump.host,
+        port=jump.port,
+        username=jump.username or info.username,
+        private_key=jump.private_key or info.private_key,
+        host_keys=jump.host_keys,
+        keepalive=info.keepalive,
+    )
 
 
 def _port(info: ConnectInfo) -> int:

@@ -155,9 +155,12 @@ class LocalGroup(InstanceGroup):
         ids = tuple(answer["ids"])
         error = None
         if len(ids) < count:
+            limit, fix = self._max_size, "max_size in plugin_config"
+            if answer["files_permit"] < limit:
+                limit, fix = answer["files_permit"], "the limit of open files, `ulimit -n`"
             error = QuotaExceeded(
-                f"group {self.info.id} is limited to {self._max_size} instances and cannot add "
-                f"{count - len(ids)} of {count}; raise max_size in plugin_config"
+                f"group {self.info.id} is limited to {limit} instances and cannot add "
+                f"{count - len(ids)} of {count}; raise {fix}"
             )
         return Accepted(len(ids), ids, error)
 

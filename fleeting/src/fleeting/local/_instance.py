@@ -11,7 +11,7 @@ import asyncssh
 from typing_extensions import override
 
 from fleeting.local._reaper_client import ReaperClient
-from fleeting.local._session import InstanceSession
+from fleeting.local._session import InstanceSession, explain
 from fleeting.types import State
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class LocalInstance:
             await asyncio.shield(reaper.ended)
             self._fail("its processes were killed by another process")
         except OSError as error:
-            self._fail(f"it did not boot: {error}")
+            self._fail(f"it did not boot: {explain(error)}")
         finally:
             self._close()
             if self._reaper is not None:

@@ -43,7 +43,8 @@ def detach(root: str) -> None:
     os.setsid()
     os.dup2(writer, 1)
     os.close(writer)
-    log = os.open(f"{root}/server.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # A pipe of this name must not block.
+    log = os.open(f"{root}/server.log", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(log, 2)
     os.close(log)
 

@@ -15,12 +15,14 @@ import os
 import pwd
 import resource
 import secrets
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleeting import __version__
 from fleeting._local_user import allow_nameless_user
+from fleeting._regular_files import read_regular
 from fleeting.local._instance import InstanceSettings, LocalInstance
 from fleeting.local._reaper_client import MessageWriter
 from fleeting.local._supervisor import remove_instances
@@ -35,6 +37,12 @@ __all__ = ("run",)
 LINE_BYTES = 2**26
 # How long a persistent server waits for the first manager.
 FIRST_MANAGER_SECONDS = 5.0
+# How often a persistent server checks that it can still be found.
+LOOK_SECONDS = 10.0
+# How many files the server opens for itself; and for an instance: to listen, to its reaper, to a
+# client, and to a command.
+RESERVED_FILES = 24
+INSTANCE_FILES = 9
 # The longest path of a Unix socket that works on every system.
 SOCKET_PATH_BYTES = 100
 # How many past operations are remembered, so that repeating one adds nothing.
@@ -54,6 +62,7 @@ class ServedGroup:
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._operations: dict[str, list[str]] = {}
         self._username = user_name()
+        self._most = most_instances()
         self._environment = {
             name: value for name, value in os.environ.items() if name.startswith(INHERITED)
         }
@@ -94,11 +103,11 @@ class ServedGroup:
         if operation not in self._operations:
             wanted = InstanceSettings(**settings)
             members = sum(one.state is not State.DELETING for one in self.instances.values())
-            allowed = max(0, min(count, wanted.max_size - members))
+            allowed = max(0, min(count, wanted.max_size - members, self._most - members))
             while len(self._operations) >= OPERATIONS_LIMIT:
                 del self._operations[next(iter(self._operations))]
             self._operations[operation] = [self._create(wanted) for _ in range(allowed)]
-        return {"ids": self._operations[operation]}
+        return {"ids": self._operations[operation], "files_permit": self._most}
 
     def _decrease(self, ids: list[str]) -> dict[str, Any]:
         for id in ids:
@@ -141,6 +150,14 @@ class ServedGroup:
         del self._lives[id]
         if instance.state is State.DELETING:
             del self.instances[id]
+
+
+def most_instances() -> int:
+    """Return how many instances the limit of open files permits."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(1, (files - RESERVED_FILES) // INSTANCE_FILES)
 
 
 def user_name() -> str:
@@ -208,7 +225,11 @@ async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 
 async def _serve_socket(group: ServedGroup, root: Path) -> None:
-    """Answer all managers, until the last one has disconnected and no instance is left."""
+    """Answer all managers, until the last one has disconnected and no instance is left.
+
+    A server whose note is gone, because its root was deleted, cannot be found again, so it ends
+    with its instances, too.
+    """
     managers: set[asyncio.StreamWriter] = set()
     changed = asyncio.Event()
     is_leaving = False
@@ -237,11 +258,25 @@ async def _serve_socket(group: ServedGroup, root: Path) -> None:
         async with await asyncio.start_unix_server(serve, path, limit=LINE_BYTES):
             _silence(0, 1)  # This tells the manager that the server is ready.
             while not is_leaving:
-                await changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), LOOK_SECONDS)
                 changed.clear()
-                is_leaving = not managers and group.is_empty
+                if not managers:
+                    lost = await asyncio.to_thread(_names_another, note)
+                    # A manager may have come in the meantime.
+                    is_leaving = not managers and (group.is_empty or lost)
     finally:
         _forget_socket(root)
+
+
+def _names_another(note: Path) -> bool:
+    """Return whether the note of this server is gone."""
+    try:
+        return bool(json.loads(read_regular(note))["pid"] != os.getpid())
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # A slow disk, or a file system that is full; look again later.
 
 
 def _socket_path(root: Path) -> str:
@@ -256,8 +291,8 @@ def _forget_socket(root: Path) -> None:
     """Delete the socket of this or a previous server, and the note with its path."""
     note = root / "server.json"
     # It may be missing, or incomplete after a crash of the computer.
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        path = Path(json.loads(note.read_text())["socket"])
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        path = Path(json.loads(read_regular(note))["socket"])
         path.unlink(missing_ok=True)
         if path.parent != root:
             path.parent.rmdir()

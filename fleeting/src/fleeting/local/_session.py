@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import fcntl
 import os
 import signal
@@ -42,12 +43,14 @@ if TYPE_CHECKING:
 
     from fleeting.local._reaper_client import ReaperClient
 
-__all__ = ("InstanceSession",)
+__all__ = ("InstanceSession", "explain")
 
 READ_BYTES = 65536
 # The exit status of a command that could not be started, as in shells.
 CANNOT_START = 127
 SFTP_VERSION = 3
+# The errors that say that this process, or the computer, has too many open files.
+FULL = {errno.EMFILE, errno.ENFILE}
 
 
 class HomeSFTPServer(asyncssh.SFTPServer):
@@ -210,8 +213,12 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
         self._has_exited = False
         self._has_reported = False
 
-    def start(self, arguments: list[str], *, on_terminal: bool) -> bool:
-        """Start the command; return whether enough open files were available."""
+    def start(self, arguments: list[str], *, on_terminal: bool) -> None:
+        """Start the command.
+
+        Raises:
+            OSError: this process has too many open files.
+        """
         # Pause on any unsent byte, so that an unpaused channel is known to be empty.
         self._channel.set_write_buffer_limits(0, 0)
         environment = dict(self._channel.get_environment())
@@ -221,7 +228,7 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
         except OSError:
             for descriptor in opened:
                 os.close(descriptor)
-            return False
+            raise
         if on_terminal:
             environment["TERM"] = self._channel.get_terminal_type() or "dumb"
         for output in self._outputs:
@@ -230,7 +237,6 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
         self._number = self._reaper.start(
             arguments, environment, streams, self._ended, terminal=terminal
         )
-        return True
 
     def _open_pipes(self, opened: list[int]) -> tuple[int, int, int]:
         for _ in range(3):
@@ -339,6 +345,19 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
             self._channel.send_packet(MSG_CHANNEL_REQUEST, *fields)
 
 
+class FailedSession(asyncssh.SSHServerSession[bytes]):
+    """A session in which no command could be started: it tells why, and ends."""
+
+    def __init__(self, channel: asyncssh.SSHServerChannel[bytes], reason: str) -> None:
+        self._channel = channel
+        self._reason = reason
+
+    @override
+    def session_started(self) -> None:
+        self._channel.write_stderr(f"{self._reason}\n".encode())
+        self._channel.exit(CANNOT_START)
+
+
 class InstanceSession(asyncssh.SSHServerSession[bytes]):
     """A session channel: passes everything on to the handler that the client's request selects."""
 
@@ -415,10 +434,21 @@ class InstanceSession(asyncssh.SSHServerSession[bytes]):
 
     def _start(self, arguments: list[str]) -> bool:
         command = CommandSession(self._reaper, self._channel)
-        is_started = command.start(arguments, on_terminal=self._wants_terminal)
-        if is_started:
+        try:
+            command.start(arguments, on_terminal=self._wants_terminal)
+        except OSError as error:
+            # To refuse the request would tell the client no reason.
+            reason = f"the server of the local group cannot start a command: {explain(error)}"
+            self._handler = FailedSession(self._channel, reason)
+        else:
             self._handler = command
-        return is_started
+        return True
+
+
+def explain(error: OSError) -> str:
+    """Return the cause of an error, and what to do if files ran out."""
+    reason = (error.strerror or str(error)).lower()
+    return f"{reason}; raise `ulimit -n`" if error.errno in FULL else reason
 
 
 def _signal_number(name: str) -> int | None:

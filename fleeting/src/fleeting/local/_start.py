@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
+from fleeting._regular_files import open_regular, read_regular
 from fleeting.errors import ConfigError, ProviderError
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ def prepare_root(root: Path) -> Path:
     root = root.expanduser().absolute()
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _open_lock(root).close()
+        for name in ("manager.lock", "start.lock"):
+            _open_lock(root, name).close()
     except OSError as error:
         raise ConfigError(
             f"plugin_config.root: {root} cannot be used ({error.strerror}); choose a directory "
@@ -127,14 +130,14 @@ async def start_detached(root: Path) -> anyio.abc.SocketStream:
 async def find_server(root: Path) -> anyio.abc.SocketStream | None:
     """Connect to the persistent server of a root; return None if none is running."""
     try:
-        note = json.loads((root / "server.json").read_text())
+        note = json.loads(await anyio.to_thread.run_sync(read_regular, root / "server.json"))
         return await anyio.connect_unix(note["socket"])
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _open_lock(root: Path, name: str = "manager.lock") -> Any:
-    return os.fdopen(os.open(root / name, os.O_RDWR | os.O_CREAT, 0o600), "wb")
+    return os.fdopen(open_regular(root / name, os.O_RDWR | os.O_CREAT, 0o600), "wb")
 
 
 def _is_locked_now(lock: Any) -> bool:

@@ -5,9 +5,11 @@ Nothing here starts or changes anything.
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fleeting import open_regular
 from fleeting.errors import ConfigError, PermissionDenied, ProviderError
 from fleeting.types import Finding, Severity
 from fleeting_plugin_aws._errors import CredentialsExpired, WrongSignature
@@ -90,7 +92,7 @@ def _file_findings(config: AwsConfig) -> list[Finding]:
         path: Path | None = getattr(config, name)
         try:
             if path is not None:
-                path.expanduser().open("rb").close()
+                os.close(open_regular(path.expanduser()))
         except OSError as error:
             why = (error.strerror or type(error).__name__).lower()
             reason = f"plugin_config.{name}: {path} cannot be read ({why})"

@@ -62,6 +62,7 @@ def conflicts_of(config: AutoscalerConfig, path: str) -> Iterator[Problem]:
         yield from _ineffective_limits(config, policy, place)
     yield from _contradictory_times(config, path)
     yield from _same_groups(config, path)
+    yield from _slots_without_user(config, path)
 
 
 def _table(path: str) -> str:
@@ -163,6 +164,18 @@ def _contradictory_times(config: AutoscalerConfig, path: str) -> Iterator[Proble
             f"'{expecting}' is longer than update_interval = '{otherwise}', so a group is listed "
             "less often while a change is expected; lower it",
         )
+
+
+def _slots_without_user(config: AutoscalerConfig, path: str) -> Iterator[Problem]:
+    for index, group in enumerate(config.groups()):
+        users, slots = len(group.connector.slot_users), config.capacity_per_instance
+        if 0 < users < slots:
+            below = f".extensions.group[{index}]" if config.extensions.group else ""
+            yield Problem(
+                f"{path}{below}.connector_config.slot_users",
+                f"it names {users} users for the {slots} slots of capacity_per_instance; name one "
+                "user for each slot",
+            )
 
 
 def _slots(config: AutoscalerConfig) -> int | None:

@@ -123,6 +123,8 @@ def _table(above: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, tuple):
+        return list(cast("tuple[object, ...]", value))
     return str(value) if isinstance(value, timedelta | Path) else value
 
 
@@ -168,7 +170,11 @@ def _secret(table: str, config: Mapping[str, Any]) -> Iterator[EffectiveValue]:
 def _connector(table: str, settings: ConnectorSettings) -> Iterator[EffectiveValue]:
     for field in fields(settings):
         if value := getattr(settings, field.name):
-            shown = SET if field.name == "password" else _plain(value)
+            if field.name == "jump":
+                shown: str | float | bool | list[str] = [str(one.jump) for one in settings.jump]
+            else:
+                # A command may contain a token, as a password is one.
+                shown = SET if field.name in {"password", "proxy_command"} else _plain(value)
             yield EffectiveValue(table, field.name, shown, _FILE)
 
 

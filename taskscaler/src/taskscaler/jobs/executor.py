@@ -30,6 +30,7 @@ from taskscaler.jobs.result import describe_exit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import timedelta
     from pathlib import Path
     from typing import BinaryIO
 
@@ -90,21 +91,29 @@ class Executor:
     def __init__(self) -> None:
         self._run_id = secrets.token_hex(4)
         self._numbers = itertools.count(1)
-        self._removals: dict[str, _Removal] = {}
+        self._removals: dict[tuple[str, str], _Removal] = {}
 
     async def execute(
-        self, connection: Connection, instance: str, run: JobRun, streams: JobStreams
+        self,
+        connection: Connection,
+        instance: str,
+        run: JobRun,
+        streams: JobStreams,
+        *,
+        user: str = "",
     ) -> Execution:
         """Run one attempt in a new directory, and remove the directory afterwards.
 
-        A cancellation ends the script, and the directory is still removed, within
-        `REMOVAL_SECONDS`.
+        A cancellation ends the script, within the job's `grace_period`, and the directory is
+        still removed, within `REMOVAL_SECONDS`.
 
         Args:
             connection: to the instance; it stays open.
             instance: the id of the instance.
             run: the run to execute.
             streams: receives the output.
+            user: the user of the connection, if the slot has it for itself: then every other
+                process of this user ends with the attempt. Empty otherwise.
 
         Raises:
             ConnectionLost: the connection broke; how far the script got is unknown.
@@ -113,7 +122,7 @@ class Executor:
                 its end.
         """
         directory = script.directory_name(self._run_id, next(self._numbers), run.name)
-        removal = self._removals.setdefault(instance, _Removal())
+        removal = self._removals.setdefault((instance, user), _Removal(owns_user=bool(user)))
         removal.jobs += 1
         try:
             execution = await self._execute(connection, run, directory, streams)
@@ -145,7 +154,7 @@ class Executor:
     async def _run_script(
         self, connection: Connection, run: JobRun, directory: str, streams: JobStreams
     ) -> Completed:
-        attempt = _Attempt(streams)
+        attempt = _Attempt(streams, run.job.grace_period)
         command = script.bootstrap(directory, attempt.token, exists=bool(run.uploads))
         line = script.script_line(run.job.script, run.job.env)
         try:
@@ -171,7 +180,8 @@ class _Attempt:
         starting: the time that it has to begin.
     """
 
-    def __init__(self, streams: JobStreams) -> None:
+    def __init__(self, streams: JobStreams, grace: timedelta) -> None:
+        self._grace = grace
         self.token = new_token()
         self.framing = Framing(self.token, streams.stderr, self._on_begin)
         self.starting = anyio.move_on_after(START_SECONDS)
@@ -187,7 +197,11 @@ class _Attempt:
             WorkspaceFailed: it is not proved that the script began, or that it came to its end.
         """
         completed = await connection.run(
-            command, stdin=stdin, stdout=self._stdout, stderr=self.framing.write
+            command,
+            stdin=stdin,
+            stdout=self._stdout,
+            stderr=self.framing.write,
+            grace=self._grace,
         )
         framing = self.framing
         if framing.failed:
@@ -229,14 +243,15 @@ class _Attempt:
 
 
 class _Removal:
-    """Removes the directories of one instance in batches.
+    """Removes the directories of one user of an instance in batches.
 
     The job that holds the lock removes all directories that were collected by then. A job
     that gets the lock later, and whose directory is gone, has nothing to do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, owns_user: bool) -> None:
         self.jobs = 0
+        self._owns_user = owns_user
         self._lock = anyio.Lock()
         self._waiting: set[str] = set()
         self._all_wait = anyio.Event()
@@ -254,7 +269,9 @@ class _Removal:
             completed = None
             try:
                 with anyio.move_on_after(SHARED_REMOVAL_SECONDS):
-                    completed = await connection.run(script.remove_directories(sorted(batch)))
+                    completed = await connection.run(
+                        script.remove_directories(sorted(batch), owns_user=self._owns_user)
+                    )
             except ConnectionLost:
                 return None  # The instance is replaced, and its directories with it.
             except BaseException:

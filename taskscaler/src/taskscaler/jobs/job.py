@@ -27,6 +27,8 @@ RUNS_LIMIT = 1_000_000
 # An instance can send files without end.
 MAX_DOWNLOAD_BYTES = 10 * 1024**3
 MAX_DOWNLOAD_FILES = 100_000
+# An operator who cancels a run waits for it.
+MAX_GRACE_PERIOD = Duration(minutes=5)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -51,6 +53,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         script: lines of one shell script, which stops at the first line that fails.
         env: environment variables, added to those of the instance.
         timeout: how long uploads and script may take together; None is unlimited.
+        grace_period: how long a script that is timed out or cancelled may take to end.
         count: how often to run it.
         retries: how many more attempts a run gets after a failure of the infrastructure.
         upload: local paths and globs, copied into the working directory.
@@ -66,6 +69,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     script: list[str]
     env: dict[str, str] = {}
     timeout: Duration | None = None
+    grace_period: Duration = Duration(seconds=10)
     count: Annotated[int, msgspec.Meta(ge=1)] = 1
     retries: Annotated[int, msgspec.Meta(ge=0)] = 0
     upload: list[str] = []
@@ -167,6 +171,11 @@ def check_job(job: Job) -> Iterator[str]:
             )
     if job.timeout is not None and job.timeout <= Duration(0):
         yield f'timeout: must be more than 0s, got "{job.timeout}"; write for example "10m"'
+    if not Duration(0) <= job.grace_period <= MAX_GRACE_PERIOD:
+        yield (
+            f'grace_period: must be between 0s and {MAX_GRACE_PERIOD}, got "{job.grace_period}"; '
+            'write for example "10s"'
+        )
     yield from _check_paths(job)
 
 

@@ -282,7 +282,7 @@ class JobRunner:
             try:
                 async with acquisition.connect() as connection:
                     execution = await self._executor.execute(
-                        connection, acquisition.instance, run, output
+                        connection, acquisition.instance, run, output, user=acquisition.user
                     )
             except BaseException as error:
                 if isinstance(error, WorkspaceFailed):

@@ -16,6 +16,11 @@ The login shell may be of any kind, so it only replaces itself with a POSIX shel
 shell survives the signals that end the script: it has to report the end. If the connection
 breaks within the line, `read` fails and nothing is run. The line starts with `#`: a shell
 that a start-up file puts in our place would read it as a command, and finds a comment.
+
+A process that a job leaves behind could read the files of the next job. So the shell ends with a
+signal that kills its whole group, once it has reported the end of the script. Processes that left
+the group are found by a variable in their environment, where the system shows that (`/proc`), when
+the directory of the job is removed.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "BOOTSTRAP_STATUS",
+    "MARK",
     "REMOVAL",
     "bootstrap",
     "command_line",
@@ -46,6 +52,20 @@ _NAME_LENGTH = 60
 # The first command of the script: the shell has opened the file, and no other job can read the
 # secrets in it any more.
 REMOVAL = "rm -f ../script || :; "
+# The variable that marks the processes of a job; its value is the name of the job's directory.
+MARK = "TASKSCALER_JOB"
+# How often to look for marked processes: each look can find those that the last one missed.
+_ROUNDS = " ".join("123456789")
+# This shell and the processes above it, up to the SSH server.
+_FIND_OURS = (
+    'p=$$; k=; while [ "${p:-1}" -gt 1 ]; do k="$k $p "; '
+    'p=$(sed -n "s/^PPid:[^0-9]*//p" /proc/$p/status); done 2>/dev/null; '
+)
+# All other processes of the user. If the server has started one for files, it starts another one.
+_FIND_OTHERS = (
+    "l=; for q in /proc/[0-9]*; do [ -O $q ] || continue; "
+    'case "$k" in *" ${q#/proc/} "*) ;; *) l="$l $q";; esac; done'
+)
 # A signal reaches the whole group of processes. The shell that reports the end must see it.
 _SURVIVED = "HUP INT QUIT TERM USR1 USR2 PIPE ALRM"
 
@@ -83,10 +103,12 @@ def bootstrap(directory: str, token: str, *, exists: bool) -> str:
     body = (
         f"_u=$({making}) && IFS= read -r _s && umask 077 "
         f'&& printf %b "${{_s#?}}" >{directory}/script && umask $_u '
-        f"&& cd {working_directory(directory)} && echo $$ >../session "
+        f"&& cd {working_directory(directory)} "
         f"|| {{ {failed} >&2; exit {BOOTSTRAP_STATUS}; }}; "
         f"exec 9>&2 2>/dev/null; trap : {_SURVIVED}; {begin} >&9; "
-        f"(exec 2>&9 9>&-; exec sh -e ../script); _s=$?; {end} >&9; exit $_s"
+        f"(exec 2>&9 9>&-; export {MARK}={directory}; exec sh -e ../script); _s=$?; {end} >&9; "
+        # It leads its group, unless the server starts commands differently; then nothing happens.
+        "kill -s KILL -- -$$; exit $_s"
     )
     # Within its quotes there is no quote, newline or exclamation mark.
     return f"exec /bin/sh -c '{body}'"
@@ -110,16 +132,24 @@ def command_line(words: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def remove_directories(directories: Sequence[str]) -> str:
+def remove_directories(directories: Sequence[str], *, owns_user: bool = False) -> str:
     """Return the command that removes the directories of ended jobs, and ends what they left.
 
-    A process that a job left behind could read the files of the next one. It is in the group of
-    the shell that ran the script, unless it left that on purpose.
     Some tools leave directories that their owner may not write to; these need `chmod` first.
+
+    Args:
+        directories: from `directory_name`.
+        owns_user: whether the user of the connection belongs to these jobs alone. Then all its
+            processes are ended, except those of the connection itself.
     """
     names = " ".join(directories)
+    # The number in the name is unique, so no name is the beginning of another one.
+    marks = " ".join(f"-e {MARK}={directory}" for directory in directories)
+    find = _FIND_OTHERS if owns_user else f"l=$(grep -lsF {marks} /proc/[0-9]*/environ)"
     body = (
-        f"for d in {names}; do read -r s <$d/session && kill -s KILL -- -$s; done 2>/dev/null; "
+        f"{_FIND_OURS if owns_user else ''}"
+        f'for i in {_ROUNDS}; do {find}; [ "$l" ] || break; '
+        "for p in $l; do p=${p%/environ}; kill -s KILL ${p#/proc/}; done; done 2>/dev/null; "
         f"rm -rf -- {names} 2>/dev/null || {{ chmod -R u+rwx -- {names}; exec rm -rf -- {names}; }}"
     )
     return f"exec /bin/sh -c '{body}'"

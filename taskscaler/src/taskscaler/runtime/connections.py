@@ -5,6 +5,8 @@ Closing a `SharedConnection` is final: a task that is connecting at that moment
 closes its result, so no connection outlives its instance, and a later machine
 with the same id gets a new `SharedConnection`. The connect info cache keeps what
 the next connection to the same machine can use: address, credentials, host keys.
+
+With `slot_users`, each slot has a connection of its own, as its own user.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from fleeting import CancelledInside, DeadlineExceeded, call_within, describe_bug
-from fleeting.errors import ConnectorError, InstanceGone, Unreachable
+from fleeting.errors import ConnectorError, InstanceGone, NotSupported, Unreachable
 from taskscaler.runtime import provider_calls
 from taskscaler.runtime.connect_info_cache import ConnectInfoCache
 
@@ -40,7 +42,7 @@ GRACE_SECONDS = 10.0
 
 
 class SharedConnection:
-    """The connection to one instance, shared by all of its slots.
+    """The connection to one instance, shared by all of its slots, and those of `slot_users`.
 
     Attributes:
         lock: held while connecting.
@@ -52,6 +54,22 @@ class SharedConnection:
         self.lock = anyio.Lock()
         self.connection: Connection | None = None
         self.closed = False
+        self._of_users: dict[str, SharedConnection] = {}
+
+    def of_user(self, user: str) -> SharedConnection:
+        """Return the connection of a user of `slot_users`; this one if the user is empty."""
+        if not user:
+            return self
+        if user not in self._of_users:
+            self._of_users[user] = SharedConnection()
+            self._of_users[user].closed = self.closed
+        return self._of_users[user]
+
+    def give_up(self) -> None:
+        """Let no task use it any more."""
+        self.closed = True
+        for other in self._of_users.values():
+            other.closed = True
 
     @property
     def usable(self) -> Connection | None:
@@ -83,8 +101,10 @@ class SharedConnection:
 
     async def close(self) -> None:
         """Close it for good."""
-        self.closed = True
-        await self.discard()
+        self.give_up()
+        async with anyio.create_task_group() as closing:
+            for one in (self, *self._of_users.values()):
+                closing.start_soon(one.discard)
 
 
 class Connections:
@@ -108,7 +128,25 @@ class Connections:
         self._settings = settings
         self._shared: dict[tuple[str, str], SharedConnection] = {}
 
-    async def get(self, group: InstanceGroup, id: str, provider_seconds: float) -> Connection:
+    def slot_user(self, group: str, slot: int) -> str:
+        """Return the user of a slot; empty if that is the user of the instance.
+
+        Raises:
+            NotSupported: `slot_users` names too few users.
+        """
+        users = self._settings[group].slot_users
+        if not users:
+            return ""
+        if slot >= len(users):
+            raise NotSupported(
+                f"connector_config.slot_users names no user for slot {slot} of an instance; "
+                "name one for each slot"
+            )
+        return users[slot]
+
+    async def get(
+        self, group: InstanceGroup, id: str, provider_seconds: float, user: str = ""
+    ) -> Connection:
         """Return an open connection to an instance, after connecting to it if necessary.
 
         Args:
@@ -116,6 +154,7 @@ class Connections:
             id: its id there.
             provider_seconds: how long the provider may take to return the connect info;
                 the connector's own timeout comes on top of that.
+            user: a user of `slot_users`; empty for that of the instance.
 
         Raises:
             FleetingError: connecting failed.
@@ -123,13 +162,14 @@ class Connections:
         shared = self._shared.get((group.info.id, id))
         if shared is None:
             shared = self._shared[group.info.id, id] = SharedConnection()
+        shared = shared.of_user(user)
         if (connection := shared.usable) is not None:
             return connection
         async with shared.lock:
             if (connection := shared.usable) is not None:
                 return connection
             await shared.discard()
-            return await self._open(shared, group, id, provider_seconds)
+            return await self._open(shared, group, id, provider_seconds, user)
 
     def detach(self, group: str, id: str) -> SharedConnection | None:
         """Stop using the connection to an instance at once; return it, to be closed.
@@ -140,7 +180,7 @@ class Connections:
         self.cache.invalidate(group, id)
         shared = self._shared.pop((group, id), None)
         if shared is not None:
-            shared.closed = True
+            shared.give_up()
         return shared
 
     async def aclose(self) -> None:
@@ -152,7 +192,12 @@ class Connections:
                     closing.start_soon(shared.close)
 
     async def _open(
-        self, shared: SharedConnection, group: InstanceGroup, id: str, provider_seconds: float
+        self,
+        shared: SharedConnection,
+        group: InstanceGroup,
+        id: str,
+        provider_seconds: float,
+        user: str,
     ) -> Connection:
         shared.check(id)
         info = self.cache.find(group.info.id, id)
@@ -166,6 +211,8 @@ class Connections:
                 info.with_settings(self._settings[group.info.id]),
                 incarnation=self.cache.life(group.info.id, id),
             )
+            if user:
+                info = replace(info, username=user)
             connection = await self._call_connector(info)
         except ConnectorError:
             # The address or the credentials may have changed.

@@ -7,6 +7,7 @@ instance works: a command that ended, or a copy that was completed.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from fleeting.abc import Connection
@@ -14,7 +15,6 @@ from fleeting.abc import Connection
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Mapping
     from contextlib import AbstractAsyncContextManager
-    from datetime import timedelta
     from pathlib import Path
 
     from anyio.abc import ByteStream
@@ -67,6 +67,7 @@ class WitnessedConnection(Connection):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         timeout: timedelta | None = None,
+        grace: timedelta = timedelta(seconds=3),
         capture_limit: int = 16 * 1024 * 1024,
     ) -> Completed:
         """Run a command; it proves something unless it was ended from here."""
@@ -79,6 +80,7 @@ class WitnessedConnection(Connection):
                 env=env,
                 cwd=cwd,
                 timeout=timeout,
+                grace=grace,
                 capture_limit=capture_limit,
             )
         )

@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from fleeting import locked_file, read_holder
+from fleeting import locked_file, open_regular, read_holder
 from taskscaler._errors import StoreError, StoreLocked
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ __all__ = (
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
-# Follow no symbolic link that another user may have planted; no child process inherits the file.
-SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+# Follow no symbolic link that another user may have planted.
+SAFELY = getattr(os, "O_NOFOLLOW", 0)
 
 
 def sibling(path: Path, suffix: str) -> Path:
@@ -89,7 +89,7 @@ def open_private(path: Path, flags: int) -> int:
     Raises:
         OSError: it cannot be opened, or is a symbolic link.
     """
-    return os.open(path, flags | os.O_CREAT | SAFELY, PRIVATE_FILE)
+    return open_regular(path, flags | os.O_CREAT | SAFELY, PRIVATE_FILE)
 
 
 def sync_directory(directory: Path) -> None:

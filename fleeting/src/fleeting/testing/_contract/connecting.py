@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from fleeting.testing._contract.base import ContractBase, OpenGroup
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ("ConnectTests",)
+
+# On the instance; the name of the file is random.
+TEMPORARY = "/tmp/"  # noqa: S108 -- as above
+# How long the removal of a file from an instance may take.
+REMOVAL_SECONDS = 10.0
 
 
 class ConnectTests(ContractBase):
@@ -58,7 +64,14 @@ class ConnectTests(ContractBase):
         async with self.examined(open_group, adds=1) as examination:
             (id,) = await examination.grow(1)
             info = await examination.call(examination.group.connect_info, id)
+            # Windows has no such folder; there, the file is in the home directory.
+            folder, remove = ("", "del") if info.os == "windows" else (TEMPORARY, "rm -f")
             async with await self.connect(examination.group, info) as connection:
-                await connection.put(there, name)
-                await connection.get(name, back)
+                try:
+                    await connection.put(there, f"{folder}{name}")
+                    await connection.get(f"{folder}{name}", back)
+                finally:
+                    # An instance may be this computer, or one that is used again.
+                    with anyio.move_on_after(REMOVAL_SECONDS, shield=True):
+                        await connection.run(f"{remove} {folder}{name}")
         expect(back.read_bytes() == content, f"a file was changed by copying it to {id} and back")
