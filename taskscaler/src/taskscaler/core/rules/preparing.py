@@ -51,9 +51,10 @@ def unprepared(fleet: Fleet, event: events.PreparationFailed, now: Now, out: Out
         group.creations.undelivered(
             reason, now.monotonic, fleet.settings, since=instance.seen_at, error=event.error
         )
-        pause_seconds = max(0.0, group.creations.backoff.until - now.monotonic)
-        group.prepare_again(instance, fleet.settings, pause_seconds, out)
-        return
+        if not instance.suspended:
+            pause_seconds = max(0.0, group.creations.backoff.until - now.monotonic)
+            group.prepare_again(instance, fleet.settings, pause_seconds, out)
+            return
     if instance.suspended:
         suspension.stay(fleet, group, instance, event.reason, now, out)
         return
