@@ -1,4 +1,4 @@
-"""What a restart asks, keeps and forgets."""
+"""The questions, records and decisions of a restart."""
 
 from __future__ import annotations
 
@@ -134,6 +134,36 @@ def test_a_restart_does_not_end_a_warm_pool() -> None:
     assert set(play.phases().values()) == {Phase.READY}
     play.tick(1.0)
     assert set(play.phases().values()) == {Phase.REMOVING}
+
+
+def test_a_restart_without_a_network_does_not_replace_the_fleet() -> None:
+    """Instances that were ready before are like any that fail their checks: a tenth goes."""
+    ids = [f"i{number}" for number in range(20)]
+    records = [InstanceRecord("g", id, None, START, 5, (), ready_at=START) for id in ids]
+    policy = Policy(idle_count=20, idle_time=timedelta(hours=1))
+    play = Play(replace(UNLIMITED, policy=policy), records=records)
+    play.list(*(Instance(id, State.RUNNING) for id in ids))
+    for id in ids:
+        play.say(events.PreparationFailed("g", id, "no route to host"), after=0.1)
+    play.tick()
+    assert set(play.phases().values()) == {Phase.READY}
+    assert not play.has(effects.Increase), "they are expected back"
+    play.say(events.TaskAsked("waits"))
+    play.tick()
+    assert play.take(effects.Increase).count == 1, "a task needs one that works"
+    for _ in range(5):
+        play.tick(10.0)
+        checked = [one.id for one in play.todo if isinstance(one, effects.CheckHealth)]
+        play.todo = [one for one in play.todo if not isinstance(one, effects.CheckHealth)]
+        for id in checked:
+            play.say(events.HealthFailed("g", id, "no route to host"))
+    assert [*play.phases().values()].count(Phase.REMOVING) == 2
+    assert "fault is probably in the network" in play.state.standing().troubles["g"]
+    play.tick(10.0)
+    for id in [one.id for one in play.todo if isinstance(one, effects.CheckHealth)]:
+        play.say(events.HealthPassed("g", id))
+    assert play.status("waits") is not None
+    assert sum(one.available for one in play.state.instances()) == 17
 
 
 def test_a_restart_requests_a_removal_once() -> None:

@@ -1,7 +1,7 @@
 """Mistakes in decisions that were made by hand, each with the test that notices it.
 
 `semantic/` has a file for each subject. Unlike the mutants of `mutants.py`, each of these is a
-wrong rule that somebody could write: it reads well, and often differs from the right one in a rare
+wrong rule that is easy to write: it reads well, and often differs from the right one in a rare
 situation only. So a named test must notice it, and not only an example that Hypothesis may find.
 """
 

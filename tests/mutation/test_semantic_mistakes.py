@@ -49,7 +49,9 @@ def test_each_mistake_fits_the_core_and_names_a_test(subject: str, sources: dict
 def test_there_are_mistakes_of_all_subjects() -> None:
     """A mistake in any rule, and in any part of the model, is among them."""
     files = {one.file for subject in SUBJECTS.values() for one in subject}
-    rules = {f"rules/{path.name}" for path in (ROOT / "taskscaler/src/taskscaler/core/rules").glob("*")}
+    rules = {
+        f"rules/{path.name}" for path in (ROOT / "taskscaler/src/taskscaler/core/rules").glob("*")
+    }
     helpers = {"rules/__init__.py", "rules/__pycache__"}
     assert rules - helpers <= files
     assert sum(map(len, SUBJECTS.values())) >= 100

@@ -82,7 +82,7 @@ class Verdict(StrEnum):
 
 
 class Outcome(NamedTuple):
-    """What came of the trials of a mutant.
+    """The result of the trials of a mutant.
 
     Attributes:
         verdict: the verdict.
