@@ -166,6 +166,16 @@ def test_a_restart_without_a_network_does_not_replace_the_fleet() -> None:
     assert sum(one.available for one in play.state.instances()) == 17
 
 
+def test_a_restart_keeps_the_order_in_which_tasks_were_suspended() -> None:
+    """Not that of their instances: the longest suspended expires first."""
+    second = START + timedelta(seconds=1)
+    records = [
+        InstanceRecord("g", "a", None, START, 1, (), suspended=(("late", 0, second),)),
+        InstanceRecord("g", "b", None, second, 1, (), suspended=(("early", 0, START),)),
+    ]
+    assert Play(records=records).suspended() == ["early", "late"]
+
+
 def test_a_restart_requests_a_removal_once() -> None:
     """An interrupted instance whose tasks the restart ended goes, and nothing is bought for it."""
     play = Play(Settings(heartbeat_interval=timedelta(0)))

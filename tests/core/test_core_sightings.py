@@ -99,6 +99,18 @@ def test_an_instance_that_is_about_to_sleep_may_be_called_running() -> None:
     assert not play.has(effects.Prepare)
 
 
+@pytest.mark.parametrize("state", [State.FAILED, State.SUSPENDED])
+def test_the_state_of_a_foreign_instance_does_not_matter(state: State) -> None:
+    """It is not ours to remove, and no failure of its group."""
+    play = Play(STILL)
+    play.list(*running("theirs"))
+    play.relist(Instance("theirs", state))
+    play.tick()
+    assert play.phase("theirs") is Phase.FOREIGN
+    assert not play.has(effects.Decrease)
+    assert play.failures() == 0
+
+
 def test_an_instance_that_may_start_one_more_task_is_offered_for_one() -> None:
     """Of its two slots both are free, and its use count leaves one task."""
     play = Play(replace(STILL, capacity_per_instance=2, max_use_count=3))
