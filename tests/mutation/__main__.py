@@ -121,6 +121,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=100, help="of each property test")
     parser.add_argument("--semantic", action="store_true", help="mistakes that were made by hand")
     parser.add_argument(
+        "--only", default="", metavar="TEXT", help="with --semantic: those with this in their name"
+    )
+    parser.add_argument(
         "--suites",
         nargs="+",
         choices=by_hand.SUITES,

@@ -36,7 +36,10 @@ LIMIT_SECONDS = 60
 
 def run(asked: argparse.Namespace, snapshot: Snapshot) -> tuple[int, str]:
     """Try all mistakes; return the exit status and a report."""
-    subjects = read_mistakes(MISTAKES)
+    subjects = {
+        subject: [one for one in mistakes if asked.only in one.name]
+        for subject, mistakes in read_mistakes(MISTAKES).items()
+    }
     sources = snapshot.sources()
     mutants = {one.name: one.apply(sources) for group in subjects.values() for one in group}
     snapshot.enter()

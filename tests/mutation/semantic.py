@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ("Mistake", "read_mistakes", "tests_by_example")
+__all__ = ("Mistake", "names_of_tests", "read_mistakes")
 
 
 class Mistake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,7 +93,7 @@ def read_mistakes(folder: Path) -> dict[str, tuple[Mistake, ...]]:
     return found
 
 
-def tests_by_example(source: str) -> Iterator[str]:
+def names_of_tests(source: str) -> Iterator[str]:
     """Yield the names of the tests of a file that do not leave the examples to Hypothesis."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.mutation.semantic import Mistake, read_mistakes, tests_by_example
+from tests.mutation.semantic import Mistake, names_of_tests, read_mistakes
 from tests.mutation.trials import Snapshot
 
 HERE = Path(__file__).parent
@@ -42,7 +42,7 @@ def test_each_mistake_fits_the_core_and_names_a_test(subject: str, sources: dict
         one.apply(sources)
         file, _, test = one.killer.partition("::")
         if file not in named:
-            named[file] = set(tests_by_example((ROOT / file).read_text()))
+            named[file] = set(names_of_tests((ROOT / file).read_text()))
         assert test in named[file], f"{one.name}: there is no test {one.killer}"
 
 
@@ -95,7 +95,7 @@ def test_a_name_is_used_once_and_a_wrong_file_is_refused(tmp_path: Path) -> None
 def test_a_test_that_leaves_its_examples_to_hypothesis_is_no_named_test() -> None:
     """It notices a mistake by luck."""
     source = "@given(integers())\ndef test_a(number): ...\ndef test_b(): ...\ndef helper(): ..."
-    assert list(tests_by_example(source)) == ["test_b"]
+    assert list(names_of_tests(source)) == ["test_b"]
 
 
 @pytest.mark.long
