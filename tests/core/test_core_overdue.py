@@ -29,6 +29,19 @@ def test_a_lost_reply_delays_the_next_group_by_a_tenth_of_the_creation_timeout()
     assert (demand.overdue, demand.instances) == (2, 4), "the limit counts them all the while"
 
 
+def test_the_next_overdue_request_is_woken_for_and_not_only_the_last() -> None:
+    """The task of the first request waits no longer because of the second."""
+    play = two_groups()
+    play.tick(60.0)  # Listings are under way, so nothing wakes for the next ones.
+    ask(play, 1)
+    lose(play, group="spot")
+    play.tick(30.0)
+    ask(play, 1, "later")
+    lose(play, group="spot")
+    play.tick(5.0)
+    assert wake_at(play) == 120.0
+
+
 def test_after_a_lost_reply_the_only_group_is_asked_again_where_there_is_room() -> None:
     """It waits a tenth of the creation timeout, and the limit counts what may still come."""
     for limit, count in ((0, 2), (3, 1), (2, 0)):
@@ -78,7 +91,8 @@ def test_a_provider_that_tells_what_a_lost_request_created_saves_the_wait() -> N
     play.tick(1.0)
     increase = play.take(effects.Increase)
     assert (increase.count, increase.decision.clamp) == (1, Clamp.MAX_INSTANCES)
-    assert [one.count for one in play.records(OperationRecord)] == [3, 1]
+    left = [(one.count, one.unlikely) for one in play.records(OperationRecord)]
+    assert left == [(1, 2), (1, 0)]
     play.say(events.IncreaseSettled("g", increase.operation, Accepted(1)))
     play.relist(*map(_creating, "abcd"))
     assert all(one is Phase.CREATING for one in play.phases().values()), "all are ours"

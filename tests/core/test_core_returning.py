@@ -346,5 +346,5 @@ def test_an_instance_that_was_ready_before_says_nothing_about_new_ones() -> None
     play = Play(Settings(), SPOT, ON_DEMAND, records=[record])
     play.list(Instance("a", State.RUNNING), group="spot")
     play.say(events.PreparationFailed("spot", "a", "no answer"))
-    assert play.phase("a", "spot") is Phase.REMOVING
+    assert (play.phase("a", "spot"), play.one("a", "spot").available) == (Phase.READY, 0)
     assert not play.state.standing().troubles

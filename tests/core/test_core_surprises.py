@@ -188,7 +188,8 @@ def test_pending_instances_stay_ours() -> None:
     assert [one.count for one in play.records(OperationRecord)] == [1]
     assert "1 accepted instances did not appear" in play.state.standing().troubles["g"]
     stored = [one.put for one in play.todo if isinstance(one, effects.Persist)]
-    assert (OperationRecord("g", increase.operation, 1, START),) in stored
+    left = OperationRecord("g", increase.operation, 1, START, answered=True)
+    assert (left,) in stored
     play.relist(Instance("late", State.RUNNING))
     assert play.take(effects.Prepare).id == "late"
     assert increase.operation not in {one.id for one in play.records(OperationRecord)}

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from core_model import START, Play
-from fleeting.errors import ProviderError
+from fleeting.errors import PermissionDenied, ProviderError
 from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
 from taskscaler import IllegalEvent
 from taskscaler.core import InstanceRecord, Phase, Policy, Rule, Settings, effects, events
@@ -265,6 +265,42 @@ def test_work_survives_an_instance_that_cannot_be_reached_after_it_was_resumed()
     play.relist(Instance("a", State.RUNNING))
     play.say(events.InstancePrepared("g", "a"))
     assert play.take(effects.Grant).key == "task-0"
+
+
+def test_a_provider_that_refuses_to_tell_how_a_resumed_instance_is_reached_keeps_its_work() -> None:
+    """The task is told at once, the instance does not wait at full price, and growth pauses."""
+    play = asleep()
+    play.say(events.TaskResumed("task-0"))
+    play.tick()
+    play.say(events.ResumeSettled("g", ("a",), Accepted(1, ("a",))))
+    play.relist(Instance("a", State.RUNNING))
+    play.todo.clear()
+    denied = PermissionDenied("no SendSSHPublicKey")
+    play.say(events.PreparationFailed("g", "a", str(denied), denied))
+    assert "SendSSHPublicKey" in play.take(effects.Refuse).why
+    assert (life(play), play.suspended()) == (Phase.SUSPENDING, ["task-0"])
+    assert not play.has(effects.Prepare)
+    assert "SendSSHPublicKey" in play.state.standing().troubles["g"]
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_suspended_work_outlives_the_checks_that_its_instance_fails(*, remove: bool) -> None:
+    """With `remove_unhealthy_with_tasks` the running task loses its slot, the suspended one not."""
+    play = start(
+        capacity=2,
+        failure_threshold=1,
+        heartbeat_interval=timedelta(minutes=1),
+        remove_unhealthy_with_tasks=remove,
+    )
+    play.say(events.TaskSuspended("task-0"))
+    play.tick(60.0)
+    play.say(events.HealthFailed("g", "a", "dead"))
+    assert [one.key for one in play.todo if isinstance(one, effects.Revoke)] == ["task-1"] * remove
+    assert life(play) is (Phase.SUSPENDING if remove else Phase.READY)
+    assert play.suspended() == ["task-0"]
+    (record,) = play.records(InstanceRecord)
+    assert record.tasks == (() if remove else ("task-1",))
+    assert not play.has(effects.Decrease)
 
 
 def test_a_cloud_that_refuses_to_suspend_an_unreachable_instance_is_not_asked_all_the_time() -> (

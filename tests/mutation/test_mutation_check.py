@@ -42,20 +42,30 @@ def count(last):
         number += 1
     unused = 5
     return number
+
+def double(number):
+    return 2 * number
 """
 
 TOY_TEST = """
-from taskscaler.core.rules.toy import count
+from hypothesis import given, strategies
+from taskscaler.core.rules.toy import count, double
 
 def test_count():
     assert count(3) == 3
+
+@given(strategies.integers())
+def test_double(number):
+    assert double(number) == number + number
 """
 
-# One mutant for each verdict.
-TOY_VERDICTS = {
-    "while number <= last:": "killed",
-    "number -= 1": "timed out",
-    "unused = 6": "survived",
+# One mutant for each outcome: the verdict, the suite, and the test that fails first.
+KILLER = "tests/core/test_toy.py::test_"
+TOY_OUTCOMES = {
+    "while number <= last:": ["killed", "tests", f"{KILLER}count"],
+    "return 3 * number": ["killed", "Hypothesis", f"{KILLER}double"],
+    "number -= 1": ["timed out", "tests", ""],
+    "unused = 6": ["survived", "", ""],
 }
 
 # It runs in its own process, because the trials need one that has not loaded `taskscaler`.
@@ -65,14 +75,16 @@ from pathlib import Path
 from tests.mutation.mutants import mutants_of
 from tests.mutation.trials import Snapshot, Stage, Trials
 
+SUITES = "tests", "Hypothesis"
+
 folder, *changes = sys.argv[1:]
 snapshot = Snapshot(Path(folder, "root"), Path(folder, "copy"))
 ((file, source),) = snapshot.sources().items()
 mutants = [mutant for mutant in mutants_of(file, source) if mutant.after in changes]
 snapshot.enter()
-stages = [Stage(("tests/core/test_toy.py",), examples=1, limit_seconds=2)] * 2
-verdicts = Trials(stages, jobs=2).run(mutants)
-print(json.dumps({mutant.after: verdict for mutant, verdict in verdicts}))
+stages = [Stage(("tests/core/test_toy.py",), 1, limit_seconds=2, suite=name) for name in SUITES]
+outcomes = Trials(jobs=2).run((mutant, stages) for mutant in mutants)
+print(json.dumps({mutant.after: outcome for mutant, outcome in outcomes}))
 """
 
 
@@ -141,14 +153,14 @@ def test_mutant_is_killed_survives_or_times_out(tmp_path: Path) -> None:
     make_toy_repository(tmp_path / "root")
     (tmp_path / "copy").mkdir()
     completed = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path), *TOY_VERDICTS],
+        [sys.executable, "-c", PROGRAM, str(tmp_path), *TOY_OUTCOMES],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert completed.returncode == 0, completed.stderr
-    assert json.loads(completed.stdout) == TOY_VERDICTS
+    assert json.loads(completed.stdout) == TOY_OUTCOMES
 
 
 def test_entry_without_reason_is_refused(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ changed, and the repository may be edited meanwhile. The exit status of the chil
 Memory and processor time of a child are limited. The time limit is several times what the tests
 need, so an endless loop ends also on a busy machine. The tests never wait.
 
-The quick tests run first, in the order of their time, and a trial ends at the first failure. Only
-mutants that survive them are tried with the state machine. Hypothesis tries the same examples each
-time, without shrinking them, so that a verdict does not change from run to run.
+The tests with examples of their own run first, in the order of the time of their files, and a trial
+ends at the first failure, which is noted. Only mutants that survive them are tried with the
+properties and the state machine of Hypothesis, which tries the same examples each time, without
+shrinking them, so that a verdict does not change from run to run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import importlib.abc
 import importlib.util
 import os
 import resource
+import runpy
 import shutil
 import signal
 import sys
@@ -29,7 +31,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from typing_extensions import override
 
@@ -38,20 +40,37 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
+    import pytest
     from tests.mutation.mutants import Mutant
 
-__all__ = ("Plan", "Snapshot", "Stage", "Trials", "Verdict")
+__all__ = (
+    "EXAMPLES",
+    "PROPERTIES",
+    "Outcome",
+    "Plan",
+    "Program",
+    "Snapshot",
+    "Stage",
+    "Suite",
+    "Trials",
+    "Verdict",
+)
 
 PACKAGE = "taskscaler.core"
 SOURCES = ("fleeting/src", "taskscaler/src")
 TESTS = "tests/core"
 NEEDED = (*SOURCES, TESTS, "tests/support")
-STATE_MACHINE = "test_core_machine.py"
+# The names of the two suites of the tests of the core, and how pytest selects them.
+EXAMPLES = "tests"
+PROPERTIES = "Hypothesis"
+SELECTED = {EXAMPLES: "not hypothesis", PROPERTIES: "hypothesis"}
 # The time limit of a mutant: a multiple of the time for the unchanged code, and some seconds more.
 LIMIT_FACTOR = 4
 GRACE_SECONDS = 5
 MEMORY_BYTES = 4 << 30
 FAILED = 1
+# The exit status of pytest if it has nothing to run.
+NOTHING_SELECTED = 5
 
 
 class Verdict(StrEnum):
@@ -62,19 +81,130 @@ class Verdict(StrEnum):
     SURVIVED = "survived"
 
 
+class Outcome(NamedTuple):
+    """The result of the trials of a mutant.
+
+    Attributes:
+        verdict: the verdict.
+        suite: the suite that noticed the mutant; empty if none did.
+        killer: the test that failed first; empty if none did.
+    """
+
+    verdict: Verdict
+    suite: str = ""
+    killer: str = ""
+
+
+class Suite(Protocol):
+    """Something that may notice a mutant.
+
+    Attributes:
+        suite: its name.
+        limit_seconds: the limit of the processor time.
+    """
+
+    @property
+    def suite(self) -> str: ...
+
+    @property
+    def limit_seconds(self) -> int: ...
+
+    def run(self, notes: Path) -> int:
+        """Run in this process; return zero if all is well.
+
+        Args:
+            notes: the file for the ids of tests that fail.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Tests that run together.
 
     Attributes:
-        files: the files of the tests, in the order in which they run.
+        tests: the files or the ids of the tests, in the order in which they run.
         examples: the number of examples for a property test without a number of its own.
+        limit_seconds: the limit of the processor time.
+        suite: its name; that of a suite of the core selects the tests of that suite.
+    """
+
+    tests: tuple[str, ...]
+    examples: int
+    limit_seconds: int = 600
+    suite: str = "named"
+
+    def run(self, notes: Path) -> int:
+        """Run the tests until the first failure."""
+        # Imported late, so that this module can be imported without them.
+        import pytest
+        from hypothesis import HealthCheck, Phase, settings
+
+        settings.register_profile(
+            "mutation",
+            derandomize=True,
+            database=None,
+            deadline=None,
+            max_examples=self.examples,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        settings.load_profile("mutation")
+        # Assertions are not rewritten, because their messages are not read. The mutant is in this
+        # process, so the tests must run here (`-n0`). Long proofs are tried as well (`-m ""`).
+        options = ["-x", "-q", "--tb=short", "--assert=plain", "-p", "no:cacheprovider", "-n0"]
+        selected = ["-m", SELECTED.get(self.suite, "")]
+        return pytest.main([*options, *selected, *self.tests], plugins=[_Notes(notes)])
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that exits with another status than zero if something is wrong.
+
+    Attributes:
+        module: its name, as after `python -m`.
+        arguments: of its command line.
         limit_seconds: the limit of the processor time.
     """
 
-    files: tuple[str, ...]
-    examples: int
+    module: str
+    arguments: tuple[str, ...]
     limit_seconds: int = 600
+
+    @property
+    def suite(self) -> str:
+        """Return the name of the suite: that of the program."""
+        return self.module.rpartition(".")[2]
+
+    def run(self, notes: Path) -> int:
+        """Run the program."""
+        del notes
+        sys.argv = [self.module, *self.arguments]
+        try:
+            runpy.run_module(self.module, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            return FAILED if ended.code else 0
+        return 0
+
+
+class _Notes:
+    """A plugin of pytest that notes which tests fail."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a test that fails."""
+        self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a file that cannot be imported."""
+        self._note(report)
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.failed:
+            with self._path.open("a") as file:
+                file.write(f"{report.nodeid}\n")
 
 
 class Snapshot:
@@ -102,11 +232,9 @@ class Snapshot:
             if path.name != "__init__.py"
         }
 
-    def tests(self) -> tuple[list[str], list[str]]:
-        """Return the files of the quick tests, and those of the slow ones."""
-        names = sorted(f"{TESTS}/{path.name}" for path in (self.folder / TESTS).glob("test_*.py"))
-        slow = [name for name in names if name.endswith(STATE_MACHINE)]
-        return [name for name in names if name not in slow], slow
+    def tests(self) -> list[str]:
+        """Return the files of the tests of the core."""
+        return sorted(f"{TESTS}/{path.name}" for path in (self.folder / TESTS).glob("test_*.py"))
 
     def digest(self) -> str:
         """Return a short digest of all files, on which the verdicts depend."""
@@ -128,64 +256,84 @@ class Plan:
 
     Args:
         snapshot: the files.
-        examples: the number of examples in the quick tests.
-        machine_examples: the number of examples in the test of the state machine.
+        examples: the number of examples in each property test, and in the state machine.
     """
 
-    def __init__(self, snapshot: Snapshot, examples: int, machine_examples: int) -> None:
+    def __init__(self, snapshot: Snapshot, examples: int) -> None:
         self._snapshot = snapshot
         self._examples = examples
-        self._machine_examples = machine_examples
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the stages, with time limits from a run with the unchanged code.
+        """Return the stages of both suites."""
+        return self.stage(EXAMPLES), self.stage(PROPERTIES)
+
+    def stage(self, suite: str) -> Stage:
+        """Return the tests of a suite, with a time limit from a run with the unchanged code.
 
         Raises:
             RuntimeError: the tests fail with the unchanged code.
         """
-        quick, slow = self._snapshot.tests()
-        seconds = {name: _measure(Stage((name,), self._examples)) for name in quick}
-        ordered = tuple(sorted(quick, key=seconds.__getitem__))
-        stages = Stage(ordered, self._examples), Stage(tuple(slow), self._machine_examples)
-        return tuple(
-            Stage(one.files, one.examples, GRACE_SECONDS + round(LIMIT_FACTOR * _measure(one)))
-            for one in stages
-            if one.files
-        )
+        seconds: dict[str, float] = {}
+        for name in self._snapshot.tests():
+            used = _measure(Stage((name,), self._examples, suite=suite))
+            if used is not None:
+                seconds[name] = used
+        tests = tuple(sorted(seconds, key=seconds.__getitem__))
+        limit = GRACE_SECONDS + round(LIMIT_FACTOR * sum(seconds.values()))
+        return Stage(tests, self._examples, limit, suite)
 
 
 class Trials:
     """Tries mutants in child processes.
 
     Args:
-        stages: the tests.
         jobs: the number of children at once.
     """
 
-    def __init__(self, stages: Sequence[Stage], jobs: int) -> None:
-        self._stages = stages
+    def __init__(self, jobs: int) -> None:
         self._jobs = jobs
 
-    def run(self, mutants: Iterable[Mutant]) -> Iterator[tuple[Mutant, Verdict]]:
-        """Yield each mutant with its verdict, as soon as it is known."""
-        waiting = deque((mutant, 0) for mutant in mutants)
-        running: dict[int, tuple[Mutant, int]] = {}
+    def run(
+        self, planned: Iterable[tuple[Mutant, Sequence[Suite]]]
+    ) -> Iterator[tuple[Mutant, Outcome]]:
+        """Yield each mutant with its outcome, as soon as it is known.
+
+        Args:
+            planned: each mutant with the suites to try one after the other.
+        """
+        waiting = deque((mutant, tuple(suites)) for mutant, suites in planned)
+        running: dict[int, tuple[Mutant, tuple[Suite, ...]]] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < self._jobs:
-                    mutant, number = waiting.popleft()
-                    running[_start(self._stages[number], mutant)] = mutant, number
+                    mutant, suites = waiting.popleft()
+                    running[_start(suites[0], mutant)] = mutant, suites
                 child, status = os.wait()
-                mutant, number = running.pop(child)
-                verdict = _verdict(status)
-                if verdict is Verdict.SURVIVED and number + 1 < len(self._stages):
-                    waiting.appendleft((mutant, number + 1))
+                mutant, suites = running.pop(child)
+                outcome = _outcome(suites[0], child, status)
+                if outcome.verdict is Verdict.SURVIVED and suites[1:]:
+                    waiting.appendleft((mutant, suites[1:]))
                 else:
-                    yield mutant, verdict
+                    yield mutant, outcome
         finally:
             for child in running:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
+
+
+def _outcome(suite: Suite, child: int, status: int) -> Outcome:
+    """Return what came of a child, and remove its notes."""
+    notes = _notes(child)
+    failed = notes.read_text().splitlines() if notes.exists() else []
+    notes.unlink(missing_ok=True)
+    verdict = _verdict(status)
+    if verdict is Verdict.SURVIVED:
+        return Outcome(verdict)
+    return Outcome(verdict, suite.suite, failed[0] if failed else "")
+
+
+def _notes(child: int) -> Path:
+    return Path(f"failed-{child}.txt")
 
 
 def _verdict(status: int) -> Verdict:
@@ -196,23 +344,30 @@ def _verdict(status: int) -> Verdict:
     return Verdict.KILLED if os.WEXITSTATUS(status) else Verdict.SURVIVED
 
 
-def _measure(stage: Stage) -> float:
-    """Return the seconds of processor time that the tests need with the unchanged code."""
+def _measure(stage: Stage) -> float | None:
+    """Return the seconds of processor time that tests need; None if none is selected.
+
+    Raises:
+        RuntimeError: the tests fail with the unchanged code.
+    """
     output = Path("unchanged.log")
-    _, status, usage = os.wait4(_start(stage, None, output), 0)
+    child, status, usage = os.wait4(_start(stage, None, output), 0)
+    _notes(child).unlink(missing_ok=True)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == NOTHING_SELECTED:
+        return None
     if status:
         raise RuntimeError(f"the tests fail with the unchanged code:\n{output.read_text()}")
     return usage.ru_utime + usage.ru_stime
 
 
-def _start(stage: Stage, mutant: Mutant | None, output: Path = Path(os.devnull)) -> int:
-    """Fork a child that runs the tests; return its id."""
+def _start(suite: Suite, mutant: Mutant | None, output: Path = Path(os.devnull)) -> int:
+    """Fork a child that runs a suite; return its id."""
     child = os.fork()
     if child:
         return child
     status = FAILED
     try:
-        status = _run(stage, mutant, output)
+        status = _run(suite, mutant, output)
     except BaseException:  # noqa: BLE001 - no error may continue the parent's code here
         traceback.print_exc()
     finally:
@@ -222,44 +377,17 @@ def _start(stage: Stage, mutant: Mutant | None, output: Path = Path(os.devnull))
         os._exit(status)
 
 
-def _run(stage: Stage, mutant: Mutant | None, output: Path) -> int:
+def _run(suite: Suite, mutant: Mutant | None, output: Path) -> int:
     """Run the tests in the child; return zero if all of them pass."""
-    # Imported late, so that this module can be imported without them.
-    import pytest
-    from hypothesis import HealthCheck, Phase, settings
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (stage.limit_seconds, stage.limit_seconds + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (suite.limit_seconds, suite.limit_seconds + 5))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     if mutant is not None:
         sys.meta_path.insert(0, _Finder(mutant))
-    settings.register_profile(
-        "mutation",
-        derandomize=True,
-        database=None,
-        deadline=None,
-        max_examples=stage.examples,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    settings.load_profile("mutation")
-    # Assertions are not rewritten, because their messages are not read. The mutant is in this
-    # process, so the tests must run here (`-n 0`). Long proofs are tried as well (`-m ""`).
-    options = [
-        "-x",
-        "-q",
-        "--tb=short",
-        "--assert=plain",
-        "-p",
-        "no:cacheprovider",
-        "-n0",
-        "-m",
-        "",
-    ]
-    return pytest.main([*options, *stage.files])
+    return suite.run(_notes(os.getpid()).absolute())
 
 
 class _Finder(importlib.abc.MetaPathFinder):

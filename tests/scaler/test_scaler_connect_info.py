@@ -249,6 +249,25 @@ async def test_a_naive_expiry_is_a_bug_of_the_plugin(
     assert all(one.state is not State.FAILED for one in group.listing.instances)
 
 
+async def test_a_plugin_with_a_bug_is_asked_ever_more_seldom(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its traceback does not flood the log, and the waiting task knows about the pause."""
+    group = Guarded()
+
+    async def connect_info(id: str) -> ConnectInfo:
+        raise KeyError(id)
+
+    group.connect_info = connect_info  # type: ignore[method-assign] # a plugin with a bug
+    async with Taskscaler([group], Settings(policy=LAZY), connect=group.connect) as scaler:
+        with pytest.raises(AcquireTimeout, match="pauses that grow up to 5m") as caught:
+            async with scaler.acquire("a", timeout=timedelta(minutes=10)):
+                pytest.fail("the body must not run")
+    assert "because of a bug in the plugin: KeyError" in str(caught.value)
+    assert len([one for one in caplog.records if one.exc_info]) < 12
+    assert group.largest == 1
+
+
 async def test_an_answer_of_the_wrong_type_is_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -23,7 +23,7 @@ from taskscaler.core.model.lifecycle import SERVING
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from taskscaler.core import InstanceView, TaskStatus
     from taskscaler.core.model.fleet import Fleet
@@ -231,7 +231,11 @@ class Play:
     """
 
     def __init__(
-        self, settings: Settings | None = None, *groups: GroupInfo, records: Sequence[Record] = ()
+        self,
+        settings: Settings | None = None,
+        *groups: GroupInfo,
+        records: Sequence[Record] = (),
+        outcomes: Mapping[str, int] | None = None,
     ) -> None:
         infos = groups or (GroupInfo("g"),)
         self.state = ScalerState(infos, settings or Settings(), name="op")
@@ -239,6 +243,12 @@ class Play:
         self.todo: list[effects.Effect] = []
         self.stored: dict[tuple[str, str, str], Record] = {one.key: one for one in records}
         self.say(events.RecordsRestored(tuple(records)))
+        while self.has(effects.AskOutcome):
+            # Most providers cannot tell.
+            asked = next(one for one in self.todo if isinstance(one, effects.AskOutcome))
+            self.todo.remove(asked)
+            count = (outcomes or {}).get(asked.operation)
+            self.say(events.OutcomeTold(asked.group, asked.operation, count))
         self.say(events.TimePassed())
 
     def say(self, event: events.Event, after: float = 0.0) -> list[effects.Effect]:

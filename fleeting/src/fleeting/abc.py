@@ -166,11 +166,12 @@ class InstanceGroup(ABC):
         """Return how many instances an increase creates whose reply was lost; None if unknown.
 
         Optional. Called once after an `increase` that raised `OutcomeUnknown` or did not
-        end in time, by the same object and before the next increase. Without an answer the
-        caller waits a while for all instances before it requests others in their place, so
-        implement this if the cloud can tell, for example by an idempotency token, by its
-        list of operations, or by the size that it intends the group to have. Answer None
-        rather than guess. Changes nothing.
+        end in time, by the same object and before the next increase; and once after a
+        restart for an increase of a previous process that was not answered, by another
+        object. Without an answer the caller waits a while for all instances before it
+        requests others in their place, so implement this if the cloud can tell, for example
+        by an idempotency token, by its list of operations, or by the size that it intends
+        the group to have. Answer None rather than guess. Changes nothing.
 
         Args:
             operation: the identifier of the request.

@@ -63,6 +63,7 @@ HANDLERS: Mapping[type[Event], Callable[..., None]] = {
     events.ListingArrived: listings.listed,
     events.ListingFailed: listings.not_listed,
     events.IncreaseSettled: growth.increased,
+    events.OutcomeTold: growth.told,
     events.DecreaseSettled: removal.decreased,
     events.SuspendSettled: suspension.suspend_settled,
     events.ResumeSettled: suspension.resume_settled,

@@ -72,7 +72,7 @@ class EffectTasks:
             case effects.Decrease() | effects.Suspend() | effects.Resume():
                 detached = [self._detach(effect.group, id) for id in effect.ids]
                 tasks.start_soon(self._call, effect, [one for one in detached if one is not None])
-            case effects.List() | effects.Increase():
+            case effects.List() | effects.Increase() | effects.AskOutcome():
                 tasks.start_soon(self._call, effect)
             case _:
                 raise AssertionError(f"no task carries out {effect!r}")

@@ -21,6 +21,7 @@ from fleeting.errors import (
     FleetingError,
     InstanceUnhealthy,
     NotSupported,
+    OutcomeUnknown,
     ProviderError,
     Unreachable,
 )
@@ -68,7 +69,8 @@ async def prepare(
                 last, refusal = str(error), None
             except ProviderError as error:
                 last, refusal = str(error), error
-                if not error.retryable:
+                # A bug in the plugin, or a provider that hangs, may last: the pauses grow then.
+                if not error.retryable or isinstance(error, OutcomeUnknown):
                     return events.PreparationFailed(effect.group, effect.id, last, error)
             except FleetingError as error:
                 return events.PreparationFailed(effect.group, effect.id, str(error))

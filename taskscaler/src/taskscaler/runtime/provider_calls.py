@@ -36,7 +36,14 @@ logger = logging.getLogger("taskscaler")
 T = TypeVar("T")
 
 # The effects that are one call of a provider.
-ScalingCall = effects.List | effects.Increase | effects.Decrease | effects.Suspend | effects.Resume
+ScalingCall = (
+    effects.List
+    | effects.Increase
+    | effects.AskOutcome
+    | effects.Decrease
+    | effects.Suspend
+    | effects.Resume
+)
 
 
 async def call_provider(group: InstanceGroup, effect: ScalingCall) -> events.Event:
@@ -46,6 +53,9 @@ async def call_provider(group: InstanceGroup, effect: ScalingCall) -> events.Eve
             return await _list(group, effect)
         case effects.Increase():
             return await _increase(group, effect)
+        case effects.AskOutcome():
+            count = await _outcome(group, effect)
+            return events.OutcomeTold(effect.group, effect.operation, count)
         case effects.Decrease():
             accepted = await _change(group.decrease, effect, "a decrease")
             return events.DecreaseSettled(effect.group, effect.ids, accepted)
@@ -121,6 +131,8 @@ async def _increase(group: InstanceGroup, effect: effects.Increase) -> events.Ev
         # Unlike the other changes, an increase must not simply be repeated after a lost reply:
         # that could create, and bill, the instances twice. So the provider is asked.
         count = await _outcome(group, effect)
+        if count is not None:
+            count = min(count, effect.count)
         told = count is not None
         accepted = Accepted(count or 0, error=None if count == effect.count else error)
         return events.IncreaseSettled(
@@ -131,7 +143,9 @@ async def _increase(group: InstanceGroup, effect: effects.Increase) -> events.Ev
     return events.IncreaseSettled(effect.group, effect.operation, accepted)
 
 
-async def _outcome(group: InstanceGroup, effect: effects.Increase) -> int | None:
+async def _outcome(
+    group: InstanceGroup, effect: effects.Increase | effects.AskOutcome
+) -> int | None:
     """Ask a provider what became of an increase whose reply was lost; None if it cannot tell."""
     try:
         count = await _call(
@@ -143,7 +157,7 @@ async def _outcome(group: InstanceGroup, effect: effects.Increase) -> int | None
     except ProviderError as error:
         logger.warning("group %s did not tell what an increase created: %s", effect.group, error)
         return None
-    return None if count is None else max(0, min(count, effect.count))
+    return None if count is None else max(0, count)
 
 
 async def _change(

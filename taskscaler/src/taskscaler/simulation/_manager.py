@@ -267,6 +267,11 @@ class Manager:
         act = partial(line.cloud.increase, effect.count)
         line.call(act, self._answer(settle), effect.timeout_seconds, creates=effect.count)
 
+    def _ask_outcome(self, effect: effects.AskOutcome) -> None:
+        # Most clouds cannot tell after a restart.
+        told = events.OutcomeTold(effect.group, effect.operation, None)
+        self._clock.after(0.0, self._answer(lambda _: told), None)
+
     def _decrease(self, effect: effects.Decrease) -> None:
         self.decisions += 1
         for id in effect.ids:
@@ -341,6 +346,7 @@ class Manager:
     _CARRY_OUT: Mapping[type[effects.Effect], Callable[[Any, Any], None]] = {
         effects.List: _list,
         effects.Increase: _increase,
+        effects.AskOutcome: _ask_outcome,
         effects.Decrease: _decrease,
         effects.Suspend: _suspend,
         effects.Resume: _resume,

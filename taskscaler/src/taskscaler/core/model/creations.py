@@ -134,9 +134,20 @@ class Creations:
         self._store(operation, out)
 
     def restore(self, operation: Operation) -> None:
-        """Open an operation of a previous process, whose answer is lost."""
+        """Open an operation of a previous process."""
         self.operations.add(operation)
-        self.operations.settle(operation.id, None)
+
+    def told(self, id: str, count: int | None, out: Outbox) -> None:
+        """Record what came of an operation of a previous process whose answer was lost.
+
+        Args:
+            id: the operation's.
+            count: how many instances it creates in total; None if that is not known.
+            out: takes what is to be stored.
+        """
+        left = self.operations.left(id, count)
+        self._store(self.operations.settle(id, left, told=True), out)
+        self._agenda.news |= CHANGED
 
     def settle(
         self,

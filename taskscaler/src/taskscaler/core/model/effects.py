@@ -15,6 +15,7 @@ from taskscaler.core.model.decisions import Decision
 from taskscaler.core.model.records import Record
 
 __all__ = (
+    "AskOutcome",
     "CheckHealth",
     "Decided",
     "Decrease",
@@ -52,6 +53,19 @@ class Increase(Effect, frozen=True, gc=False):
     count: int
     operation: str
     decision: Decision
+    timeout_seconds: float
+
+
+class AskOutcome(Effect, frozen=True, gc=False):
+    """Ask what came of an increase that a previous process requested; answered by `OutcomeTold`.
+
+    Attributes:
+        count: how many instances it may still bring.
+    """
+
+    group: str
+    operation: str
+    count: int
     timeout_seconds: float
 
 

@@ -29,6 +29,7 @@ __all__ = (
     "ListingArrived",
     "ListingFailed",
     "Now",
+    "OutcomeTold",
     "PreparationFailed",
     "RecordsRestored",
     "ResumeSettled",
@@ -126,6 +127,18 @@ class IncreaseSettled(Event, frozen=True, gc=False):
     accepted: Accepted
     unknown: bool = False
     told: bool = False
+
+
+class OutcomeTold(Event, frozen=True, gc=False):
+    """A provider was asked what came of an increase of a previous process.
+
+    Attributes:
+        count: how many instances it creates; None if the provider cannot tell.
+    """
+
+    group: str
+    operation: str
+    count: int | None
 
 
 class DecreaseSettled(Event, frozen=True, gc=False):

@@ -217,6 +217,13 @@ class Group:
             instance.ready_at = now.wall
             out.put(instance.record)
 
+    def serve_sick(self, instance: TrackedInstance, now: Now) -> None:
+        """An instance that was ready before does not answer: it serves when it passes a check."""
+        self.step(instance, Trigger.PREPARED, now)
+        self.checks.begin(instance)
+        self.checks.end(instance, now.monotonic)
+        self.check_failed(instance)
+
     # Slots.
 
     def acquire(self, instance: TrackedInstance, key: str) -> None:

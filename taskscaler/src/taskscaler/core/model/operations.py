@@ -34,6 +34,7 @@ class Operation:
         id: its unique name.
         expected: how many instances it may bring: the requested, then the accepted count.
         seen: how many have appeared.
+        seen_before: how many of its instances a previous process saw, in addition.
         unlikely: how many more may come, although nothing waits for them.
         asked: when it was requested, in monotonic seconds.
         asked_at: the same as wall time.
@@ -51,6 +52,7 @@ class Operation:
         "lost",
         "names",
         "seen",
+        "seen_before",
         "settled",
         "strangers",
         "unlikely",
@@ -67,6 +69,7 @@ class Operation:
         self.id = id
         self.expected = count
         self.seen = 0
+        self.seen_before = 0
         self.unlikely = 0
         self.asked = asked
         self.asked_at = asked_at
@@ -82,8 +85,30 @@ class Operation:
 
     def record(self, group: str) -> OperationRecord:
         """Return the part of it that must survive a restart."""
-        count = self.outstanding + self.unlikely
-        return OperationRecord(group, self.id, count, self.asked_at, self.strangers)
+        return OperationRecord(
+            group,
+            self.id,
+            self.outstanding,
+            self.asked_at,
+            self.strangers,
+            self.seen_before + self.seen,
+            self.unlikely,
+            answered=self.settled and not self.lost,
+        )
+
+    @classmethod
+    def restored(cls, record: OperationRecord, now: float) -> Operation:
+        """Return the operation of a record, as if it had been requested now.
+
+        Args:
+            record: what a previous process stored.
+            now: monotonic seconds.
+        """
+        operation = cls(record.id, record.count, now, record.asked_at, record.strangers)
+        operation.seen_before = record.seen
+        operation.unlikely = record.unlikely
+        operation.settled = record.answered
+        return operation
 
 
 class Operations:
@@ -145,6 +170,14 @@ class Operations:
         """Return how many instances an open operation may bring in total."""
         return self._open[id].expected
 
+    def left(self, id: str, count: int | None) -> int | None:
+        """Return how many instances a restored operation still brings if it creates so many."""
+        operation = self._open[id]
+        if count is None:
+            return None
+        coming = max(0, count - operation.seen_before - operation.seen)
+        return operation.seen + min(coming, operation.outstanding)
+
     def settle(
         self, id: str, accepted: int | None, names: Iterable[str] = (), *, told: bool = False
     ) -> Operation:
@@ -162,7 +195,7 @@ class Operations:
         operation.names.update(names)
         if accepted is not None:
             if told:
-                operation.unlikely += max(0, operation.outstanding - accepted)
+                operation.unlikely += max(0, operation.expected - accepted)
             operation.expected = accepted
         return self._close_if_done(operation)
 

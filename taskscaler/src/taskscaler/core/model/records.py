@@ -61,10 +61,13 @@ class OperationRecord(msgspec.Struct, frozen=True, gc=False, tag="operation"):
     Attributes:
         group: the id of the group.
         id: its unique name.
-        count: how many instances it may still bring.
+        count: how many instances it is still expected to bring.
         asked_at: when it was decided.
         strangers: ids of the foreign instances that existed before it: after a restart, they
             must not be taken for the instances that it created.
+        seen: how many of its instances have been seen.
+        unlikely: how many more may come, although nothing waits for them.
+        answered: whether the provider has said how many come.
     """
 
     group: str
@@ -72,6 +75,9 @@ class OperationRecord(msgspec.Struct, frozen=True, gc=False, tag="operation"):
     count: int
     asked_at: datetime
     strangers: tuple[str, ...] = ()
+    seen: int = 0
+    unlikely: int = 0
+    answered: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from taskscaler.core.model.group import Group
     from taskscaler.core.model.settings import Settings
 
-__all__ = ("grow", "increased")
+__all__ = ("grow", "increased", "told")
 
 NEVER = float("inf")
 
@@ -259,6 +259,14 @@ def increased(fleet: Fleet, event: events.IncreaseSettled, now: Now, out: Outbox
     )
     # New instances may be there already; the sooner they are seen, the sooner they serve.
     group.listing.hasten(now.monotonic)
+
+
+def told(fleet: Fleet, event: events.OutcomeTold, now: Now, out: Outbox) -> None:
+    """The provider told what came of a request of a previous process, or could not tell."""
+    group = fleet.group(event.group)
+    if event.operation in group.creations.operations:
+        group.creations.told(event.operation, event.count, out)
+        group.listing.hasten(now.monotonic)
 
 
 def _may_come(group: Group, id: str) -> bool:

@@ -84,7 +84,8 @@ def _replace(
 ) -> None:
     """Replace an instance, unless a task is left on it or most of the group fails.
 
-    Tasks run on unless the operator prefers to lose them with the instance.
+    Tasks run on unless the operator prefers to lose them with the instance. With suspended
+    tasks, the instance is suspended and not replaced.
     """
     with_tasks = fleet.settings.remove_unhealthy_with_tasks
     if instance.phase not in SERVING or not (instance.vacant or with_tasks):
@@ -92,7 +93,13 @@ def _replace(
     serving = sum(group.members.counts[phase] for phase in SERVING)
     was_held_back = group.checks.held_back
     if group.checks.replace(instance, now.monotonic, serving):
-        leaving.take_down(fleet, group, instance, departure, now, out)
+        if instance.suspended:
+            # Their work is on the instance, and need not be lost: it may work when it is resumed.
+            placing.revoke_running(fleet, group, instance, departure.reason, out)
+            out.put(instance.record)
+            leaving.settle(group, instance, now, out)
+        else:
+            leaving.take_down(fleet, group, instance, departure, now, out)
     elif not was_held_back:
         _report(fleet, group, now, out)
 

@@ -39,7 +39,9 @@ def unprepared(fleet: Fleet, event: events.PreparationFailed, now: Now, out: Out
 
     If the provider refused, such as for want of a permission, the fault is the group's: the next
     instance would fare no better. So the instance stays, and is tried again after the pause.
-    One that keeps suspended tasks is suspended again: their work is still there.
+    One that keeps suspended tasks is suspended again: their work is still there. One that was
+    ready before this process began is like any that fails its checks: perhaps the network of
+    this computer is down, and then all of them cannot be reached.
     """
     group = fleet.group(event.group)
     instance = group.members.get(event.id)
@@ -48,20 +50,25 @@ def unprepared(fleet: Fleet, event: events.PreparationFailed, now: Now, out: Out
     reason = f"instance {instance.id} did not become ready: {event.reason}"
     if event.error is not None and instance.departure is None:
         # Nothing of the group is expected to become ready, so the other groups come first.
+        limit = Duration(seconds=fleet.settings.backoff_limit.total_seconds())
+        reason += f"; it is tried again after pauses that grow up to {limit}"
         group.creations.undelivered(
             reason, now.monotonic, fleet.settings, since=instance.seen_at, error=event.error
         )
-        pause_seconds = max(0.0, group.creations.backoff.until - now.monotonic)
-        group.prepare_again(instance, fleet.settings, pause_seconds, out)
-        return
+        if not instance.suspended:
+            pause_seconds = max(0.0, group.creations.backoff.until - now.monotonic)
+            group.prepare_again(instance, fleet.settings, pause_seconds, out)
+            return
     if instance.suspended:
         suspension.stay(fleet, group, instance, event.reason, now, out)
         return
+    if instance.ready_at is not None:
+        group.serve_sick(instance, now)
+        return
     departure = Departure(Rule.FAILED, event.reason)
     leaving.take_down(fleet, group, instance, departure, now, out)
-    if instance.ready_at is None:
-        since = instance.seen_at
-        group.creations.undelivered(reason, now.monotonic, fleet.settings, since=since)
+    since = instance.seen_at
+    group.creations.undelivered(reason, now.monotonic, fleet.settings, since=since)
 
 
 def give_up_late(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:

@@ -145,6 +145,7 @@ def shrink(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
     """Remove idle instances that are not needed, and were not for `idle_time`."""
     surplus = demand.surplus
     for group in reversed(fleet.groups):
+        surplus = _remove_closed(group, surplus, now, out)
         while (instance := group.idle.first()) is not None:
             slots = instance.available
             if instance.idle_since + fleet.idle_seconds > now.monotonic or slots > surplus:
@@ -171,7 +172,9 @@ def expire_protection(fleet: Fleet, now: Now, out: Outbox) -> None:
     unneeded = demand.unneeded
     if any(group.idle.closed for group in fleet.groups):
         _open_needed(fleet, unneeded)
-        _remove_closed(fleet, unneeded - _protected(fleet, demand), now, out)
+        surplus = unneeded - _protected(fleet, demand)
+        for group in reversed(fleet.groups):
+            surplus = _remove_closed(group, surplus, now, out)
         if not any(group.idle.closed for group in fleet.groups):
             fleet.tasks.older.clear()
     elif demand.reserved and unneeded > 0:
@@ -198,12 +201,13 @@ def _open_needed(fleet: Fleet, unneeded: int) -> None:
                 closed -= slots
 
 
-def _remove_closed(fleet: Fleet, surplus: int, now: Now, out: Outbox) -> None:
-    for group in reversed(fleet.groups):
-        for instance, slots in _closed(group):
-            if slots <= surplus:
-                leaving.remove(group, instance, _idle(instance, now), now, out)
-                surplus -= slots
+def _remove_closed(group: Group, surplus: int, now: Now, out: Outbox) -> int:
+    """Remove closed instances, which are idle the longest; return the rest of the surplus."""
+    for instance, slots in _closed(group) if group.idle.closed else ():
+        if slots <= surplus:
+            leaving.remove(group, instance, _idle(instance, now), now, out)
+            surplus -= slots
+    return surplus
 
 
 def _closed(group: Group) -> list[tuple[TrackedInstance, int]]:

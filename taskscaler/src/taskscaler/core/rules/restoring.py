@@ -3,8 +3,8 @@
 Instances come back as if they were being created; the first listings tell whether they
 still exist and run. If tasks ran on an instance when the scaler ended, its condition is
 unknown; it is removed, unless `keep_instance_with_acquisitions` says to use it
-again. Suspended tasks come back as they were. An increase with an unknown outcome may
-still bring all that was requested.
+again. Suspended tasks come back as they were. The provider is asked what came of an
+increase that was not answered; if it cannot tell, all that was requested may still come.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fleeting.types import State
 from taskscaler._errors import IllegalEvent
 from taskscaler.core.model.decisions import Rule
+from taskscaler.core.model.effects import AskOutcome
 from taskscaler.core.model.instance import Departure, Suspension
 from taskscaler.core.model.lifecycle import Phase
 from taskscaler.core.model.operations import Operation
@@ -52,7 +53,7 @@ def restored(fleet: Fleet, event: events.RecordsRestored, now: Now, out: Outbox)
             _restore(fleet, group, record, now, out)
     for asked in sorted(_of_kind(event, OperationRecord), key=lambda one: one.asked_at):
         if (group := fleet.find(asked.group)) is not None:
-            _expect(group, asked, now, out)
+            _expect(fleet, group, asked, now, out)
     for stone in sorted(_of_kind(event, TombstoneRecord), key=lambda one: one.at):
         if (group := fleet.find(stone.group)) is not None:
             group.ownership.remember(stone.id, stone.incarnation, out)
@@ -72,16 +73,17 @@ def _restore_pauses(fleet: Fleet, event: events.RecordsRestored, now: Now) -> No
         fleet.bucket.restore(throttle, now)
 
 
-def _expect(group: Group, record: OperationRecord, now: Now, out: Outbox) -> None:
-    if not record.count:
+def _expect(fleet: Fleet, group: Group, record: OperationRecord, now: Now, out: Outbox) -> None:
+    if not record.count and not record.unlikely:
         # All instances had come before the answer, and that will never come.
         out.drop(record.key)
         return
     # They existed before the request, so the listings must not count them for it.
     group.ownership.strangers.update(dict.fromkeys(record.strangers))
-    group.creations.restore(
-        Operation(record.id, record.count, now.monotonic, record.asked_at, record.strangers)
-    )
+    group.creations.restore(Operation.restored(record, now.monotonic))
+    if not record.answered:
+        timeout_seconds = fleet.settings.operation_timeout.total_seconds()
+        out.add(AskOutcome(group.name, record.id, record.count, timeout_seconds))
 
 
 def _restore(fleet: Fleet, group: Group, record: InstanceRecord, now: Now, out: Outbox) -> None:
