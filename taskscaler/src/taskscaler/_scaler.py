@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fleeting.types import ConnectInfo
     from taskscaler._acquisition import Acquisition
     from taskscaler._summaries import Capacity, InstanceSummary, SuspendedTask
-    from taskscaler.core import Decision, Record
+    from taskscaler.core import Decision, Record, Standing
     from taskscaler.storage import Store
 
 __all__ = ("Taskscaler",)
@@ -379,6 +379,10 @@ class Taskscaler:
             key: of one task: return what it has or why it waits. None is about all tasks.
         """
         return explain_task(self._state, self._runner.claims, key)
+
+    def standing(self) -> Standing:
+        """Return the summary of now that `explain` puts into words."""
+        return self._state.standing()
 
     def reconfigure(self, settings: Settings) -> None:
         """Apply other settings at once, without touching any task.

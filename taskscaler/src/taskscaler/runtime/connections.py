@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -108,7 +109,13 @@ class Connections:
         self._settings = settings
         self._shared: dict[tuple[str, str], SharedConnection] = {}
 
-    async def get(self, group: InstanceGroup, id: str, provider_seconds: float) -> Connection:
+    async def get(
+        self,
+        group: InstanceGroup,
+        id: str,
+        provider_seconds: float,
+        connector_seconds: float = float("inf"),
+    ) -> Connection:
         """Return an open connection to an instance, after connecting to it if necessary.
 
         Args:
@@ -116,6 +123,7 @@ class Connections:
             id: its id there.
             provider_seconds: how long the provider may take to return the connect info;
                 the connector's own timeout comes on top of that.
+            connector_seconds: how long the connector may take, if its timeout is longer.
 
         Raises:
             FleetingError: connecting failed.
@@ -129,7 +137,7 @@ class Connections:
             if (connection := shared.usable) is not None:
                 return connection
             await shared.discard()
-            return await self._open(shared, group, id, provider_seconds)
+            return await self._open(shared, group, id, provider_seconds, connector_seconds)
 
     def detach(self, group: str, id: str) -> SharedConnection | None:
         """Stop using the connection to an instance at once; return it, to be closed.
@@ -152,7 +160,12 @@ class Connections:
                     closing.start_soon(shared.close)
 
     async def _open(
-        self, shared: SharedConnection, group: InstanceGroup, id: str, provider_seconds: float
+        self,
+        shared: SharedConnection,
+        group: InstanceGroup,
+        id: str,
+        provider_seconds: float,
+        connector_seconds: float,
     ) -> Connection:
         shared.check(id)
         info = self.cache.find(group.info.id, id)
@@ -166,6 +179,9 @@ class Connections:
                 info.with_settings(self._settings[group.info.id]),
                 incarnation=self.cache.life(group.info.id, id),
             )
+            seconds = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
+            if connector_seconds < seconds:
+                info = replace(info, timeout=timedelta(seconds=connector_seconds))
             connection = await self._call_connector(info)
         except ConnectorError:
             # The address or the credentials may have changed.
