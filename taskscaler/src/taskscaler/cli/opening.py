@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-    from contextlib import AsyncExitStack
+    from contextlib import AsyncExitStack, ExitStack
 
     from fleeting.abc import InstanceGroup
     from fleeting.types import GroupInfo
@@ -52,7 +52,10 @@ async def open_store(state: StateFile | None) -> AsyncGenerator[Store]:
 
 
 async def open_groups(
-    stack: AsyncExitStack, plan: Plan, say: Callable[[str], Awaitable[None]]
+    stack: AsyncExitStack,
+    locks: ExitStack,
+    plan: Plan,
+    say: Callable[[str], Awaitable[None]],
 ) -> list[InstanceGroup]:
     """Open all groups in order, lock them, and register their cleanup on the stack.
 
@@ -62,6 +65,7 @@ async def open_groups(
 
     Args:
         stack: closes the groups.
+        locks: ends the locks; to be closed after the groups.
         plan: with the groups.
         say: shows a message.
 
@@ -70,8 +74,6 @@ async def open_groups(
         FleetingError: one of the groups cannot be opened; named if there are several.
     """
     groups: list[InstanceGroup] = []
-    # Entered before the groups, so that each lock is held until its group is closed.
-    locks = stack.enter_context(ExitStack())
     for one in plan.groups:
         limits = (plan.settings.max_instances, one.max_instances)
         settings = GroupSettings(
