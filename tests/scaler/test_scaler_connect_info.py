@@ -297,13 +297,13 @@ async def test_each_group_has_its_own_connector_settings() -> None:
         group = first if info.username == "first-user" else second
         return await group.connect(info)
 
-    settings = {"first": ConnectorSettings(username="first-user", timeout=timedelta(seconds=5))}
+    settings = {"first": ConnectorSettings(username="first-user", timeout=timedelta(seconds=3))}
     async with (
         Taskscaler([first, second], connector=settings, connect=connect) as scaler,
         scaler.acquire("a"),
         scaler.acquire("b"),
     ):
-        assert dict(connected) == {"first-user": timedelta(seconds=5), "": None}
+        assert dict(connected) == {"first-user": timedelta(seconds=3), "": timedelta(seconds=5)}
 
 
 def test_connector_settings_of_an_unknown_group_are_refused() -> None:

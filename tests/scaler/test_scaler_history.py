@@ -23,13 +23,16 @@ from taskscaler import (
     StoreError,
     Taskscaler,
 )
-from taskscaler.core import Decision, Rule
+from taskscaler.core import Decision, Grant, Rule
 from taskscaler.runtime import explanations, history
+from taskscaler.runtime.claims import Claim
 from taskscaler.runtime.history import log_line
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import tzinfo
+    from typing import Self
 
     from taskscaler.storage import Entry, Picture
 
@@ -328,3 +331,31 @@ async def test_tasks_that_time_out_in_a_long_queue_do_not_search_it(
                 tasks.start_soon(wait, key)
     assert "s: 2 tasks wait for a slot: 0 slots in use" in told[0]
     assert "is number 1 of 1 in the queue" in told[1]
+
+
+async def test_lengths_do_not_follow_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the clock is set back by an hour, the history still has how long a task took."""
+
+    class Set(datetime):
+        back = timedelta()
+
+        @classmethod
+        @override
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp((datetime.now(tz) - cls.back).timestamp(), tz)
+
+    monkeypatch.setattr("taskscaler.runtime.claims.datetime", Set)
+    monkeypatch.setattr("taskscaler.runtime.history.datetime", Set)
+    monkeypatch.setattr(Set, "back", timedelta())
+    claim = Claim("a")
+    before = claim.asked_when(Set.now(UTC))
+    assert before == claim.asked_at
+    Set.back = timedelta(hours=1)
+    await anyio.sleep(2)
+    assert abs(claim.asked_when(Set.now(UTC)) - (before - Set.back)) < timedelta(seconds=5)
+    claim.deliver(Grant("a", "g", "i", 0))
+    await anyio.sleep(3)
+    entry = claim.entry()
+    assert entry.granted_at is not None
+    assert timedelta(0) < entry.granted_at - entry.asked_at < timedelta(minutes=1)
+    assert timedelta(0) < entry.ended_at - entry.granted_at < timedelta(minutes=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +13,16 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from fleeting.errors import (
+    AuthenticationFailed,
     ConfigError,
     ConnectionLost,
+    FleetingError,
     HostKeyMismatch,
+    InstanceGone,
+    InstanceUnhealthy,
+    NotSupported,
     PermissionDenied,
+    PluginNotFound,
     ProviderError,
     Throttled,
     Unreachable,
@@ -22,9 +30,11 @@ from fleeting.errors import (
 from fleeting.testing import Command, FakeConnector, FakeInstanceGroup, Gate, Reply
 from fleeting.types import ConnectorSettings, Exit
 from taskscaler import AcquireTimeout, Policy, Settings, Taskscaler
+from taskscaler.core import Stage, counted
 
 if TYPE_CHECKING:
     from fleeting.abc import Connection
+    from fleeting.types import ConnectInfo
 
 pytestmark = pytest.mark.anyio
 
@@ -77,17 +87,41 @@ async def test_the_ready_command_runs_before_the_first_task() -> None:
 @pytest.mark.parametrize(
     ("ended", "words"), [(Exit(3), "ended with 3"), (Exit(None, "KILL"), "ended by signal KILL")]
 )
-async def test_a_failing_ready_command_replaces_the_instance(ended: Exit, words: str) -> None:
-    """The instance is removed with the output of the command, and the next one is used."""
-    group = group_of(Instances(ended))
+async def test_the_ready_command_is_tried_again(ended: Exit, words: str) -> None:
+    """Until it succeeds, its end and its last line are told at once; the instance stays."""
+    group = group_of(Instances(*[ended] * 20))
     async with Taskscaler([group], COMMAND, connect=group.connect) as scaler:
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                async with scaler.acquire("a") as acquisition:
+                    assert acquisition.instance == "i-1"
+
+            tasks.start_soon(run)
+            await group.until(lambda: bool(scaler.standing().obstacles))
+            (obstacle,) = scaler.standing().obstacles
+            assert obstacle.stage is Stage.READY_COMMAND
+            assert obstacle.reason == (
+                f"the instance_ready_command {words}: the disk is not mounted"
+            )
+            assert f"failed {counted(obstacle.times, 'time')} on 1 instance" in scaler.explain()
+        assert scaler.standing().obstacles == ()
+    assert group.largest == 1
+
+
+async def test_an_instance_whose_ready_command_never_succeeds_is_replaced() -> None:
+    """It is removed after `instance_ready_timeout`, and the reason is kept."""
+    group = group_of(Instances(*[Exit(3)] * 90))
+    settings = replace(COMMAND, instance_ready_timeout=timedelta(seconds=90))
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
         async with scaler.acquire("a") as acquisition:
             assert acquisition.instance == "i-2"
         bygone = scaler.instances()[0]
-        assert bygone.id == "i-1"
-        assert bygone.ready_at is None
-        reason = f"the instance_ready_command {words}: the disk is not mounted"
-        assert bygone.removal_reason == reason
+        assert (bygone.id, bygone.ready_at) == ("i-1", None)
+        assert bygone.removal_reason == (
+            "it was not ready within 90s: the instance_ready_command ended with 3: the disk is not "
+            "mounted"
+        )
     assert group.largest == 1
 
 
@@ -163,8 +197,7 @@ async def test_a_wrong_host_key_is_not_retried() -> None:
 async def test_a_preparation_that_hangs_times_out() -> None:
     """A connector that never answers does not delay other instances."""
     group = FakeInstanceGroup()
-    gate = Gate()
-    group.script("connect", Reply(before=gate))
+    group.script("connect", *[Reply(before=Gate()) for _ in range(3)])
     settings = Settings(instance_ready_timeout=timedelta(seconds=60), policy=LAZY)
     async with (
         Taskscaler([group], settings, connect=group.connect) as scaler,
@@ -331,3 +364,98 @@ async def test_a_key_file_that_is_not_text_is_reported_without_its_content(tmp_p
             async with scaler.acquire("a", timeout=timedelta(seconds=5)):
                 pytest.fail("the body must not run")
     assert "0x" not in str(caught.value)
+
+
+# The stages.
+
+SETTLED = Settings(max_instances=1, instance_ready_timeout=timedelta(minutes=2), policy=LAZY)
+
+
+@pytest.mark.parametrize(
+    ("error", "stage", "used"),
+    [
+        (Unreachable("refused"), Stage.CONNECT, "i-1"),
+        (ConnectionLost("reset"), Stage.CONNECT, "i-1"),
+        (AuthenticationFailed("wrong key"), Stage.LOGIN, "i-1"),
+        (ConfigError("the key file is gone"), Stage.SETTINGS, "i-1"),
+        (PluginNotFound("connector", "x", (), "install it"), Stage.SETTINGS, "i-1"),
+        (HostKeyMismatch("another machine"), Stage.LOGIN, "i-2"),
+        (NotSupported("no address"), Stage.CONNECT, "i-2"),
+        (RuntimeError("a bug"), Stage.CONNECT, "i-2"),
+    ],
+)
+async def test_each_failure_to_connect_is_told_at_once(
+    error: Exception, stage: Stage, used: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its stage; only a failure that concerns the instance, and cannot pass, costs it."""
+    group, asked = FakeInstanceGroup(), 0
+
+    async def connect(info: ConnectInfo) -> Connection:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise error
+        return await group.connect(info)
+
+    caplog.set_level(logging.INFO, "taskscaler")
+    async with Taskscaler([group], SETTLED, connect=connect) as scaler:
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                async with scaler.acquire("a", timeout=timedelta(hours=1)) as acquisition:
+                    assert acquisition.instance == used
+
+            tasks.start_soon(run)
+            began = anyio.current_time()
+            await group.until(lambda: bool(scaler.standing().obstacles))
+            assert anyio.current_time() - began < 10
+            (obstacle,) = scaler.standing().obstacles
+            assert (obstacle.stage, str(error) in obstacle.reason) == (stage, True)
+        assert scaler.standing().obstacles == ()
+    assert any(
+        "is not ready; attempt 1 since" in line and str(error) in line for line in caplog.messages
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "used"),
+    [
+        (PermissionDenied("no SendSSHPublicKey"), "i-1"),
+        (Throttled("later"), "i-1"),
+        (InstanceUnhealthy("i-1", "it boots"), "i-1"),
+        (InstanceGone("i-1", "there is no such instance"), "i-2"),
+    ],
+)
+async def test_each_failure_of_the_connect_info_is_told_at_once(
+    error: FleetingError, used: str
+) -> None:
+    """It is a stage of its own."""
+    group = FakeInstanceGroup()
+    group.script("connect_info", Reply(error=error))
+    async with Taskscaler([group], SETTLED, connect=group.connect) as scaler:
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                async with scaler.acquire("a", timeout=timedelta(hours=1)) as acquisition:
+                    assert acquisition.instance == used
+
+            tasks.start_soon(run)
+            await group.until(lambda: bool(scaler.standing().obstacles))
+            (obstacle,) = scaler.standing().obstacles
+            assert (obstacle.stage, obstacle.reason) == (Stage.CONNECT_INFO, str(error))
+
+
+async def test_the_first_attempts_to_connect_are_short() -> None:
+    """So that a server that says nothing is known soon; later ones have the time they need."""
+    group, given = FakeInstanceGroup(), list[timedelta | None]()
+
+    async def connect(info: ConnectInfo) -> Connection:
+        given.append(info.timeout)
+        raise Unreachable("no answer")
+
+    connector = ConnectorSettings(timeout=timedelta(seconds=30))
+    async with Taskscaler([group], SETTLED, connect=connect, connector=connector) as scaler:
+        with pytest.raises(AcquireTimeout):
+            async with scaler.acquire("a", timeout=timedelta(seconds=20)):
+                pytest.fail("the body must not run")
+    assert given[:5] == [timedelta(seconds=seconds) for seconds in (5, 10, 20, 30, 30)]

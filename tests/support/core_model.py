@@ -149,6 +149,9 @@ def check_group(group: Group, settings: Settings) -> None:
     ready = [one for one in sick if one.phase is Phase.READY]
     assert group.checks.sick_slots == sum(one.open_slots for one in ready)
     assert group.checks.under_way == sum(one.health.checking for one in instances)
+    failing = set[str]().union(*(one.ids for one in inside(group.obstacles, "_failing").values()))
+    assert failing <= by_phase[Phase.PREPARING] | {one.id for one in sick}
+    assert {one.id for one in sick} <= failing
     closed = {one.id: one.available for one in instances if one.id in group.idle.closed}
     assert group.idle.closed == closed, "a closed instance is idle"
     assert group.idle.closed_slots == sum(closed.values())

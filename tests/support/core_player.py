@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from core_model import Cloud, fleet_of
-from fleeting.errors import OutOfCapacity, ProviderError, Throttled
+from fleeting.errors import ConfigError, GroupGone, OutOfCapacity, ProviderError, Throttled
 from fleeting.types import Accepted, GroupInfo, State
-from taskscaler.core import ScalerState, effects, events
+from taskscaler.core import ScalerState, Stage, effects, events
 from taskscaler.core.rules.listings import PORTION
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Player:
 
         match effect:
             case effects.List():
-                self.list(effect, choose("fresh", "fresh", "stale", "failed"))
+                self.list(effect, choose("fresh", "fresh", "stale", "failed", "gone"))
             case effects.Increase():
                 kinds = (
                     "whole",
@@ -179,12 +179,22 @@ class Player:
             case effects.Resume():
                 self.start_again(effect, choose("whole", "slow", "refused"))
             case effects.Prepare():
-                if choose("ready", "ready", "failed") == "ready":
-                    self.apply(events.InstancePrepared(effect.group, effect.id))
-                else:
-                    self.apply(events.PreparationFailed(effect.group, effect.id, "no answer"))
+                self.prepare(effect, choose("ready", "ready", "failed", "delayed", "our fault"))
             case _:
                 raise AssertionError(effect)
+
+    def prepare(self, effect: effects.Prepare, kind: str) -> None:
+        group, id = effect.group, effect.id
+        if kind != "ready":
+            self.apply(events.InstanceDelayed(group, id, Stage.CONNECT, "no answer"))
+        match kind:
+            case "failed":
+                self.apply(events.PreparationFailed(group, id, "no answer"))
+            case "our fault":
+                error = ConfigError("no key")
+                self.apply(events.PreparationFailed(group, id, "no key", error))
+            case _:
+                self.apply(events.InstancePrepared(group, id))
 
     def check(self, effect: effects.CheckHealth, kind: str) -> None:
         if kind == "well":
@@ -214,6 +224,13 @@ class Player:
         cloud = self.clouds[effect.group]
         if kind == "failed":
             self.apply(events.ListingFailed(effect.group, Throttled("slow down")))
+            return
+        if kind == "gone":
+            # It is created again, empty, if it is listed the next time.
+            cloud.members.clear()
+            cloud.nameless = 0
+            cloud.previous = None
+            self.apply(events.ListingFailed(effect.group, GroupGone("no such group")))
             return
         # Never two old ones in a row: that would be a cloud that lies for good.
         if kind == "stale" and cloud.previous is not None:

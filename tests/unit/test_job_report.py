@@ -11,8 +11,9 @@ import pytest
 from typing_extensions import override
 
 from fleeting.errors import ConfigError
+from taskscaler.core import JobRecord
 from taskscaler.jobs.report import RunReport, check_report_path, exit_code, write_report
-from taskscaler.jobs.result import JobResult, JobState, describe_exit
+from taskscaler.jobs.result import JobResult, JobState, describe_exit, restore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,9 +149,11 @@ def test_durations_do_not_follow_the_wall_clock(monkeypatch: pytest.MonkeyPatch)
     assert 0 <= (result.run_seconds or 0) < 60
 
 
-def test_impossible_duration_of_an_earlier_call_is_unknown() -> None:
-    """Only wall times are recorded; if they contradict each other, nothing is claimed."""
-    earlier = JobResult("a", started_at=NOON, finished_at=NOON - timedelta(hours=1), earlier=True)
-    assert earlier.run_seconds is None
-    earlier.finished_at = NOON + timedelta(seconds=2)
+def test_duration_of_an_earlier_call_does_not_follow_the_wall_clock() -> None:
+    """The journal has it as well as the times, which may contradict each other."""
+    record = JobRecord(
+        "a", "", "success", 1, started_at=NOON, finished_at=NOON - timedelta(hours=1), ran_seconds=2
+    )
+    earlier = JobResult("a", earlier=True)
+    restore(earlier, record)
     assert earlier.run_seconds == 2

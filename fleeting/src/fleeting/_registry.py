@@ -87,17 +87,20 @@ class Registry:
         return _not_found(PROVIDERS, "plugin", reference.name, str(reference))
 
     def check_connector(self, settings: ConnectorSettings) -> None:
-        """Refuse settings with which no connection can be made; import nothing.
+        """Refuse settings with which no connection can be made; import no plugin.
 
         Raises:
             ConfigError: no installed plugin has a connector for the protocol, or a private
-                key cannot be read.
+                key cannot be read or used.
         """
         protocol = settings.protocol
         if protocol is not None and protocol not in {one.name for one in self.connectors()}:
             reason = _not_found(CONNECTORS, "connector", protocol, protocol)
             raise ConfigError(f"connector_config.protocol: {reason}")
-        settings.read_private_key()
+        if settings.key_path is not None:
+            from fleeting._private_keys import check_private_key
+
+            check_private_key(settings)
         settings.read_jumps()
 
     def connector(self, protocol: str) -> Connector:

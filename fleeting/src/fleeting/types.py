@@ -223,6 +223,7 @@ class GroupInfo:
         capabilities: its optional abilities.
         private: whether it exists only in this process, so that no other can open it. It
             needs no lock.
+        temporary: whether its instances end when the group is closed.
     """
 
     id: str
@@ -230,6 +231,7 @@ class GroupInfo:
     version: str = ""
     capabilities: frozenset[Capability] = frozenset()
     private: bool = False
+    temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from taskscaler._summaries import Capacity, InstanceSummary, SuspendedTask
     from taskscaler.core import (
         Decision,
+        Obstacle,
         Placement,
         Policy,
         Settings,
+        Stage,
+        Standing,
         UnknownInstances,
     )
 
@@ -51,11 +54,14 @@ __all__ = (
     "InstancesLeft",
     "NoCapacity",
     "NotSuspendable",
+    "Obstacle",
     "OutputFailed",
     "Placement",
     "Policy",
     "ScalerClosed",
     "Settings",
+    "Stage",
+    "Standing",
     "StoreError",
     "StoreLocked",
     "SuspendedTask",
@@ -91,9 +97,12 @@ _HOMES = {
     "_summaries": ("Capacity", "InstanceSummary", "SuspendedTask"),
     "core": (
         "Decision",
+        "Obstacle",
         "Placement",
         "Policy",
         "Settings",
+        "Stage",
+        "Standing",
         "UnknownInstances",
     ),
 }

@@ -89,7 +89,7 @@ class Acquisition:
                 self._instance_group,
                 self.instance,
                 self._runner.state.settings.operation_timeout.total_seconds(),
-                self.user,
+                user=self.user,
             )
         except (ConnectorError, InstanceError) as error:
             if not isinstance(error, NotSupported):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from fleeting.types import ConnectInfo
     from taskscaler._acquisition import Acquisition
     from taskscaler._summaries import Capacity, InstanceSummary, SuspendedTask
-    from taskscaler.core import Decision, Record
+    from taskscaler.core import Decision, Record, Standing
     from taskscaler.storage import Store
 
 __all__ = ("Taskscaler",)
@@ -124,6 +124,7 @@ class Taskscaler:
         self._runner = CoreRunner(self._state, self._groups, self._store, self._connections)
         self._slots = Slots(self._runner, self._groups, self._connections)
         self._purpose = purpose
+        self._locks = ExitStack()
         self._stack = AsyncExitStack()
         self._restored: tuple[Record, ...] = ()
         self._epoch = 0
@@ -135,9 +136,10 @@ class Taskscaler:
             raise IllegalEvent("a scaler can be entered only once; create another one")
         self._entered = True
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._locks)
             for group in self._groups.values():
                 if not group.info.private:
-                    stack.enter_context(fleeting.driving(group.info.id, self._purpose))
+                    self._locks.enter_context(fleeting.driving(group.info.id, self._purpose))
             loaded = await self._store.load()
             self._epoch = loaded.epoch
             self._restored = tuple(
@@ -377,6 +379,13 @@ class Taskscaler:
             raise IllegalEvent("the scaler itself keeps the records of instances and groups")
         await self._runner.commit(put, drop)
 
+    def abandon(self) -> None:
+        """Release the locks of the groups; for a program that ends its process without leaving.
+
+        Instances stay as they are. Idempotent.
+        """
+        self._locks.close()
+
     @property
     def restored(self) -> tuple[Record, ...]:
         """Return the records in the store on entering that were not the scaler's own."""
@@ -401,6 +410,10 @@ class Taskscaler:
             key: of one task: return what it has or why it waits. None is about all tasks.
         """
         return explain_task(self._state, self._runner.claims, key)
+
+    def standing(self) -> Standing:
+        """Return the summary of now that `explain` puts into words."""
+        return self._state.standing()
 
     def reconfigure(self, settings: Settings) -> None:
         """Apply other settings at once, without touching any task.

@@ -18,6 +18,7 @@ __all__ = (
     "InstanceSummary",
     "SuspendedTask",
     "capacity",
+    "foreign",
     "instances",
     "leaving",
     "removable",

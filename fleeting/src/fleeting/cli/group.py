@@ -80,7 +80,6 @@ _ids = click.argument("ids", metavar="ID...", nargs=-1, required=True)
 
 @click.group(
     "group",
-    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 def command() -> None:

@@ -126,6 +126,7 @@ class LocalGroup(InstanceGroup):
             max_size=config.max_size,
             version=__version__,
             private=config.root is None and not config.persistent,
+            temporary=not config.persistent,
         )
         self._server = server
         self._max_size = config.max_size

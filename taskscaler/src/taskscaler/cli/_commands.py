@@ -17,7 +17,6 @@ __all__ = ("command_group",)
 
 @click.group(
     name="taskscaler",
-    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="taskscaler")

@@ -16,7 +16,8 @@ __all__ = ("explain",)
 @click.option(
     "--state",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    # Without access, our own message names the owner.
+    type=click.Path(path_type=Path, readable=False),
     help="The state file of a running or stopped scaler.",
 )
 @click.option(

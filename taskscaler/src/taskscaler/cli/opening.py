@@ -48,7 +48,9 @@ async def open_store(state: StateFile | None) -> AsyncGenerator[Store]:
 
 
 async def open_groups(
-    stack: AsyncExitStack, plan: Plan, say: Callable[[str], Awaitable[None]]
+    stack: AsyncExitStack,
+    plan: Plan,
+    say: Callable[[str], Awaitable[None]],
 ) -> list[InstanceGroup]:
     """Open all groups in order, and register their cleanup on the stack.
 

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from fleeting import Registry, open_settings, parse_assignments, use_provider
 from fleeting.errors import ConfigError, PluginMismatch, PluginNotFound
 from fleeting.types import ConnectorSettings, Duration
+from taskscaler._errors import StoreError
 from taskscaler.config import AutoscalerConfig, read_config
 from taskscaler.jobs.job import Job, expand
 from taskscaler.jobs.jobs_file import read_jobs_file
@@ -166,7 +167,7 @@ def make_plan(options: Options) -> Plan:
         settings=settings,
         acquire_timeout=config.acquire_timeout,
         max_jobs=0 if runner is None or file is None else max_jobs(file, runner),
-        state=state_file(options, runner),
+        state=_checked(state_file(options, runner)),
         runner=runner,
         opened=runner,
         warnings=() if file is None else file.warnings,
@@ -303,6 +304,23 @@ def state_file(options: Options, runner: RunnerConfig | None) -> StateFile | Non
     if path is None:
         return None
     return StateFile(path=path, key_file=runner.state_key_path(options.config))
+
+
+def _checked(state: StateFile | None) -> StateFile | None:
+    """Check that the state file is none of another program.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if state is None:
+        return None
+    from taskscaler.storage._sqlite import check_state_file
+
+    try:
+        check_state_file(state.path)
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
+    return state
 
 
 def _jobs(options: Options) -> tuple[AutoscalerConfig, list[JobRun]]:

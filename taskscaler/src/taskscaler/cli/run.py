@@ -92,7 +92,8 @@ def _option(name: str, least: int, text: str, most: int | None = None) -> Callab
 @click.option(
     "--state",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    # Without access, our own message names the owner.
+    type=click.Path(path_type=Path, readable=False),
     help="Keep the state here; after a crash, the same command continues.",
 )
 @click.option(

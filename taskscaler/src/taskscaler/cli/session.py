@@ -40,9 +40,11 @@ from fleeting.types import Duration
 from taskscaler._errors import Fenced, ScalerClosed, StoreError, TaskscalerError
 from taskscaler._scaler import Taskscaler
 from taskscaler.cli.console import Console
+from taskscaler.cli.left import kept_lines
 from taskscaler.cli.opening import open_groups, open_store, with_limits, worker_limit
 from taskscaler.cli.progress import Progress
 from taskscaler.cli.reload import file_changes, reload_plan
+from taskscaler.cli.troubles import Troubles, no_group_left
 from taskscaler.core import counted
 from taskscaler.jobs.journal import Journal, clear_journal
 from taskscaler.jobs.output import output_factory
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
 __all__ = ("run_session",)
 
 _STATUS_SECONDS = 0.1
+# How often to look for failures that are to be told.
+_TROUBLE_SECONDS = 0.5
 # When no job has run for this time, say why; then again after twice this time, and so on.
 _EXPLAIN_SECONDS = 15.0
 # How long the final messages and the report may take when the process exits immediately.
@@ -139,6 +143,7 @@ class _Session:
         self._concluded = anyio.Event()
         self._wrong_input = False
         self._error: str | None = None
+        self._troubles = Troubles()
         # The last failure to open a group.
         self._trouble = ""
 
@@ -167,6 +172,7 @@ class _Session:
                 self._enforce_timeout,
                 self._draw_status,
                 self._explain_waiting,
+                self._tell_troubles,
                 self._reload_config,
                 self._drain,
             ):
@@ -305,6 +311,8 @@ class _Session:
         code = 130
         with anyio.move_on_after(_EXIT_SECONDS):
             code = await self._conclude()
+        if self._scaler is not None:
+            self._scaler.abandon()
         # A call may hang in a thread, and the interpreter would wait for it.
         os._exit(code)
 
@@ -369,8 +377,24 @@ class _Session:
             counts = self._runner.counts
             idle = counts[JobState.WAITING] and not counts[JobState.RUNNING]
             if self._scaler is not None and idle and not self._runner.stopping:
+                self._troubles.skip(self._scaler.standing(), anyio.current_time())
                 await self._console.say(f"still waiting: {self._scaler.explain()}")
                 pause *= 2
+
+    async def _tell_troubles(self) -> None:
+        """Tell failures at once, and end the run if all groups are gone."""
+        await self._opened.wait()
+        while self._scaler is not None:
+            standing, counts = self._scaler.standing(), self._runner.counts
+            unfinished = counts[JobState.WAITING] or counts[JobState.RUNNING]
+            if unfinished and (reason := no_group_left(standing, len(self._groups))):
+                self._error = reason
+                ended = (JobState.SYSTEM_FAILURE, reason)
+                self._runner.cancel(*ended, ended)
+                return
+            for line in self._troubles.due(standing, anyio.current_time()):
+                await self._console.say(f"warning: {line}")
+            await anyio.sleep(_TROUBLE_SECONDS)
 
     async def _reload_config(self) -> None:
         if self._plan.options is None or self._plan.options.config is None:
@@ -451,31 +475,16 @@ class _Session:
         code = await self._write(report)
         if not self._wrong_input:
             await self._progress.summary(report)
-        await self._show_kept()
+        await self._show_left()
         return code
 
-    async def _show_kept(self) -> None:
-        """Show how many instances are kept, as configured, for the next run."""
+    async def _show_left(self) -> None:
+        """Show which instances are kept, as configured, for the next run."""
         if self._error is not None or self._removes_instances:
             return
-        # These serve no further job, so no later run may find them by itself.
-        doomed = [one for one in self._remaining() if one.removal_reason is not None]
-        # Without a state file, the next run does not know them.
-        remedy = "the next run removes it, or" if self._plan.state else "remove it by"
-        for one in doomed:
-            await self._console.say(
-                f"warning: instance {one.group}/{one.id} is not removed yet and may cost money "
-                f"({one.removal_reason}); {remedy} `fleeting group decrease {one.id}`"
-            )
-        left = [one for one in self._remaining() if one.removal_reason is None]
-        if not left:
-            return
-        state = self._plan.state
-        next_run = f"finds them in {state.path}" if state else "will not find them without --state"
-        kept = f"{counted(len(left), 'instance')} {'was' if len(left) == 1 else 'were'} kept"
-        await self._console.say(
-            f"{kept} (delete_instances_on_shutdown = false); the next run {next_run}"
-        )
+        path = self._plan.state.path if self._plan.state is not None else None
+        for line in kept_lines(self._remaining(), self._groups, path):
+            await self._console.say(line)
 
     async def _write(self, report: RunReport) -> int:
         path = self._plan.report

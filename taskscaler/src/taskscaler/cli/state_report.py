@@ -264,7 +264,7 @@ def _as_json(
         "state": str(report.path),
         "running": report.running,
         "at": picture.at if picture else None,
-        "age_seconds": (report.now - picture.at).total_seconds() if picture else None,
+        "age_seconds": _seconds(report.now, picture.at) if picture else None,
         "why": explain(picture.standing) if picture else None,
         "standing": picture.standing if picture else None,
         "waiting": [

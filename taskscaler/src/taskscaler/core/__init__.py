@@ -20,8 +20,9 @@ from taskscaler.core.model.decisions import Decision, Rule
 from taskscaler.core.model.demand import Demand
 from taskscaler.core.model.effects import Effect, Gone, Grant, Refuse, Revoke
 from taskscaler.core.model.events import Event, Now
-from taskscaler.core.model.explain import Standing, explain, queued
+from taskscaler.core.model.explain import Standing, explain, hindrance, queued
 from taskscaler.core.model.lifecycle import TRANSITIONS, Phase
+from taskscaler.core.model.obstacles import Obstacle, Stage
 from taskscaler.core.model.policy import in_force
 from taskscaler.core.model.records import (
     ConnectRecord,
@@ -62,6 +63,7 @@ __all__ = (
     "InstanceView",
     "JobRecord",
     "Now",
+    "Obstacle",
     "OperationRecord",
     "Period",
     "Phase",
@@ -74,6 +76,7 @@ __all__ = (
     "ScalerState",
     "ScheduledPolicy",
     "Settings",
+    "Stage",
     "Standing",
     "TaskStatus",
     "TaskView",
@@ -84,6 +87,7 @@ __all__ = (
     "effects",
     "events",
     "explain",
+    "hindrance",
     "in_force",
     "queued",
     "records",

@@ -68,6 +68,7 @@ HANDLERS: Mapping[type[Event], Callable[..., None]] = {
     events.SuspendSettled: suspension.suspend_settled,
     events.ResumeSettled: suspension.resume_settled,
     events.InstancePrepared: preparing.prepared,
+    events.InstanceDelayed: preparing.delayed,
     events.PreparationFailed: preparing.unprepared,
     events.InstanceBroke: interruption.broke,
     events.InterruptionAnnounced: interruption.interrupted,

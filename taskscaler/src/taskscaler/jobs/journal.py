@@ -117,6 +117,7 @@ class Journal:
             started_at=result.started_at,
             finished_at=result.finished_at,
             warnings=tuple(result.warnings),
+            ran_seconds=result.run_seconds,
         )
 
     def _digest(self, run: JobRun) -> str:

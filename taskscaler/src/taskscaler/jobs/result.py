@@ -81,6 +81,7 @@ class JobResult:
     _queued: float = field(default_factory=time.monotonic, repr=False)
     _started: float | None = field(default=None, repr=False)
     _finished: float | None = field(default=None, repr=False)
+    _ran: float | None = field(default=None, repr=False)
 
     @property
     def wait_seconds(self) -> float | None:
@@ -96,14 +97,11 @@ class JobResult:
     def run_seconds(self) -> float | None:
         """Return how long its last attempt took; None if there was none, or it has not ended.
 
-        Of an earlier call only the wall times are known; None if the clock was set back meanwhile.
+        That of an earlier call is known from its journal.
         """
         if self._started is not None and self._finished is not None:
             return self._finished - self._started
-        if self.started_at is None or self.finished_at is None:
-            return None
-        seconds = (self.finished_at - self.started_at).total_seconds()
-        return seconds if seconds >= 0 else None
+        return self._ran
 
     def start(self) -> None:
         """Set the current time as the start of an attempt."""
@@ -126,6 +124,7 @@ def restore(result: JobResult, record: JobRecord) -> None:
     if result.state is not JobState.WAITING:
         # A waiting run will be attempted again, which sets both times.
         result.started_at, result.finished_at = record.started_at, record.finished_at
+        result._ran = record.ran_seconds  # noqa: SLF001 -- the same module
     result.warnings = list(record.warnings)
 
 

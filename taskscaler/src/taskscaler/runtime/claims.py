@@ -6,7 +6,7 @@ task that made it (`taskscaler._slots`) waits for them. Nothing here awaits.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -80,11 +80,17 @@ class Claim:
         self.proved = False
         self.scope: anyio.CancelScope | None = None
 
+    def asked_when(self, now: datetime) -> datetime:
+        """Return when the task asked, by the wall clock of now, which may have been set since."""
+        step = (now - self._now()).total_seconds()
+        # Without a step, it is always the same: the clocks differ by less than a second.
+        return self.asked_at + timedelta(seconds=round(step))
+
     def deliver(self, answer: Grant | Refuse | Revoke) -> None:
         """Record the core's answer and wake the task."""
         if isinstance(answer, effects.Grant):
             self.grant = answer
-            self.granted_at = datetime.now(UTC)
+            self.granted_at = self._now()
             self.answered.set()
         elif isinstance(answer, effects.Refuse):
             self.abandon(answer.why)
@@ -123,12 +129,16 @@ class Claim:
             self.key,
             self.asked_at,
             self.granted_at,
-            datetime.now(UTC),
+            self._now(),
             self.grant.group if self.grant else "",
             self.grant.id if self.grant else "",
             outcome,
             reason,
         )
+
+    def _now(self) -> datetime:
+        """Return the time, counted from the request: the wall clock may be set meanwhile."""
+        return self.asked_at + timedelta(seconds=anyio.current_time() - self.asked)
 
     def _cancel(self) -> None:
         if self.scope is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -145,7 +146,13 @@ class Connections:
         return users[slot]
 
     async def get(
-        self, group: InstanceGroup, id: str, provider_seconds: float, user: str = ""
+        self,
+        group: InstanceGroup,
+        id: str,
+        provider_seconds: float,
+        *,
+        user: str = "",
+        connector_seconds: float = float("inf"),
     ) -> Connection:
         """Return an open connection to an instance, after connecting to it if necessary.
 
@@ -155,6 +162,7 @@ class Connections:
             provider_seconds: how long the provider may take to return the connect info;
                 the connector's own timeout comes on top of that.
             user: a user of `slot_users`; empty for that of the instance.
+            connector_seconds: how long the connector may take, if its timeout is longer.
 
         Raises:
             FleetingError: connecting failed.
@@ -169,7 +177,9 @@ class Connections:
             if (connection := shared.usable) is not None:
                 return connection
             await shared.discard()
-            return await self._open(shared, group, id, provider_seconds, user)
+            return await self._open(
+                shared, group, id, provider_seconds, user=user, connector_seconds=connector_seconds
+            )
 
     def detach(self, group: str, id: str) -> SharedConnection | None:
         """Stop using the connection to an instance at once; return it, to be closed.
@@ -197,7 +207,9 @@ class Connections:
         group: InstanceGroup,
         id: str,
         provider_seconds: float,
+        *,
         user: str,
+        connector_seconds: float,
     ) -> Connection:
         shared.check(id)
         info = self.cache.find(group.info.id, id)
@@ -213,6 +225,9 @@ class Connections:
             )
             if user:
                 info = replace(info, username=user)
+            seconds = CONNECT_SECONDS if info.timeout is None else info.timeout.total_seconds()
+            if connector_seconds < seconds:
+                info = replace(info, timeout=timedelta(seconds=connector_seconds))
             connection = await self._call_connector(info)
         except ConnectorError:
             # The address or the credentials may have changed.

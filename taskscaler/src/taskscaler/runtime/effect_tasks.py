@@ -8,7 +8,9 @@ begun with the successor.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from fleeting.abc import InstanceGroup
-    from taskscaler.core import Effect, Event
+    from taskscaler.core import Effect, Event, Stage
     from taskscaler.runtime.connections import Connections, SharedConnection
 
 __all__ = ("BATCH", "EffectTasks")
+
+logger = logging.getLogger("taskscaler")
 
 # How many tasks are started before others have their turn. Ten thousand that start together
 # would hold the event loop for a long time.
@@ -115,7 +119,9 @@ class EffectTasks:
         group = self._groups[effect.group]
         with scope:
             if isinstance(effect, effects.Prepare):
-                event = await prepare(group, self._connections, effect)
+                event = await prepare(
+                    group, self._connections, effect, self._telling(effect, scope)
+                )
             else:
                 event = await check_health(group, self._connections, effect)
             # A plugin may have swallowed the cancellation, and then the event is about the
@@ -123,6 +129,31 @@ class EffectTasks:
             if not scope.cancel_called:
                 self._post(event)
         self._end(effect.group, effect.id, scope)
+
+    def _telling(
+        self, effect: effects.Prepare, scope: anyio.CancelScope
+    ) -> Callable[[Stage, str], None]:
+        """Return what posts and logs why an instance is not ready yet."""
+        began, times = datetime.now(UTC), 0
+
+        def tell(stage: Stage, reason: str) -> None:
+            nonlocal times
+            times += 1
+            if scope.cancel_called:
+                return
+            self._post(events.InstanceDelayed(effect.group, effect.id, stage, reason))
+            if not times & (times - 1):  # Once, twice, four times ...
+                logger.info(
+                    "instance %s of %s is not ready; attempt %d since %s, %s: %s",
+                    effect.id,
+                    effect.group,
+                    times,
+                    f"{began:%Y-%m-%d %H:%M:%SZ}",
+                    stage.value,
+                    reason,
+                )
+
+        return tell
 
     def _new_scope(self, group: str, id: str) -> anyio.CancelScope:
         """Return a scope that `cancel` knows before its task runs."""

@@ -159,7 +159,7 @@ def take_picture(state: ScalerState, claims: Claims) -> Picture:
     """Return how things stand now."""
     now = datetime.now(UTC)
     waiting = (
-        (key, claim.asked_at if (claim := claims.get(key)) is not None else now)
+        (key, claim.asked_when(now) if (claim := claims.get(key)) is not None else now)
         for key in islice(state.waiting(), KEYS)
     )
     held = islice(state.places(), KEYS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
@@ -17,15 +17,19 @@ from fleeting import (
 )
 from fleeting.errors import (
     AuthenticationFailed,
+    ConfigError,
     ConnectionLost,
     FleetingError,
+    HostKeyMismatch,
+    InstanceError,
     InstanceUnhealthy,
     NotSupported,
     OutcomeUnknown,
+    PluginError,
     ProviderError,
     Unreachable,
 )
-from taskscaler.core import effects, events
+from taskscaler.core import Stage, effects, events
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,70 +45,123 @@ logger = logging.getLogger("taskscaler")
 # The pause between two attempts to reach an instance that may still be booting.
 RETRY_SECONDS = 1.0
 
-# These may pass while an instance boots: it does not listen yet, does not know its keys yet, or
-# restarts its server.
-MAY_PASS = (AuthenticationFailed, ConnectionLost, InstanceUnhealthy, Unreachable)
+# How long the first attempt to connect may take, so that a reason is known soon. Each further one
+# may take twice as long, up to the timeout of a connection: the server may just be slow.
+FIRST_CONNECT_SECONDS = 5.0
 
-# How much of the output of a failed ready command is quoted.
+# How much of the last line of a failed ready command is quoted.
 QUOTED_CHARACTERS = 300
 
 # Every shell of every system can do this.
 PROBE = "exit 0"
 
 
+class _NotReady(FleetingError):
+    """The operator's ready command failed."""
+
+
+class _Failure(NamedTuple):
+    """A failed attempt to make an instance ready.
+
+    Attributes:
+        stage: where it failed.
+        reason: human-readable.
+        passes: whether it may pass while the instance boots: it does not listen yet, does not
+            know its keys yet, restarts its server, or mounts its disk.
+        shared: the error, if another instance would fare no better.
+    """
+
+    stage: Stage
+    reason: str
+    passes: bool = False
+    shared: FleetingError | None = None
+
+
 async def prepare(
-    group: InstanceGroup, connections: Connections, effect: effects.Prepare
+    group: InstanceGroup,
+    connections: Connections,
+    effect: effects.Prepare,
+    tell: Callable[[Stage, str], None],
 ) -> events.Event:
     """Carry out a `Prepare`: connect to the instance, and run the operator's ready command.
 
     Failures that may pass while the instance boots are retried until the deadline.
+
+    Args:
+        group: of the instance.
+        connections: to the instances.
+        effect: names the instance.
+        tell: learns at once of each failure.
     """
-    last, refusal = "it did not answer", None
+    last = _Failure(Stage.CONNECT, "it did not answer")
+    patience = FIRST_CONNECT_SECONDS
     await anyio.sleep(effect.pause_seconds)
     with anyio.move_on_after(effect.timeout_seconds):
         while True:
             try:
-                reason = await _why_not_ready(group, connections, effect)
-            except MAY_PASS as error:
-                last, refusal = str(error), None
-            except ProviderError as error:
-                last, refusal = str(error), error
-                # A bug in the plugin, or a provider that hangs, may last: the pauses grow then.
-                if not error.retryable or isinstance(error, OutcomeUnknown):
-                    return events.PreparationFailed(effect.group, effect.id, last, error)
-            except FleetingError as error:
-                return events.PreparationFailed(effect.group, effect.id, str(error))
-            except Exception as error:  # noqa: BLE001 - a plugin can raise anything
-                bug = describe_bug(error, where=True)
-                # Without its traceback, which shows values that may be secrets.
-                logger.error("preparing instance %s failed: %s", effect.id, bug)  # noqa: TRY400
-                return events.PreparationFailed(effect.group, effect.id, _bug(error))
+                await _make_ready(group, connections, effect, patience)
+            except Exception as error:  # noqa: BLE001 -- a plugin may raise anything
+                last = _judge(error, effect.id)
             else:
-                if reason is None:
-                    return events.InstancePrepared(effect.group, effect.id)
-                return events.PreparationFailed(effect.group, effect.id, reason)
+                return events.InstancePrepared(effect.group, effect.id)
+            tell(last.stage, last.reason)
+            if not last.passes:
+                return events.PreparationFailed(effect.group, effect.id, last.reason, last.shared)
+            patience *= 2
             await anyio.sleep(RETRY_SECONDS)
-    reason = f"it was not ready within {effect.timeout_seconds:g}s: {last}"
-    return events.PreparationFailed(effect.group, effect.id, reason, refusal)
+    reason = f"it was not ready within {effect.timeout_seconds:g}s: {last.reason}"
+    return events.PreparationFailed(effect.group, effect.id, reason, last.shared)
 
 
-async def _why_not_ready(
-    group: InstanceGroup, connections: Connections, effect: effects.Prepare
-) -> str | None:
-    connection = await connections.get(group, effect.id, effect.timeout_seconds)
+async def _make_ready(
+    group: InstanceGroup, connections: Connections, effect: effects.Prepare, patience: float
+) -> None:
+    connection = await connections.get(
+        group, effect.id, effect.timeout_seconds, connector_seconds=patience
+    )
     if not effect.command:
-        return None
-    try:
-        # Its deadline is that of the preparation.
-        completed = await call_within(None, lambda: connection.run(effect.command))
-    except CancelledInside:
-        return "the instance_ready_command was cancelled inside the connector because of a bug"
-    if completed.succeeded:
-        return None
-    output = (completed.stderr or completed.stdout).decode(errors="replace").strip()
-    # The whole output passes the door: a secret that was cut could not be recognized.
-    quoted = f": {foreign(output, len(output))[-QUOTED_CHARACTERS:]}" if output else ""
-    return f"the instance_ready_command {_ending(completed)}{quoted}"
+        return
+    # Its deadline is that of the preparation.
+    completed = await call_within(None, lambda: connection.run(effect.command))
+    if not completed.succeeded:
+        output = (completed.stderr.strip() or completed.stdout.strip()).decode(errors="replace")
+        last = output.splitlines()[-1] if output else ""
+        # The whole line passes the door: a secret that was cut could not be recognized.
+        quoted = f": {foreign(last, len(last))[-QUOTED_CHARACTERS:]}" if last else ""
+        raise _NotReady(f"the instance_ready_command {_ending(completed)}{quoted}")
+
+
+def _judge(error: Exception, id: str) -> _Failure:
+    """Return what a failed attempt means for the instance."""
+    stage, reason, passes = Stage.CONNECT, str(error), False
+    shared: FleetingError | None = None
+    match error:
+        case _NotReady():
+            stage, passes = Stage.READY_COMMAND, True
+        case AuthenticationFailed():
+            stage, passes = Stage.LOGIN, True
+        case HostKeyMismatch():
+            stage = Stage.LOGIN
+        case ConnectionLost() | Unreachable():
+            passes = True
+        case InstanceError():
+            stage, passes = Stage.CONNECT_INFO, isinstance(error, InstanceUnhealthy)
+        case ProviderError():
+            # After a provider that hung, or a bug in it, the pauses grow.
+            passes = error.retryable and not isinstance(error, OutcomeUnknown)
+            stage, shared = Stage.CONNECT_INFO, error
+        case ConfigError() | PluginError():
+            stage, shared = Stage.SETTINGS, error
+        case CancelledInside():
+            stage = Stage.READY_COMMAND
+            reason = "it was cancelled inside the connector because of a bug"
+        case FleetingError():
+            pass
+        case _:
+            reason = _bug(error)
+            # Without its traceback, which shows values that may be secrets.
+            logger.error("preparing instance %s failed: %s", id, describe_bug(error, where=True))
+    return _Failure(stage, reason, passes, shared)
 
 
 async def check_health(

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from taskscaler._errors import StoreError
-from taskscaler.storage._files import sibling
+from taskscaler.storage._files import owner_note, sibling
 from taskscaler.storage._schema import check_version, has_tables, migrate, scalar
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ("Database", "read", "writing")
+__all__ = ("Database", "check", "read", "writing")
 
 # How long a writer waits for another program that has the file in a transaction of its own.
 BUSY_SECONDS = 5.0
@@ -36,7 +36,8 @@ IMMUTABLE = "immutable=1"
 # The cause and the remedy for each primary result code of SQLite.
 EXPLANATIONS = {
     sqlite3.SQLITE_NOTADB: (
-        "it is not an SQLite database; choose another file, or move this one away"
+        "it is not a state file (not an SQLite database); choose another file, or move this one "
+        "away"
     ),
     sqlite3.SQLITE_CORRUPT: (
         "it is damaged; restore it from a copy, or move it away together with its -wal and -shm, "
@@ -54,6 +55,15 @@ EXPLANATIONS = {
     sqlite3.SQLITE_LOCKED: "another program is writing to it; end its transaction",
     sqlite3.SQLITE_IOERR: "the disk fails, or the size of files is limited; check the disk",
 }
+
+
+# The user of this process may not have the right to use the file.
+_REFUSED = (
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_CANTOPEN,
+)
 
 
 class Database:
@@ -161,6 +171,16 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("ROLLBACK")
 
 
+def check(path: Path) -> None:
+    """Check that a file is a state file, or does not exist yet, without writing anything.
+
+    Raises:
+        StoreError: it is another file, or cannot be read; the message says what to do.
+    """
+    if path.exists():
+        _look(path, lambda connection: check_version(connection, path))
+
+
 def read(path: Path, query: Callable[[sqlite3.Connection], T]) -> T | None:
     """Read a file without writing anything, whether it is in use or not.
 
@@ -169,6 +189,17 @@ def read(path: Path, query: Callable[[sqlite3.Connection], T]) -> T | None:
 
     Raises:
         StoreError: it cannot be read; the message says what to do.
+    """
+    return _look(
+        path, lambda connection: query(connection) if has_tables(connection, path) else None
+    )
+
+
+def _look(path: Path, query: Callable[[sqlite3.Connection], T]) -> T:
+    """Return the result of a query that only reads.
+
+    Raises:
+        StoreError: the file cannot be read; the message says what to do.
     """
     failure = StoreError(f"there is no state file {path}; check the path")
     try:
@@ -181,7 +212,8 @@ def read(path: Path, query: Callable[[sqlite3.Connection], T]) -> T | None:
                 failure = explain(error, path, "read")
     except OSError as error:
         raise StoreError(
-            f"the state file {path} cannot be read ({error.strerror}); ask its owner for access"
+            f"the state file {path} cannot be read ({error.strerror}{owner_note(path)}); ask its "
+            "owner for access"
         ) from None
     raise failure
 
@@ -200,7 +232,7 @@ def _ways(path: Path) -> Generator[str]:
     yield "mode=ro"  # a log that was copied without its index
 
 
-def _read_once(path: Path, options: str, query: Callable[[sqlite3.Connection], T]) -> T | None:
+def _read_once(path: Path, options: str, query: Callable[[sqlite3.Connection], T]) -> T:
     with closing(
         sqlite3.connect(
             uri(path, f"mode=ro&{options}"), uri=True, isolation_level=None, timeout=BUSY_SECONDS
@@ -208,7 +240,7 @@ def _read_once(path: Path, options: str, query: Callable[[sqlite3.Connection], T
     ) as connection:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("BEGIN")
-        result = query(connection) if has_tables(connection, path) else None
+        result = query(connection)
     if options == IMMUTABLE and _has_log(path):
         raise sqlite3.OperationalError("a scaler opened it at the same time; try again")
     return result
@@ -227,4 +259,6 @@ def explain(error: sqlite3.Error, path: Path, doing: str) -> StoreError:
     """Return an error of SQLite with its cause and its remedy."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     why = EXPLANATIONS.get(code, f"SQLite reports: {error}")
+    if code in _REFUSED:
+        why += owner_note(path)
     return StoreError(f"the state file {path} cannot be {doing}: {why}")

@@ -22,6 +22,7 @@ __all__ = (
     "locked",
     "make_directory",
     "open_private",
+    "owner_note",
     "sibling",
     "sync_directory",
 )
@@ -130,11 +131,34 @@ def locked(path: Path) -> Generator[None]:
 
 def _unlockable(lock: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"the lock file {lock} cannot be locked ({error.strerror}); put the state file into a "
-        "directory on a local disk that this user may write to"
+        f"the lock file {lock} cannot be locked ({error.strerror}{owner_note(lock)}); put the "
+        "state file into a directory on a local disk that this user may write to"
     )
 
 
 def is_private(path: Path) -> bool:
     """Return whether only this user may read a file. On Windows, modes do not tell."""
     return os.name == "nt" or not stat.S_IMODE(path.stat().st_mode) & 0o077
+
+
+def owner_note(path: Path) -> str:
+    """Return a note of the user whom a file belongs to, if that is another one; else nothing."""
+    if sys.platform == "win32":
+        return ""
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return ""
+    if owner == os.geteuid():
+        return ""
+    return f"; it belongs to {_user(owner)}, and this process runs as {_user(os.geteuid())}"
+
+
+def _user(number: int) -> str:
+    """Return the name of a user, or the number of one without a name, as in containers."""
+    import pwd
+
+    try:
+        return f"user {pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"user id {number}"

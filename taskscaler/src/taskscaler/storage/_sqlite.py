@@ -35,7 +35,7 @@ from taskscaler.core import ConnectRecord, Decision
 from taskscaler.storage import _files
 from taskscaler.storage._abc import Loaded, Picture, Remembered, Store, TaskEntry
 from taskscaler.storage._batches import BatchThread
-from taskscaler.storage._database import Database, read, writing
+from taskscaler.storage._database import Database, check, read, writing
 from taskscaler.storage._rows import (
     SEALED,
     checked_keys,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from taskscaler.storage._abc import Entry
     from taskscaler.storage._rows import Row
 
-__all__ = ("SqliteStore", "read_records", "recall")
+__all__ = ("SqliteStore", "check_state_file", "read_records", "recall")
 
 logger = logging.getLogger("taskscaler")
 
@@ -129,6 +129,17 @@ class SqliteStore(Store):
         return await anyio.to_thread.run_sync(recall, self.path)
 
 
+def check_state_file(path: str | os.PathLike[str]) -> None:
+    """Check that a path names a state file, or nothing yet, without writing anything.
+
+    Raises:
+        StoreError: it is another kind of file, or cannot be read; the message says what to do.
+    """
+    file = _resolved(path)
+    _files.check_kind(file)
+    check(file)
+
+
 def recall(path: str | os.PathLike[str]) -> Remembered:
     """Read the history of a scaler that runs or has run, without writing anything.
 
@@ -174,6 +185,7 @@ def _opened(path: Path, key_file: Path | None) -> Generator[Database]:
     _files.make_directory(path.parent)
     # Before locking, which would create a lock file next to a device or a directory.
     _files.check_kind(path)
+    check(path)
     with _files.locked(path):
         _files.create_private(path)
         sealer = Sealer(path, key_file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from fleeting.errors import ProviderError
 from taskscaler.core.model.agenda import CHANGED
 from taskscaler.core.model.operations import Operation, Operations
 from taskscaler.core.model.records import GroupRecord
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from fleeting.errors import ProviderError
+    from fleeting.errors import FleetingError
     from fleeting.types import Accepted
     from taskscaler.core.model.agenda import Agenda
     from taskscaler.core.model.effects import Outbox
@@ -26,6 +27,9 @@ __all__ = ("Creations", "patience")
 
 # Something that takes longer than this part of its timeout does not hold up other groups.
 PATIENCE = 0.1
+
+# After so many failures in a row, with no instance ready in between, one at a time is tried.
+TRIAL_FAILURES = 2
 
 
 def patience(timeout: timedelta) -> float:
@@ -53,6 +57,7 @@ class Creations:
             come first until something does.
         retry_at: when a doubted group may be tried again, in monotonic seconds.
         returned_at: when it was last asked to serve again instead of the other groups.
+        spent: how many used-up instances have gone since instances were last requested.
     """
 
     def __init__(self, group: str, agenda: Agenda) -> None:
@@ -64,6 +69,7 @@ class Creations:
         self.doubted = False
         self.retry_at = 0.0
         self.returned_at = float("-inf")
+        self.spent = 0
         self._delivered_at = float("-inf")
         self._group = group
         self._agenda = agenda
@@ -81,6 +87,11 @@ class Creations:
     def possible(self) -> int:
         """Return how many instances may come that no listing has shown, unlikely ones too."""
         return max(self.operations.outstanding + self.operations.unlikely, self.pending)
+
+    @property
+    def on_trial(self) -> bool:
+        """Return whether one instance at a time is enough, because one after the other failed."""
+        return self.doubted and self.backoff.failures >= TRIAL_FAILURES
 
     @property
     def trouble(self) -> str:
@@ -131,6 +142,7 @@ class Creations:
         """Open an operation. It is stored before the provider is asked."""
         self.operations.add(operation)
         self.requested_at = now
+        self.spent = 0
         self._store(operation, out)
 
     def restore(self, operation: Operation) -> None:
@@ -238,7 +250,7 @@ class Creations:
         settings: Settings,
         *,
         since: float,
-        error: ProviderError | None = None,
+        error: FleetingError | None = None,
     ) -> None:
         """Pause, because something that was accepted never became ready.
 
@@ -258,7 +270,7 @@ class Creations:
         self.failed(reason, now, settings, error)
 
     def failed(
-        self, reason: str, now: float, settings: Settings, error: ProviderError | None = None
+        self, reason: str, now: float, settings: Settings, error: FleetingError | None = None
     ) -> None:
         """Pause, because something did not become an instance.
 
@@ -273,7 +285,7 @@ class Creations:
             error: what the cloud answered, if it did.
         """
         retry_after = None
-        if error is not None:
+        if isinstance(error, ProviderError):
             retry_after = error.retry_after
             if not error.retryable:
                 retry_after = max(retry_after or settings.backoff, settings.backoff_limit)
@@ -287,8 +299,9 @@ class Creations:
             retry_after=retry_after,
         )
 
-    def instance_gone(self) -> None:
+    def instance_gone(self, *, used_up: bool) -> None:
         """An instance is gone, and with it its share of the quota is free again."""
+        self.spent += used_up
         if self.cooldown.quota:
             self.cooldown.end()
 

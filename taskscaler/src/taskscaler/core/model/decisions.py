@@ -45,6 +45,7 @@ class Clamp(enum.Enum):
     MAX_INSTANCES = "max_instances"
     GROUP_LIMIT = "group limit"
     THROTTLED = "throttled"
+    TRIAL = "trial"
     FAIL_TOGETHER = "fail together"
 
 

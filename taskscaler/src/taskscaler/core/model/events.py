@@ -11,8 +11,9 @@ from datetime import datetime
 
 import msgspec
 
-from fleeting.errors import ProviderError
+from fleeting.errors import FleetingError, ProviderError
 from fleeting.types import Accepted, Listing
+from taskscaler.core.model.obstacles import Stage
 from taskscaler.core.model.records import Record
 from taskscaler.core.model.settings import Settings
 
@@ -24,6 +25,7 @@ __all__ = (
     "HealthPassed",
     "IncreaseSettled",
     "InstanceBroke",
+    "InstanceDelayed",
     "InstancePrepared",
     "InterruptionAnnounced",
     "ListingArrived",
@@ -156,18 +158,27 @@ class InstancePrepared(Event, frozen=True, gc=False):
     id: str
 
 
+class InstanceDelayed(Event, frozen=True, gc=False):
+    """An attempt to make an instance ready failed; others follow, or `PreparationFailed`."""
+
+    group: str
+    id: str
+    stage: Stage
+    reason: str
+
+
 class PreparationFailed(Event, frozen=True, gc=False):
     """An instance runs, but could not be reached or made ready.
 
     Attributes:
-        error: the refusal of the provider, if that was the reason. It says nothing about
-            the instance.
+        error: the failure, if it says nothing about the instance: the provider refused, or the
+            fault is on this computer. Another instance would fare no better.
     """
 
     group: str
     id: str
     reason: str
-    error: ProviderError | None = None
+    error: FleetingError | None = None
 
 
 class InstanceBroke(Event, frozen=True, gc=False):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from datetime import UTC
 
 import msgspec
 
 from fleeting.types import Duration
 from taskscaler.core.model.decisions import Decision
 from taskscaler.core.model.demand import Demand
+from taskscaler.core.model.obstacles import Obstacle
 from taskscaler.core.model.wording import counted, plural
 
-__all__ = ("Lack", "Standing", "describe", "explain", "queued", "refusal")
+__all__ = ("Lack", "Standing", "describe", "explain", "hindrance", "queued", "refusal")
 
 # Some phases need a hint when they appear in a sentence.
 _HINTS = {"foreign": "foreign: remove them by `fleeting group decrease`, or see unknown_instances"}
@@ -26,12 +28,16 @@ class Standing(msgspec.Struct, frozen=True):
         phases: how many instances are in each phase, by the phase's value.
         blocked: decisions that the newest pass could not carry out fully, by group.
         troubles: the last failure of each group that has one, by the group's id.
+        obstacles: what keeps instances from getting ready, or from staying healthy.
+        gone: the ids of the groups that do not exist any more.
     """
 
     demand: Demand
     phases: Mapping[str, int]
     blocked: tuple[Decision, ...]
     troubles: Mapping[str, str]
+    obstacles: tuple[Obstacle, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 class Lack(enum.Enum):
@@ -157,5 +163,29 @@ def _instances(standing: Standing) -> str:
 
 def _reasons(standing: Standing) -> str:
     blocked = {one.group: f"held back by {one.clamped_by}" for one in standing.blocked}
-    told = {**standing.troubles, **blocked}
-    return "".join(f"; {group}: {reason}" for group, reason in told.items())
+    # The reason why a group is held back may name its last failure.
+    troubles = {
+        group: trouble
+        for group, trouble in standing.troubles.items()
+        if trouble not in blocked.get(group, "")
+    }
+    reasons = [f"{group}: {why}" for one in (troubles, blocked) for group, why in one.items()]
+    said = " ".join(reasons)
+    reasons += [hindrance(one, said) for one in standing.obstacles]
+    return "".join(f"; {reason}" for reason in reasons)
+
+
+def hindrance(obstacle: Obstacle, told: str = "") -> str:
+    """Return what fails, on how many instances, how often, since when, and why.
+
+    Args:
+        obstacle: the stage that fails.
+        told: what was said already; the reason is not repeated.
+    """
+    one = obstacle
+    where = f" on {counted(one.instances, 'instance')}" if one.instances else ""
+    last = "" if one.reason in told else f", the last: {one.reason}"
+    return (
+        f"{one.group}: {one.stage.value} failed {counted(one.times, 'time')}{where} since "
+        f"{one.since.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}{last}"
+    )

@@ -271,4 +271,8 @@ class Fleet:
             },
             self.blocked,
             {one.name: trouble for one in self.groups if (trouble := one.trouble)},
+            tuple(obstacle for one in self.groups for obstacle in one.obstacles),
+            tuple(
+                one.name for one in self.groups if one.listing.gone >= self.settings.missed_updates
+            ),
         )

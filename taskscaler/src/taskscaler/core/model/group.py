@@ -16,6 +16,7 @@ from taskscaler.core.model.indexes import IdleQueue, SlotIndex
 from taskscaler.core.model.lifecycle import COMING, SERVING, Phase, Trigger
 from taskscaler.core.model.listing import ListingSchedule
 from taskscaler.core.model.members import Members, Ownership
+from taskscaler.core.model.obstacles import Obstacles, Stage
 from taskscaler.core.model.requests import Requests, SuspensionRequests
 from taskscaler.core.model.settings import Placement
 
@@ -44,6 +45,7 @@ class Group:
         slots: who has which slot, and which instance serves the next task.
         idle: ready instances without tasks, by age.
         checks: health checks.
+        obstacles: what keeps instances from getting ready, or from staying healthy.
         removals: requests to remove instances.
         suspensions: instances that keep suspended tasks.
         endangered: instances that the cloud will soon take away, by id.
@@ -57,7 +59,7 @@ class Group:
         self.max_size = info.max_size
         self.can_suspend = Capability.SUSPEND in info.capabilities
         self.members = Members(info.id, settings, agenda)
-        self.ownership = Ownership(info.id)
+        self.ownership = Ownership(info.id, temporary=info.temporary)
         self.listing = ListingSchedule(agenda)
         self.creations = Creations(info.id, agenda)
         self.slots = SlotIndex(
@@ -65,6 +67,7 @@ class Group:
         )
         self.idle = IdleQueue(self.members)
         self.checks = Checks(self.members, agenda)
+        self.obstacles = Obstacles(info.id)
         self.removals = Requests(agenda)
         self.suspensions = SuspensionRequests(agenda)
         self.endangered: dict[str, TrackedInstance] = {}
@@ -127,6 +130,7 @@ class Group:
             or self.members.creating
             or self.endangered
             or self.listing.missing
+            or self.obstacles.delays
             or any(len(requests) for requests in self._requests.values())
         )
 
@@ -165,8 +169,11 @@ class Group:
             return
         self.slots.update(instance)
         self.moving.pop(instance.id, None)
+        if was is Phase.PREPARING:
+            self.obstacles.leave(instance.id)
         if was in SERVING and phase not in SERVING:
             self.checks.leave(instance)
+            self.obstacles.leave(instance.id)
         if was in self._requests:
             self._requests[was].discard(instance)
         if phase in self._requests or phase is Phase.GONE:
@@ -214,15 +221,16 @@ class Group:
         if instance.ready_at is None:
             # An old instance that is ready again says nothing about new ones.
             self.creations.succeeded(now.monotonic)
+            self.obstacles.overcome()
             instance.ready_at = now.wall
             out.put(instance.record)
 
-    def serve_sick(self, instance: TrackedInstance, now: Now) -> None:
+    def serve_sick(self, instance: TrackedInstance, reason: str, now: Now) -> None:
         """An instance that was ready before does not answer: it serves when it passes a check."""
         self.step(instance, Trigger.PREPARED, now)
         self.checks.begin(instance)
         self.checks.end(instance, now.monotonic)
-        self.check_failed(instance)
+        self.check_failed(instance, reason, now)
 
     # Slots.
 
@@ -288,12 +296,15 @@ class Group:
         """Offer an instance that passed a check; return whether it was not offered before."""
         was_sick = self.checks.passed(instance, now)
         if was_sick:
+            self.obstacles.leave(instance.id)
             self.idle.open(instance)
             self.slots.update(instance)
         return was_sick
 
-    def check_failed(self, instance: TrackedInstance) -> None:
-        """Offer an instance to no task until it passes a check."""
+    def check_failed(self, instance: TrackedInstance, reason: str, now: Now) -> None:
+        """Offer an instance to no task until it passes a check, and look whether it is there."""
+        self.obstacles.meet(instance.id, Stage.HEALTH, reason, now.wall)
+        self.listing.hasten(now.monotonic)
         self.idle.open(instance)
         self.checks.failed(instance)
         self.slots.update(instance)

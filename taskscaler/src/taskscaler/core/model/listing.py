@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fleeting.errors import GroupGone
 from taskscaler.core.model.agenda import CHANGED
 from taskscaler.core.model.members import may_be_same
 from taskscaler.core.model.throttle import Backoff
@@ -63,6 +64,7 @@ class ListingSchedule:
         backoff: the pause after failures.
         digestion: the listing that is being digested; None if there is none.
         missing: how many instances the newest listing lacked that are not given up.
+        gone: how many times in a row the cloud has said that there is no such group.
     """
 
     def __init__(self, agenda: Agenda) -> None:
@@ -74,6 +76,7 @@ class ListingSchedule:
         self.backoff = Backoff()
         self.digestion: Digestion | None = None
         self.missing = 0
+        self.gone = 0
         self._agenda = agenda
         # The failures that were counted, the oldest first.
         self._counted: dict[str, None] = {}
@@ -104,6 +107,7 @@ class ListingSchedule:
         """Accept a listing that arrived."""
         self.count += 1
         self.arrived_at = now
+        self.gone = 0
         self.backoff.succeeded(now)
         self.digestion = digestion
         self._agenda.news |= CHANGED
@@ -118,6 +122,7 @@ class ListingSchedule:
         """Pause after a failure."""
         short, long = settings.update_interval_when_expecting, settings.update_interval
         self.under_way = False
+        self.gone = self.gone + 1 if isinstance(error, GroupGone) else 0
         self.backoff.failed(
             now, str(error), first=short, limit=max(short, long), retry_after=error.retry_after
         )

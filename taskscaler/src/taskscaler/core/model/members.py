@@ -133,6 +133,8 @@ class Ownership:
 
     Args:
         group: the id of the group.
+        temporary: whether its instances end with this process, so that none comes back after a
+            restart.
 
     Attributes:
         strangers: ids of foreign instances that an unsettled request of a previous
@@ -142,11 +144,12 @@ class Ownership:
             the answer to a request names them.
     """
 
-    def __init__(self, group: str) -> None:
+    def __init__(self, group: str, *, temporary: bool) -> None:
         self.strangers: dict[str, str | None] = {}
         self.rejudge = False
         self.undecided = 0
         self._group = group
+        self._temporary = temporary
         self._given_up: OrderedDict[str, str | None] = OrderedDict()
         # Ids of ours that are gone, in case the cloud replaces one later.
         self._gone: OrderedDict[str, None] = OrderedDict()
@@ -177,7 +180,7 @@ class Ownership:
             ended: whether the cloud has confirmed that it ends it. Without an incarnation its
                 id is free then: some clouds use the same ids again and again.
         """
-        if not ended:
+        if not ended and not self._temporary:
             # It may come back after a restart, too.
             out.put(TombstoneRecord(self._group, instance.id, instance.incarnation, at))
         if not ended or instance.incarnation is not None:

@@ -188,6 +188,7 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, tag="job"):
         started_at: when its last attempt began.
         finished_at: when it ended; None while it runs.
         warnings: problems that did not change the state.
+        ran_seconds: how long its last attempt took, whatever the wall clock did meanwhile.
     """
 
     name: str
@@ -203,6 +204,7 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, tag="job"):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     warnings: tuple[str, ...] = ()
+    ran_seconds: float | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:

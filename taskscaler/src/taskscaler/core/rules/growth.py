@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from taskscaler.core.model.group import Group
     from taskscaler.core.model.settings import Settings
 
-__all__ = ("grow", "increased", "told")
+__all__ = ("grow", "increased", "replaceable", "told")
 
 NEVER = float("inf")
 
@@ -146,17 +146,22 @@ def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) ->
     """Return how many of the rest this group gets, and why it does not get all."""
     settings = fleet.settings
     hold = (
-        _unanswered(group, settings, now)
-        or _unlisted(group, settings, now)
-        or _paused(group, settings, now)
+        _unanswered(group, settings, now) or _unlisted(group, settings, now) or _paused(group, now)
     )
     if hold is not None:
         return 0, hold
     count, hold = rest, _Hold()
+    early = _collecting(group, settings, now)
+    if early is not None and (spent := replaceable(group)) < count:
+        count, hold = spent, early
     owed, why = _owed(fleet, group, now)
     if owed:
         count = max(0, count - owed)
         hold = _Hold(Clamp.OVERDUE, why)
+    if group.creations.on_trial and (trial := max(0, 1 - group.coming)) < count:
+        failures = counted(group.creations.backoff.failures, "failure")
+        why = f"one instance at a time until one is ready, after {failures} in a row"
+        count, hold = trial, _Hold(Clamp.TRIAL, f"{why}, the last: {group.creations.trouble}")
     # Each further limit can only lower the count, so the last one that did is the reason.
     if room is not None and room < count:
         count, hold = room, _Hold(Clamp.MAX_INSTANCES, "max_instances")
@@ -211,7 +216,7 @@ def _impatient(clamp: Clamp, why: str, settings: Settings, since: float, now: No
     return _Hold(clamp, why, until, waits=True)
 
 
-def _paused(group: Group, settings: Settings, now: Now) -> _Hold | None:
+def _paused(group: Group, now: Now) -> _Hold | None:
     backoff = group.creations.backoff
     if backoff.until > now.monotonic:
         pause = Duration(seconds=round(backoff.until - now.monotonic, 1))
@@ -220,13 +225,28 @@ def _paused(group: Group, settings: Settings, now: Now) -> _Hold | None:
             f"the last: {backoff.reason}"
         )
         return _Hold(Clamp.PAUSED, why, backoff.until)
-    interval = settings.increase_interval
-    again_at = group.creations.requested_at + interval.total_seconds()
-    if again_at > now.monotonic:
-        # Tasks that come in quick succession are served by one request.
-        why = f"the last request, less than {Duration(seconds=interval.total_seconds())} ago"
-        return _Hold(Clamp.INTERVAL, why, again_at, waits=True)
     return None
+
+
+def _collecting(group: Group, settings: Settings, now: Now) -> _Hold | None:
+    """Wait, because tasks that come in quick succession are served by one request."""
+    interval = settings.increase_interval.total_seconds()
+    again_at = group.creations.requested_at + interval
+    if again_at <= now.monotonic:
+        return None
+    why = f"the last request, less than {Duration(seconds=interval)} ago"
+    return _Hold(Clamp.INTERVAL, why, again_at, waits=True)
+
+
+def replaceable(group: Group) -> int:
+    """Return how many used-up instances are replaced although a request was made just now.
+
+    Instances that are used up quickly go together, and without this the group would be empty for
+    most of each interval. So they are replaced when at least as many have gone as are left: a
+    group of any size makes a few requests for that, and not one for each instance.
+    """
+    left = group.members.counts[Phase.READY] + group.coming
+    return group.creations.spent if group.creations.spent >= left else 0
 
 
 def _increase(fleet: Fleet, group: Group, decision: Decision, now: Now, out: Outbox) -> None:

@@ -59,7 +59,7 @@ def failed(fleet: Fleet, event: events.HealthFailed, now: Now, out: Outbox) -> N
     instance = group.members.get(event.id)
     if instance is None or not group.checks.end(instance, now.monotonic):
         return
-    group.check_failed(instance)
+    group.check_failed(instance, event.reason, now)
     # Kept, because an instance that stops serving below forgets its failures.
     failures = instance.health.failures
     waiting = placing.call_back(fleet, group, instance)

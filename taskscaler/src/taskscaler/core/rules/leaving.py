@@ -94,7 +94,7 @@ def lose(
     was_foreign = instance.phase is Phase.FOREIGN
     ended = group.is_ending(instance)
     group.step(instance, Trigger.VANISHED, now)
-    group.creations.instance_gone()
+    group.creations.instance_gone(used_up=instance.used_up)
     if was_foreign:
         return
     if not instance.stranger:

@@ -95,9 +95,23 @@ def listed(fleet: Fleet, event: events.ListingArrived, now: Now, out: Outbox) ->
 
 
 def not_listed(fleet: Fleet, event: events.ListingFailed, now: Now, out: Outbox) -> None:
-    """A listing failed: try again later; everything known stays."""
-    del out
-    fleet.group(event.group).listing.failed(event.error, now.monotonic, fleet.settings)
+    """A listing failed: try again later; everything known stays, unless the group is gone."""
+    group = fleet.group(event.group)
+    group.listing.failed(event.error, now.monotonic, fleet.settings)
+    if group.listing.gone >= fleet.settings.missed_updates:
+        _group_gone(fleet, group, now, out)
+
+
+def _group_gone(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:
+    """The cloud has said often enough that there is no such group: what it held is gone.
+
+    It is still listed, and serves again if it is created again.
+    """
+    for instance in list(group.members):
+        leaving.lose(fleet, group, instance, "its group is gone", now, out)
+    group.creations.expect(0, now.monotonic)
+    group.creations.write_off(float("inf"), out)
+    placing.place(fleet, now, out)
 
 
 def digest(fleet: Fleet, group: Group, now: Now, out: Outbox) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taskscaler.core.model.fleet import Fleet
     from taskscaler.core.model.group import Group
 
-__all__ = ("give_up_late", "prepared", "unprepared")
+__all__ = ("delayed", "give_up_late", "prepared", "unprepared")
 
 
 def prepared(fleet: Fleet, event: events.InstancePrepared, now: Now, out: Outbox) -> None:
@@ -34,14 +34,25 @@ def prepared(fleet: Fleet, event: events.InstancePrepared, now: Now, out: Outbox
     placing.place(fleet, now, out)
 
 
+def delayed(fleet: Fleet, event: events.InstanceDelayed, now: Now, out: Outbox) -> None:
+    """Remember why an instance is not ready yet, and look at once whether it still exists."""
+    del out
+    group = fleet.group(event.group)
+    instance = group.members.get(event.id)
+    if instance is None or instance.phase is not Phase.PREPARING:
+        return
+    if group.obstacles.meet(instance.id, event.stage, event.reason, now.wall):
+        group.listing.hasten(now.monotonic)
+
+
 def unprepared(fleet: Fleet, event: events.PreparationFailed, now: Now, out: Outbox) -> None:
     """Remove an instance that could not be made ready, and pause.
 
-    If the provider refused, such as for want of a permission, the fault is the group's: the next
-    instance would fare no better. So the instance stays, and is tried again after the pause.
-    One that keeps suspended tasks is suspended again: their work is still there. One that was
-    ready before this process began is like any that fails its checks: perhaps the network of
-    this computer is down, and then all of them cannot be reached.
+    If the provider refused, such as for want of a permission, or the fault is on this computer,
+    the next instance would fare no better. So the instance stays, nothing is added, and it is
+    tried again after the pause. One that keeps suspended tasks is suspended again: their work is
+    still there. One that was ready before this process began is like any that fails its checks:
+    perhaps the network of this computer is down, and then all of them cannot be reached.
     """
     group = fleet.group(event.group)
     instance = group.members.get(event.id)
@@ -63,9 +74,10 @@ def unprepared(fleet: Fleet, event: events.PreparationFailed, now: Now, out: Out
         suspension.stay(fleet, group, instance, event.reason, now, out)
         return
     if instance.ready_at is not None:
-        group.serve_sick(instance, now)
+        group.serve_sick(instance, event.reason, now)
         return
     departure = Departure(Rule.FAILED, event.reason)
+    group.obstacles.give_up(instance.id)
     leaving.take_down(fleet, group, instance, departure, now, out)
     since = instance.seen_at
     group.creations.undelivered(reason, now.monotonic, fleet.settings, since=since)

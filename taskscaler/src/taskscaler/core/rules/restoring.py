@@ -9,6 +9,7 @@ increase that was not answered; if it cannot tell, all that was requested may st
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from fleeting.types import State
@@ -40,11 +41,17 @@ if TYPE_CHECKING:
 
 __all__ = ("restored",)
 
+# The groups of a store change, and a group that nothing drives for so long hardly comes back.
+STRANGE_TOMBSTONES = timedelta(days=7)
+
 R = TypeVar("R", InstanceRecord, OperationRecord, TombstoneRecord, GroupRecord, ThrottleRecord)
 
 
 def restored(fleet: Fleet, event: events.RecordsRestored, now: Now, out: Outbox) -> None:
-    """Restore the records of the groups that are driven; others stay in the store."""
+    """Restore the records of the groups that are driven; others stay in the store.
+
+    A tombstone of another group is kept for a while only, because that group may be gone.
+    """
     if fleet.touched:
         raise IllegalEvent("records must be restored before any other event")
     # The oldest first, whatever the order in which the store returns them.
@@ -57,6 +64,8 @@ def restored(fleet: Fleet, event: events.RecordsRestored, now: Now, out: Outbox)
     for stone in sorted(_of_kind(event, TombstoneRecord), key=lambda one: one.at):
         if (group := fleet.find(stone.group)) is not None:
             group.ownership.remember(stone.id, stone.incarnation, out)
+        elif stone.at + STRANGE_TOMBSTONES < now.wall:
+            out.drop(stone.key)
     _restore_pauses(fleet, event, now)
     fleet.tasks.sort_suspended()
 
