@@ -7,42 +7,13 @@ from datetime import timedelta
 import pytest
 
 from core_model import START, Play
+from core_sleepers import ABLE, ROOMY, asleep, life, start
 from fleeting.errors import PermissionDenied, ProviderError
-from fleeting.types import Accepted, Capability, GroupInfo, Instance, State
+from fleeting.types import Accepted, Instance, State
 from taskscaler import IllegalEvent
 from taskscaler.core import InstanceRecord, Phase, Policy, Rule, Settings, effects, events
 
-ROOMY = Policy(idle_time=timedelta(hours=10))
-ABLE = GroupInfo("g", capabilities=frozenset({Capability.SUSPEND}))
 REFUSED = Accepted(0, error=ProviderError("not now"))
-
-
-def start(*, capacity: int = 1, **changes: object) -> Play:
-    """Return a core with one ready instance `a`, whose slots `task-0`, `task-1` ... hold."""
-    values = {
-        "capacity_per_instance": capacity,
-        "policy": ROOMY,
-        "heartbeat_interval": timedelta(0),
-        "missed_updates": 1,
-    } | changes
-    play = Play(Settings(**values), ABLE)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - of many types
-    play.ready("a")
-    play.todo.clear()
-    return play
-
-
-def asleep(**changes: object) -> Play:
-    """Return a core whose only instance `a` is suspended, because of `task-0`."""
-    play = start(**changes)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - of many types
-    play.say(events.TaskSuspended("task-0"))
-    play.tick()
-    suspend = play.take(effects.Suspend)
-    assert suspend.ids == ("a",)
-    play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
-    play.relist(Instance("a", State.SUSPENDED))
-    assert life(play) is Phase.SUSPENDED
-    play.todo.clear()
-    return play
 
 
 def began(play: Play) -> float:
@@ -50,11 +21,6 @@ def began(play: Play) -> float:
     since = next(play.state.suspended()).since
     assert since is not None
     return (since - START).total_seconds()
-
-
-def life(play: Play) -> Phase:
-    """Return the phase of the instance `a`."""
-    return play.phase("a")
 
 
 def test_an_instance_is_suspended_when_no_task_runs_on_it_any_more() -> None:
@@ -472,47 +438,3 @@ def test_an_instance_stays_for_the_last_of_its_sleeping_tasks() -> None:
     play.say(events.SuspendedTaskDropped("task-0"))
     assert life(play) is Phase.SUSPENDING
     assert play.state.demand().suspended == 1
-
-
-def test_slots_that_suspended_tasks_keep_are_not_coming() -> None:
-    """A task that waits gets another instance while the one with the sleeper wakes up."""
-    play = asleep()
-    play.say(events.TaskResumed("task-0"))
-    play.relist(Instance("a", State.RUNNING))
-    assert life(play) is Phase.PREPARING
-    play.say(events.TaskAsked("other"))
-    play.tick()
-    assert play.take(effects.Increase).count == 1
-
-
-def test_slots_on_a_returning_instance_that_is_to_go_are_not_coming() -> None:
-    """It wakes up for its suspended task only, so a task that waits gets another instance."""
-    play = start(capacity=4)
-    play.say(events.InterruptionAnnounced("g", "a", "it was reclaimed"))
-    play.say(events.TaskSuspended("task-0"))
-    for number in (1, 2, 3):
-        play.say(events.TaskReleased(f"task-{number}"))
-    play.tick()
-    play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
-    play.relist(Instance("a", State.SUSPENDED))
-    play.say(events.TaskResumed("task-0"))
-    play.relist(Instance("a", State.RUNNING))
-    assert life(play) is Phase.PREPARING
-    assert play.state.demand().coming == 0
-    play.say(events.TaskAsked("other"))
-    play.tick()
-    assert play.take(effects.Increase).count == 1
-
-
-def test_only_the_uses_that_are_left_on_a_returning_instance_are_coming() -> None:
-    """It has four slots, one of them kept, and may run one more task."""
-    play = start(capacity=4, max_use_count=5)
-    play.say(events.TaskSuspended("task-0"))
-    for number in (1, 2, 3):
-        play.say(events.TaskReleased(f"task-{number}"))
-    play.tick()
-    play.say(events.SuspendSettled("g", ("a",), Accepted(1, ("a",))))
-    play.relist(Instance("a", State.SUSPENDED))
-    play.say(events.TaskResumed("task-0"))
-    play.relist(Instance("a", State.RUNNING))
-    assert play.state.demand().coming == 1
