@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sniffio
 
 from fleeting import Registry
-from fleeting.errors import GroupHeld
+from fleeting.errors import ConfigError, GroupHeld
 from fleeting.testing import FakeInstanceGroup
 from fleeting.types import GroupSettings
 from taskscaler import IllegalEvent, Policy, ScalerClosed, Settings, Taskscaler
@@ -118,3 +119,18 @@ async def test_group_belongs_to_one_scaler(tmp_path: Path, monkeypatch: pytest.M
                 pass
     async with Taskscaler([group], connect=group.connect):
         pass
+
+
+async def test_connections_need_asyncio() -> None:
+    """On trio, the scaler is refused before it buys an instance that it could not reach."""
+    if sniffio.current_async_library() == "asyncio":
+        async with Taskscaler([GROUP]):
+            pass
+        return
+    with pytest.raises(ConfigError, match=r'use anyio.run\(..., backend="asyncio"\)'):
+        async with Taskscaler([GROUP]):
+            pass
+    provider = Registry().provider("local")
+    with pytest.raises(ConfigError, match="the provider local needs an asyncio event loop"):
+        async with provider.open(provider.config_type(), GroupSettings()):
+            pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import shutil
 import subprocess
@@ -107,3 +109,10 @@ def test_nul_is_refused(command: str, value: str, cwd: str) -> None:
     """A NUL, which is impossible in a command line, variable or path, is refused."""
     with pytest.raises(ValueError, match="NUL"):
         prepare(command, {"A": value}, cwd, announced=False)
+
+
+def test_ssh_library_does_not_log_each_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that logs at INFO does not get a line for each command of each instance."""
+    importlib.import_module("fleeting.connectors._ssh_login")
+    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+    assert not logging.getLogger("asyncssh").isEnabledFor(logging.INFO)

@@ -9,6 +9,7 @@ and all connections are closed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 import fleeting
+from fleeting.errors import ConfigError
 from fleeting.types import ConnectorSettings
 from taskscaler import _summaries
 from taskscaler._arguments import check_arguments, check_key, check_timeout, check_type
@@ -97,7 +99,8 @@ class Taskscaler:
         IllegalEvent: two groups have the same id, there is no group, or `connector`
             names an id that no group has; on entering, it was entered before.
         GroupHeld: on entering, another scaler or command changes the size of a group.
-        ConfigError: on entering, the lock of a group cannot be created.
+        ConfigError: on entering, the lock of a group cannot be created, or another event
+            loop than asyncio runs and `connect` is not given.
         StoreError: on entering, the store cannot be read; inside, not written.
         InstancesLeft: on leaving, instances could not be removed in time. If the body
             raised an exception, that one is raised, with this as a note.
@@ -124,6 +127,7 @@ class Taskscaler:
         self._runner = CoreRunner(self._state, self._groups, self._store, self._connections)
         self._slots = Slots(self._runner, self._groups, self._connections)
         self._purpose = purpose
+        self._connects_itself = connect is fleeting.connect
         self._locks = ExitStack()
         self._stack = AsyncExitStack()
         self._restored: tuple[Record, ...] = ()
@@ -135,6 +139,8 @@ class Taskscaler:
         if self._entered:
             raise IllegalEvent("a scaler can be entered only once; create another one")
         self._entered = True
+        if self._connects_itself:
+            _require_asyncio()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._locks)
             for group in self._groups.values():
@@ -432,6 +438,21 @@ class Taskscaler:
             raise ScalerClosed(
                 "the scaler is not open; use it inside `async with Taskscaler(...) as scaler:`"
             )
+
+
+def _require_asyncio() -> None:
+    """Refuse another event loop before an instance is bought that could not be reached.
+
+    Raises:
+        ConfigError: asyncio is not running.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigError(
+            "connections to instances need an asyncio event loop, but another one is running; use "
+            'anyio.run(..., backend="asyncio"), or give the scaler a `connect` of your own'
+        ) from None
 
 
 def _settings_by_group(

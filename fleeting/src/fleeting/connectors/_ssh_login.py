@@ -6,6 +6,7 @@ the agent, keys, known hosts and configuration. All of that is disabled here.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import asyncssh
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
     from fleeting.connectors._ssh_way import Way
     from fleeting.types import ConnectInfo
+
+# At INFO, asyncssh logs each command and each file. An application that wants to see that sets the
+# level of this logger itself.
+_LOGGER = logging.getLogger("asyncssh")
+if _LOGGER.level == logging.NOTSET:
+    _LOGGER.setLevel(logging.WARNING)
 
 # The ciphers: this one first, because it is the fastest, then asyncssh's defaults.
 CIPHERS = "^aes128-gcm@openssh.com"

@@ -15,6 +15,7 @@ Modules, from the manager down:
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -47,6 +48,13 @@ class LocalProvider(Provider):
     ) -> AsyncGenerator[InstanceGroup]:
         from fleeting.local._check import find_problems
 
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigError(
+                "the provider local needs an asyncio event loop, but another one is running; use "
+                'anyio.run(..., backend="asyncio")'
+            ) from None
         findings = find_problems(config)
         errors = [one for one in findings if one.severity is Severity.ERROR]
         if errors:
