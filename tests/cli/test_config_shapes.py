@@ -47,7 +47,7 @@ ERRORS = {
     "runner-table": [("runner", "write [[runners]]")],
     "template": [("the file is not valid TOML", "the template {{ concurrent }}; render the file")],
     "unusable-plugin": [
-        ("runners[0].autoscaler.plugin", "is the path of a program"),
+        ("runners[0].autoscaler.plugin", "is a path, not the name of a plugin"),
         ("runners[0].autoscaler.policy[0].idle_count", "expected an integer"),
     ],
     "windows": [("runners[0].autoscaler.connector_config.protocol", "no connector named 'winrm'")],

@@ -66,5 +66,5 @@ def test_config_file_installs_names_only(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(text.format(str(wheel)))
     (line,) = run("install -c c.toml --no-index", tmp_path, code=2)
     assert line.startswith(
-        f"error: c.toml: runners[0].autoscaler.plugin: '{wheel}' names no plugin"
+        f"error: c.toml: runners[0].autoscaler.plugin: '{wheel}' is a path"
     )

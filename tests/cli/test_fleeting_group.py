@@ -107,7 +107,7 @@ def test_control_characters_are_escaped(capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr().out
     assert r"fake/\x1b[2J" in shown
     assert r"i-\x1b]0;x\x07" in shown
-    assert r"a\nb\u202ec" in shown
+    assert r"a b\u202ec" in shown
     assert r"no\r\x9b2K" in shown
     assert all(line.isprintable() for line in shown.splitlines())
 

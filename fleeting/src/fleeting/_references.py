@@ -98,11 +98,7 @@ def parse_reference(text: str) -> PluginReference:
     is_program = program is not None and bool(program["folders"] or program["exe"])
     match = _REFERENCE.fullmatch(program["file"] if program is not None and is_program else written)
     if match is None or (is_program and not _is_known(match["name"])):
-        kind = (
-            "is the path of a program; plugins are Python packages here"
-            if is_program
-            else ("names no plugin")
-        )
+        kind = "is a path, not the name of a plugin" if is_program else "names no plugin"
         raise ConfigError(
             f"{text[:200]!r} {kind}; write a name such as aws, or one with a version such as aws:1"
         )
