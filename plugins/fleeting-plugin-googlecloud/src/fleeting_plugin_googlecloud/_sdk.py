@@ -1,0 +1,122 @@
+"""Loads Google's SDK and calls it. Everything here blocks, so it runs in threads.
+
+The SDK has synchronous clients only. `GoogleSdk` is used by several threads at the
+same time; its clients allow that. The SDK's own retries are off, because they go on
+for ten minutes, and so are its objects for operations, which would ask the public
+endpoint instead of the configured one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fleeting_plugin_googlecloud._config import GoogleConfig
+
+__all__ = ("GoogleSdk", "load_sdk")
+
+SCOPES = ("https://www.googleapis.com/auth/compute",)
+
+# At DEBUG these log requests and answers as they are, with keys and tokens.
+_TALKATIVE = ("google", "google.auth", "google.cloud.compute_v1", "urllib3")
+
+# What reads a file of credentials, by its type.
+_KINDS = {
+    "service_account": ("google.oauth2.service_account", "from_service_account_file"),
+    "authorized_user": ("google.oauth2.credentials", "from_authorized_user_file"),
+    "external_account": ("google.auth.identity_pool", "from_file"),
+}
+
+
+class GoogleSdk:
+    """The clients of one group.
+
+    Args:
+        clients: by the name of their service, such as `instances`.
+    """
+
+    def __init__(self, clients: Mapping[str, Any]) -> None:
+        self._clients = clients
+
+    def call(
+        self, service: str, method: str, request: Mapping[str, Any], seconds: float
+    ) -> dict[str, Any]:
+        """Send a request and return the answer in the form of Google's documentation.
+
+        Args:
+            service: such as `instances`.
+            method: as the SDK names it, such as `set_metadata_unary`.
+            request: its fields, as the SDK names them.
+            seconds: how long Google may stay silent.
+
+        Raises:
+            Exception: any that the SDK raises.
+        """
+        to_dict = importlib.import_module("google.protobuf.json_format").MessageToDict
+        send = getattr(self._clients[service], method)
+        answer: Any = send(request=dict(request), retry=None, timeout=seconds)
+        # A listing comes as a pager, which would request the next page by itself.
+        answer = getattr(answer, "_response", answer)
+
+        found: dict[str, Any] = to_dict(answer.__class__.pb(answer))
+        return found
+
+    def close(self) -> None:
+        """Close all connections."""
+        for client in self._clients.values():
+            client.transport.close()
+
+
+def load_sdk(config: GoogleConfig) -> GoogleSdk:
+    """Import the SDK, find credentials, and make the clients. No request is sent to Compute Engine.
+
+    Raises:
+        Exception: whatever the SDK raises, for example if there are no credentials.
+    """
+    for name in _TALKATIVE:
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
+    from google.api_core.client_options import ClientOptions
+    from google.cloud import compute_v1
+
+    credentials = _find_credentials(config)
+    options = ClientOptions(api_endpoint=config.endpoint)
+    managers = "RegionInstanceGroupManagers" if config.is_regional else "InstanceGroupManagers"
+    kinds = {
+        "managers": managers,
+        "instances": "Instances",
+        "zone_operations": "ZoneOperations",
+        "region_operations": "RegionOperations",
+        "projects": "Projects",
+        "templates": "InstanceTemplates",
+        "region_templates": "RegionInstanceTemplates",
+    }
+    return GoogleSdk(
+        {
+            service: getattr(compute_v1, f"{kind}Client")(
+                credentials=credentials, client_options=options
+            )
+            for service, kind in kinds.items()
+        }
+    )
+
+
+def _find_credentials(config: GoogleConfig) -> Any:
+    auth = importlib.import_module("google.auth")
+    if config.credentials_file is None:
+        return auth.default(scopes=SCOPES)[0]
+    path = config.credentials_file.expanduser()
+    kind = json.loads(path.read_text()).get("type")
+    # The library's own function for all kinds is deprecated: a file can make it run programs.
+    if kind not in _KINDS:
+        raise auth.exceptions.DefaultCredentialsError(
+            f"{path} has credentials of the type {kind!r} instead of {', '.join(_KINDS)}"
+        )
+    module, reader = _KINDS[kind]
+    return getattr(importlib.import_module(module).Credentials, reader)(str(path), scopes=SCOPES)

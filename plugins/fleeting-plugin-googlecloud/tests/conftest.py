@@ -1,0 +1,53 @@
+"""Fixtures: one fake cloud for the session, empty for each test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from gce_cloud import GoogleCloud
+
+# These tests of the contract open a group, or check it, once for each await that they cancel.
+LONG = ("test_cancelled_check", "test_cancelled_opening")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the contract that take long with this provider."""
+    for item in items:
+        if item.path.name == "test_gce_contract.py" and item.name.startswith(LONG):
+            item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def google(tmp_path_factory: pytest.TempPathFactory) -> Generator[GoogleCloud]:
+    """Start the fake cloud once."""
+    from gce_cloud import GoogleCloud
+
+    cloud = GoogleCloud()
+    cloud.credentials = cloud.write_credentials(tmp_path_factory.mktemp("google"))
+    yield cloud
+    cloud.close()
+
+
+@pytest.fixture
+def cloud(google: GoogleCloud, monkeypatch: pytest.MonkeyPatch) -> Generator[GoogleCloud]:
+    """Yield an empty cloud; a wrong request or answer fails the test."""
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setattr("fleeting_plugin_googlecloud._api.POLLS", (0.01, 0.02, 0.05, 0.1, 0.2, 0.4))
+    monkeypatch.setattr("fleeting_plugin_googlecloud._api.PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("fleeting_plugin_googlecloud._access.PAUSE_SECONDS", 0.0)
+    google.reset()
+    yield google
+    assert google.problems == []
+    google.reset()
