@@ -47,6 +47,7 @@ def cloud(google: GoogleCloud, monkeypatch: pytest.MonkeyPatch) -> Generator[Goo
     monkeypatch.setattr("fleeting_plugin_googlecloud._api.POLLS", (0.01, 0.02, 0.05, 0.1, 0.2, 0.4))
     monkeypatch.setattr("fleeting_plugin_googlecloud._api.PAUSE_SECONDS", 0.02)
     monkeypatch.setattr("fleeting_plugin_googlecloud._access.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fleeting_plugin_googlecloud._requests.WRITE_PAUSE_SECONDS", 0.02)
     google.reset()
     yield google
     assert google.problems == []

@@ -156,7 +156,7 @@ class GoogleAccess:
         number = str(description["id"])
         key = self._key or self._keys.setdefault(number, LoginKey.generate())
         life = self._api.config.key_lifetime
-        now = datetime.now(UTC)
+        now = datetime.now(UTC).replace(microsecond=0)
         end = now + life
 
         def change(value: str) -> str | None:

@@ -123,7 +123,7 @@ def translate(error: Exception, what: str, *, mutates: bool) -> ProviderError:
         return _credentials(error, what)
     if isinstance(error, requests.exceptions.RequestException):
         return _connection(error, what, mutates=mutates)
-    if isinstance(error, ValueError):  # Neither JSON nor what the SDK expects in it.
+    if type(error).__name__ == "ParseError":  # Neither JSON nor what the SDK expects in it.
         return unanswered(
             f"{what}: the answer did not come from Google; see whether a proxy or the sign-in page "
             "of a network answers in its place",

@@ -6,6 +6,7 @@ something that does not exist: with it Google answers 404, and without it 403.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +42,8 @@ __all__ = ("ManagedExamination", "denied_finding", "examine_managed_group", "exa
 
 # A name that no operation and no instance has.
 ABSENT = "no-such-operation"
+# The metadata have a user and a key in one line, with a colon between them.
+_USER = re.compile(r"[^\s:]{1,64}")
 
 
 class ManagedExamination(NamedTuple):
@@ -70,6 +73,10 @@ def examine_settings(config: GoogleConfig, settings: GroupSettings) -> list[Find
                 f"plugin_config.{name}: must be at least {least:g}s, got {getattr(config, name)}"
             )
             found.append(_error("timeout", reason, 'set it, for example to "12h" or "30s"'))
+    user = settings.connector.username
+    if user is not None and not _USER.fullmatch(user):
+        reason = f"connector_config.username: {user!r} is not a name that a user can have"
+        found.append(_error("configuration", reason, 'set it, for example to "fleeting"'))
     try:
         load_login_key(settings.connector)
     except ConfigError as error:
@@ -143,12 +150,14 @@ async def examine_managed_group(api: GoogleApi, settings: GroupSettings) -> Mana
         if isinstance(answer, ProviderError):
             reason = f"cannot examine the {what} of the group: {answer}"
             found.append(Finding(Severity.INFO, "not-examined", reason))
+    refused = isinstance(template, ProviderError), isinstance(project, ProviderError)
     facts = ManagedGroupFacts(
         api.config,
         settings.connector,
         group,
-        {} if isinstance(template, ProviderError) else template.get("properties", {}),
-        {} if isinstance(project, ProviderError) else project,
+        {} if refused[0] else template.get("properties", {}),
+        {} if refused[1] else project,
+        complete=not any(refused),
     )
     findings = most_severe_first([*found, *find_managed_problems(facts)])
     return ManagedExamination(findings, facts, members)

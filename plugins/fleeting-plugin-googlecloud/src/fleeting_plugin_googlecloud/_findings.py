@@ -47,6 +47,7 @@ class ManagedGroupFacts(NamedTuple):
         group: the group, as described by `instanceGroupManagers.get`.
         template: the properties of its instance template; empty if they could not be read.
         project: the project, as described by `projects.get`; empty if it could not be read.
+        complete: whether both could be read.
     """
 
     config: GoogleConfig
@@ -54,6 +55,7 @@ class ManagedGroupFacts(NamedTuple):
     group: Mapping[str, Any]
     template: Mapping[str, Any]
     project: Mapping[str, Any]
+    complete: bool = True
 
     @property
     def name(self) -> str:
@@ -325,7 +327,7 @@ def _user(facts: ManagedGroupFacts) -> Finding | None:
 
 
 def _host_keys(facts: ManagedGroupFacts) -> Finding | None:
-    if facts.config.host_keys != "guest-attributes" or not facts.template:
+    if facts.config.host_keys != "guest-attributes" or not facts.complete:
         return None
     project = metadata_of(facts.project, "commonInstanceMetadata")
     if is_true(

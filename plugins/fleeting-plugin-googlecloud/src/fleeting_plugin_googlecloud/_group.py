@@ -87,6 +87,8 @@ class GoogleGroup(InstanceGroup):
         self._listed_at = anyio.current_time()
         self._unknown_states: set[tuple[str, str, str]] = set()
         self._told_gone = False
+        # Set once the group is another one of the same name, which is not ours to change.
+        self._replaced: GroupGone | None = None
 
     @override
     async def update(self) -> Listing:
@@ -122,9 +124,10 @@ class GoogleGroup(InstanceGroup):
 
     @override
     async def increase(self, count: int, operation: str) -> Accepted:
-        if self._access.refusal is not None:
+        for refusal in (self._replaced, self._access.refusal):
             # Instances that cannot be reached would only cost money.
-            raise self._access.refusal
+            if refusal is not None:
+                raise refusal
         names = self._names.choose(self._group.base_name, operation, count, self._members)
         try:
             await self._create(names, operation)
@@ -163,8 +166,9 @@ class GoogleGroup(InstanceGroup):
     @override
     async def decrease(self, ids: Sequence[str]) -> Accepted:
         wanted = tuple(dict.fromkeys(ids))
-        if not wanted:
-            return Accepted(0)
+        if not wanted or self._replaced is not None:
+            # The instances of the group that was opened are gone together with it.
+            return Accepted(len(wanted), wanted)
         try:
             there = [one for one in await self._known(wanted) if not one.is_ending]
             if there:
@@ -172,7 +176,6 @@ class GoogleGroup(InstanceGroup):
         except GroupGone:
             if not self._members:
                 raise
-            # Google deletes the instances of a group together with it.
         return Accepted(len(wanted), wanted)
 
     async def _delete(self, members: Sequence[ManagedMember]) -> None:
@@ -221,7 +224,7 @@ class GoogleGroup(InstanceGroup):
         if not member.healthy:
             raise InstanceUnhealthy(id, f"the health check of the group fails for instance {id}")
         state = member_state(member, self.info.id)
-        if state.state is State.FAILED:
+        if state.state in {State.DELETING, State.FAILED}:
             raise InstanceUnhealthy(id, f"instance {id} does not run: {state.reason}")
 
     @override
@@ -285,11 +288,12 @@ class GoogleGroup(InstanceGroup):
         )
         group = read_managed_group(described)
         if group.number != self._group.number:
-            raise GroupGone(
+            self._replaced = GroupGone(
                 f"group {self.info.id} was deleted and created again (its id was "
                 f"{self._group.number}, and is {group.number} now); restart the manager to use the "
                 "new one"
             )
+            raise self._replaced
         self._group = group
         self._remember(members)
         return group, members

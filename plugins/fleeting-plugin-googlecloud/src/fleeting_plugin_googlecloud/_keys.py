@@ -85,7 +85,7 @@ def parse_login_key(text: str) -> LoginKey:
     except (ValueError, UnsupportedAlgorithm):
         # The library's message could contain a part of the key.
         raise ValueError("not a private key in OpenSSH or PEM format") from None
-    return _login_key(key)
+    return LoginKey(text, _login_key(key).public)
 
 
 def _login_key(key: Any) -> LoginKey:

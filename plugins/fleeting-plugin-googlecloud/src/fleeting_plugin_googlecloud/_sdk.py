@@ -112,11 +112,17 @@ def _find_credentials(config: GoogleConfig) -> Any:
     if config.credentials_file is None:
         return auth.default(scopes=SCOPES)[0]
     path = config.credentials_file.expanduser()
-    kind = json.loads(path.read_text()).get("type")
-    # The library's own function for all kinds is deprecated: a file can make it run programs.
-    if kind not in _KINDS:
-        raise auth.exceptions.DefaultCredentialsError(
-            f"{path} has credentials of the type {kind!r} instead of {', '.join(_KINDS)}"
-        )
-    module, reader = _KINDS[kind]
-    return getattr(importlib.import_module(module).Credentials, reader)(str(path), scopes=SCOPES)
+    unusable = auth.exceptions.DefaultCredentialsError
+    try:
+        kind = json.loads(path.read_text()).get("type")
+        # The library's own function for all kinds is deprecated: a file can make it run programs.
+        if kind not in _KINDS:
+            raise unusable(f"{path} has credentials of the type {kind!r}, not {', '.join(_KINDS)}")
+        module, reader = _KINDS[kind]
+        read = getattr(importlib.import_module(module).Credentials, reader)
+        return read(str(path), scopes=SCOPES)
+    except (AttributeError, KeyError, OSError, ValueError) as error:
+        if isinstance(error, auth.exceptions.GoogleAuthError):
+            raise
+        # The error could contain a part of the file.
+        raise unusable(f"{path} has no usable credentials ({type(error).__name__})") from None

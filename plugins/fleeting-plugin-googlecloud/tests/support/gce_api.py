@@ -103,11 +103,8 @@ def _begin(
     fault: OperationFault | None,
 ) -> dict[str, Any]:
     if fault is not None:
-        error = fault.code, fault.message
-
-        def apply() -> list[tuple[str, str]]:
-            return [error]
-
+        errors = [(fault.code, fault.message)]
+        apply = lambda: errors  # noqa: E731 - pyright accepts no second definition
     request_id = call.parameters.get("requestId", "")
     operation = cloud.engine.begin(call.name, scope, request_id, apply)
     return operation.describe(call.parameters["project"])

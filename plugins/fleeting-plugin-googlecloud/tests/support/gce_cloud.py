@@ -293,7 +293,7 @@ class GoogleCloud:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         text = (await request.read()).decode()
-        if request.path.startswith("/computeMetadata/"):
+        if request.path == "/" or request.path.startswith("/computeMetadata/"):
             return await self._metadata_server(request)
         found = self._contract.find(request.method, request.path)
         if found is None:

@@ -6,13 +6,12 @@ cloud knows the paths, parameters and schemas of the real one, and cannot invent
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-
-import googleapiclient  # pyright: ignore[reportMissingTypeStubs] - it has none
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -150,5 +149,6 @@ def _methods(resources: Mapping[str, Any]) -> Iterator[Method]:
 @cache
 def contract() -> Contract:
     """Return the description of Compute Engine v1."""
-    folder = Path(str(googleapiclient.__file__)).parent / "discovery_cache" / "documents"
+    client = importlib.import_module("googleapiclient")
+    folder = Path(str(client.__file__)).parent / "discovery_cache" / "documents"
     return Contract(json.loads((folder / "compute.v1.json").read_text()))

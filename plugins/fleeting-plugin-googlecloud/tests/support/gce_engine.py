@@ -10,6 +10,7 @@ import heapq
 import itertools
 import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gce_state import (
@@ -114,7 +115,7 @@ class Engine:
             action = "CREATING" if group.retries else "CREATING_WITHOUT_RETRIES"
             member = group.members[name] = FakeMember(name, zone, action)
             group.target += 1
-            self.after(self.pace.create, lambda member=member: self._launch(group, member))
+            self.after(self.pace.create, partial(self._launch, group, member))
         return []
 
     def check_names(self, names: Sequence[str]) -> None:
@@ -219,7 +220,7 @@ class Engine:
             if member.machine is not None:
                 member.machine.status = "STOPPING"
                 self.stopped(member.machine, False)  # noqa: FBT003 - a callback
-            self.after(self.pace.delete, lambda member=member: self._remove(group, member))
+            self.after(self.pace.delete, partial(self._remove, group, member))
         return []
 
     def _remove(self, group: FakeGroup, member: FakeMember) -> None:
@@ -241,7 +242,7 @@ class Engine:
             assert member.machine is not None
             member.machine.status = "SUSPENDING"
             self.stopped(member.machine, True)  # noqa: FBT003 - a callback
-            self.after(self.pace.suspend, lambda member=member: self._rest(member, "SUSPENDED"))
+            self.after(self.pace.suspend, partial(self._rest, member, "SUSPENDED"))
         return []
 
     def resume(self, group: FakeGroup, members: Sequence[FakeMember]) -> Errors:
@@ -253,7 +254,7 @@ class Engine:
             group.target += 1
             group.suspended -= 1
             member.action, member.target = "RESUMING", "RUNNING"
-            self.after(self.pace.suspend, lambda member=member: self._rest(member, "RUNNING"))
+            self.after(self.pace.suspend, partial(self._rest, member, "RUNNING"))
         return []
 
     def _rest(self, member: FakeMember, status: str) -> None:
