@@ -15,12 +15,11 @@ from fleeting.errors import (
     FleetingError,
     InstanceGone,
     InstanceUnhealthy,
-    PermissionDenied,
 )
 from fleeting.types import ConnectorSettings, Duration
 from fleeting_plugin_googlecloud._errors import StaleFingerprint
 from fleeting_plugin_googlecloud._keys import LoginKey
-from gce_faults import HttpFault, OperationFault, forbidden
+from gce_faults import HttpFault, OperationFault
 from gce_plugin import open_group, running_group
 
 if TYPE_CHECKING:
@@ -263,21 +262,6 @@ async def test_architecture_and_platform(cloud: GoogleCloud) -> None:
         cloud.machine(ids[0]).changes["disks"] = [{"boot": False}, disk]
         info = await group.connect_info(ids[0])
         assert (info.os, info.arch, info.protocol) == ("windows", "arm64", "winrm")
-
-
-async def test_missing_permission_stops_growth(cloud: GoogleCloud) -> None:
-    """Without permission to write keys at most the present instances exist."""
-    async with running_group(cloud, 1) as (group, ids):
-        cloud.fail(SET, forbidden(), times=2)
-        for _ in range(2):
-            with pytest.raises(PermissionDenied, match="fleeting check googlecloud"):
-                await group.connect_info(ids[0])
-        with pytest.raises(PermissionDenied):
-            await group.increase(1, "one")
-        assert len(cloud.members()) == 1
-        await group.connect_info(ids[0])  # Granted meanwhile.
-        await group.increase(1, "two")
-        assert len(cloud.members()) == 2
 
 
 async def test_refused_metadata(cloud: GoogleCloud) -> None:

@@ -163,21 +163,21 @@ async def test_regional_settings(cloud: GoogleCloud) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "codes", "watched"),
+    ("scheduling", "codes", "watched"),
     [
-        ({}, set(), False),
-        ({"scheduling": {"provisioningModel": "SPOT"}}, set(), True),
-        ({"scheduling": {"preemptible": True}}, set(), True),
-        ({"scheduling": {"maxRunDuration": {"seconds": "3600"}}}, {"max-run-duration"}, True),
-        ({"scheduling": {"gracefulShutdown": {"enabled": True}}}, {"graceful-shutdown"}, True),
+        ({"onHostMaintenance": "MIGRATE"}, [], False),
+        ({"provisioningModel": "SPOT"}, [], True),
+        ({"preemptible": True}, [], True),
+        ({"maxRunDuration": {"seconds": "3600"}}, ["max-run-duration"], True),
+        ({"gracefulShutdown": {"enabled": True}}, ["graceful-shutdown"], True),
     ],
 )
 async def test_template(
-    cloud: GoogleCloud, template: dict[str, Any], codes: set[str], *, watched: bool
+    cloud: GoogleCloud, scheduling: dict[str, Any], codes: list[str], *, watched: bool
 ) -> None:
     """The template says how Google ends instances; then the group is watched."""
     cloud.group()
-    cloud.template = template
+    cloud.template = {"scheduling": scheduling}
     assert set(await check(cloud)) == {*codes, "iam-role"}
     async with open_group(cloud) as group:
         assert (Capability.WATCH in group.info.capabilities) is watched

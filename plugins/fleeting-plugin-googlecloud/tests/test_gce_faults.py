@@ -120,6 +120,18 @@ async def test_missing_permission(cloud: GoogleCloud) -> None:
             cloud.mend()
 
 
+async def test_permission_to_reach_instances_is_taken_away(cloud: GoogleCloud) -> None:
+    """An instance whose key cannot be written is not replaced by others that cannot be reached."""
+    cloud.group(pace=SOON)
+    async with scaling(cloud) as scaler:
+        cloud.deny("compute.instances.setMetadata")
+        async with waiting(scaler):
+            explanation = await until_explained(scaler, "compute.instances.setMetadata")
+            assert "shows the role that allows it" in explanation
+            assert len(cloud.calls(CREATE)) == len(cloud.members()) == 1
+            cloud.allowed = None
+
+
 @pytest.mark.parametrize("fault", [LostReply(), LostRequest(), unavailable()])
 async def test_lost_requests(cloud: GoogleCloud, fault: Fault) -> None:
     """All tasks run although answers are lost; no instance is created twice or left over."""
@@ -173,6 +185,7 @@ async def test_interrupted_instance(cloud: GoogleCloud, *, repair: bool) -> None
     cloud.group(pace=SOON)
     cloud.template = {"scheduling": {"provisioningModel": "SPOT"}}
     settings = replace(SETTINGS, unknown_instances=UnknownInstances.REMOVE)
+    number = ""
     async with scaling(cloud, settings=settings) as scaler:
         with pytest.raises(AcquisitionLost, match=r"interrupted|recreated|takes it away"):
             async with scaler.acquire("a") as acquisition:
@@ -216,6 +229,7 @@ async def test_group_is_deleted(cloud: GoogleCloud) -> None:
 async def test_suspended_task(cloud: GoogleCloud) -> None:
     """The instance of a suspended task is suspended, and resumed with it."""
     cloud.group(pace=SOON)
+    name = ""
     async with scaling(cloud) as scaler:
         async with anyio.create_task_group() as tasks:
             with pytest.raises(AcquisitionSuspended):

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from fleeting.errors import ConfigError, InstanceGone, InstanceUnhealthy, PermissionDenied
-from fleeting_plugin_googlecloud._errors import CredentialsUnusable, Missing
+from fleeting.errors import ConfigError, InstanceGone, InstanceUnhealthy
+from fleeting_plugin_googlecloud._errors import Missing
 from fleeting_plugin_googlecloud._instances import (
     connect_info_of,
     is_true,
@@ -73,15 +73,11 @@ class GoogleAccess:
         settings: what the operator configured about connections.
         key: the operator's own key; None to make one for each instance.
         os_login: whether the project uses OS Login for instances that do not say otherwise.
-
-    Attributes:
-        refusal: why keys cannot be written at all; None if nothing is known to prevent it.
     """
 
     def __init__(
         self, api: GoogleApi, settings: ConnectorSettings, key: LoginKey | None, *, os_login: bool
     ) -> None:
-        self.refusal: PermissionDenied | None = None
         self._api = api
         self._settings = settings
         self._key = key
@@ -168,14 +164,7 @@ class GoogleAccess:
             end = now + life
             return add_ssh_key(value, info.username, key, end, now)
 
-        try:
-            await change_metadata(self._api, member, description, "ssh-keys", change)
-        except CredentialsUnusable:
-            raise
-        except PermissionDenied as error:
-            self.refusal = error
-            raise
-        self.refusal = None
+        await change_metadata(self._api, member, description, "ssh-keys", change)
         margin = min(MARGIN, life / 10)
         return replace(info, private_key=key.private, expires=end - margin)
 

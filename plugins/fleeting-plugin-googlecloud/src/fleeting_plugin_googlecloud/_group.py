@@ -124,10 +124,8 @@ class GoogleGroup(InstanceGroup):
 
     @override
     async def increase(self, count: int, operation: str) -> Accepted:
-        for refusal in (self._replaced, self._access.refusal):
-            # Instances that cannot be reached would only cost money.
-            if refusal is not None:
-                raise refusal
+        if self._replaced is not None:
+            raise self._replaced
         names = self._names.choose(self._group.base_name, operation, count, self._members)
         try:
             await self._create(names, operation)
