@@ -100,7 +100,7 @@ def test_key_is_not_in_its_repr() -> None:
 
 @pytest.mark.parametrize("text", ["", "secret", "-----BEGIN RSA PRIVATE KEY-----\nsecret\n"])
 def test_wrong_keys(text: str) -> None:
-    """What is not a key is refused without showing it."""
+    """A text that is not a key is refused without showing it."""
     with pytest.raises(ValueError, match="not a private key") as caught:
         parse_login_key(text)
     assert "secret" not in str(caught.value)

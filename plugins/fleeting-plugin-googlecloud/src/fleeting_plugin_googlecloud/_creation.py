@@ -1,4 +1,4 @@
-"""What became of the instances that were requested: their names, and why some do not come."""
+"""Follows the instances that were requested: their names, and why some do not come."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ _CREATING = MemberState(State.CREATING)
 _STOPPED = MemberState(
     State.FAILED, "it was interrupted: Google, or the machine itself, has stopped it"
 )
-# What the group does with a member.
+# The states that follow from what the group does with a member.
 _ACTIONS = {
     "CREATING": _CREATING,
     "CREATING_WITHOUT_RETRIES": _CREATING,
@@ -151,7 +151,7 @@ _ACTIONS = {
     "STOPPING": MemberState(State.SUSPENDING),
     "SUSPENDING": MemberState(State.SUSPENDING),
 }
-# What a machine does that shall run, and that the group does nothing with.
+# The states of a machine that shall run, and that the group does nothing with.
 _STATUSES = {
     "": _CREATING,
     "PENDING": _CREATING,

@@ -25,7 +25,7 @@ SCOPES = ("https://www.googleapis.com/auth/compute",)
 # At DEBUG these log requests and answers as they are, with keys and tokens.
 _TALKATIVE = ("google", "google.auth", "google.cloud.compute_v1", "urllib3")
 
-# What reads a file of credentials, by its type.
+# The readers of files with credentials, by the type of the file.
 _KINDS = {
     "service_account": ("google.oauth2.service_account", "from_service_account_file"),
     "authorized_user": ("google.oauth2.credentials", "from_authorized_user_file"),

@@ -9,9 +9,9 @@ from gce_state import ROOT, Refusal, base64_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gce_cloud import Call, GoogleCloud
     from gce_faults import OperationFault
     from gce_state import FakeGroup, FakeMachine
+    from gce_world import Call, World
 
 __all__ = ("PERMISSIONS", "answer")
 
@@ -36,7 +36,7 @@ PERMISSIONS = {
 }
 
 
-def answer(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def answer(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     """Answer a request.
 
     Args:
@@ -50,7 +50,7 @@ def answer(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict
     return _ANSWERS[call.name](cloud, call, fault)
 
 
-def _group(cloud: GoogleCloud, call: Call) -> FakeGroup:
+def _group(cloud: World, call: Call) -> FakeGroup:
     place = call.parameters.get("zone") or call.parameters["region"]
     name = call.parameters["instanceGroupManager"]
     group = cloud.groups.get((place, name))
@@ -62,7 +62,7 @@ def _group(cloud: GoogleCloud, call: Call) -> FakeGroup:
     return group
 
 
-def _machine(cloud: GoogleCloud, call: Call) -> FakeMachine:
+def _machine(cloud: World, call: Call) -> FakeMachine:
     zone, name = call.parameters["zone"], call.parameters["instance"]
     machine = cloud.engine.machines.get((zone, name))
     if machine is None:
@@ -70,12 +70,12 @@ def _machine(cloud: GoogleCloud, call: Call) -> FakeMachine:
     return machine
 
 
-def _get_group(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _get_group(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     del fault
     return _group(cloud, call).describe(call.parameters["project"])
 
 
-def _list_members(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _list_members(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     del fault
     group = _group(cloud, call)
     project = call.parameters["project"]
@@ -90,13 +90,13 @@ def _list_members(cloud: GoogleCloud, call: Call, fault: OperationFault | None) 
     return found
 
 
-def _list_errors(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _list_errors(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     del fault
     return {"items": _group(cloud, call).log}
 
 
 def _begin(
-    cloud: GoogleCloud,
+    cloud: World,
     call: Call,
     scope: str,
     apply: Callable[[], list[tuple[str, str]]],
@@ -110,7 +110,7 @@ def _begin(
     return operation.describe(call.parameters["project"])
 
 
-def _create(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _create(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     group = _group(cloud, call)
     names = [one["name"] for one in call.body["instances"]]
     cloud.engine.check_names(names)
@@ -120,12 +120,12 @@ def _create(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dic
     return _begin(cloud, call, group.scope, lambda: cloud.engine.create(group, names), fault)
 
 
-def _resize(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _resize(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     group, size = _group(cloud, call), int(call.parameters["size"])
     return _begin(cloud, call, group.scope, lambda: cloud.engine.resize(group, size), fault)
 
 
-def _delete(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _delete(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     group = _group(cloud, call)
     skip = bool(call.body.get("skipInstancesOnValidationError"))
     members = cloud.engine.chosen(group, call.body["instances"], skip=skip)
@@ -134,24 +134,24 @@ def _delete(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dic
     return _begin(cloud, call, group.scope, lambda: cloud.engine.delete(group, members), fault)
 
 
-def _suspend(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _suspend(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     group = _group(cloud, call)
     members = cloud.engine.chosen(group, call.body["instances"], skip=False)
     return _begin(cloud, call, group.scope, lambda: cloud.engine.suspend(group, members), fault)
 
 
-def _resume(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _resume(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     group = _group(cloud, call)
     members = cloud.engine.chosen(group, call.body["instances"], skip=False)
     return _begin(cloud, call, group.scope, lambda: cloud.engine.resume(group, members), fault)
 
 
-def _get_instance(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _get_instance(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     del fault
     return _machine(cloud, call).describe(call.parameters["project"])
 
 
-def _set_metadata(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _set_metadata(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     machine = _machine(cloud, call)
     if call.body.get("fingerprint", "") != machine.fingerprint:
         raise Refusal(412, "conditionNotMet", "Supplied fingerprint does not match")
@@ -166,9 +166,7 @@ def _set_metadata(cloud: GoogleCloud, call: Call, fault: OperationFault | None) 
     return _begin(cloud, call, f"zones/{machine.zone}", apply, fault)
 
 
-def _guest_attributes(
-    cloud: GoogleCloud, call: Call, fault: OperationFault | None
-) -> dict[str, Any]:
+def _guest_attributes(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     del fault
     machine = _machine(cloud, call)
     if not machine.attributes:
@@ -180,7 +178,7 @@ def _guest_attributes(
     return {"kind": "compute#guestAttributes", "queryValue": {"items": items}}
 
 
-def _serial_port(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _serial_port(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     del fault
     machine = _machine(cloud, call)
     start = int(call.parameters.get("start", "0"))
@@ -192,7 +190,7 @@ def _serial_port(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -
     }
 
 
-def _get_operation(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _get_operation(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     del fault
     operation = cloud.engine.operations.get(call.parameters["operation"])
     place = call.parameters.get("zone") or call.parameters.get("region")
@@ -202,7 +200,7 @@ def _get_operation(cloud: GoogleCloud, call: Call, fault: OperationFault | None)
     return operation.describe(call.parameters["project"])
 
 
-def _get_project(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _get_project(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     del fault
     items = [{"key": key, "value": text} for key, text in cloud.agent.project_metadata.items()]
     return {
@@ -213,13 +211,13 @@ def _get_project(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -
     }
 
 
-def _get_template(cloud: GoogleCloud, call: Call, fault: OperationFault | None) -> dict[str, Any]:
+def _get_template(cloud: World, call: Call, fault: OperationFault | None) -> dict[str, Any]:
     del fault
     name = call.parameters["instanceTemplate"]
     return {"kind": "compute#instanceTemplate", "name": name, "properties": cloud.template}
 
 
-_ANSWERS: dict[str, Callable[[GoogleCloud, Call, OperationFault | None], dict[str, Any]]] = {
+_ANSWERS: dict[str, Callable[[World, Call, OperationFault | None], dict[str, Any]]] = {
     "instanceGroupManagers.get": _get_group,
     "instanceGroupManagers.listManagedInstances": _list_members,
     "instanceGroupManagers.listErrors": _list_errors,

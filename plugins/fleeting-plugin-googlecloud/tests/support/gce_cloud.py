@@ -13,7 +13,7 @@ import json
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from cryptography.exceptions import InvalidSignature
@@ -23,22 +23,21 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from aws_machines import Machines, new_key
-from gce_agent import GuestAgent
 from gce_api import PERMISSIONS, answer
 from gce_discovery import contract
-from gce_engine import Engine
 from gce_faults import Fault, Hang, HttpFault, LostReply, LostRequest, OperationFault
 from gce_state import FakeGroup, FakeMachine, Pace, Refusal
+from gce_world import Call, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     import asyncssh
 
     from gce_state import FakeMember
 
-__all__ = ("Call", "GoogleCloud")
+__all__ = ("PROJECT", "REGION", "ZONE", "GoogleCloud")
 
 PROJECT = "builders-project"
 ZONE = "europe-west1-b"
@@ -47,31 +46,11 @@ ACCOUNT = f"manager@{PROJECT}.iam.gserviceaccount.com"
 START_SECONDS = 30
 
 
-class Call(NamedTuple):
-    """One request that reached the fake cloud.
-
-    Attributes:
-        name: of the method, such as `instances.get`; regional ones have the name of the zonal ones.
-        method: the name of the method itself.
-        parameters: of path and query.
-        body: of the request; None if it has none.
-    """
-
-    name: str
-    method: str
-    parameters: Mapping[str, str]
-    body: Any
-
-
-class GoogleCloud:
+class GoogleCloud(World):
     """The fake cloud.
 
     Attributes:
-        engine: the state, and what happens to it.
-        agent: of all machines.
         problems: requests and answers that do not fit Google's description.
-        template: the properties of the instance template of all groups.
-        page_size: the largest page of a listing.
         credentials: a file with the key of a service account.
     """
 
@@ -91,20 +70,14 @@ class GoogleCloud:
     def reset(self) -> None:
         """Forget everything."""
         with self.lock:
-            self.engine = Engine()
+            self.clear()
             self.engine.started = self._start_machine
             self.engine.stopped = self._stop_machine
             self.engine.new_machine = self._prepare_machine
-            self.agent = GuestAgent()
-            self.groups: dict[tuple[str, str], FakeGroup] = {}
             self.problems: list[str] = []
-            self.template: dict[str, Any] = {}
-            self.page_size = 500
             self.allowed: set[str] | None = None
             # Whether answers may have words that Google does not document yet.
             self.lenient = False
-            # Whether a deletion is refused of which nothing is left to do.
-            self.refuses_nothing_left = False
             self._calls: list[Call] = []
             self._faults: list[tuple[str, Fault, int | None]] = []
             self._tokens: set[str] = set()
@@ -115,7 +88,7 @@ class GoogleCloud:
             self._released.set()
             self._released = threading.Event()
 
-    # What tests arrange.
+    # The arrangements of tests.
 
     def group(
         self,

@@ -1,4 +1,4 @@
-"""What the fake cloud does with members and machines, as Compute Engine would.
+"""Changes members and machines of the fake cloud, as Compute Engine would.
 
 Nothing is done at once: an operation is done after a while, and what it scheduled happens later
 still. `Engine.run` does what is due by now.
@@ -267,7 +267,7 @@ class Engine:
             member.machine.outer = "203.0.113.99"
             self.started(member.machine)
 
-    # What Google, or others, do by themselves.
+    # Changes by Google, or by others.
 
     def stop_machine(self, group: FakeGroup, member: FakeMember, *, repair: bool) -> None:
         """Interrupt a machine; with repair it is recreated under the same name."""

@@ -21,7 +21,7 @@ __all__ = (
 
 
 class Fault:
-    """What happens to a request instead of an answer."""
+    """Happens to a request instead of an answer."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Pace:
-    """How long everything takes, in seconds. What never happens by itself waits for `settle`.
+    """How long everything takes, in seconds. A step that takes for ever waits for `settle`.
 
     Attributes:
         operation: until an operation is done.
