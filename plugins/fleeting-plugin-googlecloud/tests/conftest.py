@@ -11,17 +11,6 @@ if TYPE_CHECKING:
 
     from gce_cloud import GoogleCloud
 
-# These tests of the contract open a group, or check it, once for each await that they cancel.
-LONG = ("test_cancelled_check", "test_cancelled_opening")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of the contract that take long with this provider."""
-    for item in items:
-        if item.path.name == "test_gce_contract.py" and item.name.startswith(LONG):
-            item.add_marker(pytest.mark.long)
-
 
 @pytest.fixture
 def anyio_backend() -> str:

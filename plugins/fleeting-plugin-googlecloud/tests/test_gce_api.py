@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from fleeting.errors import OutcomeUnknown, ProviderError
+from fleeting.errors import OutcomeUnknown, PermissionDenied, ProviderError
 from fleeting.types import Duration
 from fleeting_plugin_googlecloud import _api
-from gce_faults import Hang, HttpFault, LostRequest, unavailable
+from fleeting_plugin_googlecloud._threads import RequestThreads
+from gce_faults import Hang, HttpFault, LostRequest, unauthorized, unavailable
 from gce_plugin import configure, open_group, running_group, settle, states
 
 if TYPE_CHECKING:
@@ -50,11 +51,33 @@ async def test_hung_requests_starve_nothing(
         assert all("no answer within 2s" in error for error in errors)
         assert any("requests hang" in error for error in errors)
         assert len((await group.update()).instances) == len(ids)
-        monkeypatch.setattr(_api, "MOST_HUNG", 3)
-        with pytest.raises(ProviderError, match="hang and were given up; no more are sent"):
-            await group.update()
-        cloud.reset()
-        cloud.group(running=1)
+
+
+async def test_too_many_hung_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With too many threads left behind, no more are started until some of them end."""
+    monkeypatch.setattr("fleeting_plugin_googlecloud._threads.MOST_HUNG", 2)
+    threads = RequestThreads()
+    released = threading.Event()
+
+    async def hang() -> None:
+        async with threads.turn():
+            await threads.run(released.wait)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(hang)
+        while threads._running < 2:
+            await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert threads.hung == 2
+    with pytest.raises(ProviderError, match="2 requests to Google hang and were given up"):
+        async with threads.turn():
+            pass
+    released.set()
+    while threads.hung:
+        await anyio.sleep(0.01)
+    async with threads.turn():
+        assert await threads.run(lambda: 42) == 42
 
 
 async def test_hung_change_is_unknown(cloud: GoogleCloud) -> None:
@@ -143,6 +166,20 @@ async def test_only_the_endpoint_is_asked(
         await settle(cloud, group)
         await group.decrease(ids)
     assert set(asked) == {"127.0.0.1"}
+
+
+async def test_renewed_credentials_are_found(cloud: GoogleCloud, tmp_path: Path) -> None:
+    """When Google refuses the credentials, the next ones are read from the file at once."""
+    cloud.group(running=1)
+    file = tmp_path / "credentials.json"
+    good = cloud.credentials.read_text()
+    file.write_text(good.replace("manager@", "someone@"))
+    with pytest.raises(PermissionDenied, match="renew"):
+        await open_group(cloud, credentials_file=file).__aenter__()
+    file.write_text(good)
+    async with open_group(cloud, credentials_file=file) as group:
+        cloud.fail("*", unauthorized(), times=2)
+        assert len((await group.update()).instances) == 1
 
 
 async def test_closing_ends_all_connections(cloud: GoogleCloud) -> None:

@@ -15,13 +15,14 @@ import anyio
 import pytest
 
 from fleeting.types import ConnectorSettings
-from gce_faults import LostReply, LostRequest, forbidden, rate_limited, unavailable
+from gce_faults import LostReply, LostRequest, forbidden, rate_limited, unauthorized, unavailable
 from gce_plugin import open_group
 from gce_state import Pace
 from taskscaler import AcquisitionLost, AcquisitionSuspended, Settings, Taskscaler, UnknownInstances
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     from gce_cloud import GoogleCloud
     from gce_faults import Fault
@@ -118,6 +119,21 @@ async def test_missing_permission(cloud: GoogleCloud) -> None:
             await until_explained(scaler, "shows the role that allows it")
             assert cloud.members() == {}
             cloud.mend()
+
+
+async def test_credentials_expire_and_are_renewed(cloud: GoogleCloud, tmp_path: Path) -> None:
+    """With unusable credentials, tasks wait with a reason until the file is renewed in place."""
+    cloud.group(pace=SOON)
+    file = tmp_path / "credentials.json"
+    good = cloud.credentials.read_text()
+    file.write_text(good)
+    async with scaling(cloud, credentials_file=file) as scaler:
+        file.write_text("{}")
+        cloud.fail("*", unauthorized(), times=10)
+        async with waiting(scaler):
+            await until_explained(scaler, "credentials")
+            cloud.mend()
+            file.write_text(good)
 
 
 async def test_permission_to_reach_instances_is_taken_away(cloud: GoogleCloud) -> None:

@@ -61,7 +61,7 @@ async def test_base_name_of_the_group(cloud: GoogleCloud) -> None:
     cloud.group(baseInstanceName="b" * 58)
     async with open_group(cloud) as group:
         (name,) = (await group.increase(1, "one")).ids
-        assert name.startswith("b" * 58 + "-")
+        assert name.startswith("b" * 52 + "-")
         assert len(name) == 63
 
 
@@ -213,6 +213,16 @@ async def test_machine_of_the_same_name_outside_of_the_group(cloud: GoogleCloud)
         assert "already exists" in (instance.reason or "")
 
 
+async def test_second_request_of_one_increase_is_refused(cloud: GoogleCloud) -> None:
+    """If Google takes only the first thousand instances, these are accepted, with the reason."""
+    cloud.group()
+    async with open_group(cloud) as group:
+        cloud.fail_later(CREATE, quota_exceeded(), after=1)
+        accepted = await group.increase(1001, "one")
+        assert (accepted.count, len(accepted.ids), target(cloud)) == (1000, 1000, 1000)
+        assert type(accepted.error) is QuotaExceeded
+
+
 async def test_many_at_once(cloud: GoogleCloud) -> None:
     """More instances than Google takes in one request are created and deleted in several."""
     cloud.group()
@@ -335,8 +345,10 @@ async def test_suspending_only_what_runs(cloud: GoogleCloud) -> None:
         before = len(cloud.calls("instanceGroupManagers.suspendInstances"))
         assert (await group.suspend([ids[0]])).count == 1
         assert len(cloud.calls("instanceGroupManagers.suspendInstances")) == before
-        with pytest.raises(ProviderError, match="no instances gone"):
+        with pytest.raises(ProviderError, match=r"suspend is not possible.*gone \(gone\)"):
             await group.suspend(["gone"])
+        with pytest.raises(ProviderError, match="suspending"):
+            await group.resume([ids[0]])
 
 
 async def test_suspended_member_can_be_removed(cloud: GoogleCloud) -> None:

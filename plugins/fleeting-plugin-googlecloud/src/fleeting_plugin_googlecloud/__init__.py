@@ -5,11 +5,13 @@ happens in a thread when a group is opened or checked.
 
 The modules form layers; each imports only from lines above it:
 
-    _config, _commands, _names, _keys        values and texts
-    _members, _instances, _findings, _role   decisions: pure functions of Google's answers
-    _errors, _sdk, _api                      how a request reaches Google
+    _config, _commands, _names               values and texts
+    _errors                                  classes for Google's refusals
+    _members, _keys, _notices, _instances, _findings, _role
+                                             decisions: pure functions of Google's answers
+    _threads, _sdk, _api                     how a request reaches Google
     _requests                                the requests that several modules need
-    _access, _passwords, _notices
+    _creation, _passwords, _access, _examination
     _group, _open, _check                    what the provider offers
 """
 

@@ -1,9 +1,5 @@
 """Sends the requests of one group through threads, each with a deadline.
 
-A thread cannot be cancelled. When a request takes too long, or its caller is
-cancelled, its thread is left to itself and its turn goes to the next request, so
-hung requests do not hold up others. Their number is bounded.
-
 Each request that changes something carries a request id. Google does nothing when it
 sees an id again, so a request whose answer was lost is sent once more at once.
 """
@@ -12,21 +8,21 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from fleeting.errors import OutcomeUnknown, ProviderError
 from fleeting_plugin_googlecloud._errors import (
+    CredentialsUnusable,
     Missing,
     operation_error,
     translate,
     unanswered,
 )
 from fleeting_plugin_googlecloud._sdk import GoogleSdk, load_sdk
+from fleeting_plugin_googlecloud._threads import RequestThreads, run_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -39,15 +35,11 @@ T = TypeVar("T")
 
 logger = logging.getLogger("fleeting")
 
-# How many requests are sent at the same time.
-THREADS = 8
-# With so many hung requests no more are sent.
-MOST_HUNG = 32
 # A request without an answer is repeated once, after about this many seconds.
 PAUSE_SECONDS = 0.5
 # The seconds between the questions whether an operation is done; after the last one it is taken
 # for accepted, and the listing shows what comes of it.
-POLLS = (0.2, 0.4, 0.8, 1.6, 3.0, 4.0, 4.0)
+POLLS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 4.0)
 
 # Importing the SDK takes seconds on a busy machine.
 LOAD_SECONDS = 120.0
@@ -68,7 +60,8 @@ class GoogleApi:
         self.config = config
         self.where = f"googlecloud/{config.project}/{config.place}/{config.name}"
         self._sdk = sdk
-        self._threads = _Threads()
+        self._threads = RequestThreads()
+        self._renewing = anyio.Lock()
 
     async def read(self, service: str, method: str, **request: Any) -> dict[str, Any]:
         """Send a request that changes nothing, once more if it is not answered.
@@ -136,23 +129,42 @@ class GoogleApi:
         what = f"{service}.{method.removesuffix('_unary')} of {self.where}"
         fields = {"project": self.config.project, **request}
         seconds = self.config.request_timeout.total_seconds()
+        sdk = self._sdk
 
         def send() -> dict[str, Any]:
             try:
-                return self._sdk.call(service, method, fields, seconds)
+                return sdk.call(service, method, fields, seconds)
             except Exception as error:  # noqa: BLE001 - any error of the SDK is translated
-                raise translate(error, what, mutates=mutates) from None
+                failure = translate(error, what, mutates=mutates)
+            # Not inside of the block: the SDK's error holds the answer, and that its connection.
+            raise failure
 
         async with self._threads.turn():
             try:
                 with anyio.fail_after(seconds):
-                    return await self._repeated(send)
+                    try:
+                        return await self._repeated(send)
+                    except CredentialsUnusable:
+                        sdk = await self._renew(sdk)
+                        return await self._repeated(send)
             except TimeoutError:
                 raise unanswered(
                     f"{what}: no answer within {seconds:g}s ({self._threads.hung} requests hang); "
                     "check the network",
                     mutates=mutates,
                 ) from None
+
+    async def _renew(self, used: GoogleSdk) -> GoogleSdk:
+        """Look for credentials again: an operator or a tool may have renewed them."""
+        async with self._renewing:
+            if self._sdk is used:
+                self._sdk = await self._threads.run(lambda: _load(self.config))
+                used.close()
+            return self._sdk
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._sdk.close()
 
     async def _repeated(self, send: Callable[[], T]) -> T:
         """Send a request, once more if it is not answered; the deadline is the caller's."""
@@ -173,57 +185,6 @@ class GoogleApi:
             raise
 
 
-class _Threads:
-    """Runs calls in threads that may be left behind; `hung` counts those that were."""
-
-    def __init__(self) -> None:
-        self._turns = anyio.CapacityLimiter(THREADS)
-        self._lock = threading.Lock()
-        self._running = 0
-        self._awaited = 0
-
-    @property
-    def hung(self) -> int:
-        """Return the number of threads that run and that nothing waits for."""
-        return max(0, self._running - self._awaited)
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        """Wait for a turn to use a thread.
-
-        Raises:
-            ProviderError: too many threads were left behind.
-        """
-        async with self._turns:
-            if self.hung >= MOST_HUNG:
-                raise ProviderError(
-                    f"{self.hung} requests to Google hang and were given up; no more are sent "
-                    "until some of them end; check the network"
-                )
-            yield
-
-    async def run(self, call: Callable[[], T]) -> T:
-        """Run a call in a thread. If this is cancelled, the thread is left behind."""
-
-        def counted() -> T:
-            with self._lock:
-                self._running += 1
-            try:
-                return call()
-            finally:
-                with self._lock:
-                    self._running -= 1
-
-        self._awaited += 1
-        try:
-            # The turns bound the number of threads.
-            return await anyio.to_thread.run_sync(
-                counted, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
-            )
-        finally:
-            self._awaited -= 1
-
-
 @asynccontextmanager
 async def open_api(config: GoogleConfig) -> AsyncGenerator[GoogleApi]:
     """Load the SDK in a thread and yield what sends the requests. No request is sent yet.
@@ -231,17 +192,30 @@ async def open_api(config: GoogleConfig) -> AsyncGenerator[GoogleApi]:
     Raises:
         ProviderError: there are no usable credentials.
     """
-    where = f"group googlecloud/{config.project}/{config.place}/{config.name}"
-
-    def load() -> GoogleSdk:
-        try:
-            return load_sdk(config)
-        except Exception as error:  # noqa: BLE001 - any error of the SDK is translated
-            raise translate(error, where, mutates=False) from None
-
-    with anyio.fail_after(LOAD_SECONDS):
-        sdk = await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
     try:
-        yield GoogleApi(config, sdk)
+        with anyio.fail_after(LOAD_SECONDS):
+            sdk = await run_in_thread(lambda: _load(config))
+    except TimeoutError:
+        raise ProviderError(
+            f"Google's SDK was not loaded within {LOAD_SECONDS:g}s; this machine is overloaded, or "
+            "the metadata server does not answer"
+        ) from None
+    api = GoogleApi(config, sdk)
+    try:
+        yield api
     finally:
-        sdk.close()
+        api.close()
+
+
+def _load(config: GoogleConfig) -> GoogleSdk:
+    """Load the SDK; this blocks.
+
+    Raises:
+        ProviderError: there are no usable credentials.
+    """
+    where = f"group googlecloud/{config.project}/{config.place}/{config.name}"
+    try:
+        return load_sdk(config)
+    except Exception as error:  # noqa: BLE001 - any error of the SDK is translated
+        failure = translate(error, where, mutates=False)
+    raise failure

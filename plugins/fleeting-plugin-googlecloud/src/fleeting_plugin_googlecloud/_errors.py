@@ -115,7 +115,7 @@ def translate(error: Exception, what: str, *, mutates: bool) -> ProviderError:
 
     if isinstance(error, google.api_core.exceptions.GoogleAPICallError):
         return _answer(error, what, mutates=mutates)
-    if isinstance(error, google.auth.exceptions.TransportError):
+    if isinstance(error, google.auth.exceptions.GoogleAuthError) and _is_passing(error):
         return ProviderError(
             f"{what}: the credentials could not be renewed: {_summary(error)}; check the network"
         )
@@ -152,6 +152,11 @@ def _answer(error: Any, what: str, *, mutates: bool) -> ProviderError:
         make, advice = _STATUSES[status]
         return make(f"{message}; {advice}")
     return Missing(message) if status == NOT_FOUND else RequestRefused(message, reason)
+
+
+def _is_passing(error: Any) -> bool:
+    """Return whether the service that gives tokens failed, or could not be reached."""
+    return type(error).__name__ == "TransportError" or bool(getattr(error, "retryable", False))
 
 
 def _credentials(error: Exception, what: str) -> ProviderError:

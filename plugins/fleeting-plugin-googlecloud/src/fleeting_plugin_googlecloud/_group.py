@@ -28,6 +28,7 @@ from fleeting_plugin_googlecloud._members import (
 )
 from fleeting_plugin_googlecloud._notices import find_notices
 from fleeting_plugin_googlecloud._requests import (
+    BATCH,
     change_members,
     describe_managed_group,
     gather,
@@ -127,31 +128,38 @@ class GoogleGroup(InstanceGroup):
         if self._replaced is not None:
             raise self._replaced
         names = self._names.choose(self._group.base_name, operation, count, self._members)
+        created: tuple[str, ...] = ()
+        for start in range(0, count, BATCH):
+            try:
+                created += await self._create(names[start : start + BATCH], f"{operation}\0{start}")
+            except ProviderError as error:
+                if not created:
+                    raise
+                return Accepted(len(created), created, error)
+        return Accepted(count, created)
+
+    async def _create(self, names: Sequence[str], seed: str) -> tuple[str, ...]:
+        """Create instances with these names, or others if these are taken; return the names."""
+        instances = [{"name": name} for name in names]
         try:
-            await self._create(names, operation)
+            await change_members(self._api, "create_instances", instances, seed)
         except RequestRefused as error:
             if not any(part in error.code for part in _TAKEN):
                 raise
-            names = await self._create_others(names, operation)
-        return Accepted(count, names)
-
-    async def _create(self, names: Sequence[str], seed: str) -> None:
-        instances = [{"name": name} for name in names]
-        await change_members(self._api, "create_instances", instances, seed)
-
-    async def _create_others(self, names: Sequence[str], operation: str) -> tuple[str, ...]:
-        """Create instances with other names for those that are taken; return all names.
-
-        Members that have the names of this operation are its own: an earlier request created them.
-        """
+        else:
+            return tuple(names)
+        # Members that have the names of this operation are its own: an earlier request created
+        # them. The other names are taken by something else.
         members = await list_members(self._api)
         present = tuple(name for name in names if name in members)
         missing = len(names) - len(present)
-        if not missing:
-            return present
-        others = self._names.replace(self._group.base_name, operation, missing, {*names, *members})
-        await self._create(others, f"{operation}\0again")
-        return present + others
+        if missing:
+            base, operation = self._group.base_name, seed.partition("\0")[0]
+            others = self._names.replace(base, operation, missing, {*names, *members})
+            instances = [{"name": name} for name in others]
+            await change_members(self._api, "create_instances", instances, f"{seed}\0again")
+            present += others
+        return present
 
     @override
     async def outcome(self, operation: str) -> int | None:
@@ -227,31 +235,40 @@ class GoogleGroup(InstanceGroup):
 
     @override
     async def suspend(self, ids: Sequence[str]) -> Accepted:
-        running = (State.RUNNING, State.RESUMING)
-        return await self._move("suspend_instances", ids, running, force_suspend=True)
+        done = {State.SUSPENDING, State.SUSPENDED}
+        return await self._move("suspend_instances", ids, State.RUNNING, done, force_suspend=True)
 
     @override
     async def resume(self, ids: Sequence[str]) -> Accepted:
-        return await self._move("resume_instances", ids, (State.SUSPENDED, State.SUSPENDING))
+        done = {State.RESUMING, State.RUNNING}
+        return await self._move("resume_instances", ids, State.SUSPENDED, done)
 
     async def _move(
-        self, method: str, ids: Sequence[str], states: tuple[State, ...], **options: object
+        self, method: str, ids: Sequence[str], origin: State, done: set[State], **options: object
     ) -> Accepted:
-        """Suspend or resume those members that are in one of the states; the others are already."""
-        wanted = tuple(dict.fromkeys(ids))
-        members = {one.name: one for one in (await self._look())[1].values() if one.name in wanted}
-        gone = [id for id in wanted if id not in members]
-        chosen = [
-            one for one in members.values() if member_state(one, self.info.id).state in states
-        ]
-        accepted = tuple(id for id in wanted if id in members)
+        """Suspend or resume those members that are in a state; some of the others are done."""
+        _, members = await self._look()
+        states = {
+            id: member_state(members[id], self.info.id).state if id in members else None
+            for id in ids
+        }
+        chosen = [members[id] for id, state in states.items() if state is origin]
         if chosen:
             self._access.forget_answers([one.number for one in chosen])
             paths = [one.path for one in chosen]
             await change_members(self._api, method, paths, uuid.uuid4().hex, **options)
-        if not gone:
+        accepted = tuple(id for id, state in states.items() if state is origin or state in done)
+        others = [
+            f"{id} ({state.value if state else 'gone'})"
+            for id, state in states.items()
+            if id not in accepted
+        ]
+        if not others:
             return Accepted(len(accepted), accepted)
-        error = ProviderError(f"group {self.info.id} has no instances {', '.join(gone)}")
+        error = ProviderError(
+            f"{method.partition('_')[0]} is not possible now for instances of group "
+            f"{self.info.id}: {', '.join(others)}"
+        )
         if not accepted:
             raise error
         return Accepted(len(accepted), accepted, error)

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ("instance_names", "request_id")
 
-# A name has at most 63 characters, and the base name at most 58.
+# A name has at most 63 characters. Of a longer base name the end is left out.
 LONGEST = 63
 LETTERS = 10
-FEWEST_LETTERS = 4
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -37,12 +36,12 @@ def instance_names(
         count: the number of instances.
         taken: names that belong to other instances.
     """
-    length = min(LETTERS, LONGEST - len(base) - 1)
+    beginning = base[: LONGEST - LETTERS - 1].rstrip("-")
     found: dict[str, None] = {}
     attempt = 0
     while len(found) < count:
         digest = hashlib.sha256(f"{operation}\0{attempt}".encode()).digest()
-        name = f"{base}-{_letters(digest, max(FEWEST_LETTERS, length))}"
+        name = f"{beginning}-{_letters(digest)}"
         if name not in taken:
             found[name] = None
         attempt += 1
@@ -54,10 +53,10 @@ def request_id(*parts: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, "\0".join(parts)))
 
 
-def _letters(digest: bytes, length: int) -> str:
+def _letters(digest: bytes) -> str:
     number = int.from_bytes(digest)
     letters: list[str] = []
-    for _ in range(length):
+    for _ in range(LETTERS):
         number, rest = divmod(number, len(_ALPHABET))
         letters.append(_ALPHABET[rest])
     return "".join(letters)

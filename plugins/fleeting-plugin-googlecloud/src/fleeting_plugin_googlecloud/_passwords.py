@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import anyio.to_thread
-
 from fleeting.errors import InstanceUnhealthy
 from fleeting_plugin_googlecloud._keys import PasswordKey, add_windows_key, find_password
 from fleeting_plugin_googlecloud._requests import change_metadata
+from fleeting_plugin_googlecloud._threads import run_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -99,7 +98,7 @@ class WindowsPasswords:
     async def _ask(
         self, member: ManagedMember, description: Mapping[str, Any], number: str, user: str
     ) -> None:
-        key = await anyio.to_thread.run_sync(PasswordKey)
+        key = await run_in_thread(PasswordKey)
         now = datetime.now(UTC)
         expires = now + REQUEST_LIFE
         await change_metadata(

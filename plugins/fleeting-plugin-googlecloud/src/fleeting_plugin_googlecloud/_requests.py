@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fleeting_plugin_googlecloud._members import ManagedMember
 
 __all__ = (
+    "BATCH",
     "MANAGERS",
     "change_members",
     "change_metadata",

@@ -42,6 +42,7 @@ class GoogleSdk:
 
     def __init__(self, clients: Mapping[str, Any]) -> None:
         self._clients = clients
+        self._closed = False
 
     def call(
         self, service: str, method: str, request: Mapping[str, Any], seconds: float
@@ -58,8 +59,14 @@ class GoogleSdk:
             Exception: any that the SDK raises.
         """
         to_dict = importlib.import_module("google.protobuf.json_format").MessageToDict
-        send = getattr(self._clients[service], method)
-        answer: Any = send(request=dict(request), retry=None, timeout=seconds)
+        client = self._clients[service]
+        try:
+            answer: Any = getattr(client, method)(
+                request=dict(request), retry=None, timeout=seconds
+            )
+        finally:
+            if self._closed:  # Meanwhile, and this call has made a connection after that.
+                client.transport.close()
         # A listing comes as a pager, which would request the next page by itself.
         answer = getattr(answer, "_response", answer)
 
@@ -67,7 +74,8 @@ class GoogleSdk:
         return found
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Calls that were left behind close theirs when they end."""
+        self._closed = True
         for client in self._clients.values():
             client.transport.close()
 

@@ -11,8 +11,10 @@ import asyncio
 import base64
 import json
 import secrets
+import socket
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -30,7 +32,7 @@ from gce_state import FakeGroup, FakeMachine, Pace, Refusal
 from gce_world import Call, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Coroutine
     from pathlib import Path
 
     import asyncssh
@@ -56,6 +58,8 @@ class GoogleCloud(World):
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        # Changes of machines that the loop has to make.
+        self._steps: deque[Coroutine[Any, Any, None]] = deque()
         self.reset()
         self.url = ""
         self.credentials: Path
@@ -63,6 +67,8 @@ class GoogleCloud(World):
         self._loop = asyncio.new_event_loop()
         self._machines: Machines
         self._started = threading.Event()
+        self._machine_step: asyncio.Task[None] | None = None
+        self._spares: dict[str, socket.socket] = {}
         self._thread = threading.Thread(target=self._run, name="AnyIO worker thread of the cloud")
         self._thread.start()
         assert self._started.wait(START_SECONDS)
@@ -79,7 +85,7 @@ class GoogleCloud(World):
             # Whether answers may have words that Google does not document yet.
             self.lenient = False
             self._calls: list[Call] = []
-            self._faults: list[tuple[str, Fault, int | None]] = []
+            self._faults: list[tuple[str, Fault | None, int | None]] = []
             self._tokens: set[str] = set()
             self._addresses: dict[str, str] = {}
             self._host_keys: dict[str, asyncssh.SSHKey] = {}
@@ -128,6 +134,11 @@ class GoogleCloud(World):
         """
         with self.lock:
             self._faults.append((name, fault, times))
+
+    def fail_later(self, name: str, fault: Fault, *, after: int) -> None:
+        """Let one request fail, after a number of others to the same method."""
+        with self.lock:
+            self._faults += [(name, None, after), (name, fault, 1)]
 
     def mend(self) -> None:
         """Let no more requests fail."""
@@ -218,21 +229,60 @@ class GoogleCloud(World):
         address = self._addresses.get(machine.number)
         if address is not None:
             machine.outer = address
-            key = self._host_keys[machine.number]
-            self._soon(lambda: self._machines.start(machine.number, address, key))
+            self._soon(self._started_machine(machine.number, address))
+
+    async def _started_machine(self, number: str, address: str) -> None:
+        """Start an SSH server, and wait until it listens: tests count the sockets that are open."""
+        if spare := self._spares.pop(number, None):
+            spare.close()
+        self._machines.start(number, address, self._host_keys[number])
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(address, self._machines.port)
+            except OSError:
+                await asyncio.sleep(0.01)
+            else:
+                writer.close()
+                return
 
     def _stop_machine(self, machine: FakeMachine, again: bool) -> None:  # noqa: FBT001 - a callback
         address = self._addresses.get(machine.number)
         if address is not None:
-            kept = address if again else None
-            self._soon(
-                lambda: self._tasks.append(
-                    self._loop.create_task(self._machines.stop(machine.number, address=kept))
-                )
+            self._soon(self._stopped_machine(machine.number, address, again=again))
+
+    async def _stopped_machine(self, number: str, address: str, *, again: bool) -> None:
+        """Stop an SSH server; one that starts again keeps as many sockets as it had."""
+        await self._machines.stop(number, address=address if again else None)
+        if spare := self._spares.pop(number, None):
+            spare.close()
+        if again:
+            self._spares[number] = socket.socket(socket.AF_UNIX)
+
+    def _soon(self, step: Coroutine[Any, Any, None]) -> None:
+        """Change a machine in the loop of the cloud, one after the other."""
+        self._steps.append(step)
+        self._loop.call_soon_threadsafe(self._take_steps)
+
+    def _take_steps(self) -> None:
+        while self._steps:
+            self._machine_step = self._loop.create_task(
+                self._after(self._machine_step, self._steps.popleft())
             )
 
-    def _soon(self, action: Callable[[], None]) -> None:
-        self._loop.call_soon_threadsafe(action)
+    async def _after(
+        self, earlier: asyncio.Task[None] | None, step: Coroutine[Any, Any, None]
+    ) -> None:
+        if earlier is not None:
+            await earlier
+        await step
+
+    async def _machines_are_settled(self) -> None:
+        """Wait until all machines are as the state says."""
+        with self.lock:
+            self.engine.run()
+        self._take_steps()
+        if self._machine_step is not None:
+            await asyncio.wait([self._machine_step])
 
     def _authorized(self, id: str, user: str, key: asyncssh.SSHKey) -> bool:
         with self.lock:
@@ -249,7 +299,6 @@ class GoogleCloud(World):
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
         self._machines = Machines(self._authorized)
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self._handle)
@@ -262,6 +311,8 @@ class GoogleCloud(World):
         self._started.set()
         await self._stop.wait()
         await runner.cleanup()
+        for spare in self._spares.values():
+            spare.close()
         await self._machines.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -295,6 +346,7 @@ class GoogleCloud(World):
             fault = fault or HttpFault(401, "authError", "Invalid Credentials")
         if isinstance(fault, HttpFault):
             return web.json_response(fault.body, status=fault.status)
+        await self._machines_are_settled()
         status, body = self._answer(call, fault)
         if status == 200 and not self.lenient:
             self.problems += self._contract.check(method.response, body, f"answer to {method.name}")
