@@ -12,7 +12,7 @@ import pytest
 from fleeting.errors import OutcomeUnknown, PermissionDenied, ProviderError
 from fleeting.types import Duration
 from fleeting_plugin_googlecloud import _api
-from fleeting_plugin_googlecloud._threads import RequestThreads
+from fleeting_plugin_googlecloud._threads import RequestThreads, run_in_thread
 from gce_faults import Hang, HttpFault, LostRequest, unauthorized, unavailable
 from gce_plugin import configure, open_group, running_group, settle, states
 
@@ -78,6 +78,11 @@ async def test_too_many_hung_requests(monkeypatch: pytest.MonkeyPatch) -> None:
         await anyio.sleep(0.01)
     async with threads.turn():
         assert await threads.run(lambda: 42) == 42
+
+
+async def test_hung_threads_do_not_keep_the_process() -> None:
+    """The threads are daemons, so a process can end although a request hangs."""
+    assert await run_in_thread(lambda: threading.current_thread().daemon)
 
 
 async def test_hung_change_is_unknown(cloud: GoogleCloud) -> None:

@@ -219,6 +219,7 @@ async def _probe(
     ]
     connector = settings.connector
     if pushes_keys(connector, connector.os or "linux"):
+        # Without the right fingerprint, Google would refuse this even if the instance existed.
         write = partial(api.change, "instances", "set_metadata", zone=zone, instance=nothing)
         questions.append(partial(write, metadata_resource={"items": []}))
         if api.config.is_regional:
