@@ -17,6 +17,7 @@ from fleeting.errors import (
     InstanceUnhealthy,
 )
 from fleeting.types import ConnectorSettings, Duration
+from fleeting_plugin_googlecloud._access import KeysIgnored
 from fleeting_plugin_googlecloud._errors import StaleFingerprint
 from fleeting_plugin_googlecloud._keys import LoginKey
 from gce_faults import HttpFault, OperationFault
@@ -176,7 +177,7 @@ async def test_os_login(cloud: GoogleCloud, where: str) -> None:
     async with running_group(cloud, 1) as (group, ids):
         machine = cloud.machine(ids[0])
         machine.metadata["enable-oslogin"] = "TRUE"
-        with pytest.raises(InstanceUnhealthy, match=r"OS Login .*enable-oslogin=FALSE"):
+        with pytest.raises(KeysIgnored, match=r"OS Login .*enable-oslogin=FALSE"):
             await group.connect_info(ids[0])
         machine.metadata["enable-oslogin"] = "FALSE"
         await group.connect_info(ids[0])
@@ -187,7 +188,7 @@ async def test_os_login(cloud: GoogleCloud, where: str) -> None:
             await group.connect_info(ids[0])
             del machine.metadata["enable-oslogin"]
         async with open_group(cloud) as group:
-            with pytest.raises(InstanceUnhealthy, match="metadata of the project"):
+            with pytest.raises(KeysIgnored, match="metadata of the project"):
                 await group.connect_info(ids[0])
 
 

@@ -151,6 +151,17 @@ async def test_operation_that_is_never_done(cloud: GoogleCloud) -> None:
         assert len(states(await settle(cloud, group))) == 2
 
 
+async def test_listing_behind_an_accepted_removal(cloud: GoogleCloud) -> None:
+    """A removal that was accepted shows at once, although the group has not begun with it."""
+    async with running_group(cloud, 2, pace=Pace()) as (group, ids):
+        cloud.engine.pace = Pace(operation=1e9)
+        await group.decrease(ids[:1])
+        assert states(await group.update()) == {ids[0]: State.DELETING, ids[1]: State.RUNNING}
+        before = len(cloud.calls(DELETE))
+        assert states(await settle(cloud, group)) == {ids[1]: State.RUNNING}
+        assert len(cloud.calls(DELETE)) == before
+
+
 async def test_operation_that_is_forgotten(cloud: GoogleCloud) -> None:
     """An operation that Google does not know any more is over."""
     cloud.group(pace=Pace(operation=1e9))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from fleeting.errors import ConfigError, InstanceGone, InstanceUnhealthy
+from fleeting.errors import ConfigError, InstanceGone, InstanceUnhealthy, ProviderError
 from fleeting_plugin_googlecloud._errors import Missing
 from fleeting_plugin_googlecloud._instances import (
     connect_info_of,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fleeting_plugin_googlecloud._api import GoogleApi
     from fleeting_plugin_googlecloud._members import ManagedMember
 
-__all__ = ("GoogleAccess", "load_login_key")
+__all__ = ("GoogleAccess", "KeysIgnored", "load_login_key")
 
 # The same answer is returned for this long, so that many connections at once cost one request.
 REUSE_SECONDS = 20.0
@@ -63,6 +63,12 @@ def load_login_key(settings: ConnectorSettings) -> LoginKey | None:
         return parse_login_key(text)
     except ValueError as error:
         raise ConfigError(f"connector_config.key_path: {settings.key_path}: {error}") from None
+
+
+class KeysIgnored(ProviderError):
+    """The instances of the group ignore the keys that this plugin writes."""
+
+    retryable = False
 
 
 class GoogleAccess:
@@ -201,14 +207,13 @@ def _require_metadata_keys(
     """Require that the guest agent accepts keys from the metadata.
 
     Raises:
-        InstanceUnhealthy: it uses OS Login instead.
+        KeysIgnored: it uses OS Login instead. All instances of the group do.
     """
     own = metadata_of(description).get("enable-oslogin")
     if is_true(own) if own is not None else os_login:
         where = "its own metadata" if own is not None else "the metadata of the project"
-        raise InstanceUnhealthy(
-            member.name,
+        raise KeysIgnored(
             f"instance {member.name} uses OS Login (enable-oslogin in {where}), so it ignores keys "
             "in metadata; set enable-oslogin=FALSE in the metadata of the instance template, or "
-            "configure use_static_credentials and key_path with a key of an OS Login user",
+            "configure use_static_credentials and key_path with a key of an OS Login user"
         )

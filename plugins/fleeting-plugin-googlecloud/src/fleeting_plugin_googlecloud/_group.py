@@ -50,6 +50,8 @@ logger = logging.getLogger("fleeting")
 # The age in seconds up to which a listing answers whether an instance works. Groups are listed
 # once a minute by default, and asking Google again for each instance would cost more requests.
 FRESH_SECONDS = 90.0
+# How long a listing may show a member as it was, after its removal was accepted.
+LAG_SECONDS = 60.0
 # How often `watch` lists the group. A spot instance has 30 seconds from the announcement on.
 WATCH_SECONDS = 10.0
 
@@ -86,6 +88,9 @@ class GoogleGroup(InstanceGroup):
         # The members as listed last, and when, in monotonic seconds.
         self._members: Mapping[str, ManagedMember] = members
         self._listed_at = anyio.current_time()
+        # The numeric ids of members whose removal was accepted, and until when that outweighs a
+        # listing, in monotonic seconds.
+        self._removed: dict[str, tuple[str, float]] = {}
         self._unknown_states: set[tuple[str, str, str]] = set()
         self._told_gone = False
         # Set once the group is another one of the same name, which is not ours to change.
@@ -198,6 +203,8 @@ class GoogleGroup(InstanceGroup):
         ):
             if names:
                 await self._delete_named(names, seed)
+        until = anyio.current_time() + LAG_SECONDS
+        self._removed |= {one.name: (one.number, until) for one in members}
 
     async def _delete_named(self, names: Sequence[str], seed: str) -> None:
         options = {"skip_instances_on_validation_error": True}
@@ -316,6 +323,7 @@ class GoogleGroup(InstanceGroup):
     def _remember(self, members: Mapping[str, ManagedMember]) -> None:
         self._members = members
         self._listed_at = anyio.current_time()
+        self._removed = {id: at for id, at in self._removed.items() if id in members}
         self._access.keep({one.number for one in members.values() if not one.is_ending})
 
     async def _known(self, ids: Iterable[str]) -> list[ManagedMember]:
@@ -346,6 +354,10 @@ class GoogleGroup(InstanceGroup):
 
     def _listed(self, member: ManagedMember) -> Instance:
         """Return how a listing shows a member."""
+        number, until = self._removed.get(member.name, ("", 0.0))
+        if number == member.number and anyio.current_time() < until:
+            # The listing is behind Google's own answer.
+            return Instance(member.name, State.DELETING, member.number or None)
         state, reason, known = member_state(member, self.info.id)
         words = member.action, member.status, member.target
         if not known and words not in self._unknown_states:
