@@ -187,6 +187,16 @@ async def test_renewed_credentials_are_found(cloud: GoogleCloud, tmp_path: Path)
         assert len((await group.update()).instances) == 1
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_both_event_loops(cloud: GoogleCloud, anyio_backend: str) -> None:
+    """The plugin runs on asyncio and on trio."""
+    async with running_group(cloud, 1) as (group, ids):
+        await group.increase(1, anyio_backend)
+        assert len(states(await settle(cloud, group))) == 2
+        assert (await group.connect_info(ids[0])).private_key
+        assert (await group.decrease(ids)).count == 1
+
+
 async def test_closing_ends_all_connections(cloud: GoogleCloud) -> None:
     """Instances stay when a group is closed, and it can be opened again."""
     async with running_group(cloud, 1):

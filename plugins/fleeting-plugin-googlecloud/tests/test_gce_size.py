@@ -234,6 +234,17 @@ async def test_second_request_of_one_increase_is_refused(cloud: GoogleCloud) -> 
         assert type(accepted.error) is QuotaExceeded
 
 
+async def test_answer_to_the_second_request_is_lost(cloud: GoogleCloud) -> None:
+    """If one of several answers stays away, the outcome is unknown, and the listing tells it."""
+    cloud.group()
+    async with open_group(cloud) as group:
+        cloud.fail_later(CREATE, LostRequest(), after=1)
+        cloud.fail(CREATE, LostRequest())
+        with pytest.raises(OutcomeUnknown):
+            await group.increase(1001, "one")
+        assert await group.outcome("one") == 1000
+
+
 async def test_many_at_once(cloud: GoogleCloud) -> None:
     """More instances than Google takes in one request are created and deleted in several."""
     cloud.group()

@@ -15,6 +15,7 @@ from fleeting.errors import (
     GroupGone,
     InstanceGone,
     InstanceUnhealthy,
+    OutcomeUnknown,
     ProviderError,
 )
 from fleeting.types import Accepted, Capability, Instance, Listing, State
@@ -138,7 +139,7 @@ class GoogleGroup(InstanceGroup):
             try:
                 created += await self._create(names[start : start + BATCH], f"{operation}\0{start}")
             except ProviderError as error:
-                if not created:
+                if not created or isinstance(error, OutcomeUnknown):
                     raise
                 return Accepted(len(created), created, error)
         return Accepted(count, created)

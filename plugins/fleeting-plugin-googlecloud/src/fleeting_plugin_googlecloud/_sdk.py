@@ -22,9 +22,6 @@ __all__ = ("GoogleSdk", "load_sdk")
 
 SCOPES = ("https://www.googleapis.com/auth/compute",)
 
-# At DEBUG these log requests and answers as they are, with keys and tokens.
-_TALKATIVE = ("google", "google.auth", "google.cloud.compute_v1", "urllib3")
-
 # The readers of files with credentials, by the type of the file.
 _KINDS = {
     "service_account": ("google.oauth2.service_account", "from_service_account_file"),
@@ -86,10 +83,10 @@ def load_sdk(config: GoogleConfig) -> GoogleSdk:
     Raises:
         Exception: whatever the SDK raises, for example if there are no credentials.
     """
-    for name in _TALKATIVE:
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.INFO)
+    logger = logging.getLogger("google")
+    if logger.level == logging.NOTSET:
+        # At DEBUG the SDK logs requests and answers as they are, with keys and tokens.
+        logger.setLevel(logging.INFO)
     from google.api_core.client_options import ClientOptions
     from google.cloud import compute_v1
 
