@@ -155,6 +155,17 @@ async def test_own_key(cloud: GoogleCloud, tmp_path: Path) -> None:
             assert f"ci:{key.public} google-ssh" in cloud.machine(id).metadata["ssh-keys"]
 
 
+async def test_users_of_slots(cloud: GoogleCloud) -> None:
+    """One write makes the key known for the user of each slot."""
+    port = cloud.use_machines()
+    connector = ConnectorSettings(slot_users=("ci0", "ci1"))
+    async with running_group(cloud, 1, connector) as (group, ids):
+        info = await group.connect_info(ids[0])
+        for user in ("fleeting", "ci0", "ci1"):
+            assert await can_log_in(replace(info, username=user), port)
+        assert len(cloud.calls(SET)) == 2  # The first one asked whether it is permitted.
+
+
 @pytest.mark.parametrize(
     "connector",
     [

@@ -269,6 +269,8 @@ async def test_wrong_connector_settings(cloud: GoogleCloud, tmp_path: Path) -> N
         await open_group(cloud, ConnectorSettings(key_path=path)).__aenter__()
     found = await check(cloud, ConnectorSettings(username="x\nroot:ssh-rsa AAAA"))
     assert found["configuration"].severity is Severity.ERROR
+    found = await check(cloud, ConnectorSettings(slot_users=("ci0", "a b")))
+    assert "slot_users: 'a b'" in found["configuration"].reason
 
 
 async def test_missing_group(cloud: GoogleCloud) -> None:

@@ -89,7 +89,9 @@ async def test_the_listing_tells_what_became_of_a_request(
         with pytest.raises(OutcomeUnknown):
             await group.increase(2, "one")
         assert await group.outcome("one") == outcome
-        assert await group.outcome("another") is None
+        assert await group.outcome("another") == 0
+        async with open_group(cloud) as successor:  # After a restart.
+            assert await successor.outcome("one") == outcome
         cloud.mend()
         assert (await group.increase(2, "one")).count == 2
         assert len(states(await settle(cloud, group))) == 3

@@ -161,14 +161,19 @@ class GoogleAccess:
         now = datetime.now(UTC).replace(microsecond=0)
         end = now + life
 
+        # Each slot may have a user of its own.
+        users = dict.fromkeys((info.username, *self._settings.slot_users))
+
         def change(value: str) -> str | None:
             nonlocal end
-            present = ssh_key_end(value, info.username, key)
-            if present is not None and present > now + life / 2:
+            present = min(ssh_key_end(value, user, key) or now for user in users)
+            if present > now + life / 2:
                 end = present
                 return None
             end = now + life
-            return add_ssh_key(value, info.username, key, end, now)
+            for user in users:
+                value = add_ssh_key(value, user, key, end, now)
+            return value
 
         await change_metadata(self._api, member, description, "ssh-keys", change)
         margin = min(MARGIN, life / 10)

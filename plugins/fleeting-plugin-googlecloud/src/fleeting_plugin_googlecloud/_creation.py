@@ -24,6 +24,8 @@ logger = logging.getLogger("fleeting")
 
 # How many failures and operations are remembered.
 REMEMBERED = 200
+# More instances than one operation asks for.
+MOST_NAMES = 5000
 
 # The group tries once to create such a member, and then drops it.
 _ONCE = "CREATING_WITHOUT_RETRIES"
@@ -35,9 +37,12 @@ class Names:
     def __init__(self) -> None:
         self._names: dict[str, tuple[str, ...]] = {}
 
-    def of(self, operation: str) -> tuple[str, ...] | None:
-        """Return the names that an operation asked for; None if it is not known."""
-        return self._names.get(operation)
+    def of(self, base: str, operation: str) -> tuple[str, ...]:
+        """Return the names that an operation asked for, or may have asked for.
+
+        An operation of an earlier process is not known, but its names follow from it.
+        """
+        return self._names.get(operation) or instance_names(base, operation, MOST_NAMES)
 
     def choose(
         self, base: str, operation: str, count: int, members: Collection[str]

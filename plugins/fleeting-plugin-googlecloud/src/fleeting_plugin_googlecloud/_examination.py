@@ -73,10 +73,18 @@ def examine_settings(config: GoogleConfig, settings: GroupSettings) -> list[Find
                 f"plugin_config.{name}: must be at least {least:g}s, got {getattr(config, name)}"
             )
             found.append(_error("timeout", reason, 'set it, for example to "12h" or "30s"'))
-    user = settings.connector.username
-    if user is not None and not _USER.fullmatch(user):
-        reason = f"connector_config.username: {user!r} is not a name that a user can have"
-        found.append(_error("configuration", reason, 'set it, for example to "fleeting"'))
+    connector = settings.connector
+    names = {"username": (connector.username or "fleeting",), "slot_users": connector.slot_users}
+    found += [
+        _error(
+            "configuration",
+            f"connector_config.{key}: {user!r} is not a name that a user can have",
+            'set it, for example to "fleeting"',
+        )
+        for key, users in names.items()
+        for user in users
+        if not _USER.fullmatch(user)
+    ]
     try:
         load_login_key(settings.connector)
     except ConfigError as error:

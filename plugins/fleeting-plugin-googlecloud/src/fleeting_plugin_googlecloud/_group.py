@@ -169,10 +169,8 @@ class GoogleGroup(InstanceGroup):
 
     @override
     async def outcome(self, operation: str) -> int | None:
-        names = self._names.of(operation)
-        if names is None:
-            return None
         members = await list_members(self._api)
+        names = self._names.of(self._group.base_name, operation)
         return sum(name in members for name in names)
 
     @override
