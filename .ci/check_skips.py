@@ -17,6 +17,11 @@ ALLOWED: dict[str, str] = {
         for name in ("test_full_group_accepts_in_part",)
         for loop in ("asyncio", "trio")
     },
+    **{
+        "plugins.fleeting-plugin-googlecloud.tests.test_gce_contract."
+        f"{kind}::test_full_group_accepts_in_part": UNLIMITED
+        for kind in ("TestZonalContract", "TestRegionalContract")
+    },
     "plugins.fleeting-plugin-aws.tests.test_aws_contract.TestAwsContract"
     "::test_repeated_operation_adds_nothing": NO_TOKENS,
 }
