@@ -65,6 +65,4 @@ def test_config_file_installs_names_only(tmp_path: Path) -> None:
     text = "[[runners]]\n[runners.autoscaler]\nplugin = {!r}\n"
     (tmp_path / "c.toml").write_text(text.format(str(wheel)))
     (line,) = run("install -c c.toml --no-index", tmp_path, code=2)
-    assert line.startswith(
-        f"error: c.toml: runners[0].autoscaler.plugin: '{wheel}' is a path"
-    )
+    assert line.startswith(f"error: c.toml: runners[0].autoscaler.plugin: '{wheel}' is a path")

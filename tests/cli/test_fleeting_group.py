@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -322,6 +323,7 @@ def test_suspend_waits_until_it_is_done(
 ) -> None:
     """`suspend` takes every step; a command that does not hold the lock takes none."""
     group = InSteps(capabilities=[Capability.SUSPEND])
+    group.info = replace(group.info, private=False)
     chosen = selection(group)
     monkeypatch.setenv("FLEETING_LOCK_DIR", str(tmp_path))
     monkeypatch.setattr("fleeting.cli._changes.WAIT_INTERVAL_SECONDS", 0.01)

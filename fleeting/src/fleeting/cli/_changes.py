@@ -122,6 +122,7 @@ async def suspend_or_resume(
 
 def _take(lock: ExitStack, group: OpenGroup, purpose: str, *, force: bool) -> None:
     if group.instances.info.private:
+        group.drives = True  # No other process can open it.
         return
     try:
         lock.enter_context(driving(group.id, purpose))
