@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -64,7 +65,7 @@ def test_settings_of_the_file_are_attributes_of_the_class() -> None:
     for field in msgspec.structs.fields(ContractSettings):
         default = getattr(InstanceGroupContract, field.name)
         if default is not None:
-            written = "20s" if field.name.endswith("_timeout") else default
+            written = "20s" if isinstance(default, timedelta) else default
             settings = decode({field.name: written}, ContractSettings, where="the test")
             (value,) = settings.attributes().values()
             assert isinstance(value, type(default))

@@ -18,13 +18,14 @@ import anyio.lowlevel
 from typing_extensions import override
 
 from fleeting.errors import InstanceGone, OutOfCapacity, ProviderError
-from fleeting.testing import FakeInstanceGroup
+from fleeting.testing import FakeInstanceGroup, Fault
 from fleeting.types import Accepted, Capability, Finding, Listing, Severity, State
 from wrong_contract import WARNING, WrongContract
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
+    from fleeting.abc import InstanceGroup
     from fleeting.types import ConnectInfo, Instance, Notice
 
 SECRET = WrongContract.secrets[0]
@@ -388,3 +389,21 @@ class TestCheckLeaves(WrongContract):
         await anyio.lowlevel.checkpoint()
         os.close(file)
         return [] if Capability.WATCH in group.info.capabilities else [WARNING]
+
+
+class TestGoneGroupIsEmpty(WrongContract):
+    class Group(FakeInstanceGroup):
+        """Returns an empty listing if the group does not exist any more."""
+
+        is_gone = False
+
+        @override
+        async def update(self) -> Listing:
+            listing = await super().update()
+            return Listing() if self.is_gone else listing
+
+    @override
+    async def fault(self, group: InstanceGroup | None, kind: Fault) -> bool:
+        assert isinstance(group, self.Group)
+        group.is_gone = kind is Fault.GROUP_GONE
+        return True

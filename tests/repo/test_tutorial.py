@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MODULE = "fleeting-plugin-sshd/src/fleeting_plugin_sshd.py"
 LIMIT = 60
+HTTP_LIMIT = 180
 BLOCK = r"<!-- file: {} -->\n\n```python\n(.*?)```"
 EMPTY = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE),
@@ -64,8 +65,23 @@ def test_provider_is_short(page: str, source: str) -> None:
     assert f"{count} lines, without imports, docstrings, comments and empty lines" in page
 
 
-def test_provider_is_clean(source: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def http_source(root: Path) -> str:
+    """Return the provider of the page about clouds with an HTTP API."""
+    page = (root / "docs" / "plugins" / "http.md").read_text()
+    (block,) = re.findall(BLOCK.format("fleeting_plugin_nimbus.py"), page, re.DOTALL)
+    return str(block)
+
+
+def test_http_provider_is_short(http_source: str) -> None:
+    """The provider for an HTTP API has about 150 lines of code."""
+    assert lines_of_code(http_source) <= HTTP_LIMIT
+
+
+@pytest.mark.parametrize("which", ["source", "http_source"])
+def test_provider_is_clean(request: pytest.FixtureRequest, which: str, tmp_path: Path) -> None:
     """Its lines are of ordinary length, and neither ruff nor strict mypy finds anything in it."""
+    source = str(request.getfixturevalue(which))
     module = tmp_path / "fleeting_plugin_sshd.py"
     module.write_text(source)
     ruff = ["ruff", "check", "--isolated", "--line-length=100", "--select=E4,E5,E7,E9,F,B,S,UP"]

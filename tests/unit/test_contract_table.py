@@ -12,6 +12,7 @@ from fleeting.testing._contract.examination import examine
 from fleeting.testing._contract.promises import Promise, promise_of
 from fleeting.testing._contract.resources import Resources
 from fleeting.testing._contract.secrets import redact, secret_values, shows_secret
+from fleeting.testing._contract.terms import Terms
 from fleeting.testing._run.table import (
     ContractOutcome,
     Result,
@@ -190,7 +191,7 @@ class TestExamination:
         """If a test fails and its instances cannot be removed, the failure says so."""
         group = FakeInstanceGroup(removal_updates=None)
         with pytest.raises(ValueError, match="found") as caught:
-            async with examine(group, LIMIT, LIMIT) as examination:
+            async with examine(group, Terms(LIMIT, LIMIT)) as examination:
                 await examination.grow(1)
                 raise ValueError("found")
         assert "The test may have left instances behind" in caught.value.__notes__[0]

@@ -5,13 +5,17 @@ Template files end in `.template`, so that no tool mistakes them for Python or T
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import tempfile
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from fleeting._references import PREFIX, canonical
 from fleeting._registry import Registry
@@ -20,7 +24,7 @@ from fleeting.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("PluginNames", "create_project", "names_of")
+__all__ = ("PluginNames", "create_project", "install_command", "names_of")
 
 # Each template, and the path of the file that it becomes.
 FILES: Mapping[str, str] = {
@@ -113,6 +117,17 @@ def create_project(names: PluginNames, folder: Path) -> list[str]:
             _check_place(folder)  # Another process may have created it.
             raise
     return sorted(paths)
+
+
+def install_command() -> str:
+    """Return what installs a new project, with the `fleeting` that is installed here.
+
+    One that was installed from a folder may not be on a package index, so pip gets the folder.
+    """
+    told = metadata.distribution("fleeting").read_text("direct_url.json")
+    url = str(json.loads(told or "{}").get("url", ""))
+    folder = url2pathname(urlsplit(url).path) if url.startswith("file:") else ""
+    return " ".join(["pip install", *([shlex.quote(folder)] if folder else []), '-e ".[dev]"'])
 
 
 def _check_place(folder: Path) -> None:

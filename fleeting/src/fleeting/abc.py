@@ -20,7 +20,9 @@ General rules, for every method of every class here:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
+
+from typing_extensions import TypeVar
 
 from fleeting._connections import Connection, Connector
 from fleeting._copy_budget import CopyBudget
@@ -30,7 +32,6 @@ from fleeting.errors import NotSupported
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
-    from typing import Any
 
     from fleeting.types import (
         Accepted,
@@ -263,8 +264,13 @@ class InstanceGroup(ABC):
         raise NotSupported(f"group {self.info.id} does not announce interruptions")
 
 
-class Provider(ABC):
+ConfigT = TypeVar("ConfigT", default=Any)
+
+
+class Provider(ABC, Generic[ConfigT]):
     """Opens groups of one kind; a plugin registers one provider.
+
+    `Provider[Config]` is a provider whose `config_type` is `Config`, for type checkers.
 
     It is created without arguments when the plugin is loaded, and does nothing until
     it is called. Import heavy libraries in `open` or `check`.
@@ -278,12 +284,12 @@ class Provider(ABC):
     """
 
     name: ClassVar[str]
-    config_type: ClassVar[type[Any]]
+    config_type: ClassVar[type[Any]]  # A class variable cannot have the type of a parameter.
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
 
     @abstractmethod
     def open(
-        self, config: Any, settings: GroupSettings
+        self, config: ConfigT, settings: GroupSettings
     ) -> AbstractAsyncContextManager[InstanceGroup]:
         """Return a context manager in which the group is open.
 
@@ -302,7 +308,7 @@ class Provider(ABC):
         """
 
     @abstractmethod
-    async def check(self, config: Any, settings: GroupSettings) -> Sequence[Finding]:
+    async def check(self, config: ConfigT, settings: GroupSettings) -> Sequence[Finding]:
         """Look for problems in advance: credentials, quotas, settings of the group.
 
         Starts and changes nothing. Every cause that makes `open` fail is a finding here.

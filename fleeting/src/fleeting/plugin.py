@@ -4,7 +4,7 @@ A whole plugin is one module::
 
     from fleeting.plugin import hookimpl
 
-    class MyProvider(Provider): ...
+    class MyProvider(Provider[MyConfig]): ...
 
     @hookimpl
     def fleeting_provider():

@@ -35,7 +35,7 @@ def command(*, name: str, directory: Path | None, as_json: bool) -> None:
 
     Exit code: 0, 2 if the name or directory cannot be used, 3 if writing failed.
     """  # noqa: D301 -- \b is click's mark for a paragraph to leave alone
-    from fleeting._scaffold import create_project, names_of
+    from fleeting._scaffold import create_project, install_command, names_of
 
     names = names_of(name)
     folder = directory if directory is not None else Path(names.name)
@@ -51,7 +51,7 @@ def command(*, name: str, directory: Path | None, as_json: bool) -> None:
         f"Its tests pass as generated:\n"
         f"  cd {quoted}\n"
         f"  python3 -m venv .venv && . .venv/bin/activate\n"
-        f'  pip install -e ".[dev]"\n'
+        f"  {install_command()}\n"
         f"  pytest\n"
         f"  fleeting list --verify\n"
         f"\n"

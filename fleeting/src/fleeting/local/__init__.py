@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ("LocalConfig", "LocalProvider", "fleeting_provider")
 
 
-class LocalProvider(Provider):
+class LocalProvider(Provider[LocalConfig]):
     """Opens groups of instances on this computer."""
 
     name: ClassVar[str] = "local"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fleeting.testing._contract.faults import Fault
 from fleeting.testing._fakes.connection import (
     Command,
     FakeConnection,
@@ -38,6 +39,7 @@ __all__ = (
     "FakeFiles",
     "FakeInstanceGroup",
     "FakeProvider",
+    "Fault",
     "Gate",
     "Handler",
     "InstanceGroupContract",

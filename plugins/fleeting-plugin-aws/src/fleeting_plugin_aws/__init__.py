@@ -36,7 +36,7 @@ __all__ = ("AwsConfig", "AwsProvider", "__version__", "fleeting_provider")
 __version__ = "1.0.0"
 
 
-class AwsProvider(Provider):
+class AwsProvider(Provider[AwsConfig]):
     """Opens EC2 Auto Scaling groups.
 
     Groups opened by one provider share a request limit for each account and region.

@@ -37,7 +37,7 @@ __all__ = ("GoogleConfig", "GoogleProvider", "__version__", "fleeting_provider")
 __version__ = "1.0.0"
 
 
-class GoogleProvider(Provider):
+class GoogleProvider(Provider[GoogleConfig]):
     """Opens zonal and regional managed instance groups."""
 
     name: ClassVar[str] = "googlecloud"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -10,8 +11,7 @@ import pytest
 
 from fleeting.errors import FleetingError
 from fleeting.testing._contract.base import ContractBase, OpenGroup
-from fleeting.testing._contract.cancelling import cancelled_at
-from fleeting.testing._contract.expectations import check_ids, expect, present, running
+from fleeting.testing._contract.expectations import expect, present, running
 from fleeting.testing._contract.promises import Promise, shows
 from fleeting.testing._contract.resources import Resources
 from fleeting.types import Capability, Notice, State
@@ -38,8 +38,7 @@ class CapabilityTests(ContractBase):
                 (group.resume, State.RUNNING),
                 (group.resume, State.RUNNING),
             ):
-                accepted = await examination.call(change, [id])
-                check_ids(accepted, [id], change.__name__)
+                accepted = await examination.change(change, [id])
                 expect(accepted.count == 1, f"{change.__name__} did not accept {id}")
                 await examination.becomes(id, state)
 
@@ -50,7 +49,7 @@ class CapabilityTests(ContractBase):
             group = _suspending(examination)
             before = present(await examination.listing())
             id, other = await examination.grow(2)
-            await examination.call(group.suspend, [id])
+            await examination.change(group.suspend, [id])
             await examination.becomes(id, State.SUSPENDED)
             await examination.stays({*before, id, other}, "the suspended instance was replaced")
             listing = await examination.listing()
@@ -72,8 +71,8 @@ class CapabilityTests(ContractBase):
             for verb, state in (("suspend", State.SUSPENDED), ("resume", State.RUNNING)):
                 # As by a process that is killed after the first step.
                 try:
-                    async with open_group() as first:
-                        await examination.call(getattr(first, verb), [id])
+                    async with self.opening(open_group) as first:
+                        await examination.change(getattr(first, verb), [id])
                 except FleetingError as error:
                     pytest.skip(f"the group cannot be opened twice: {error}")
                 async with self.examined(open_group) as successor:
@@ -86,9 +85,9 @@ class CapabilityTests(ContractBase):
             group = _suspending(examination)
             (id,) = await examination.grow(1)
             before = {one.id: one.incarnation for one in (await examination.listing()).instances}
-            await examination.call(group.suspend, [id])
+            await examination.change(group.suspend, [id])
             await examination.becomes(id, State.SUSPENDED)
-            await examination.call(group.resume, [id])
+            await examination.change(group.resume, [id])
             await examination.becomes(id, State.RUNNING)
             after = {one.id: one.incarnation for one in (await examination.listing()).instances}
             expect(
@@ -103,15 +102,11 @@ class CapabilityTests(ContractBase):
         async with self.examined(open_group) as examination:
             group = _watchable(examination)
             resources = await Resources.settled()
-            for point in range(1, self.cancellation_points + 1):
+            for point in self.points:
                 watch = group.watch()
                 try:
-                    reached = await cancelled_at(
-                        point,
-                        anext(watch),
-                        limit=self.call_timeout,
-                        name="watch",
-                        may_block=True,
+                    reached = await self.cancelled(
+                        point, partial(anext, watch), name="watch", may_block=True
                     )
                 finally:
                     if isinstance(watch, AsyncGenerator):

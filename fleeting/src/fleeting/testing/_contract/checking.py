@@ -25,14 +25,14 @@ class CheckTests(ContractBase):
     ) -> None:
         """A check adds and removes no instance, and leaves nothing behind."""
         check = _check(check_provider)
-        async with open_group() as group:
-            before = present(await group.update())
+        async with self.opening(open_group) as group:
+            before = present(await self.listed(group))
         await check()
         resources = await Resources.settled()
         await check()
         await resources.restored(self.call_timeout, "the check")
-        async with open_group() as group:
-            after = await group.update()
+        async with self.opening(open_group) as group:
+            after = await self.listed(group)
         if self.keeps_instances:
             expect(present(after) == before, f"check changed {present(after) ^ before}")
         expect(not after.pending, f"check requested {after.pending} instances")
@@ -43,7 +43,7 @@ class CheckTests(ContractBase):
     ) -> None:
         """Findings have a code and a reason, worst first; a group that opens has no error."""
         check = _check(check_provider)
-        async with open_group() as group:
+        async with self.opening(open_group) as group:
             expect(group.info.id, "info.id is empty")
         findings = await check()
         for finding in findings:

@@ -60,7 +60,7 @@ class ConcurrencyTests(ContractBase):
                 listings.append(await examination.listing())
 
             async with anyio.create_task_group() as calls:
-                for _ in range(LISTINGS_AT_ONCE):
+                for _ in range(self.terms.times(LISTINGS_AT_ONCE)):
                     calls.start_soon(list_it)
             for listing in listings:
                 expect(
@@ -74,7 +74,7 @@ class ConcurrencyTests(ContractBase):
         async with self.examined(open_group, adds=1) as examination:
             (id,) = await examination.grow(1)
             try:
-                async with open_group() as second:
+                async with self.opening(open_group) as second:
                     await second.update()
             except FleetingError:
                 pass  # A provider may refuse a group that is in use.

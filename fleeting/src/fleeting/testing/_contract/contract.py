@@ -37,15 +37,19 @@ from fleeting.testing._contract.checking import CheckTests
 from fleeting.testing._contract.closing import ClosingTests
 from fleeting.testing._contract.concurrency import ConcurrencyTests
 from fleeting.testing._contract.connecting import ConnectTests
+from fleeting.testing._contract.ids import IdTests
 from fleeting.testing._contract.listing import ListingTests
 from fleeting.testing._contract.secrecy import SecretTests
+from fleeting.testing._contract.settling import SettlingTests
 from fleeting.testing._contract.size import SizeTests
+from fleeting.testing._contract.trouble import TroubleTests
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from fleeting.abc import Connection, InstanceGroup
+    from fleeting.testing._contract.faults import Fault
     from fleeting.types import ConnectInfo, Finding
 
 __all__ = ("InstanceGroupContract",)
@@ -54,7 +58,10 @@ __all__ = ("InstanceGroupContract",)
 @pytest.mark.anyio
 class InstanceGroupContract(
     ListingTests,
+    IdTests,
     SizeTests,
+    SettlingTests,
+    TroubleTests,
     ConnectTests,
     CapabilityTests,
     ConcurrencyTests,
@@ -66,13 +73,16 @@ class InstanceGroupContract(
     """Tests for the promises of `fleeting.abc.InstanceGroup`.
 
     Override the fixture `open_group`. If the defaults do not fit, also override the
-    attributes, the fixtures `anyio_backend` and `check_provider`, and the methods `connect`
-    and `interrupt`.
+    attributes, the fixtures `anyio_backend` and `check_provider`, and the methods `connect`,
+    `interrupt`, `fault`, `exists` and `requests`.
 
     Attributes:
         instance_timeout: how long an instance may take to start or to be removed.
         call_timeout: how long a single call may take; a call that takes longer probably
             waits for instances.
+        lag: how long a listing may be behind the other answers of the cloud.
+        frugal: whether to make few requests: fewer cancellations and repetitions, and a second
+            or more between two looks at the group. For clouds that limit requests by the hour.
         affordable: how many instances a test may have at one time; tests that need
             more are skipped.
         page_size: how many instances one page of the cloud's listing has; 0 if it has
@@ -88,13 +98,19 @@ class InstanceGroupContract(
         command: a command that succeeds on every instance.
         unknown_id: an id that no instance has, in the cloud's format; if several are
             needed, digits replace its last three characters.
+        foreign_id: an instance that exists in the same account and is not in the group, made for
+            this purpose: a provider that is wrong may remove it. Empty if there is none.
+        retry_after: how long the cloud asks to wait when `fault` causes `Fault.THROTTLED`; None
+            if it does not say.
         secrets: texts that no message may show, such as a password in the
             configuration; those that `connect_info` returns are added.
     """
 
     instance_timeout = timedelta(minutes=10)
     call_timeout = timedelta(minutes=1)
-    affordable = 5
+    lag = timedelta(0)
+    frugal = False
+    affordable = 12
     page_size: int | None = None
     cancellation_points = 20
     repeats_operations = False
@@ -102,6 +118,8 @@ class InstanceGroupContract(
     can_connect = True
     command = "true"
     unknown_id = "no-such-instance"
+    foreign_id = ""
+    retry_after: timedelta | None = None
     secrets: Sequence[str] = ()
 
     @pytest.fixture
@@ -136,3 +154,29 @@ class InstanceGroupContract(
         cause an interruption.
         """
         return False
+
+    @override
+    async def fault(self, group: InstanceGroup | None, kind: Fault) -> bool:
+        """Make something go wrong with the next request to the cloud; return whether it can.
+
+        Override this if the provider is tested against a fake of the cloud. The fake need not
+        know every kind. `group` is None before the group is opened. The tests end with
+        `Fault.NONE`.
+        """
+        return False
+
+    @override
+    async def exists(self, id: str) -> bool | None:
+        """Return whether an instance exists in the cloud, of this group or not; None if unknown.
+
+        Override this if the cloud or its fake can tell, without the provider.
+        """
+        return None
+
+    @override
+    def requests(self) -> int | None:
+        """Return how many requests the cloud has got since it began to count; None if unknown.
+
+        Override this if the cloud or its fake counts them; `--fleeting-table` prints the sum.
+        """
+        return None

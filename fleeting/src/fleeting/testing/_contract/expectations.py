@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from fleeting.errors import ProviderError
+from fleeting.errors import ProviderError, Throttled
 from fleeting.types import State
 
 if TYPE_CHECKING:
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from fleeting.types import Accepted, Listing
 
 __all__ = (
+    "FIRST_PAUSE_SECONDS",
+    "FRUGAL_PAUSE_SECONDS",
     "check_accepted",
     "check_ids",
     "eventually",
     "expect",
+    "heed",
     "new_operation",
     "present",
     "running",
@@ -33,8 +36,12 @@ __all__ = (
 T = TypeVar("T")
 
 FIRST_PAUSE_SECONDS = 0.01
+FRUGAL_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 5.0
 PAUSE_GROWTH = 1.5
+# After a refusal that does not say how long to wait.
+FIRST_BACKOFF_SECONDS = 1.0
+LONGEST_BACKOFF_SECONDS = 30.0
 
 
 def expect(condition: object, sentence: str) -> None:
@@ -44,19 +51,52 @@ def expect(condition: object, sentence: str) -> None:
         raise AssertionError(sentence)
 
 
-async def eventually(look: Callable[[], Awaitable[T | None]], limit: timedelta, sentence: str) -> T:
+async def heed(call: Callable[[], Awaitable[T]], patience: timedelta) -> T:
+    """Make a call, and repeat it as long as the cloud throttles it.
+
+    Args:
+        call: makes the call; a call that is throttled does nothing.
+        patience: how long to repeat it.
+
+    Raises:
+        AssertionError: the cloud still refuses it, or asks to wait longer than that.
+    """
+    deadline = anyio.current_time() + patience.total_seconds()
+    backoff = FIRST_BACKOFF_SECONDS
+    while True:
+        try:
+            return await call()
+        except Throttled as error:
+            asked = error.retry_after
+            pause = backoff if asked is None else max(0.0, asked.total_seconds())
+            if anyio.current_time() + pause > deadline:
+                raise AssertionError(
+                    f"the cloud throttled a call, and would do so for more than {patience}: {error}"
+                ) from error
+        await anyio.sleep(pause)
+        backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
+
+
+async def eventually(
+    look: Callable[[], Awaitable[T | None]],
+    limit: timedelta,
+    sentence: str,
+    *,
+    first_pause: float = FIRST_PAUSE_SECONDS,
+) -> T:
     """Call `look` until it returns something, and return that.
 
     Args:
         look: returns None as long as the change has not happened.
         limit: how long to wait.
         sentence: the failure if the time is up.
+        first_pause: the seconds between the first two calls; the pauses grow.
 
     Raises:
         AssertionError: the time is up.
     """
     deadline = anyio.current_time() + limit.total_seconds()
-    pause = FIRST_PAUSE_SECONDS
+    pause = first_pause
     while True:
         is_last = anyio.current_time() >= deadline
         seen = await look()

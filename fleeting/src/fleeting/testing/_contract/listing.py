@@ -33,9 +33,9 @@ class ListingTests(ContractBase):
         """A group has the same id when it is opened again."""
         if not self.keeps_instances:
             pytest.skip("the group declares that each opening creates a new one")
-        async with open_group() as group:
+        async with self.opening(open_group) as group:
             first = group.info.id
-        async with open_group() as group:
+        async with self.opening(open_group) as group:
             expect(group.info.id == first, f"info.id was {first!r}, and is now {group.info.id!r}")
 
     @shows(Promise.IDENTITY, adds=0)
@@ -74,7 +74,7 @@ class ListingTests(ContractBase):
         """Listing the group adds and removes nothing, however often it is done."""
         async with self.examined(open_group) as examination:
             before = present(await examination.listing())
-            for _ in range(LISTINGS):
+            for _ in range(self.terms.times(LISTINGS)):
                 listing = await examination.listing()
                 expect(
                     present(listing) == before and not listing.pending,
@@ -90,9 +90,14 @@ class ListingTests(ContractBase):
             await examination.grow(1)
             before = await examination.listing()
             try:
-                async with open_group() as reader:
-                    for _ in range(LISTINGS):
-                        await examination.call(reader.update)
+                async with self.opening(open_group) as reader:
+                    for _ in range(self.terms.times(LISTINGS)):
+                        seen = present(await self.listed(reader))
+                        expect(
+                            seen == present(before),
+                            "another opening lists other instances; the group has to be read from "
+                            f"the cloud: {sorted(seen ^ present(before))}",
+                        )
             except FleetingError as error:
                 pytest.skip(f"the group cannot be opened twice: {error}")
             after = await examination.listing()
@@ -117,7 +122,7 @@ class ListingTests(ContractBase):
             limit = examination.group.info.max_size
             if not self.page_size and limit is not None:
                 count = min(count, limit - len(before))
-            new = await examination.grow(count)
+            new = await examination.grow(count, " (does update read all pages?)")
             for _ in range(2):
                 missing = {*before, *new} - present(await examination.listing())
                 expect(not missing, f"of {len(before) + count} instances, {missing} are not listed")

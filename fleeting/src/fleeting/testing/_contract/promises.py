@@ -6,16 +6,19 @@ instances it adds. The table of a run, and the page that lists the costs, are ma
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec
+
+from fleeting.testing._contract.watching import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 __all__ = ("Promise", "Shown", "promise_of", "promises_of", "shows")
 
-Test = TypeVar("Test", bound="Callable[..., object]")
+P = ParamSpec("P")
 
 _ATTRIBUTE = "__fleeting_shows__"
 
@@ -25,12 +28,16 @@ class Promise(Enum):
 
     IDENTITY = "identity"
     LISTING = "listing stability"
+    FOREIGN = "foreign instances"
     PAGINATION = "pagination"
     UNKNOWN_IDS = "unknown ids"
     SIZE = "growing and shrinking"
     PARTIAL_FAILURE = "partial failure"
     IDEMPOTENCY = "idempotency"
     CONNECTING = "connect and run"
+    ERRORS = "errors name their cause"
+    LOST_REPLIES = "lost replies"
+    RECONCILING = "reconcile"
     SUSPENDING = "suspend and resume"
     WATCHING = "watch"
     CONCURRENCY = "concurrency"
@@ -60,12 +67,17 @@ class Shown:
 
 def shows(
     promise: Promise, *, adds: int, affordable: bool = False, each_await: bool = False
-) -> Callable[[Test], Test]:
-    """Declare what a test of the contract shows; for the arguments, see `Shown`."""
+) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Awaitable[None]]]:
+    """Declare what a test of the contract shows, and watch it; for the arguments, see `Shown`."""
 
-    def mark(test: Test) -> Test:
-        setattr(test, _ATTRIBUTE, Shown(promise, adds, affordable, each_await))
-        return test
+    def mark(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
+        @functools.wraps(test)
+        async def watched_test(*args: P.args, **kwargs: P.kwargs) -> None:
+            async with watched():
+                await test(*args, **kwargs)
+
+        setattr(watched_test, _ATTRIBUTE, Shown(promise, adds, affordable, each_await))
+        return watched_test
 
     return mark
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
-__all__ = ("Resources", "settle")
+__all__ = ("WATCH_THREAD", "Resources", "settle")
+
+# The name of the thread with which the kit watches the event loop.
+WATCH_THREAD = "fleeting contract"
 
 SETTLE_SECONDS = 5.0
 LOOK_SECONDS = 0.02
@@ -29,7 +32,7 @@ _NOUNS = {
 }
 
 # Threads that an event loop keeps for later calls; they end with the loop or when idle.
-_POOLED_THREADS = ("AnyIO worker thread", "Trio thread", "asyncio_")
+_POOLED_THREADS = ("AnyIO worker thread", "Trio thread", "asyncio_", WATCH_THREAD)
 
 
 @dataclass(frozen=True, slots=True)

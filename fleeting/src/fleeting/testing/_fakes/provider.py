@@ -34,7 +34,7 @@ class FakeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     boot_updates: int | None = 0
 
 
-class FakeProvider(Provider):
+class FakeProvider(Provider[FakeConfig]):
     """Opens fake groups, and records them.
 
     It has no entry point: pass an instance of it where a provider is expected, or

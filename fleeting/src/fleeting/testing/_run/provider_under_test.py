@@ -36,6 +36,8 @@ class ContractSettings(
 
     instance_timeout: Duration | None = None
     call_timeout: Duration | None = None
+    lag: Duration | None = None
+    frugal: bool | None = None
     affordable: Annotated[int, msgspec.Meta(ge=0)] | None = None
     page_size: Annotated[int, msgspec.Meta(ge=0)] | None = None
     cancellation_points: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -44,6 +46,7 @@ class ContractSettings(
     can_connect: bool | None = None
     command: str | None = None
     unknown_id: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    foreign_id: str | None = None
 
     def attributes(self) -> dict[str, Any]:
         """Return the values that the file sets, by attribute."""

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import anyio
 import pytest
 
 from fleeting.errors import ConfigError, FleetingError, PluginError
+from fleeting.testing._contract.base import CALLS, REQUESTS
 from fleeting.testing._contract.promises import promise_of, promises_of
 from fleeting.testing._contract.secrets import redact, shows_secret
 from fleeting.testing._run.provider_under_test import ProviderUnderTest, read_provider_under_test
@@ -150,6 +152,7 @@ class _ContractSummary:
         self._config = config
         self._report = report
         self._outcomes: dict[str, dict[str, ContractOutcome]] = {}
+        self._counts: dict[str, Counter[str]] = {}
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Add the promise and the group of a test to the properties of its reports."""
@@ -162,6 +165,9 @@ class _ContractSummary:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         noted = dict(report.user_properties)
+        if PROMISE in noted and report.when == "teardown":
+            counts = self._counts.setdefault(str(noted[GROUP]), Counter())
+            counts.update({name: int(str(noted.get(name, 0))) for name in (CALLS, REQUESTS)})
         if PROMISE not in noted or (report.when != "call" and report.passed):
             return
         name = report.nodeid.rpartition("::")[2]
@@ -183,12 +189,20 @@ class _ContractSummary:
             terminalreporter.section(f"contract of {name}")
             for line in render(judgements, width):
                 terminalreporter.write_line(line.text, **line.markup)
+            terminalreporter.write_line(_cost(self._counts.get(name, Counter())))
 
     def _judgements(self) -> dict[str, list[Judgement]]:
         from fleeting.testing import InstanceGroupContract
 
         known = promises_of(InstanceGroupContract)
         return {name: judge(found.values(), known) for name, found in self._outcomes.items()}
+
+
+def _cost(counts: Counter[str]) -> str:
+    """Return how much a run asked of the cloud."""
+    requests = counts[REQUESTS]
+    counted = f"{requests:,} requests" if requests else "requests: not counted (see `requests`)"
+    return f"{counts[CALLS]:,} calls of the group, {counted}"
 
 
 def _result(report: pytest.TestReport) -> Result:
