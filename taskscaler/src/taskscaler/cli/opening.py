@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import anyio
 from fleeting.errors import ConfigError, FleetingError, ProviderError
 from fleeting.types import Duration, GroupSettings
 from taskscaler._errors import TaskscalerError
+from taskscaler.core import counted
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from taskscaler.core import Settings
     from taskscaler.storage import Store
 
-__all__ = ("open_groups", "open_store", "with_limits", "worker_limit")
+__all__ = ("WorkerLimit", "open_groups", "open_store", "with_limits", "worker_limit")
 
 # For how long a group is tried to be opened, if the run has no earlier timeout.
 PATIENCE = timedelta(minutes=5)
@@ -125,14 +126,37 @@ def with_limits(plan: Plan, groups: Sequence[GroupInfo]) -> Plan:
     return replace(plan, settings=replace(plan.settings, group_limits=limits))
 
 
-def worker_limit(plan: Plan, groups: Sequence[GroupInfo]) -> int:
+@dataclass(frozen=True, slots=True)
+class WorkerLimit:
+    """How many jobs can run at the same time.
+
+    Attributes:
+        count: how many.
+        why: what limits it, human-readable; empty if it is only the number of runs.
+    """
+
+    count: int
+    why: str
+
+
+def worker_limit(plan: Plan, groups: Sequence[GroupInfo]) -> WorkerLimit:
     """Return how many jobs can run at the same time: the lowest limit, or the number of runs."""
+    capacity = plan.settings.capacity_per_instance
+    limits = [WorkerLimit(count, f"{key} = {count}") for key, count in plan.job_limits.items()]
+    most = plan.settings.max_instances
+    if most:
+        slots = most * capacity
+        why = f"held back by max_instances = {most} ({counted(slots, 'slot')})"
+        limits.append(WorkerLimit(slots, why))
     sizes = [
         min((size for size in (group.max_size, one.max_instances) if size), default=0)
         for group, one in zip(groups, plan.groups, strict=True)
     ]
     # Zero is unlimited; if one group is unlimited, all groups together are.
-    instance_limits = [plan.settings.max_instances, sum(sizes) if all(sizes) else 0]
-    instances = min((limit for limit in instance_limits if limit), default=0)
-    job_limits = [instances * plan.settings.capacity_per_instance, plan.max_jobs]
-    return min((limit for limit in job_limits if limit), default=len(plan.runs))
+    if sizes and all(sizes):
+        slots = sum(sizes) * capacity
+        of = "the group's size" if len(sizes) == 1 else "the sizes of all groups together"
+        why = f"held back by {of} of {sum(sizes)} ({counted(slots, 'slot')})"
+        limits.append(WorkerLimit(slots, why))
+    limits.append(WorkerLimit(len(plan.runs), ""))
+    return min(limits, key=lambda limit: limit.count)

@@ -212,10 +212,12 @@ class _Session:
                     if plan.state is not None:
                         await self._runner.resume(Journal(scaler.commit, scaler.restored))
                     # The plan may have been reloaded during `resume`.
+                    limit = worker_limit(self._plan, self._groups)
                     await self._runner.run(
                         scaler,
-                        workers=worker_limit(self._plan, self._groups),
+                        workers=limit.count,
                         acquire_timeout=self._plan.acquire_timeout,
+                        why=limit.why,
                     )
                     self._completed = not self._interrupted
         except ConfigError as error:
@@ -301,7 +303,9 @@ class _Session:
         """When no more jobs will start, let the scaler create no more instances for them."""
         await self._draining.wait()
         if self._scaler is not None:
-            with suppress(ScalerClosed):
+            # A store that fails ends the scaler, which tells the reason.
+            with suppress(ScalerClosed, StoreError):
+                await self._runner.announce()
                 await self._scaler.drain()
 
     async def _exit_now(self, number: signal.Signals) -> None:
@@ -378,7 +382,8 @@ class _Session:
             idle = counts[JobState.WAITING] and not counts[JobState.RUNNING]
             if self._scaler is not None and idle and not self._runner.stopping:
                 self._troubles.skip(self._scaler.standing(), anyio.current_time())
-                await self._console.say(f"still waiting: {self._scaler.explain()}")
+                why = filter(None, (self._scaler.explain(), self._runner.held_back))
+                await self._console.say(f"still waiting: {'; '.join(why)}")
                 pause *= 2
 
     async def _tell_troubles(self) -> None:
@@ -424,7 +429,9 @@ class _Session:
             except ScalerClosed:
                 return  # The scaler is closing; settings have no effect.
         self._runner.acquire_timeout = self._plan.acquire_timeout
-        self._runner.resize(worker_limit(self._plan, self._groups))
+        limit = worker_limit(self._plan, self._groups)
+        with suppress(StoreError):  # As in `_drain`.
+            await self._runner.resize(limit.count, limit.why)
         changes = "; ".join(found.changes) or "no setting of this run has changed"
         await self._console.say(f"{path} was reloaded: {changes}")
         for warning in found.warnings:
