@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,9 @@ def test_jobs_that_are_held_back(taskscaler: Command, fifo: Path) -> None:
         assert done.returncode == 0
         return done.stdout
 
-    assert "3 jobs wait for their turn: concurrent = 1; " in explain()
+    assert "3 jobs wait for their turn: concurrent = 1" in explain()
+    while "tasks with a slot:" not in explain():  # The picture is a second old.
+        pass
     assert explain().endswith("next first:\n  work#2\n  work#3\n  last\n")
     place = "job work#2 waits: concurrent = 1; it is number 1 of 3 in the queue of jobs"
     assert explain("work#2").splitlines()[-1] == place
@@ -154,3 +157,27 @@ def test_wrong_option_is_one_sentence(taskscaler: Command, words: list[str], exp
     assert done.stderr.startswith("error: ")
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_jobs_that_do_not_start_any_more(taskscaler: Command, fifo: Path) -> None:
+    """After Ctrl-C the running job ends, and the others have the reason."""
+    (taskscaler.folder / "config.toml").write_text(CONFIG)
+    process = taskscaler.start("--config", "config.toml", taskscaler.file(JOBS.format(fifo=fifo)))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert b"up" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert any(b"no more jobs will start" in line for line in process.stderr)
+    words = ("--config", "config.toml", "--decisions", "0")
+    told = ""
+    # The record follows the message, and the picture is a second old.
+    while "do not start" not in told or "tasks with a slot:" not in told:
+        told = taskscaler.run("explain", *words).stdout
+    assert "3 jobs do not start: interrupted by SIGINT; " in told
+    assert told.endswith("jobs that do not start:\n  work#2\n  work#3\n  last\n")
+    told = taskscaler.run("explain", "last", *words).stdout
+    assert told.splitlines()[-1] == "job last does not start: interrupted by SIGINT"
+    fifo.write_text("go on\n")
+    process.communicate()
+    told = taskscaler.run("explain", "last", *words).stdout
+    assert told.splitlines()[-1].startswith("job last has not run; call the same command again")

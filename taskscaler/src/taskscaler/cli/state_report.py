@@ -300,8 +300,12 @@ def _lists(report: _StateReport, picture: Picture) -> Iterator[str]:
 def _jobs(report: _StateReport) -> Iterator[str]:
     names = report.idle_jobs
     if names:
-        stopped = report.running is False
-        yield "jobs that have not run:" if stopped else "jobs that wait for their turn, next first:"
+        if report.running is False:
+            yield "jobs that have not run:"
+        elif report.queue.stopping:
+            yield "jobs that do not start:"
+        else:
+            yield "jobs that wait for their turn, next first:"
     yield from (f"  {name}" for name in names[:_TASKS_SHOWN])
     yield from _more(len(names))
 

@@ -106,14 +106,20 @@ class Journal:
             why: what limits them, human-readable; empty without a limit.
         """
         if self._announced is None:
-            # The runs of a job follow one another, and there may be a million.
-            first = {id(run.job): run for run in runs}
-            shown = list(first.values())[:JOBS]
-            jobs = tuple((run.job.name, run.job.count, self._digest(run)) for run in shown)
-            more = len(runs) - sum(run.job.count for run in shown)
-            self._announced = QueueRecord(jobs, more, workers, why)
+            self._announced = QueueRecord(*self._jobs(runs), workers, why)
         self._announced = msgspec.structs.replace(self._announced, workers=workers, why=why)
         await self._write([self._announced], ())
+
+    def _jobs(self, runs: Sequence[JobRun]) -> tuple[tuple[tuple[str, int, str], ...], int]:
+        """Return the first jobs of a set, and how many runs the others have."""
+        jobs: list[tuple[str, int, str]] = []
+        place = 0
+        # The runs of a job follow one another, and there may be a million.
+        while place < len(runs) and len(jobs) < JOBS:
+            run = runs[place]
+            jobs.append((run.job.name, run.job.count, self._digest(run)))
+            place += run.job.count
+        return tuple(jobs), len(runs) - place
 
     async def _write(self, put: Sequence[Record], drop: Sequence[tuple[str, str, str]]) -> None:
         try:
