@@ -372,5 +372,6 @@ async def test_lengths_do_not_follow_the_wall_clock(monkeypatch: pytest.MonkeyPa
     await anyio.sleep(3)
     entry = claim.entry()
     assert entry.granted_at is not None
+    assert entry.asked_at is not None
     assert timedelta(0) < entry.granted_at - entry.asked_at < timedelta(minutes=1)
     assert timedelta(0) < entry.ended_at - entry.granted_at < timedelta(minutes=1)

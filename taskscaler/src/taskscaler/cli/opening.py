@@ -1,8 +1,9 @@
-"""Opens the resources of a run: the state store and the instance groups."""
+"""Opens the resources of a run: the state store, the instance groups, and enough files."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import sys
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
     from taskscaler.core import Settings
     from taskscaler.storage import Store
 
-__all__ = ("WorkerLimit", "open_groups", "open_store", "with_limits", "worker_limit")
+__all__ = (
+    "WorkerLimit",
+    "open_groups",
+    "open_store",
+    "raise_open_files",
+    "with_limits",
+    "worker_limit",
+)
 
 # For how long a group is tried to be opened, if the run has no earlier timeout.
 PATIENCE = timedelta(minutes=5)
@@ -160,3 +168,19 @@ def worker_limit(plan: Plan, groups: Sequence[GroupInfo]) -> WorkerLimit:
         limits.append(WorkerLimit(slots, why))
     limits.append(WorkerLimit(len(plan.runs), ""))
     return min(limits, key=lambda limit: limit.count)
+
+
+def raise_open_files() -> None:
+    """Raise the number of files that may be open to what the administrator permits.
+
+    Each instance and each running job takes a few. The usual limit of 1,024 is for programs that
+    cannot deal with more.
+    """
+    if sys.platform == "win32":
+        return  # It has no such limit.
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems refuse the highest value although they report it.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -41,7 +41,13 @@ from taskscaler._errors import Fenced, ScalerClosed, StoreError, TaskscalerError
 from taskscaler._scaler import Taskscaler
 from taskscaler.cli.console import Console
 from taskscaler.cli.left import kept_lines
-from taskscaler.cli.opening import open_groups, open_store, with_limits, worker_limit
+from taskscaler.cli.opening import (
+    open_groups,
+    open_store,
+    raise_open_files,
+    with_limits,
+    worker_limit,
+)
 from taskscaler.cli.progress import Progress
 from taskscaler.cli.reload import file_changes, reload_plan
 from taskscaler.cli.troubles import Troubles, no_group_left
@@ -87,24 +93,8 @@ _READER_GONE = (errno.EPIPE, errno.EIO)
 def run_session(plan: Plan) -> int:
     """Run a plan, and return the exit code of the command."""
     guard_logs()
-    _raise_open_files()
+    raise_open_files()
     return anyio.run(_run, plan)
-
-
-def _raise_open_files() -> None:
-    """Raise the number of files that may be open to what the administrator permits.
-
-    Each instance and each running job takes a few. The usual limit of 1,024 is for programs that
-    cannot deal with more.
-    """
-    if sys.platform == "win32":
-        return  # It has no such limit.
-    import resource
-
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Some systems refuse the highest value although they report it.
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _run(plan: Plan) -> int:
