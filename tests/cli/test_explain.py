@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,79 @@ def test_json(taskscaler: Command, state: Path) -> None:
     assert report["age_seconds"] >= 0
 
 
+CONFIG = """
+concurrent = 1
+[[runners]]
+name = "builders"
+[runners.autoscaler]
+plugin = "local"
+capacity_per_instance = 4
+max_instances = 1
+delete_instances_on_shutdown = true
+[runners.autoscaler.plugin_config]
+root = "farm"
+persistent = true
+"""
+JOBS = """
+[[jobs]]
+name = "work"
+count = 3
+script = ["echo up; cat {fifo}"]
+retries = 1
+[[jobs]]
+name = "last"
+script = ["true"]
+"""
+
+
+def test_jobs_that_are_held_back(taskscaler: Command, fifo: Path) -> None:
+    """They are known from the start, by the name of the run or the job, and after `kill -9`."""
+    (taskscaler.folder / "config.toml").write_text(CONFIG)
+    jobs = taskscaler.file(JOBS.format(fifo=fifo))
+    process = taskscaler.start("--config", "config.toml", jobs)
+    assert process.stdout is not None
+    assert b"up" in process.stdout.readline()
+
+    def explain(*words: str) -> str:
+        done = taskscaler.run("explain", "--config", "config.toml", "--decisions", "0", *words)
+        assert done.returncode == 0
+        return done.stdout
+
+    assert "3 jobs wait for their turn: concurrent = 1" in explain()
+    while "tasks with a slot:" not in explain():  # The picture is a second old.
+        pass
+    assert explain().endswith("next first:\n  work#2\n  work#3\n  last\n")
+    place = "job work#2 waits: concurrent = 1; it is number 1 of 3 in the queue of jobs"
+    assert explain("work#2").splitlines()[-1] == place
+    of_job = explain("work").splitlines()
+    assert any(line.startswith("job work#1: running in attempt 1 on local") for line in of_job)
+    assert [line[:18] for line in of_job[-2:]] == ["job work#2 waits: ", "job work#3 waits: "]
+    found = json.loads(explain("--json", "last"))
+    assert found["jobs"]["names"] == ["work#2", "work#3", "last"]
+    assert found["jobs"]["count"] == 3
+    assert found["known"] == [
+        {"is": "held back", "name": "last", "place": 3, "why": "concurrent = 1"}
+    ]
+
+    process.kill()
+    process.communicate()
+    fifo.unlink()
+    told = explain("work")
+    assert "3 jobs have not run; call the same command again to run them" in told
+    assert "when the scaler stopped unexpectedly" in told
+    assert "job work#1: attempt 1 on local" in told
+    assert "was lost: the scaler stopped unexpectedly while it ran, started at" in told
+    assert "job work#2 has not run; call the same command again" in told
+    assert "jobs that have not run:\n  work#2\n  work#3\n  last\n" in explain()
+
+    fifo.touch()
+    assert taskscaler.run("run", "--config", "config.toml", jobs).returncode == 0
+    told = explain("work#1")
+    assert "and was lost: the scaler stopped unexpectedly while it ran" in told
+    assert "work#1/2/" in told
+    assert "jobs" not in explain()
+
+
 def test_unknown_key_is_exit_code_1(taskscaler: Command, state: Path) -> None:
     """An unknown key has an exit code of its own."""
     done = taskscaler.run("explain", "missing", "--state", state)
@@ -83,3 +157,27 @@ def test_wrong_option_is_one_sentence(taskscaler: Command, words: list[str], exp
     assert done.stderr.startswith("error: ")
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_jobs_that_do_not_start_any_more(taskscaler: Command, fifo: Path) -> None:
+    """After Ctrl-C the running job ends, and the others have the reason."""
+    (taskscaler.folder / "config.toml").write_text(CONFIG)
+    process = taskscaler.start("--config", "config.toml", taskscaler.file(JOBS.format(fifo=fifo)))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert b"up" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert any(b"no more jobs will start" in line for line in process.stderr)
+    words = ("--config", "config.toml", "--decisions", "0")
+    told = ""
+    # The record follows the message, and the picture is a second old.
+    while "do not start" not in told or "tasks with a slot:" not in told:
+        told = taskscaler.run("explain", *words).stdout
+    assert "3 jobs do not start: interrupted by SIGINT; " in told
+    assert told.endswith("jobs that do not start:\n  work#2\n  work#3\n  last\n")
+    told = taskscaler.run("explain", "last", *words).stdout
+    assert told.splitlines()[-1] == "job last does not start: interrupted by SIGINT"
+    fifo.write_text("go on\n")
+    process.communicate()
+    told = taskscaler.run("explain", "last", *words).stdout
+    assert told.splitlines()[-1].startswith("job last has not run; call the same command again")

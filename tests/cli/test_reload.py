@@ -68,5 +68,45 @@ async def test_kept_settings_are_compared_with_those_in_effect(plan: Plan) -> No
 
 async def test_limit_of_the_jobs_is_named_by_its_keys(plan: Plan) -> None:
     """A change of `concurrent` is reported under that key; a missing value is `no limit`."""
-    _, changes, _ = await change(plan, "concurrent = 2", "")
-    assert changes == ["concurrent or limit 2 -> no limit"]
+    plan, changes, _ = await change(plan, "concurrent = 2", "")
+    assert changes == ["concurrent 2 -> no limit"]
+    _, changes, _ = await change(plan, 'name = "builders"', 'name = "builders"\nlimit = 3')
+    assert changes == ["concurrent no limit -> 2", "limit no limit -> 3"]
+
+
+POLICIES = """
+[[runners.autoscaler.policy]]
+idle_time = "5m"
+[[runners.autoscaler.policy]]
+periods = ["* 8-17 * * 1-5"]
+timezone = "Europe/Berlin"
+idle_count = 2
+"""
+LAST = 'id = "builders"\n'
+
+
+async def test_each_policy_is_told_by_its_place_with_old_and_new_values(plan: Plan) -> None:
+    """Also one that is added, removed, or in force at other times."""
+    plan, changes, _ = await change(plan, LAST, LAST + POLICIES)
+    assert changes == [
+        "policy[0] (* * * * *) was added",
+        "policy[1] (* 8-17 * * 1-5) was added",
+    ]
+    plan, changes, _ = await change(plan, LAST, LAST + POLICIES.replace("count = 2", "count = 4"))
+    assert changes == ["policy[1] (* 8-17 * * 1-5): idle_count 2 -> 4"]
+    hours = POLICIES.replace("8-17", "9-17").replace("count = 2", "count = 4")
+    plan, changes, _ = await change(plan, LAST, LAST + hours)
+    assert changes == [
+        "policy[1] (* 9-17 * * 1-5): periods * 8-17 * * 1-5 -> * 9-17 * * 1-5",
+    ]
+    other = POLICIES.replace("8-17", "9-17").replace('"5m"', '"5m"\nscale_factor = 0.5')
+    plan, changes, _ = await change(plan, LAST, LAST + other.replace("Europe/Berlin", ""))
+    assert changes == [
+        "policy[0] (* * * * *): scale_factor 0.0 -> 0.5",
+        "policy[1] (* 9-17 * * 1-5): idle_count 4 -> 2, timezone Europe/Berlin -> not set",
+    ]
+    _, changes, _ = await change(plan, "nothing", "nothing")
+    assert changes == [
+        "policy[0] (* * * * *) was removed",
+        "policy[1] (* 9-17 * * 1-5) was removed",
+    ]

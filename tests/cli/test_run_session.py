@@ -14,7 +14,7 @@ from fleeting.errors import PermissionDenied, ProviderError, Throttled
 from fleeting.testing import FakeConfig, FakeProvider
 from fleeting.types import ConnectorSettings, GroupInfo
 from taskscaler import Settings, StoreError
-from taskscaler.cli.opening import worker_limit
+from taskscaler.cli.opening import WorkerLimit, worker_limit
 from taskscaler.cli.plan import GroupPlan, Plan
 from taskscaler.cli.session import run_session
 from taskscaler.core import InstanceRecord, Rule
@@ -150,30 +150,41 @@ def test_only_kept_instances_are_counted_as_kept(
 
 
 @pytest.mark.parametrize(
-    ("limits", "sizes", "max_jobs", "expected"),
+    ("limits", "sizes", "jobs", "expected"),
     [
-        ((2, 0, 0), (None, None), 0, 8),
-        ((0, 1, 2), (None, None), 0, 12),
-        ((0, 1, 0), (None, 5), 0, 24),
-        ((0, 1, 0), (None, None), 0, 100),
-        ((0, 1, 0), (None, None), 7, 7),
+        ((2, 0, 0), (None, None), {}, (8, "held back by max_instances = 2 (8 slots)")),
+        (
+            (0, 1, 2),
+            (None, None),
+            {},
+            (12, "held back by the sizes of all groups together of 3 (12 slots)"),
+        ),
+        (
+            (0, 1, 0),
+            (None, 5),
+            {},
+            (24, "held back by the sizes of all groups together of 6 (24 slots)"),
+        ),
+        ((0, 1, 0), (None, None), {}, (100, "")),
+        ((0, 1, 0), (None, None), {"limit": 7, "concurrent": 9}, (7, "limit = 7")),
+        ((1, 0, 0), (None, None), {"concurrent": 2}, (2, "concurrent = 2")),
     ],
 )
 def test_worker_limit(
     tmp_path: Path,
     limits: tuple[int, int, int],
     sizes: tuple[int | None, int | None],
-    max_jobs: int,
-    expected: int,
+    jobs: dict[str, int],
+    expected: tuple[int, str],
 ) -> None:
-    """There are as many workers as slots, at most `max_jobs`; without a limit one for each run."""
+    """There are as many workers as slots, or as the file permits; else one for each run."""
     total, *group_limits = limits
     plan = plan_of(tmp_path, FakeProvider())
     settings = replace(plan.settings, max_instances=total, capacity_per_instance=4)
     groups = tuple(replace(plan.groups[0], max_instances=limit) for limit in group_limits)
-    plan = replace(plan, runs=plan.runs * 50, settings=settings, groups=groups, max_jobs=max_jobs)
+    plan = replace(plan, runs=plan.runs * 50, settings=settings, groups=groups, job_limits=jobs)
     infos = [GroupInfo(id=f"group-{size}", max_size=size) for size in sizes]
-    assert worker_limit(plan, infos) == expected
+    assert worker_limit(plan, infos) == WorkerLimit(*expected)
 
 
 def test_limit_of_open_files_is_raised(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from taskscaler.core import (
     InstanceRecord,
     JobRecord,
     OperationRecord,
+    QueueRecord,
     Rule,
     Standing,
     ThrottleRecord,
@@ -130,6 +131,7 @@ EVERY_KIND: tuple[Record, ...] = (
         finished_at=NOW,
         warnings=("slow",),
     ),
+    QueueRecord((("build", 3, "sha"),), 2, 1, "concurrent = 1"),
 )
 
 

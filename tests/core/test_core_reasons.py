@@ -162,7 +162,7 @@ def test_a_task_is_told_its_place_and_the_coming_slots() -> None:
     assert explain(standing, key="t3", place=4, waiting_seconds=90.2) == (
         "task 't3' has waited 1m30s and is number 4 of 4 in the queue; no slot is coming: "
         "0 slots in use, 0 free, 0 coming, 2 overdue; 1 of at most 1 instance; "
-        "g: held back by an earlier request is not answered yet"
+        "g: held back by max_instances"
     )
     settle(play)
     ask(play, 0)

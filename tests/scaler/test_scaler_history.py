@@ -23,7 +23,7 @@ from taskscaler import (
     StoreError,
     Taskscaler,
 )
-from taskscaler.core import Decision, Grant, Rule
+from taskscaler.core import Decision, Grant, InstanceRecord, Rule
 from taskscaler.runtime import explanations, history
 from taskscaler.runtime.claims import Claim
 from taskscaler.runtime.history import log_line
@@ -100,7 +100,22 @@ async def test_the_outcome_of_each_task_is_noted() -> None:
     good = next(one for one in remembered.tasks if one.key == "good")
     assert good.group == "fake/group"
     assert good.granted_at is not None
+    assert good.asked_at is not None
     assert good.asked_at <= good.granted_at <= good.ended_at
+
+
+async def test_a_task_that_ran_when_its_process_was_killed_is_noted_as_lost() -> None:
+    """The next scaler on the store notes it, once: no time of it is known."""
+    group, store = FakeInstanceGroup(), MemoryStore()
+    held = InstanceRecord("fake/group", "i-9", None, datetime.now(UTC), 1, ("killed",))
+    store.records[held.key] = held
+    for _ in range(2):
+        async with Taskscaler([group], ONE, store=store, connect=group.connect):
+            await anyio.sleep(5)
+    (found,) = (await store.recall()).tasks
+    assert (found.key, found.outcome, found.instance) == ("killed", "lost", "i-9")
+    assert "the scaler stopped unexpectedly" in found.reason
+    assert found.asked_at is None
 
 
 async def test_a_slot_that_is_held_at_the_end_is_noted_as_lost() -> None:
@@ -357,5 +372,6 @@ async def test_lengths_do_not_follow_the_wall_clock(monkeypatch: pytest.MonkeyPa
     await anyio.sleep(3)
     entry = claim.entry()
     assert entry.granted_at is not None
+    assert entry.asked_at is not None
     assert timedelta(0) < entry.granted_at - entry.asked_at < timedelta(minutes=1)
     assert timedelta(0) < entry.ended_at - entry.granted_at < timedelta(minutes=1)

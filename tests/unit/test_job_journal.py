@@ -14,7 +14,7 @@ from fleeting.testing import FakeConnector, FakeInstanceGroup
 from fleeting.types import Duration
 from played_script import play_script
 from taskscaler import ScalerClosed, Settings, StoreError, Taskscaler
-from taskscaler.core import JobRecord
+from taskscaler.core import JobRecord, QueueRecord
 from taskscaler.jobs.job import Download, Job, JobRun, expand
 from taskscaler.jobs.journal import Journal, clear_journal
 from taskscaler.jobs.output import OutputMode, Stream, output_factory
@@ -306,9 +306,55 @@ async def test_journal_is_cleared_of_one_set_only(tmp_path: Path) -> None:
     store = MemoryStore()
     loaded = await store.load()
     records = [JobRecord(name, "x", "success", 1) for name in ("a", "b", "other")]
-    await store.commit(loaded.epoch, records, ())
+    await store.commit(loaded.epoch, [*records, QueueRecord((), 0, 1, "")], ())
     await clear_journal(store, _runs(tmp_path, "a", "b"))
     assert list(store.records) == [("job", "", "other")]
+
+
+async def test_the_set_and_its_limit_are_recorded(book: Book, tmp_path: Path) -> None:
+    """Before anything runs, after a change of the limit, and when no more runs start."""
+    seen: list[QueueRecord] = []
+    waiting: list[str] = []
+
+    class Asked(Book):
+        async def started(self, result: JobResult) -> None:
+            del result
+            waiting.append(runner.held_back)
+            await runner.resize(2, "concurrent = 2")
+            runner.stop("interrupted by SIGINT")
+            await runner.announce()
+
+        async def commit(
+            self, put: Sequence[Record], drop: Sequence[tuple[str, str, str]] = ()
+        ) -> None:
+            await super().commit(put, drop)
+            seen.extend(one for one in put if isinstance(one, QueueRecord))
+
+    runs = expand([Job(name="work", script=["true"], count=3)], tmp_path, where="test")
+    asked = Asked()
+    runner = asked.runner(runs)
+    async with _scaler() as scaler:
+        await runner.resume(asked.journal())
+        await runner.run(scaler, workers=1, acquire_timeout=None, why="concurrent = 1")
+    assert waiting == ["2 jobs wait for their turn: concurrent = 1"]
+    assert {one.jobs[0][:2] for one in seen} == {("work", 3)}
+    assert [(one.workers, one.why) for one in seen] == [
+        (1, "concurrent = 1"),
+        (2, "concurrent = 2"),
+        (0, "interrupted by SIGINT"),
+    ]
+    assert book.reports == []
+
+
+async def test_record_of_a_set_is_small(book: Book, tmp_path: Path) -> None:
+    """However many runs and jobs there are; those that are cut off are counted."""
+    jobs = [Job(name=f"job-{number}", script=["true"], count=100) for number in range(1200)]
+    runs = [JobRun(f"{job.name}#{number}", job, tmp_path) for job in jobs for number in range(100)]
+    await book.journal().announce(runs, 4, "")
+    (record,) = book.records.values()
+    assert isinstance(record, QueueRecord)
+    assert len(record.jobs) == 1000
+    assert record.more == 20_000
 
 
 async def test_workers_follow_the_limit(book: Book, tmp_path: Path) -> None:
@@ -321,7 +367,7 @@ async def test_workers_follow_the_limit(book: Book, tmp_path: Path) -> None:
             running += 1
             most = max(most, running)
             assert result.state is JobState.RUNNING
-            runner.resize(3)
+            await runner.resize(3)
             if running < 3:
                 await gate.wait()
             gate.set()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         TaskscalerError,
         WorkspaceFailed,
     )
+    from taskscaler._opening import open_scaler
     from taskscaler._scaler import Taskscaler
     from taskscaler._summaries import Capacity, InstanceSummary, SuspendedTask
     from taskscaler.core import (
@@ -70,6 +71,7 @@ __all__ = (
     "UnknownInstances",
     "WorkspaceFailed",
     "__version__",
+    "open_scaler",
 )
 
 __version__ = "1.0.0"
@@ -93,6 +95,7 @@ _HOMES = {
         "TaskscalerError",
         "WorkspaceFailed",
     ),
+    "_opening": ("open_scaler",),
     "_scaler": ("Taskscaler",),
     "_summaries": ("Capacity", "InstanceSummary", "SuspendedTask"),
     "core": (

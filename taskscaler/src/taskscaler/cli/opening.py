@@ -1,9 +1,10 @@
-"""Opens the resources of a run: the state store and the instance groups."""
+"""Opens the resources of a run: the state store, the instance groups, and enough files."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from dataclasses import replace
+import sys
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import anyio
 from fleeting.errors import ConfigError, FleetingError, ProviderError
 from fleeting.types import Duration, GroupSettings
 from taskscaler._errors import TaskscalerError
+from taskscaler.core import counted
 from taskscaler.storage import MemoryStore
 
 if TYPE_CHECKING:
@@ -24,7 +26,14 @@ if TYPE_CHECKING:
     from taskscaler.core import Settings
     from taskscaler.storage import Store
 
-__all__ = ("open_groups", "open_store", "with_limits", "worker_limit")
+__all__ = (
+    "WorkerLimit",
+    "open_groups",
+    "open_store",
+    "raise_open_files",
+    "with_limits",
+    "worker_limit",
+)
 
 # For how long a group is tried to be opened, if the run has no earlier timeout.
 PATIENCE = timedelta(minutes=5)
@@ -125,14 +134,53 @@ def with_limits(plan: Plan, groups: Sequence[GroupInfo]) -> Plan:
     return replace(plan, settings=replace(plan.settings, group_limits=limits))
 
 
-def worker_limit(plan: Plan, groups: Sequence[GroupInfo]) -> int:
+@dataclass(frozen=True, slots=True)
+class WorkerLimit:
+    """How many jobs can run at the same time.
+
+    Attributes:
+        count: how many.
+        why: what limits it, human-readable; empty if it is only the number of runs.
+    """
+
+    count: int
+    why: str
+
+
+def worker_limit(plan: Plan, groups: Sequence[GroupInfo]) -> WorkerLimit:
     """Return how many jobs can run at the same time: the lowest limit, or the number of runs."""
+    capacity = plan.settings.capacity_per_instance
+    limits = [WorkerLimit(count, f"{key} = {count}") for key, count in plan.job_limits.items()]
+    most = plan.settings.max_instances
+    if most:
+        slots = most * capacity
+        why = f"held back by max_instances = {most} ({counted(slots, 'slot')})"
+        limits.append(WorkerLimit(slots, why))
     sizes = [
         min((size for size in (group.max_size, one.max_instances) if size), default=0)
         for group, one in zip(groups, plan.groups, strict=True)
     ]
     # Zero is unlimited; if one group is unlimited, all groups together are.
-    instance_limits = [plan.settings.max_instances, sum(sizes) if all(sizes) else 0]
-    instances = min((limit for limit in instance_limits if limit), default=0)
-    job_limits = [instances * plan.settings.capacity_per_instance, plan.max_jobs]
-    return min((limit for limit in job_limits if limit), default=len(plan.runs))
+    if sizes and all(sizes):
+        slots = sum(sizes) * capacity
+        of = "the group's size" if len(sizes) == 1 else "the sizes of all groups together"
+        why = f"held back by {of} of {sum(sizes)} ({counted(slots, 'slot')})"
+        limits.append(WorkerLimit(slots, why))
+    limits.append(WorkerLimit(len(plan.runs), ""))
+    return min(limits, key=lambda limit: limit.count)
+
+
+def raise_open_files() -> None:
+    """Raise the number of files that may be open to what the administrator permits.
+
+    Each instance and each running job takes a few. The usual limit of 1,024 is for programs that
+    cannot deal with more.
+    """
+    if sys.platform == "win32":
+        return  # It has no such limit.
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems refuse the highest value although they report it.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

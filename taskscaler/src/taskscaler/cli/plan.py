@@ -8,7 +8,7 @@ command line override both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from taskscaler.jobs.report import check_report_path
 from taskscaler.jobs.script import command_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import timedelta
 
     from fleeting import GroupConfigEntry
@@ -40,8 +41,8 @@ __all__ = (
     "Options",
     "Plan",
     "StateFile",
+    "job_limits",
     "make_plan",
-    "max_jobs",
     "plan_groups",
     "plan_settings",
     "state_file",
@@ -120,7 +121,7 @@ class Plan:
         settings: of the scaler, without the limits of groups: their ids are known only after
             they are opened.
         acquire_timeout: how long a job waits for a slot.
-        max_jobs: how many jobs may run at the same time; 0 is unlimited.
+        job_limits: how many jobs may run at the same time, by the keys that say so.
         state: where to keep the state; None keeps it in memory.
         runner: the runner in the config.toml, as it was read last; None without --config.
         opened: the same runner as it was when groups and state were opened.
@@ -136,7 +137,7 @@ class Plan:
     groups: tuple[GroupPlan, ...]
     settings: Settings
     acquire_timeout: timedelta
-    max_jobs: int = 0
+    job_limits: Mapping[str, int] = field(default_factory=dict[str, int])
     state: StateFile | None = None
     runner: RunnerConfig | None = None
     opened: RunnerConfig | None = None
@@ -166,7 +167,7 @@ def make_plan(options: Options) -> Plan:
         groups=groups,
         settings=settings,
         acquire_timeout=config.acquire_timeout,
-        max_jobs=0 if runner is None or file is None else max_jobs(file, runner),
+        job_limits={} if runner is None or file is None else job_limits(file, runner),
         state=_checked(state_file(options, runner)),
         runner=runner,
         opened=runner,
@@ -280,9 +281,10 @@ def _with_idle(policy: Policy, options: Options) -> Policy:
     return changed(policy, **given) if given else policy
 
 
-def max_jobs(file: RunnerFile, runner: RunnerConfig) -> int:
-    """Return how many jobs may run at the same time; 0 is unlimited."""
-    return min((limit for limit in (file.concurrent, runner.limit) if limit), default=0)
+def job_limits(file: RunnerFile, runner: RunnerConfig) -> dict[str, int]:
+    """Return how many jobs may run at the same time, by the keys that limit it."""
+    limits = {"concurrent": file.concurrent, "limit": runner.limit}
+    return {key: limit for key, limit in limits.items() if limit}
 
 
 def _runner(options: Options) -> tuple[RunnerConfig | None, RunnerFile | None]:

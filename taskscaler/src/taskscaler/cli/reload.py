@@ -15,7 +15,8 @@ import os
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.to_thread
@@ -23,13 +24,14 @@ import anyio.to_thread
 from fleeting import open_regular
 from fleeting.errors import ConfigError
 from fleeting.types import Duration
-from taskscaler.cli.plan import max_jobs, plan_settings, state_file
+from taskscaler.cli.plan import job_limits, plan_settings, state_file
 from taskscaler.config import read_config
-from taskscaler.core import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Iterator, Sequence
     from pathlib import Path
+
+    from msgspec import Struct
 
     from taskscaler.cli.plan import GroupPlan, Options, Plan
     from taskscaler.config import AutoscalerConfig, RunnerConfig
@@ -40,9 +42,10 @@ __all__ = ("ReloadedPlan", "file_changes", "reload_plan")
 _CHECK_SECONDS = 1.0
 # The core refuses to change these: slots and use counts depend on them.
 _FIXED = ("capacity_per_instance", "max_use_count", "placement")
-# Their values may be long or secret, so messages name only the key.
-_NOT_SHOWN = frozenset({"instance_ready_command", "schedule"})
-_LABELS = {"schedule": "the policies with periods"}
+# Its value may be long or secret, so messages name only the key.
+_NOT_SHOWN = frozenset({"instance_ready_command"})
+# They are compared as the file has them.
+_POLICIES = frozenset({"policy", "schedule"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def _reload_plan(plan: Plan) -> ReloadedPlan | None:
     _check_regular(options.config)
     file = read_config(options.config)
     runner = file.runner(options.runner)
-    same = runner == plan.runner and max_jobs(file, runner) == plan.max_jobs
+    same = runner == plan.runner and job_limits(file, runner) == plan.job_limits
     if runner.autoscaler is None or same:
         return None
     settings = plan_settings(runner.autoscaler, options)
@@ -111,7 +114,7 @@ def _reload_plan(plan: Plan) -> ReloadedPlan | None:
         settings=replace(settings, **fixed),
         groups=_limited(plan.groups, runner.autoscaler),
         acquire_timeout=runner.autoscaler.acquire_timeout,
-        max_jobs=max_jobs(file, runner),
+        job_limits=job_limits(file, runner),
         runner=runner,
         warnings=file.warnings,
     )
@@ -162,25 +165,58 @@ def _limited(groups: tuple[GroupPlan, ...], config: AutoscalerConfig) -> tuple[G
 
 
 def _changes(old: Plan, new: Plan) -> Iterator[str]:
-    yield from _differences(old.settings, new.settings, "")
+    yield from _setting_changes(old.settings, new.settings)
+    first, second = (plan.runner.autoscaler if plan.runner else None for plan in (old, new))
+    if first is not None and second is not None:
+        # An option stays in force, whatever the file says.
+        options = [key for key in ("idle_count", "idle_time") if getattr(new.options, key, None)]
+        yield from _policy_changes(first, second, options)
     yield from _difference("instance_acquire_timeout", old.acquire_timeout, new.acquire_timeout)
-    before_and_after = (plan.max_jobs or "no limit" for plan in (old, new))
-    yield from _difference("concurrent or limit", *before_and_after)
+    for key in ("concurrent", "limit"):
+        limits = (plan.job_limits.get(key, "no limit") for plan in (old, new))
+        yield from _difference(key, *limits)
     for before, after in zip(old.groups, new.groups, strict=True):
         name = f"max_instances of group {before.name!r}"
         yield from _difference(name, before.max_instances, after.max_instances)
 
 
-def _differences(old: Settings | Policy, new: Settings | Policy, prefix: str) -> Iterator[str]:
+def _setting_changes(old: Settings, new: Settings) -> Iterator[str]:
     for field in fields(old):
         name = field.name
         before, after = getattr(old, name), getattr(new, name)
-        if isinstance(before, Policy) and isinstance(after, Policy):
-            yield from _differences(before, after, f"{name}.")
-        elif name in _NOT_SHOWN and before != after:
-            yield _LABELS.get(name, name)
+        if name in _NOT_SHOWN and before != after:
+            yield name
+        elif name not in _POLICIES:
+            yield from _difference(name, before, after)
+
+
+def _policy_changes(
+    old: AutoscalerConfig, new: AutoscalerConfig, options: Sequence[str]
+) -> Iterator[str]:
+    """Yield the changes of each policy, by its place in the file."""
+    # A policy that is always in force hides it.
+    if not any(policy.always for policy in (*old.policy, *new.policy)):
+        yield from _fields("default_policy", old.default_policy(), new.default_policy(), options)
+    for index, (before, after) in enumerate(zip_longest(old.policy, new.policy)):
+        # The periods tell an operator which one it is.
+        name = f"policy[{index}] ({', '.join((after or before).periods)})"
+        if before is None:
+            yield f"{name} was added"
+        elif after is None:
+            yield f"{name} was removed"
         else:
-            yield from _difference(f"{prefix}{name}", before, after)
+            yield from _fields(name, before, after, options)
+
+
+def _fields(name: str, old: Struct, new: Struct, options: Sequence[str]) -> Iterator[str]:
+    changes = [
+        change
+        for key in old.__struct_fields__
+        if key not in options
+        for change in _difference(key, getattr(old, key), getattr(new, key))
+    ]
+    if changes:
+        yield f"{name}: {', '.join(changes)}"
 
 
 def _difference(name: str, old: Any, new: Any) -> Iterator[str]:
@@ -196,5 +232,9 @@ def _text(value: Any) -> str:
             return str(value.value)
         case bool():
             return str(value).lower()
+        case None | "":
+            return "not set"
+        case list():
+            return ", ".join(map(str, cast("list[object]", value)))
         case _:
             return str(value)

@@ -41,7 +41,13 @@ from taskscaler._errors import Fenced, ScalerClosed, StoreError, TaskscalerError
 from taskscaler._scaler import Taskscaler
 from taskscaler.cli.console import Console
 from taskscaler.cli.left import kept_lines
-from taskscaler.cli.opening import open_groups, open_store, with_limits, worker_limit
+from taskscaler.cli.opening import (
+    open_groups,
+    open_store,
+    raise_open_files,
+    with_limits,
+    worker_limit,
+)
 from taskscaler.cli.progress import Progress
 from taskscaler.cli.reload import file_changes, reload_plan
 from taskscaler.cli.troubles import Troubles, no_group_left
@@ -87,24 +93,8 @@ _READER_GONE = (errno.EPIPE, errno.EIO)
 def run_session(plan: Plan) -> int:
     """Run a plan, and return the exit code of the command."""
     guard_logs()
-    _raise_open_files()
+    raise_open_files()
     return anyio.run(_run, plan)
-
-
-def _raise_open_files() -> None:
-    """Raise the number of files that may be open to what the administrator permits.
-
-    Each instance and each running job takes a few. The usual limit of 1,024 is for programs that
-    cannot deal with more.
-    """
-    if sys.platform == "win32":
-        return  # It has no such limit.
-    import resource
-
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Some systems refuse the highest value although they report it.
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _run(plan: Plan) -> int:
@@ -212,10 +202,12 @@ class _Session:
                     if plan.state is not None:
                         await self._runner.resume(Journal(scaler.commit, scaler.restored))
                     # The plan may have been reloaded during `resume`.
+                    limit = worker_limit(self._plan, self._groups)
                     await self._runner.run(
                         scaler,
-                        workers=worker_limit(self._plan, self._groups),
+                        workers=limit.count,
                         acquire_timeout=self._plan.acquire_timeout,
+                        why=limit.why,
                     )
                     self._completed = not self._interrupted
         except ConfigError as error:
@@ -301,7 +293,9 @@ class _Session:
         """When no more jobs will start, let the scaler create no more instances for them."""
         await self._draining.wait()
         if self._scaler is not None:
-            with suppress(ScalerClosed):
+            # A store that fails ends the scaler, which tells the reason.
+            with suppress(ScalerClosed, StoreError):
+                await self._runner.announce()
                 await self._scaler.drain()
 
     async def _exit_now(self, number: signal.Signals) -> None:
@@ -378,7 +372,8 @@ class _Session:
             idle = counts[JobState.WAITING] and not counts[JobState.RUNNING]
             if self._scaler is not None and idle and not self._runner.stopping:
                 self._troubles.skip(self._scaler.standing(), anyio.current_time())
-                await self._console.say(f"still waiting: {self._scaler.explain()}")
+                why = filter(None, (self._scaler.explain(), self._runner.held_back))
+                await self._console.say(f"still waiting: {'; '.join(why)}")
                 pause *= 2
 
     async def _tell_troubles(self) -> None:
@@ -424,7 +419,9 @@ class _Session:
             except ScalerClosed:
                 return  # The scaler is closing; settings have no effect.
         self._runner.acquire_timeout = self._plan.acquire_timeout
-        self._runner.resize(worker_limit(self._plan, self._groups))
+        limit = worker_limit(self._plan, self._groups)
+        with suppress(StoreError):  # As in `_drain`.
+            await self._runner.resize(limit.count, limit.why)
         changes = "; ".join(found.changes) or "no setting of this run has changed"
         await self._console.say(f"{path} was reloaded: {changes}")
         for warning in found.warnings:

@@ -14,7 +14,8 @@ from fleeting import is_terminal, plain, read_holder, say, say_json, show
 from fleeting.errors import ConfigError
 from fleeting.types import Duration
 from taskscaler.config import read_config
-from taskscaler.core import JobRecord, counted, explain, queued
+from taskscaler.core import JobRecord, QueueRecord, counted, explain, queued
+from taskscaler.jobs.queue import JobQueue, describe_queue, find_queue
 from taskscaler.storage._sqlite import read_records, recall
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ __all__ = ("find_state_file", "print_state_report")
 
 # Longer lists are only in the JSON.
 _TASKS_SHOWN = 20
+_FACTS_SHOWN = 100
+# A job may have a million runs.
+_NAMES = 10_000
 _COLUMNS = 250
 
 
@@ -65,6 +69,7 @@ class _StateReport:
         running: whether a scaler uses it; None if unknown, for example on another host.
         remembered: the history, and the last recorded state.
         jobs: the records of the job journal, by name.
+        queue: the runs that neither hold nor ask for a slot.
     """
 
     path: Path
@@ -72,10 +77,30 @@ class _StateReport:
     running: bool | None
     remembered: Remembered
     jobs: dict[str, JobRecord]
+    queue: JobQueue
 
     @property
     def picture(self) -> Picture | None:
         return self.remembered.picture
+
+    @property
+    def held_back(self) -> str:
+        """Return how many jobs wait although the scaler does not know them, and why."""
+        queue = self.queue
+        if self.running is not False:
+            count = len(queue.waiting)
+            return describe_queue(count, queue.why, stopping=queue.stopping, more=queue.more)
+        count = len(self.idle_jobs)
+        if not count:
+            return ""
+        have, them = ("has", "it") if count == 1 else ("have", "them")
+        return f"{counted(count, 'job')} {have} not run; call the same command again to run {them}"
+
+    @property
+    def idle_jobs(self) -> tuple[str, ...]:
+        """Return the runs that wait for their turn, or those that a stopped scaler has not run."""
+        queue = self.queue
+        return queue.asking + queue.waiting if self.running is False else queue.waiting
 
 
 def print_state_report(path: Path, key: str | None, *, decisions: int, as_json: bool) -> int:
@@ -109,7 +134,15 @@ def _read(path: Path) -> _StateReport:
     running = _is_held(path)
     remembered, records = recall(path), read_records(path)
     jobs = {one.name: one for one in records if isinstance(one, JobRecord)}
-    return _StateReport(path, datetime.now(UTC), running, remembered, jobs)
+    queue = next((one for one in records if isinstance(one, QueueRecord)), None)
+    picture = remembered.picture
+    keys: list[str] = []
+    if picture is not None and running is not False:
+        keys = [key for key, _ in picture.waiting] + [key for key, _, _ in picture.held]
+    # The key of an attempt begins with the name of its run.
+    known = {key.partition("/")[0] for key in keys}
+    found = find_queue(queue, jobs, known)
+    return _StateReport(path, datetime.now(UTC), running, remembered, jobs, found)
 
 
 def _is_held(path: Path) -> bool | None:
@@ -134,14 +167,30 @@ def _facts(report: _StateReport, key: str) -> Iterator[dict[str, Any]]:
     for held, group, instance in picture.held if picture else ():
         if _matches(key, held):
             yield {"is": "running", "key": held, "group": group, "instance": instance}
-    job = report.jobs.get(key)
-    if job is not None:
-        yield {"is": "job", **msgspec.to_builtins(job, builtin_types=(datetime,))}
+    for job in report.jobs.values():
+        if _matches(key, job.name):
+            yield {"is": "job", **msgspec.to_builtins(job, builtin_types=(datetime,))}
+    yield from _facts_of_queue(report, key)
+
+
+def _facts_of_queue(report: _StateReport, key: str) -> Iterator[dict[str, Any]]:
+    queue = report.queue
+    if report.running is False:
+        for name in report.idle_jobs:
+            if _matches(key, name):
+                yield {"is": "not started", "name": name}
+        return
+    for name in queue.asking:
+        if _matches(key, name):
+            yield {"is": "next", "name": name}
+    for place, name in enumerate(queue.waiting, 1):
+        if _matches(key, name):
+            yield {"is": "held back", "name": name, "place": place, "why": queue.why}
 
 
 def _matches(asked: str, key: str) -> bool:
-    """Return whether a task is asked for: by its key, or by the name of its job before a slash."""
-    return asked == key or key.startswith(f"{asked}/")
+    """Return whether a task is asked for: by its key, or by the name of its run or of its job."""
+    return asked == key or key.startswith((f"{asked}/", f"{asked}#"))
 
 
 def _sentence(report: _StateReport, fact: dict[str, Any]) -> str:
@@ -152,24 +201,52 @@ def _sentence(report: _StateReport, fact: dict[str, Any]) -> str:
             at = picture.at if picture is not None else report.now
             return queued(fact["key"], fact["place"], count, _seconds(at, fact["since"]))
         case "running":
-            return f"{fact['key']} holds a slot on {fact['group']}/{fact['instance']}"
+            place = f"a slot on {fact['group']}/{fact['instance']}"
+            if report.running is False:
+                return f"{fact['key']} held {place} when the scaler stopped unexpectedly"
+            return f"{fact['key']} holds {place}"
         case "job":
-            return _job_sentence(fact)
-        case _:
+            return _job_sentence(report, fact)
+        case "ended":
             return _ended_sentence(fact)
+        case _:
+            return _idle_sentence(report.queue, fact)
 
 
-def _job_sentence(fact: dict[str, Any]) -> str:
+def _idle_sentence(queue: JobQueue, fact: dict[str, Any]) -> str:
+    if fact["is"] == "next":
+        return f"job {fact['name']} is next and asks for a slot"
+    if fact["is"] == "not started":
+        return f"job {fact['name']} has not run; call the same command again to run it"
+    if queue.stopping:
+        return f"job {fact['name']} does not start: {queue.why}"
+    why = f": {queue.why}" if queue.why else ""
+    place = f"number {fact['place']} of {len(queue.waiting)}"
+    return f"job {fact['name']} waits{why}; it is {place} in the queue of jobs"
+
+
+def _job_sentence(report: _StateReport, fact: dict[str, Any]) -> str:
     where = f" on {fact['group']}/{fact['instance']}" if fact["instance"] else ""
+    if report.running is False and fact["state"] == "running":
+        return (
+            f"job {fact['name']}: attempt {fact['attempts']}{where} was lost: the scaler stopped "
+            f"unexpectedly while it ran, started at {_clock(fact['started_at'])}; how far it got "
+            "is unknown"
+        )
     reason = f": {fact['reason']}" if fact["reason"] else ""
     status = f", exit code {fact['status']}" if fact["status"] is not None else ""
-    tries = counted(fact["attempts"], "attempt")
-    return f"job {fact['name']}: {fact['state']} after {tries}{where}{status}{reason}"
+    tries = f"after {counted(fact['attempts'], 'attempt')}"
+    if fact["state"] == "running":
+        tries = f"in attempt {fact['attempts']}"
+    return f"job {fact['name']}: {fact['state']} {tries}{where}{status}{reason}"
 
 
 def _ended_sentence(fact: dict[str, Any]) -> str:
     asked, granted, ended = fact["asked_at"], fact["granted_at"], fact["ended_at"]
     reason = f": {fact['reason']}" if fact["reason"] else ""
+    if asked is None:
+        where = f"{fact['group']}/{fact['instance']}"
+        return f"{fact['key']} held a slot on {where}, and was {fact['outcome']}{reason}"
     text = f"{fact['key']} requested a slot at {_clock(asked)}"
     if granted is None:
         return f"{text}, got none in {_length(ended, asked)}, and was {fact['outcome']}{reason}"
@@ -191,32 +268,51 @@ def _text_lines(
     scaler = f"{report.path}: the scaler {running[report.running]}"
     if picture is None:
         yield f"{scaler}; it has not recorded its state yet"
+        if report.held_back:
+            yield report.held_back
     else:
         ago = _length(report.now, picture.at)
         yield f"{scaler}; its state {ago} ago ({_clock(picture.at)}):"
-        yield explain(picture.standing)
-    for fact in known:
+        yield explain(picture.standing, held_back=report.held_back)
+    for fact in known[:_FACTS_SHOWN]:
         yield _sentence(report, fact)
-    if key is None and picture is not None:
-        yield from _lists(picture)
+    yield from _more(len(known), _FACTS_SHOWN)
+    if key is None:
+        if picture is not None:
+            yield from _lists(report, picture)
+        yield from _jobs(report)
 
 
-def _lists(picture: Picture) -> Iterator[str]:
+def _lists(report: _StateReport, picture: Picture) -> Iterator[str]:
+    when = " when the scaler stopped unexpectedly" if report.running is False else ""
     if picture.waiting:
-        yield "waiting tasks, next first:"
+        yield f"waiting tasks{when}, next first:"
     for waiting, since in picture.waiting[:_TASKS_SHOWN]:
         yield f"  {waiting} for {_length(picture.at, since)}"
     yield from _more(len(picture.waiting))
     if picture.held:
-        yield "tasks with a slot:"
+        yield f"tasks with a slot{when}:"
     for held, group, instance in picture.held[:_TASKS_SHOWN]:
         yield f"  {held} on {group}/{instance}"
     yield from _more(len(picture.held))
 
 
-def _more(count: int) -> Iterator[str]:
-    if count > _TASKS_SHOWN:
-        yield f"  ... {count - _TASKS_SHOWN} more; use --json to list all"
+def _jobs(report: _StateReport) -> Iterator[str]:
+    names = report.idle_jobs
+    if names:
+        if report.running is False:
+            yield "jobs that have not run:"
+        elif report.queue.stopping:
+            yield "jobs that do not start:"
+        else:
+            yield "jobs that wait for their turn, next first:"
+    yield from (f"  {name}" for name in names[:_TASKS_SHOWN])
+    yield from _more(len(names))
+
+
+def _more(count: int, shown: int = _TASKS_SHOWN) -> Iterator[str]:
+    if count > shown:
+        yield f"  ... {count - shown} more; use --json to list all"
 
 
 def _print_decisions(decisions: Sequence[Decision]) -> None:
@@ -265,7 +361,7 @@ def _as_json(
         "running": report.running,
         "at": picture.at if picture else None,
         "age_seconds": _seconds(report.now, picture.at) if picture else None,
-        "why": explain(picture.standing) if picture else None,
+        "why": explain(picture.standing, held_back=report.held_back) if picture else None,
         "standing": picture.standing if picture else None,
         "waiting": [
             {"key": key, "since": since} for key, since in (picture.waiting if picture else ())
@@ -274,6 +370,11 @@ def _as_json(
             {"key": key, "group": group, "instance": instance}
             for key, group, instance in (picture.held if picture else ())
         ],
+        "jobs": {
+            "why": report.held_back,
+            "count": len(report.idle_jobs) + report.queue.more,
+            "names": report.idle_jobs[:_NAMES],
+        },
         "decisions": newest,
     }
     if known is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ("Download", "Job", "JobRun", "check_job", "expand")
+__all__ = ("Download", "Job", "JobRun", "check_job", "expand", "run_names")
 
 # The run names a directory, and file systems limit names to 255 bytes.
 NAME_LENGTH = 200
@@ -125,15 +125,23 @@ def expand(jobs: Sequence[Job], folder: Path, *, where: str) -> list[JobRun]:
         problems += [Problem(f"jobs[{index}].upload", problem) for problem in missing]
         if job.stdin is not None and (problem := check_readable(folder / job.stdin)):
             problems.append(Problem(f"jobs[{index}].stdin", problem))
-        names = [job.name] if job.count == 1 else [f"{job.name}#{n + 1}" for n in range(job.count)]
         targets, wrong = _targets(job, folder)
         problems += [Problem(f"jobs[{index}].download", problem) for problem in wrong]
         runs += [
-            JobRun(name, job, folder, uploads, tuple(_own(job, name, targets))) for name in names
+            JobRun(name, job, folder, uploads, tuple(_own(job, name, targets)))
+            for name in run_names(job.name, job.count)
         ]
     if problems:
         raise config_error(where, problems)
     return runs
+
+
+def run_names(name: str, count: int) -> Iterator[str]:
+    """Yield the names of the runs of a job."""
+    if count == 1:
+        yield name
+    else:
+        yield from (f"{name}#{number}" for number in range(1, count + 1))
 
 
 def _targets(job: Job, folder: Path) -> tuple[list[Path], list[str]]:

@@ -9,6 +9,10 @@ The journal belongs to a set of jobs, not to one call of the command: the call
 that completes the set clears it. A run is identified by its name and a digest of
 its job, so a changed job is a different job. The records of other sets of jobs in
 the same store are not changed.
+
+For operators who ask why a run waits, the journal also records the set itself, and
+how many of its runs may start at a time. This is one record, however many runs there
+are: those that wait are those without a record of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import anyio
 import msgspec
 
 from taskscaler._errors import ScalerClosed, StoreError
-from taskscaler.core import JobRecord
+from taskscaler.core import JobRecord, QueueRecord
 from taskscaler.jobs.result import JobState
 
 if TYPE_CHECKING:
@@ -36,6 +40,8 @@ __all__ = ("Commit", "Journal", "clear_journal")
 
 # How long a write may take when the run is being cancelled.
 WRITE_SECONDS = 10.0
+# Each takes about a hundred bytes of the record of the set, and a hash.
+JOBS = 1000
 
 
 class Commit(Protocol):
@@ -59,6 +65,7 @@ class Journal:
         self._commit = commit
         self._records = {one.name: one for one in restored if isinstance(one, JobRecord)}
         self._digests: dict[int, str] = {}
+        self._announced: QueueRecord | None = None
 
     def find(self, run: JobRun) -> JobRecord | None:
         """Return the record of an earlier call; None if the run is new or its job has changed."""
@@ -89,6 +96,30 @@ class Journal:
     async def forget(self, run: JobRun) -> None:
         """Delete the record of a run, so that the next call starts it again; see `write`."""
         await self._write((), [_key(run)])
+
+    async def announce(self, runs: Sequence[JobRun], workers: int, why: str) -> None:
+        """Record which runs there are and how many may start at a time; see `write`.
+
+        Args:
+            runs: all runs of the set; always the same ones.
+            workers: how many hold or ask for a slot at a time; 0 if no more start.
+            why: what limits them, human-readable; empty without a limit.
+        """
+        if self._announced is None:
+            self._announced = QueueRecord(*self._jobs(runs), workers, why)
+        self._announced = msgspec.structs.replace(self._announced, workers=workers, why=why)
+        await self._write([self._announced], ())
+
+    def _jobs(self, runs: Sequence[JobRun]) -> tuple[tuple[tuple[str, int, str], ...], int]:
+        """Return the first jobs of a set, and how many runs the others have."""
+        jobs: list[tuple[str, int, str]] = []
+        place = 0
+        # The runs of a job follow one another, and there may be a million.
+        while place < len(runs) and len(jobs) < JOBS:
+            run = runs[place]
+            jobs.append((run.job.name, run.job.count, self._digest(run)))
+            place += run.job.count
+        return tuple(jobs), len(runs) - place
 
     async def _write(self, put: Sequence[Record], drop: Sequence[tuple[str, str, str]]) -> None:
         try:
@@ -139,7 +170,10 @@ async def clear_journal(store: Store, runs: Iterable[JobRun]) -> None:
         StoreError: the store cannot be written.
     """
     loaded = await store.load()
-    await store.commit(loaded.epoch, (), [_key(run) for run in runs])
+    await store.commit(loaded.epoch, (), [QUEUE, *(_key(run) for run in runs)])
+
+
+QUEUE = QueueRecord((), 0, 0, "").key
 
 
 def _key(run: JobRun) -> tuple[str, str, str]:

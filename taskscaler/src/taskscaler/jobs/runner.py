@@ -40,6 +40,7 @@ from taskscaler._errors import (
     WorkspaceFailed,
 )
 from taskscaler.jobs.executor import Executor
+from taskscaler.jobs.queue import describe_queue
 from taskscaler.jobs.result import JobResult, JobState, describe_exit, restore
 
 if TYPE_CHECKING:
@@ -99,9 +100,12 @@ class JobRunner:
         self.acquire_timeout: timedelta | None = None
         self.results = [JobResult(run.name) for run in runs]
         self.stopping = False
+        self._runs = runs
         self._queue: deque[tuple[JobRun, JobResult]] = deque(zip(runs, self.results, strict=True))
         self._journal: Journal | None = None
         self._workers = self._worker_limit = 0
+        # The limit of the workers in words, or the reason why no more runs start.
+        self._why = ""
         self._start_worker: Callable[[], object] | None = None
         self._output = output
         self._observer = observer
@@ -169,7 +173,12 @@ class JobRunner:
                 await self._observer.retried(result, reason)
 
     async def run(
-        self, scaler: Taskscaler, *, workers: int, acquire_timeout: timedelta | None
+        self,
+        scaler: Taskscaler,
+        *,
+        workers: int,
+        acquire_timeout: timedelta | None,
+        why: str = "",
     ) -> None:
         """Run all jobs; then every result is final. A job that fails is a result, not an exception.
 
@@ -177,15 +186,18 @@ class JobRunner:
             scaler: provides the slots.
             workers: the highest possible number of slots; see `resize`.
             acquire_timeout: how long a run waits for a slot; None is forever.
+            why: what limits the number of workers, human-readable.
 
         Raises:
             TaskscalerError: the journal cannot be written, or the scaler has failed.
         """
         self.acquire_timeout = acquire_timeout
+        # Before anything runs, so that there is always an answer to why a run waits.
+        await self.resize(workers, why)
         try:
             async with anyio.create_task_group() as group:
                 self._start_worker = lambda: group.start_soon(self._work, scaler)
-                self.resize(workers)
+                self._start_workers()
         except ExceptionGroup as errors:
             # All workers fail for the same reason; raise it once, with its cause.
             error = errors.exceptions[0]
@@ -194,9 +206,38 @@ class JobRunner:
             self._start_worker = None
         await self.abandon(JobState.CANCELED, "not started")
 
-    def resize(self, workers: int) -> None:
-        """Change the number of workers; running jobs are not interrupted. Idempotent."""
+    @property
+    def held_back(self) -> str:
+        """Return how many runs wait for their turn, and why; empty if none does."""
+        return describe_queue(len(self._queue), self._why, stopping=self.stopping)
+
+    async def resize(self, workers: int, why: str = "") -> None:
+        """Change the number of workers; running jobs are not interrupted. Idempotent.
+
+        Args:
+            workers: the highest possible number of slots.
+            why: what limits it, human-readable.
+
+        Raises:
+            TaskscalerError: the journal cannot be written.
+        """
         self._worker_limit = max(1, workers)
+        if not self.stopping:
+            self._why = why
+        self._start_workers()
+        await self.announce()
+
+    async def announce(self) -> None:
+        """Record which runs there are, and how many may start; without a journal, do nothing.
+
+        Raises:
+            TaskscalerError: the journal cannot be written.
+        """
+        if self._journal is not None:
+            workers = 0 if self.stopping else self._worker_limit
+            await self._journal.announce(self._runs, workers, self._why)
+
+    def _start_workers(self) -> None:
         if self._start_worker is None:
             return
         for _ in range(min(self._worker_limit - self._workers, len(self._queue))):
@@ -206,6 +247,7 @@ class JobRunner:
     def stop(self, reason: str) -> None:
         """Start no more runs; running ones finish. Idempotent."""
         self.stopping = True
+        self._why = reason
         self._cancel(JobState.WAITING, JobState.CANCELED, reason)
 
     def cancel(
@@ -219,6 +261,7 @@ class JobRunner:
             waiting: the state and the reason of runs without a slot; canceled by default.
         """
         self.stopping = True
+        self._why = reason
         self._cancel(JobState.WAITING, *(waiting or (JobState.CANCELED, reason)))
         self._cancel(JobState.RUNNING, state, reason)
 

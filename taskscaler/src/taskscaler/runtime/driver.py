@@ -28,7 +28,7 @@ import anyio.lowlevel
 
 from fleeting.types import Capability
 from taskscaler._errors import ScalerClosed, StoreError
-from taskscaler.core import effects, events
+from taskscaler.core import InstanceRecord, effects, events
 from taskscaler.runtime.claims import Claims
 from taskscaler.runtime.commits import Receipt, commit
 from taskscaler.runtime.effect_tasks import BATCH, EffectTasks
@@ -168,6 +168,9 @@ class CoreRunner:
         stale = self._cache.restore(records)
         if stale:
             self._queue(effects.Persist(drop=tuple(one.key for one in stale)))
+        for one in records:
+            if isinstance(one, InstanceRecord):
+                self.history.add_lost(one)
         self.post(events.RecordsRestored(tuple(records)))
         self.post(events.TimePassed())
 

@@ -20,12 +20,12 @@ import msgspec
 from fleeting import CancelledInside, DeadlineExceeded, call_within
 from taskscaler._errors import Fenced, StoreError
 from taskscaler._summaries import InstanceSummary
-from taskscaler.storage._abc import Picture
+from taskscaler.storage._abc import Picture, TaskEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskscaler.core import Decision, Gone, ScalerState
+    from taskscaler.core import Decision, Gone, InstanceRecord, ScalerState
     from taskscaler.runtime.claims import Claims
     from taskscaler.storage import Store
     from taskscaler.storage._abc import Entry
@@ -45,6 +45,8 @@ ENTRIES = 10_000
 
 # How many waiting and how many held keys a picture has at most.
 KEYS = 10_000
+
+LOST = "the scaler stopped unexpectedly while it ran; how far it got is unknown"
 
 
 class History:
@@ -98,6 +100,12 @@ class History:
                 gone.tasks,
             )
         )
+
+    def add_lost(self, record: InstanceRecord) -> None:
+        """Keep the tasks that held a slot when an earlier process ended without a trace."""
+        for key in record.tasks:
+            where = (record.group, record.id)
+            self.add(TaskEntry(key, None, None, datetime.now(UTC), *where, "lost", LOST))
 
     async def run(self, epoch: int) -> None:
         """Write to the store until cancelled.

@@ -97,11 +97,13 @@ def replay(entries: Iterable[TaskEntry]) -> Iterator[Arrival]:
     Args:
         entries: the recorded tasks, in any order.
     """
-    ordered = sorted(entries, key=lambda entry: (entry.asked_at, entry.key))
-    for entry in ordered:
-        at = (entry.asked_at - ordered[0].asked_at).total_seconds()
+    # Of a task that ran when its process was killed, no time is known.
+    known = [(entry.asked_at, entry) for entry in entries if entry.asked_at is not None]
+    known.sort(key=lambda pair: (pair[0], pair[1].key))
+    for asked_at, entry in known:
+        at = (asked_at - known[0][0]).total_seconds()
         if entry.granted_at is None:
-            waited = (entry.ended_at - entry.asked_at).total_seconds()
+            waited = (entry.ended_at - asked_at).total_seconds()
             yield Arrival(at, 0.0, patience_seconds=waited)
         else:
             yield Arrival(at, (entry.ended_at - entry.granted_at).total_seconds())

@@ -33,9 +33,11 @@ class TaskEntry(msgspec.Struct, frozen=True, gc=False, tag="task"):
 
     Attributes:
         key: the task's.
-        asked_at: when it asked for a slot.
-        granted_at: when it got one; None if it never did.
-        ended_at: when it gave the slot back, lost it, or stopped waiting.
+        asked_at: when it asked for a slot; None if it held one when an earlier process ended
+            without a trace, such as by `kill -9`.
+        granted_at: when it got one; None if it never did, or as above.
+        ended_at: when it gave the slot back, lost it, or stopped waiting; the time of the
+            restart, if `asked_at` is None.
         group: the id of the group of its instance; empty without a slot.
         instance: the id of its instance; likewise.
         outcome: `released`, `lost`, `suspended`, `cancelled`, `timed out` or `refused`.
@@ -43,7 +45,7 @@ class TaskEntry(msgspec.Struct, frozen=True, gc=False, tag="task"):
     """
 
     key: str
-    asked_at: datetime
+    asked_at: datetime | None
     granted_at: datetime | None
     ended_at: datetime
     group: str = ""

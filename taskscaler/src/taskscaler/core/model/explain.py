@@ -59,6 +59,7 @@ def explain(
     waiting_seconds: float | None = None,
     holds: str = "",
     reserved: bool = False,
+    held_back: str = "",
 ) -> str:
     """Return, in one sentence, why tasks wait or one of them does.
 
@@ -69,9 +70,10 @@ def explain(
         waiting_seconds: for how long it has waited, if that is known.
         holds: a description of the slot that it holds; empty if it holds none.
         reserved: whether it has a reservation that it has not used yet.
+        held_back: which jobs wait although the scaler does not know them yet, and why.
     """
     if key is None:
-        return _all(standing)
+        return _all(standing, held_back)
     demand = standing.demand
     if place is not None:
         queue = queued(key, place, demand.waiting, waiting_seconds)
@@ -99,12 +101,13 @@ def queued(key: str, place: int, waiting: int, waiting_seconds: float | None) ->
     return f"task {key!r} {waits} and is number {place} of {waiting} in the queue"
 
 
-def _all(standing: Standing) -> str:
+def _all(standing: Standing, held_back: str = "") -> str:
     demand = standing.demand
     if not demand.waiting:
-        return f"no task waits; {_slots(demand)}"
+        return f"{held_back or 'no task waits'}; {_slots(demand)}"
     verb = "waits" if demand.waiting == 1 else "wait"
-    return f"{counted(demand.waiting, 'task')} {verb} for a slot: {_situation(standing)}"
+    why = f"{counted(demand.waiting, 'task')} {verb} for a slot: {_situation(standing)}"
+    return f"{why}; {held_back}" if held_back else why
 
 
 def _outlook(demand: Demand, place: int) -> str:

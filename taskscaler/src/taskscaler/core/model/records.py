@@ -15,6 +15,7 @@ __all__ = (
     "InstanceRecord",
     "JobRecord",
     "OperationRecord",
+    "QueueRecord",
     "Record",
     "ThrottleRecord",
     "TombstoneRecord",
@@ -212,6 +213,31 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, tag="job"):
         return ("job", "", self.name)
 
 
+class QueueRecord(msgspec.Struct, frozen=True, gc=False, tag="queue"):
+    """The jobs of one call of the command, and how many run at a time. Used by the job runner.
+
+    The runs that wait for their turn follow from this and from the records of the jobs, so it
+    changes only with the limit.
+
+    Attributes:
+        jobs: the name, the number of runs and the digest of each job, in order; cut off if
+            there are too many.
+        more: how many runs the jobs that are cut off have.
+        workers: how many runs may hold or ask for a slot at a time; 0 if no more start.
+        why: what limits them, human-readable; empty without a limit.
+    """
+
+    jobs: tuple[tuple[str, int, str], ...]
+    more: int
+    workers: int
+    why: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return the key; a newer record with the same key replaces this one."""
+        return ("queue", "", "")
+
+
 Record = (
     InstanceRecord
     | OperationRecord
@@ -220,4 +246,5 @@ Record = (
     | ThrottleRecord
     | ConnectRecord
     | JobRecord
+    | QueueRecord
 )

@@ -145,6 +145,9 @@ def _return(fleet: Fleet, demand: Demand, now: Now, out: Outbox) -> None:
 def _share(fleet: Fleet, group: Group, rest: int, room: int | None, now: Now) -> tuple[int, _Hold]:
     """Return how many of the rest this group gets, and why it does not get all."""
     settings = fleet.settings
+    if room == 0:
+        # No answer and no pause will change that, so this is the reason from the beginning.
+        return 0, _Hold(Clamp.MAX_INSTANCES, "max_instances")
     hold = (
         _unanswered(group, settings, now) or _unlisted(group, settings, now) or _paused(group, now)
     )
