@@ -116,8 +116,14 @@ def test_local_keeps_the_contract(place: Place) -> None:
     assert run.returncode == 0, run.stdout
     found = verdicts(place.path / "report.json")
     shown = {promise for promise, verdict in found.items() if verdict == "kept"}
-    assert set(found) - shown == {"suspend and resume", "watch"}
-    assert "14 kept, 0 broken, 2 not shown" in run.stdout
+    assert set(found) - shown == {
+        "errors name their cause",  # These need a hook of the author.
+        "foreign instances",
+        "lost replies",
+        "suspend and resume",
+        "watch",
+    }
+    assert f"{len(shown)} kept, 0 broken, 5 not shown" in run.stdout
 
 
 def test_right_plugin_keeps_the_contract(place: Place) -> None:
@@ -198,7 +204,7 @@ def test_group_that_cannot_be_opened(place: Place) -> None:
     """A group that cannot be opened is one message, not a failure of each test."""
     run = place.run(*place.settings(mistake="denies", password=SECRET))
     assert run.returncode == 1
-    assert "cannot open the group: the password *** is wrong; use another one" in run.stdout
+    assert "cannot open the group: the password [hidden] is wrong; use another one" in run.stdout
     assert "FAILED" not in run.stdout
 
 
