@@ -170,6 +170,44 @@ async def test_a_lost_connection_retires_the_instance(grouped: bool) -> None:  #
         assert "a shark bit the cable" in str(gone.removal_reason)
 
 
+async def test_an_error_after_a_handled_loss_is_unchanged() -> None:
+    """A body that copes with the loss, and then fails for a reason of its own, fails for that."""
+    group = FakeInstanceGroup()
+    async with Taskscaler([group], connect=group.connect) as scaler:
+        with pytest.raises(LookupError, match="no such commit"):
+            async with scaler.acquire("a") as acquisition:
+                await _lose_connection(group, acquisition)
+                raise LookupError("no such commit")
+
+
+async def test_an_error_that_wraps_a_loss_is_the_loss() -> None:
+    """Libraries wrap the errors of the streams that they are given."""
+    group = FakeInstanceGroup()
+    async with Taskscaler([group], connect=group.connect) as scaler:
+        with pytest.raises(AcquisitionLost, match="a shark bit the cable") as caught:
+            async with scaler.acquire("a") as acquisition:
+                try:
+                    await _lose_connection(group, acquisition, handle=False)
+                except ConnectionLost as error:
+                    wrapped = LookupError("no answer")
+                    wrapped.__context__ = wrapped  # A loop in the chain must not hang.
+                    raise ExceptionGroup("both", [wrapped, RuntimeError("x")]) from error
+        assert isinstance(caught.value.__cause__, ExceptionGroup)
+
+
+async def _lose_connection(
+    group: FakeInstanceGroup, acquisition: Acquisition, *, handle: bool = True
+) -> None:
+    """Break the connection while it is in use."""
+    try:
+        async with acquisition.connect() as connection:
+            group.connector.break_(acquisition.instance, "a shark bit the cable")
+            await connection.run("true")
+    except ConnectionLost:
+        if not handle:
+            raise
+
+
 async def test_an_instance_that_cannot_be_reached_is_retired() -> None:
     """If connecting fails on entering, the next task gets another instance."""
     group = FakeInstanceGroup()

@@ -469,7 +469,7 @@ async def test_a_resumption_does_not_cancel_a_later_preparation(
 
             monkeypatch.setattr(runner, "post", post)
             runner._outbox.append((effects.Resume(group.info.id, (id,), 9), None))
-            runner._outbox.append((effects.Prepare(group.info.id, id, "", 9), None))
+            runner._outbox.append((effects.Prepare(group.info.id, id, "", 9, 9), None))
             runner._outbox_filled.set()
             await anyio.sleep(10)
     assert {events.ResumeSettled, events.InstancePrepared} <= set(posted)

@@ -50,6 +50,14 @@ def test_pipe_of_a_command_is_a_file_that_a_user_names(size: int) -> None:
             os.close(reader)
 
 
+def test_pipe_that_ends_without_a_word_is_an_empty_file() -> None:
+    """Such as that of `<(true)`: its end is noticed at once."""
+    reader, writer = os.pipe()
+    os.close(writer)
+    assert read_toml(Path(f"/dev/fd/{reader}")) == {}
+    os.close(reader)
+
+
 def test_pipe_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that nothing writes to, or that stays open, is an error after a while."""
     monkeypatch.setattr(_regular_files, "PIPE_SECONDS", 0.2)

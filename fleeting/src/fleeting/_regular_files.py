@@ -91,5 +91,8 @@ def _read_pipe(descriptor: int, path: Path) -> bytes:
             return bytes(data)
         else:
             # Empty, or nothing has opened it for writing yet.
-            poll.poll(left * 1000)
+            events = poll.poll(left * 1000)
+            # A writer has come and gone. It may have written between the two calls.
+            if part is not None and events and events[0][1] == select.POLLHUP:
+                return bytes(data)
     raise OSError(errno.ETIMEDOUT, f"this pipe had no end within {PIPE_SECONDS:g} s", str(path))

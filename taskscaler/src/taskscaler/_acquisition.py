@@ -51,12 +51,19 @@ class Acquisition:
         self._runner = runner
         self._instance_group = group
         self._connections = connections
-        self._broken: str | None = None
+        # What left `connect` when its connection was broken, and why.
+        self._failure: tuple[BaseException, str] | None = None
 
-    @property
-    def broken(self) -> str | None:
-        """Return why the connection broke while the body used it; None if it did not."""
-        return self._broken
+    def why_lost(self, error: BaseException) -> str | None:
+        """Return why the connection broke, if that led to an error; None if it did not.
+
+        Args:
+            error: what the body raised. If the body handled the loss before and fails for a
+                reason of its own, the instance is not to blame.
+        """
+        if self._failure is None or not _came_of(error, self._failure[0]):
+            return None
+        return self._failure[1]
 
     @property
     def user(self) -> str:
@@ -101,7 +108,7 @@ class Acquisition:
         except BaseException as error:
             reason = _loss_reported_by(error) or reason
             if not connection.is_open and not isinstance(error, GeneratorExit):
-                self._broken = reason
+                self._failure = (error, reason)
             raise
         finally:
             if not connection.is_open:
@@ -134,3 +141,19 @@ def _loss_reported_by(error: BaseException) -> str | None:
         group = cast("BaseExceptionGroup[BaseException]", error)
         return next((text for one in group.exceptions if (text := _loss_reported_by(one))), None)
     return str(error) if isinstance(error, ConnectionLost) else None
+
+
+def _came_of(error: BaseException, first: BaseException) -> bool:
+    """Return whether an error is another one, contains it, or was raised because of it."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is first:
+            return True
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            waiting += (one.__cause__, one.__context__)
+            if isinstance(one, BaseExceptionGroup):
+                waiting += cast("BaseExceptionGroup[BaseException]", one).exceptions
+    return False

@@ -87,8 +87,8 @@ class Slots:
             # If the body failed because its slot was lost, raise that error instead. The body
             # may have noticed that before the scaler.
             end = self._end(claim)
-            if end is None and acquisition.broken is not None:
-                end = AcquisitionLost(grant.id, acquisition.broken)
+            if end is None and (why := acquisition.why_lost(error)) is not None:
+                end = AcquisitionLost(grant.id, why)
             if end is None:
                 raise
             raise end from error

@@ -21,7 +21,7 @@ __all__ = ("left_templates", "with_environment")
 
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>[^}]*)\}|(?P<bare>\w+))")
 _EXPANDED = ("url", "token")
-_FOR_SCALING = frozenset({"autoscaler", "id", "limit", "name"})
+_FOR_SCALING = ("limit", "name", "id", "autoscaler")
 # A shell runs this one, and `${name}` is a variable to it.
 _OF_A_SHELL = "instance_ready_command"
 
@@ -94,9 +94,7 @@ def left_templates(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(runner, dict):
             path = f"runners[{index}]"
             table = cast("dict[str, Any]", runner)
-            scaling = {
-                key: table[key] for key in ("limit", "name", "id", "autoscaler") if key in table
-            }
+            scaling = {key: table[key] for key in _FOR_SCALING if key in table}
             yield from _templates(scaling, path)
     yield from _templates(data.get("concurrent"), "concurrent")
 

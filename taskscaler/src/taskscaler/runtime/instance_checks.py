@@ -93,36 +93,39 @@ async def prepare(
         effect: names the instance.
         tell: learns at once of each failure.
     """
-    last = _Failure(Stage.CONNECT, "it did not answer")
+    last, told = _Failure(Stage.CONNECT, "it did not answer"), None
     patience = FIRST_CONNECT_SECONDS
     await anyio.sleep(effect.pause_seconds)
     with anyio.move_on_after(effect.timeout_seconds):
         while True:
             try:
-                await _make_ready(group, connections, effect, patience)
+                connection = await connections.get(
+                    group, effect.id, effect.provider_seconds, connector_seconds=patience
+                )
+                if effect.command:
+                    # The reason if the time is up before the command ends.
+                    last = _Failure(Stage.READY_COMMAND, "the instance_ready_command did not end")
+                    await _run_ready_command(connection, effect.command)
             except Exception as error:  # noqa: BLE001 -- a plugin may raise anything
                 last = _judge(error, effect.id)
             else:
                 return events.InstancePrepared(effect.group, effect.id)
+            told = last
             tell(last.stage, last.reason)
             if not last.passes:
                 return events.PreparationFailed(effect.group, effect.id, last.reason, last.shared)
             patience *= 2
             await anyio.sleep(RETRY_SECONDS)
+    if last is not told:
+        tell(last.stage, last.reason)
     reason = f"it was not ready within {effect.timeout_seconds:g}s: {last.reason}"
     return events.PreparationFailed(effect.group, effect.id, reason, last.shared)
 
 
-async def _make_ready(
-    group: InstanceGroup, connections: Connections, effect: effects.Prepare, patience: float
-) -> None:
-    connection = await connections.get(
-        group, effect.id, effect.timeout_seconds, connector_seconds=patience
-    )
-    if not effect.command:
-        return
+async def _run_ready_command(connection: Connection, command: str) -> None:
+    """Run the operator's command once; its failure is raised."""
     # Its deadline is that of the preparation.
-    completed = await call_within(None, lambda: connection.run(effect.command))
+    completed = await call_within(None, lambda: connection.run(command))
     if not completed.succeeded:
         output = (completed.stderr.strip() or completed.stdout.strip()).decode(errors="replace")
         last = output.splitlines()[-1] if output else ""

@@ -90,6 +90,7 @@ class Prepare(Effect, frozen=True, gc=False):
     Attributes:
         command: the instance is ready if this succeeds on it; empty for no command.
         timeout_seconds: how long that may take, after the pause.
+        provider_seconds: how long the provider may take to tell how to connect.
         pause_seconds: how long to wait first.
     """
 
@@ -97,6 +98,7 @@ class Prepare(Effect, frozen=True, gc=False):
     id: str
     command: str
     timeout_seconds: float
+    provider_seconds: float
     pause_seconds: float = 0.0
 
 

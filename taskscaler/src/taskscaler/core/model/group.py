@@ -211,7 +211,13 @@ class Group:
         """Find out after a pause whether an instance is ready."""
         command = "" if instance.ready_at else settings.instance_ready_command
         timeout_seconds = settings.instance_ready_timeout.total_seconds()
-        out.add(Prepare(self.name, instance.id, command, timeout_seconds, pause_seconds))
+        # Less than the whole time, or the instance would be blamed for a provider that hangs.
+        provider_seconds = min(settings.operation_timeout.total_seconds(), timeout_seconds / 2)
+        out.add(
+            Prepare(
+                self.name, instance.id, command, timeout_seconds, provider_seconds, pause_seconds
+            )
+        )
 
     def serve(self, instance: TrackedInstance, now: Now, out: Outbox) -> None:
         """An instance was prepared: it serves from now on."""
