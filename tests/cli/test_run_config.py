@@ -82,6 +82,29 @@ def test_another_plugin_uses_nothing_that_the_file_says_of_its_own(taskscaler: C
     )
 
 
+def test_an_interrupted_run_does_not_promise_to_keep_what_ends_with_it(
+    taskscaler: Command, config: Path
+) -> None:
+    """Without `persistent`, the instances of `local` end with the command."""
+    text = config.read_text().replace("persistent = true", "persistent = false")
+    config.write_text(text.replace("shutdown = true", "shutdown = false"))
+    process = taskscaler.start("--config", "config.toml", "--", *until_gate(taskscaler))
+    read_until(process, b"started")
+    process.send_signal(signal.SIGTERM)
+    read_until(process, b"cancelling jobs and removing instances")
+    process.communicate()
+
+
+def test_the_settings_with_which_no_group_opens_are_told_with_their_file(
+    taskscaler: Command, config: Path
+) -> None:
+    """A plugin does not know in which file its settings are."""
+    (taskscaler.folder / "root").write_text("a file, and not a folder")
+    done = taskscaler.run("run", "--config", "config.toml", "--", "true")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {config.name}: ")
+
+
 def test_a_plugin_that_an_option_names_is_not_blamed_on_the_file(
     taskscaler: Command, config: Path
 ) -> None:
