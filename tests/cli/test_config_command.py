@@ -95,6 +95,15 @@ def test_valid_file(command: Command) -> None:
     ]
 
 
+def test_a_runner_without_a_name_is_named_by_its_place(command: Command) -> None:
+    """An empty name tells an operator nothing."""
+    text = '[[runners]]\n[runners.autoscaler]\nplugin = "local"\nmax_instances = 1\n'
+    (command.folder / "nameless.toml").write_text(text)
+    done = command.run("config", "check", "nameless.toml")
+    expected = "nameless.toml: valid; runners with an autoscaler: runners[0], which has no name"
+    assert done.stdout.splitlines()[0] == expected
+
+
 def test_warning_goes_to_standard_error(command: Command) -> None:
     """A warning does not change the exit code 0."""
     done = command.run("config", "check", "hurts.toml")

@@ -28,6 +28,7 @@ ERRORS = {
     "autoscaling-table": [("runners[0].autoscaling", "write [runners.autoscaler]")],
     "docker-machine": [("runners[0].executor", "docker+machine")],
     "empty": [("runners", "no runner has a table [runners.autoscaler]")],
+    "jobs-file": [("jobs", "taskscaler run --config CONFIG.toml JOBS.toml")],
     "kubernetes-only": [("runners", "use the executor kubernetes")],
     "left-variables": [("runners[0].autoscaler.max_instances", "the template ${max}")],
     "misplaced": [

@@ -67,6 +67,65 @@ def read_until(process: subprocess.Popen[bytes], text: bytes) -> None:
     assert any(text in line for line in process.stderr), f"{text!r} never came"
 
 
+def test_another_plugin_uses_nothing_that_the_file_says_of_its_own(taskscaler: Command) -> None:
+    """A file for a cloud can be tried on this computer, where its user name does not exist."""
+    (taskscaler.folder / "cloud.toml").write_text(
+        '[[runners]]\nname = "r"\n[runners.autoscaler]\nplugin = "acme:1"\n'
+        'plugin_config = { name = "asg" }\n'
+        'connector_config = { username = "nosuchuser", protocol = "nosuchprotocol" }\n'
+    )
+    done = taskscaler.run("run", "-c", "cloud.toml", "--plugin", "local", "--", "echo", "hello")
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
+    assert (
+        "warning: cloud.toml: runners.autoscaler: --plugin local replaces the plugin 'acme:1'; "
+        "not used: plugin_config and connector_config of the file" in done.stderr
+    )
+
+
+def test_an_interrupted_run_does_not_promise_to_keep_what_ends_with_it(
+    taskscaler: Command, config: Path
+) -> None:
+    """Without `persistent`, the instances of `local` end with the command."""
+    text = config.read_text().replace("persistent = true", "persistent = false")
+    config.write_text(text.replace("shutdown = true", "shutdown = false"))
+    process = taskscaler.start("--config", "config.toml", "--", *until_gate(taskscaler))
+    read_until(process, b"started")
+    process.send_signal(signal.SIGTERM)
+    read_until(process, b"cancelling jobs and removing instances")
+    process.communicate()
+
+
+def test_the_settings_with_which_no_group_opens_are_told_with_their_file(
+    taskscaler: Command, config: Path
+) -> None:
+    """A plugin does not know in which file its settings are."""
+    (taskscaler.folder / "root").write_text("a file, and not a folder")
+    done = taskscaler.run("run", "--config", "config.toml", "--", "true")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {config.name}: ")
+
+
+def test_a_plugin_that_an_option_names_is_not_blamed_on_the_file(
+    taskscaler: Command, config: Path
+) -> None:
+    """The message names no line of the file, because changing it would not help."""
+    done = taskscaler.run("run", "--config", "config.toml", "--plugin", "nosuch", "--", "true")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no plugin named 'nosuch' is installed")
+    assert config.exists()
+
+
+def test_the_same_plugin_in_another_spelling_keeps_what_the_file_says(
+    taskscaler: Command, config: Path
+) -> None:
+    """An option may name the file's own plugin without its version."""
+    config.write_text(config.read_text().replace('"local"', '"local:latest"'))
+    done = taskscaler.run("run", "--config", "config.toml", "--plugin", "local", "--", "true")
+    assert done.returncode == 0
+    assert "not used" not in done.stderr
+    assert (taskscaler.folder / "root").is_dir()
+
+
 def test_jobs_run_on_the_only_runner(taskscaler: Command, config: Path) -> None:
     """Without `--runner` the only runner is used; the state is at its place in the file."""
     done = taskscaler.run_jobs("--config", config, "--", "true")

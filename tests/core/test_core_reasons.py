@@ -167,7 +167,7 @@ def test_a_task_is_told_its_place_and_the_coming_slots() -> None:
     settle(play)
     ask(play, 0)
     coming = replace_coming(play)
-    assert "is number 2 of 3 in the queue; a slot that is coming will be its own: 0" in explain(
+    assert "is number 2 of 3 in the queue; it gets one of the slots that are coming: 0" in explain(
         coming, key="t2", place=2
     )
     third = explain(coming, key="t3", place=3)

@@ -162,7 +162,7 @@ def test_reservations_without_preemption_count_on_instances_that_can_be_created(
         assert play.say(events.TaskReserved(f"r{number}")) == []
     (refusal,) = play.say(events.TaskReserved("r4"))
     assert isinstance(refusal, effects.Refuse)
-    assert "none can be added" in refusal.why
+    assert "no more can be added" in refusal.why
     assert "4 reserved" in refusal.why
     play.tick()
     assert not play.has(effects.Increase), "a reservation buys nothing"

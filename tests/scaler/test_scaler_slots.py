@@ -158,7 +158,7 @@ async def test_a_reservation_is_used_up_by_its_task() -> None:
     async with Taskscaler([group], settings, connect=group.connect) as scaler:
         scaler.reserve("a")
         assert scaler.capacity().reserved == 1
-        with pytest.raises(NoCapacity, match="no slot is free, and none can be added"):
+        with pytest.raises(NoCapacity, match="no unreserved slot is free"):
             scaler.reserve("b")
         async with scaler.acquire("a"):
             assert scaler.capacity().reserved == 0

@@ -117,5 +117,5 @@ def test_instances_that_stay_are_told_with_what_becomes_of_them() -> None:
     assert kept.endswith("the next run finds them in s.sqlite")
     (kept,) = kept_lines(left[:1], groups, None)
     assert kept.startswith("1 instance was kept")
-    assert kept.endswith("the next run will not find them without --state")
+    assert kept.endswith("the next run will not find it without --state")
     assert kept_lines([summary("d", "local")], groups, None) == []

@@ -143,9 +143,12 @@ def _print_problems(file: Path, problems: list[Problem]) -> None:
 def _summarize(read: RunnerFile, unchecked: list[str]) -> None:
     from taskscaler.config.plugins import missing_plugins
 
-    scaled = [runner for runner in read.runners if runner.autoscaler is not None]
-    names = ", ".join(repr(runner.name) for runner in scaled) or "none"
-    say(f"{read.path}: valid; runners with an autoscaler: {names}")
+    names = ", ".join(
+        repr(runner.name) if runner.name else f"runners[{index}], which has no name"
+        for index, runner in enumerate(read.runners)
+        if runner.autoscaler is not None
+    )
+    say(f"{read.path}: valid; runners with an autoscaler: {names or 'none'}")
     for name in missing_plugins(read.runners):
         say(f"the plugin {name!r} is not installed; run `fleeting install {name}`")
     if unchecked:

@@ -21,6 +21,7 @@ __all__ = ("explain",)
     help="The state file of a running or stopped scaler.",
 )
 @click.option(
+    "-c",
     "--config",
     metavar="FILE",
     type=click.Path(path_type=Path),

@@ -40,7 +40,8 @@ def kept_lines(
     ]
     count = sum(one.removal_reason is None for one in kept)
     if count:
-        next_run = f"finds them in {state}" if state else "will not find them without --state"
-        were = f"{counted(count, 'instance')} {'was' if count == 1 else 'were'}"
+        were, them = ("was", "it") if count == 1 else ("were", "them")
+        were = f"{counted(count, 'instance')} {were}"
+        next_run = f"finds {them} in {state}" if state else f"will not find {them} without --state"
         lines.append(f"{were} kept (delete_instances_on_shutdown = false); the next run {next_run}")
     return lines

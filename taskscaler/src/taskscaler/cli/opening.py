@@ -19,6 +19,7 @@ from taskscaler.storage import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from contextlib import AsyncExitStack
+    from pathlib import Path
 
     from fleeting.abc import InstanceGroup
     from fleeting.types import GroupInfo
@@ -88,6 +89,8 @@ async def open_groups(
                 raise ConfigError(f"{group.info.id} is configured twice; remove one of them")
         except FleetingError as error:
             if len(plan.groups) == 1:
+                if isinstance(error, ConfigError) and (file := _origin(plan)) is not None:
+                    raise ConfigError(*(f"{file}: {text}" for text in error.problems)) from error
                 raise
             where = f"cannot open group {one.name!r} (plugin {one.provider.name})"
             if isinstance(error, ConfigError):
@@ -95,6 +98,14 @@ async def open_groups(
             raise TaskscalerError(f"{where}: {error}") from error
         groups.append(group)
     return groups
+
+
+def _origin(plan: Plan) -> Path | None:
+    """Return the file that has the settings of the only group; None if options have them."""
+    options = plan.options
+    if options is None or options.plugin or options.plugin_config:
+        return None
+    return options.config or options.file
 
 
 async def _open(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from fleeting import Registry, open_settings, parse_assignments, use_provider
+from fleeting import Registry, open_settings, parse_assignments, parse_reference, use_provider
 from fleeting.errors import ConfigError, PluginMismatch, PluginNotFound
 from fleeting.types import ConnectorSettings, Duration
 from taskscaler._errors import StoreError
@@ -27,7 +27,7 @@ from taskscaler.jobs.report import check_report_path
 from taskscaler.jobs.script import command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import timedelta
 
     from fleeting import GroupConfigEntry
@@ -171,7 +171,7 @@ def make_plan(options: Options) -> Plan:
         state=_checked(state_file(options, runner)),
         runner=runner,
         opened=runner,
-        warnings=() if file is None else file.warnings,
+        warnings=(*(() if file is None else file.warnings), *_unused(config, options)),
         options=options,
         output=OutputMode(options.output),
         report=report,
@@ -195,10 +195,10 @@ def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, 
         )
     registry = Registry()
     groups: list[GroupPlan] = []
-    for entry in entries:
-        plugin = options.plugin or entry.plugin or DEFAULT_PLUGIN
-        # Settings in the file belong to the plugin in the file.
-        known = dict(entry.plugin_config) if plugin == (entry.plugin or plugin) else {}
+    for in_file in entries:
+        plugin = options.plugin or in_file.plugin or DEFAULT_PLUGIN
+        entry = _with_plugin(in_file, plugin)
+        known = dict(entry.plugin_config)
         known |= parse_assignments(options.plugin_config, where="--plugin-config")
         place = _place(options, entry.name if len(entries) > 1 else None)
         provider = _provider(registry, plugin, entry, place, options.timeout)
@@ -213,6 +213,36 @@ def plan_groups(config: AutoscalerConfig, options: Options) -> tuple[GroupPlan, 
             )
         )
     return tuple(groups)
+
+
+def _with_plugin(entry: GroupConfigEntry, plugin: str) -> GroupConfigEntry:
+    """Return a group of the file, without the settings of its plugin if that is another one."""
+    if not _replaces(plugin, entry):
+        return entry
+    # How to create instances and how to log in to them is different for another plugin.
+    return changed(entry, plugin_config={}, connector=ConnectorSettings())
+
+
+def _replaces(plugin: str | None, entry: GroupConfigEntry) -> bool:
+    """Return whether an option names a different plugin than the file, in any spelling."""
+    if not plugin or not entry.plugin or plugin == entry.plugin:
+        return False
+    return parse_reference(plugin).name != parse_reference(entry.plugin).name
+
+
+def _unused(config: AutoscalerConfig, options: Options) -> Iterator[str]:
+    """Yield a warning if settings of the file are not used because of `--plugin`."""
+    for entry in config.groups():
+        found = {
+            "plugin_config": bool(entry.plugin_config),
+            "connector_config": entry.connector != ConnectorSettings(),
+        }
+        names = " and ".join(name for name, given in found.items() if given)
+        if names and _replaces(options.plugin, entry):
+            yield (
+                f"{_place(options, None).removesuffix('.')}: --plugin {options.plugin} replaces "
+                f"the plugin {entry.plugin!r}; not used: {names} of the file"
+            )
 
 
 def _provider(

@@ -81,6 +81,7 @@ def _option(name: str, least: int, text: str, most: int | None = None) -> Callab
 @click.command(cls=_RunCommand, short_help="Run jobs, or one command, on autoscaled instances.")
 @click.argument("file", nargs=-1, type=click.Path(path_type=Path), callback=_one_file)
 @click.option(
+    "-c",
     "--config",
     metavar="FILE",
     type=click.Path(path_type=Path),

@@ -283,11 +283,9 @@ class _Session:
         else:
             self._cancelling = True
             self._runner.cancel(JobState.CANCELED, reason)
-            steps = ["cancelling jobs"] if running else []
-            steps += ["removing instances"] if self._removes_instances else ["keeping instances"]
-            await self._console.say(
-                f"{reason}: {' and '.join(steps)} (press Ctrl-C again to exit immediately)"
-            )
+            what = "removing instances" if self._removes_instances else "keeping instances"
+            what = f"cancelling jobs and {what}" if running else what
+            await self._console.say(f"{reason}: {what} (press Ctrl-C again to exit immediately)")
 
     async def _drain(self) -> None:
         """When no more jobs will start, let the scaler create no more instances for them."""
@@ -318,7 +316,9 @@ class _Session:
 
     @property
     def _removes_instances(self) -> bool:
-        return self._plan.settings.delete_instances_on_shutdown
+        # The instances of a temporary group end with it, whatever the file says.
+        ending = all(group.temporary for group in self._groups)
+        return ending or self._plan.settings.delete_instances_on_shutdown
 
     def _remaining(self) -> list[InstanceSummary]:
         instances = self._scaler.instances() if self._scaler is not None else ()

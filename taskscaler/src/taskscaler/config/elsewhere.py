@@ -48,7 +48,8 @@ _RUNNER_IGNORED = frozenset(
     }
 )
 # `taskscaler.config.purpose` says what is meant, because a file with them may scale nothing.
-_OTHER_SPELLINGS = frozenset({"autoscaling", "runner"})
+_GLOBAL_EXPLAINED = frozenset({"jobs", "runner"})
+_RUNNER_EXPLAINED = frozenset({"autoscaling"})
 # These tables repeat the keys of other tables, which a misplaced key is more likely meant for.
 _SECOND_PLACES = frozenset({"default_policy", "group", "vm_isolation"})
 _PLUGIN_CONFIG = "[runners.autoscaler.plugin_config]"
@@ -101,13 +102,15 @@ def unknown_elsewhere(data: Mapping[str, Any]) -> Iterator[Problem]:
     Args:
         data: a whole `config.toml`, of any shape.
     """
-    yield from _unknown(data, "", _GLOBAL_READ | _GLOBAL_IGNORED)
+    yield from _unknown(data, "", _GLOBAL_READ | _GLOBAL_IGNORED, _GLOBAL_EXPLAINED)
     for path, runner in _runners(data):
-        yield from _unknown(runner, path, _RUNNER_READ | _RUNNER_IGNORED)
+        yield from _unknown(runner, path, _RUNNER_READ | _RUNNER_IGNORED, _RUNNER_EXPLAINED)
 
 
-def _unknown(table: Mapping[str, Any], path: str, known: frozenset[str]) -> Iterator[Problem]:
-    unknown = [key for key in table if key.lower() not in known | _OTHER_SPELLINGS]
+def _unknown(
+    table: Mapping[str, Any], path: str, known: frozenset[str], explained: frozenset[str]
+) -> Iterator[Problem]:
+    unknown = [key for key in table if key.lower() not in known | explained]
     # Searching for a similar key takes long, and no reader needs more hints than this.
     for number, key in enumerate(unknown):
         hint = _hint(key, known) if number < len(known) else "remove it if it is a mistake"

@@ -32,6 +32,13 @@ def nothing_to_scale(data: Mapping[str, Any], config: FileConfig) -> Iterator[Pr
         if key.lower() == "runner":
             yield Problem(key, "this table is ignored; write [[runners]]", severity)
             explained = True
+        elif key.lower() == "jobs":
+            text = (
+                "jobs belong in a file of their own; run them with "
+                "`taskscaler run --config CONFIG.toml JOBS.toml`"
+            )
+            yield Problem(key, text, severity)
+            explained = True
     tables = data.get("runners", [])
     explained = explained or not isinstance(tables, list)  # The wrong type is reported.
     for index, table in enumerate(cast("list[Any]", tables) if isinstance(tables, list) else ()):

@@ -44,7 +44,7 @@ class Lack(enum.Enum):
     """Reasons to refuse a reservation."""
 
     NOT_FREE = "no slot is free at once, as preemptive mode demands"
-    NO_CAPACITY = "no slot is free, and none can be added"
+    NO_CAPACITY = "no unreserved slot is free, and no more can be added"
     THROTTLED = (
         "this would leave less idle capacity unreserved than one instance has "
         "(reservation_throttling)"
@@ -113,7 +113,8 @@ def _all(standing: Standing, held_back: str = "") -> str:
 def _outlook(demand: Demand, place: int) -> str:
     """Tell whether the slots that are coming reach as far as this place."""
     if place <= demand.coming:
-        return "a slot that is coming will be its own"
+        some = "the slot that is" if demand.coming == 1 else "one of the slots that are"
+        return f"it gets {some} coming"
     if demand.coming:
         first = "task" if demand.coming == 1 else f"{demand.coming} tasks"
         return f"the slots that are coming are for the first {first}"
