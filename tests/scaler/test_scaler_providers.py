@@ -177,6 +177,70 @@ async def test_a_bug_in_a_plugin_does_not_end_the_scaler(method: Any) -> None:
         await group.until(lambda: group.size == 0)
 
 
+class Unreadable(OutOfCapacity):
+    """An error whose class has bugs: no text, and no pause because of its own `__init__`."""
+
+    def __init__(self, *, text: str | None = None, **pause: object) -> None:
+        self.text = text
+        self.__dict__.update(pause)
+
+    @override
+    def __str__(self) -> str:
+        if self.text is None:
+            raise KeyError("the plugin's author forgot this")
+        return self.text
+
+
+class Wordless(Exception):
+    """An error of no known class that has no text either."""
+
+    @override
+    def __str__(self) -> str:
+        raise KeyError("the plugin's author forgot this")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unreadable(retry_after=None),
+        Unreadable(text="full"),
+        Unreadable(text="full", retry_after="5s"),
+        Wordless(),
+    ],
+)
+@pytest.mark.parametrize("raised", [True, False])
+@pytest.mark.parametrize("method", ["update", "increase", "decrease", "connect_info", "connect"])
+async def test_an_error_with_a_bug_does_not_end_the_scaler(
+    method: str,
+    error: Any,
+    raised: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """An error whose text or pause cannot be read is a bug of its plugin, like any other."""
+    group = FakeInstanceGroup()
+    right = getattr(group, method)
+    wrong = [error]
+
+    async def call(*arguments: object) -> object:
+        answered = await right(*arguments)
+        if not wrong:
+            return answered
+        error = wrong.pop()
+        if isinstance(answered, Accepted) and not raised:
+            return Accepted(0, error=error)
+        raise error
+
+    setattr(group, method, call)
+    settings = Settings(
+        max_instances=3,
+        delete_instances_on_shutdown=True,
+        creation_timeout=timedelta(minutes=2),
+    )
+    async with Taskscaler([group], settings, connect=group.connect) as scaler:
+        assert await serve(scaler, "a") == [group.info.id]
+    assert wrong == []
+    assert group.size == 0
+
+
 async def test_a_bug_in_closing_a_connection_does_not_end_the_scaler() -> None:
     """The instance is removed even if its connection cannot be closed."""
     group = FakeInstanceGroup()

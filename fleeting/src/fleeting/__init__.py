@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         GroupConfigEntry,
         GroupEntryConfig,
     )
-    from fleeting._deadlines import CancelledInside, DeadlineExceeded, call_within
+    from fleeting._deadlines import CancelledInside, DeadlineExceeded, call_within, is_readable
     from fleeting._decoding import (
         Problem,
         decode,
@@ -73,6 +73,7 @@ __all__ = (
     "examine_settings",
     "foreign",
     "guard_logs",
+    "is_readable",
     "is_terminal",
     "json_schema",
     "key_path",
@@ -116,7 +117,7 @@ _HOMES = {
         "template_in",
     ),
     "_gitlab_reading": ("as_gitlab_reads", "decode_settings", "examine_settings"),
-    "_deadlines": ("CancelledInside", "DeadlineExceeded", "call_within"),
+    "_deadlines": ("CancelledInside", "DeadlineExceeded", "call_within", "is_readable"),
     "_lock": ("driving", "locked_file", "read_holder"),
     "_plugin_import": ("open_settings", "use_provider"),
     "_program": ("run_program",),

@@ -25,7 +25,10 @@ def quote_bug(error: BaseException) -> str:
 
     No text of a plugin's settings is quoted, because any of them may be a secret.
     """
-    text = foreign(hide_settings(str(error)), _TEXT_SHOWN)
+    try:
+        text = foreign(hide_settings(str(error)), _TEXT_SHOWN)
+    except Exception:  # noqa: BLE001 - the text of a plugin's exception is made by its own code
+        text = "its text cannot be read"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

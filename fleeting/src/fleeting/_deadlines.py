@@ -6,15 +6,25 @@ meant for one of its own tasks. Passed on, these would end the caller without a 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.lowlevel
 
+from fleeting.errors import ProviderError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ("CancelledInside", "DeadlineExceeded", "EndedInside", "call_within")
+__all__ = (
+    "CancelledInside",
+    "DeadlineExceeded",
+    "EndedInside",
+    "UnreadableError",
+    "call_within",
+    "is_readable",
+)
 
 T = TypeVar("T")
 
@@ -31,6 +41,26 @@ class EndedInside(Exception):
     """A call tried to end the whole process, as by `sys.exit`: a bug in what was called."""
 
 
+class UnreadableError(Exception):
+    """A call raised an error that cannot be read: a bug in the class of that error."""
+
+
+def is_readable(error: BaseException) -> bool:
+    """Return whether an error has a text, and if it is a provider's, a pause or None.
+
+    Both are made by foreign code: a class may have an `__init__` that sets no `retry_after`.
+    """
+    if isinstance(error, ProviderError):
+        pause: object = getattr(error, "retry_after", error)
+        if pause is not None and not isinstance(pause, timedelta):
+            return False
+    try:
+        str(error)
+    except Exception:  # noqa: BLE001 - whatever it raises, there is no text
+        return False
+    return True
+
+
 async def call_within(
     seconds: float | None, call: Callable[[], Awaitable[T]], *, shield: bool = False
 ) -> T:
@@ -45,7 +75,8 @@ async def call_within(
         DeadlineExceeded: the call did not return in time; it was cancelled.
         CancelledInside: the call was cancelled, but not from outside.
         EndedInside: the call tried to end the process.
-        Exception: whatever the call raises.
+        UnreadableError: the call raised an error that has no text, or a wrong `retry_after`.
+        Exception: whatever else the call raises.
     """
     with anyio.move_on_after(seconds, shield=shield):
         try:
@@ -54,7 +85,12 @@ async def call_within(
             # A cancellation from outside is raised again at the next checkpoint, which is here.
             await anyio.lowlevel.checkpoint_if_cancelled()
             raise CancelledInside("it was cancelled inside because of a bug") from error
-        except (Exception, BaseExceptionGroup, GeneratorExit, KeyboardInterrupt):
+        except Exception as error:
+            if is_readable(error):
+                raise
+            wrong = f"it raised {type(error).__name__}, whose text or retry_after cannot be read"
+            raise UnreadableError(wrong).with_traceback(error.__traceback__) from error
+        except (BaseExceptionGroup, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as error:
             raise EndedInside(f"it tried to end the process ({type(error).__name__})") from error

@@ -274,7 +274,7 @@ class JobRunner:
             await self._report_end(result)
         for result in self.results:
             if not result.state.is_final:
-                self._close(result, state, f"interrupted: {reason}")
+                self._close(result, state, f"the run ended before the job did: {reason}")
                 await self._report_end(result)
 
     def _cancel(self, having: JobState, state: JobState, reason: str) -> None:
