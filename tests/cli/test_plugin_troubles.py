@@ -81,6 +81,15 @@ def run(
     )
 
 
+@pytest.mark.parametrize("status", [0, 7])
+def test_call_that_ends_the_process(plugins: PluginFolder, status: int) -> None:
+    """The exit code is never that of success, and a message says what happened."""
+    add(plugins, on_open=f"os._exit({status})")
+    done = run(plugins, "taskscaler", "run", "--plugin", "troubled", "--", "true")
+    assert done.returncode == (status or 3)
+    assert "error: a plugin ended this process with os._exit" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("at_import", "said", "code"),
     [

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fleeting._gitlab_reading import as_gitlab_reads, decode_settings, examine_settings
     from fleeting._lock import driving, locked_file, read_holder
     from fleeting._plugin_import import open_settings, use_provider
-    from fleeting._program import run_program
+    from fleeting._program import exit_at_once, run_program
     from fleeting._references import parse_reference
     from fleeting._registry import Registry
     from fleeting._regular_files import open_regular, read_regular
@@ -71,6 +71,7 @@ __all__ = (
     "driving",
     "examine",
     "examine_settings",
+    "exit_at_once",
     "foreign",
     "guard_logs",
     "is_readable",
@@ -120,7 +121,7 @@ _HOMES = {
     "_deadlines": ("CancelledInside", "DeadlineExceeded", "call_within", "is_readable"),
     "_lock": ("driving", "locked_file", "read_holder"),
     "_plugin_import": ("open_settings", "use_provider"),
-    "_program": ("run_program",),
+    "_program": ("exit_at_once", "run_program"),
     "_references": ("parse_reference",),
     "_registry": ("Registry",),
     "_regular_files": ("open_regular", "read_regular"),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import cast
+from contextlib import suppress
+from typing import NoReturn, cast
 
 import click
 
@@ -16,7 +17,10 @@ from fleeting._secrets import remember_secrets, secret_variables
 from fleeting._text import discard_output, say, show
 from fleeting.errors import ConfigError, FleetingError, InstallError, NotSupported, PluginError
 
-__all__ = ("run_program",)
+__all__ = ("exit_at_once", "run_program")
+
+# `os._exit` itself, before it is guarded.
+exit_at_once = os._exit
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
@@ -30,11 +34,35 @@ def run_program(command: click.Command, name: str) -> int:
     """
     _open_standard_streams()
     remember_secrets(secret_variables(os.environ))
+    _guard_exit()
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 - as `_report` says
         return _report(error)
+    finally:
+        os._exit = exit_at_once
     return code if isinstance(code, int) else 0
+
+
+def _guard_exit() -> None:
+    """Make the end of this process by other code an error with a message.
+
+    A plugin that calls `os._exit(0)` would end a run without a word and with the exit code of
+    success. Child processes may end as they like.
+    """
+    process = os.getpid()
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() == process:
+            with suppress(OSError):
+                os.write(
+                    _STDERR,
+                    b"error: a plugin ended this process with os._exit; instances may be left\n",
+                )
+            status = status or 3
+        exit_at_once(status)
+
+    os._exit = refuse
 
 
 def _open_standard_streams() -> None:

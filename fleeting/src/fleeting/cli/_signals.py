@@ -8,7 +8,6 @@ process and not to the event loop, because a plugin may block the loop.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from fleeting._program import exit_at_once
 from fleeting._run import first_error
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class _EndSignals:
             elif signal.Signals(number).name != "SIGHUP" and time.monotonic() > self._same_until:
                 for undo in reversed(_undo_at_exit):
                     undo()
-                os._exit(SIGNAL_EXIT_BASE + number)
+                exit_at_once(SIGNAL_EXIT_BASE + number)
 
         before = [(number, signal.signal(number, handle)) for number in _HANDLED]
         try:

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import os
 import signal
 import sys
 import time
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from fleeting import describe_bug, guard_logs
+from fleeting import describe_bug, exit_at_once, guard_logs
 from fleeting.errors import ConfigError, FleetingError
 from fleeting.types import Duration
 from taskscaler._errors import Fenced, ScalerClosed, StoreError, TaskscalerError
@@ -306,13 +305,13 @@ class _Session:
         if self._scaler is not None:
             self._scaler.abandon()
         # A call may hang in a thread, and the interpreter would wait for it.
-        os._exit(code)
+        exit_at_once(code)
 
     async def _leave(self) -> None:
         """End the process although the end of the run is not reported completely."""
         with anyio.move_on_after(_EXIT_SECONDS):
             await self._concluded.wait()
-        os._exit(130)
+        exit_at_once(130)
 
     @property
     def _removes_instances(self) -> bool:
