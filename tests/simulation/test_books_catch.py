@@ -116,15 +116,9 @@ def backwards(fleet: Any) -> Any:
     return fleet.groups[::-1]
 
 
-def impatient_policy(fleet: Any) -> Policy:
-    """Return the policy with no idle time."""
-    policy: Policy = fleet.policy
-    return replace(policy, idle_time=timedelta(0))
-
-
 def remove_early(patch: Patch) -> None:
     """Remove instances before `idle_time`."""
-    with_fields(patch, removal, "shrink", policy=impatient_policy)
+    with_fields(patch, removal, "shrink", idle_seconds=lambda _: 0.0)
 
 
 def forget_the_peak(patch: Patch) -> None:

@@ -146,9 +146,9 @@ BREAKS: dict[Callable[[Patch], None], tuple[set[str], dict[str, Any]]] = {
     keep_the_vanished: ({"I13", "served"}, SMALL),
     never_pause: ({"I9"}, {"backoff_limit": timedelta(minutes=30)}),
     never_rest: ({"rest"}, SMALL),
-    never_shrink: ({"I5"}, {}),
-    never_serve: ({"served"}, {}),
-    churn: ({"I6"}, {"policy": EAGER, "max_instances": 0, "max_use_count": 0}),
+    never_shrink: ({"I5", "idle most"}, {}),
+    never_serve: ({"served", "free"}, {}),
+    churn: ({"I6", "reason"}, {"policy": EAGER, "max_instances": 0, "max_use_count": 0}),
     remember_cancelled: ({"I8", "I15"}, SMALL),
     promise_too_much: ({"I7"}, {"policy": Policy(idle_count=1, preemptive_mode=True)}),
 }
