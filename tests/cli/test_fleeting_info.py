@@ -139,7 +139,7 @@ def test_connector_has_no_keys_of_its_own(plugins: PluginFolder) -> None:
     ("words", "reason"),
     [
         (["lcal"], "did you mean 'local'? Otherwise run `fleeting install lcal`"),
-        (["quantum:2"], "broken, local, twice); run `fleeting install quantum:2`"),
+        (["quantum:2"], "broken, googlecloud, local, twice); run `fleeting install quantum:2`"),
         (
             ["local:99"],
             "in version 1.0.0, but 'local:99' was requested; run `fleeting install --upgrade",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import enum
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import pytest
@@ -191,6 +192,17 @@ def test_entries_of_dicts_and_tuples_are_examined() -> None:
         "pairs[1]: expected a string, got an integer",
         "jobs[0]: the key 'needed' is missing; add it",
     ]
+
+
+class _Form(msgspec.Struct):
+    zone: Annotated[str, msgspec.Meta(pattern="^[a-z]+-[0-9]$")] = ""
+
+
+def test_wrong_form_is_told_without_the_words_of_a_library() -> None:
+    """The message has the pattern that the value must match."""
+    with pytest.raises(ConfigError) as caught:
+        decode({"zone": "X"}, _Form, where="a.toml")
+    assert caught.value.problems == ("a.toml: zone: does not have the form ^[a-z]+-[0-9]$",)
 
 
 class _Range(msgspec.Struct):

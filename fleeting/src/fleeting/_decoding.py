@@ -55,6 +55,7 @@ _WORDS = {
 }
 _WRONG_TYPE = re.compile(r"Expected `([\w |]+)`, got `(\w+)`")
 _BOUND = re.compile(r"Expected `\w+(?: \| null)?` (>=|>|<=|<) (-?[\d.]+)")
+_PATTERN = re.compile(r"Expected `str(?: \| null)?` matching regex '(.*)'", re.DOTALL)
 _BOUND_WORDS = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
 _KINDS: Mapping[type, str] = {
     str: "string",
@@ -347,6 +348,8 @@ def _reworded(
     if bound := _BOUND.fullmatch(text):
         text = f"must be {_BOUND_WORDS[bound[1]]} {bound[2].removesuffix('.0')}"
         text += "" if value is _WRONG else f", got {value}"
+    elif pattern := _PATTERN.fullmatch(text):
+        text = f"does not have the form {pattern[1]}"
     elif text.startswith("Invalid enum"):
         text = f"expected {_choices(shape)}" + ("" if value is _WRONG else f", got {_shown(value)}")
     elif wrong := _WRONG_TYPE.fullmatch(text):
