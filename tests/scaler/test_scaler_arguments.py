@@ -130,7 +130,3 @@ async def test_connections_need_asyncio() -> None:
     with pytest.raises(ConfigError, match=r'use anyio.run\(..., backend="asyncio"\)'):
         async with Taskscaler([GROUP]):
             pass
-    provider = Registry().provider("local")
-    with pytest.raises(ConfigError, match="the provider local needs an asyncio event loop"):
-        async with provider.open(provider.config_type(), GroupSettings()):
-            pass

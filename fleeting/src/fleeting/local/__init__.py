@@ -15,7 +15,6 @@ Modules, from the manager down:
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -48,13 +47,6 @@ class LocalProvider(Provider[LocalConfig]):
     ) -> AsyncGenerator[InstanceGroup]:
         from fleeting.local._check import find_problems
 
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            raise ConfigError(
-                "the provider local needs an asyncio event loop, but another one is running; use "
-                'anyio.run(..., backend="asyncio")'
-            ) from None
         findings = find_problems(config)
         errors = [one for one in findings if one.severity is Severity.ERROR]
         if errors:

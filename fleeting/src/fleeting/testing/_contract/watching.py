@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ("watched",)
 
 STEP_SECONDS = 0.05
-STEPS_UNTIL_BLOCKED = 10
+STEPS_UNTIL_BLOCKED = 20
 LONGEST_TEXT = 300
 
 _HERE = str(Path(__file__).parent.parent)
