@@ -51,7 +51,7 @@ class Acquisition:
         self._runner = runner
         self._instance_group = group
         self._connections = connections
-        # What left `connect` when its connection was broken, and why.
+        # The exception that left `connect` when its connection was broken, and why.
         self._failure: tuple[BaseException, str] | None = None
 
     def why_lost(self, error: BaseException) -> str | None:
