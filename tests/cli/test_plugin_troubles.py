@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,19 @@ def run(
         timeout=DEADLINE_SECONDS,
         check=False,
     )
+
+
+@pytest.mark.parametrize("words", ["fleeting list", "taskscaler --help", "fleeting info local"])
+def test_reader_that_has_gone_is_not_the_fault_of_a_plugin(words: str) -> None:
+    """Nothing is said if the output goes to a pipe that nothing reads, as in `| head`."""
+    program, *arguments = words.split()
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [BIN / program, *arguments], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("status", [0, 7])

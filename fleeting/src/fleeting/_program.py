@@ -118,6 +118,9 @@ def _report(error: BaseException) -> int:
         case click.Abort() | KeyboardInterrupt():
             say("interrupted", err=True)
             code = 130
+        case SystemExit() if _is_from_click(error):
+            discard_output()  # The reader of our output has gone, as in `| head`.
+            code = 1
         case SystemExit():
             say("error: a plugin tried to end this process; report it to its author", err=True)
         case _:
@@ -126,6 +129,14 @@ def _report(error: BaseException) -> int:
             # Without a traceback, which may show secrets.
             say(f"error: {describe_bug(error, where=True)}", err=True)
     return code
+
+
+def _is_from_click(error: BaseException) -> bool:
+    """Return whether click itself has ended the program, and not a plugin."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") == click.core.__name__
 
 
 def _report_ours(error: FleetingError) -> int:
