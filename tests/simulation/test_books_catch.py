@@ -116,9 +116,14 @@ def backwards(fleet: Any) -> Any:
     return fleet.groups[::-1]
 
 
+def no_time(_: object) -> float:
+    """Return an idle time of zero."""
+    return 0.0
+
+
 def remove_early(patch: Patch) -> None:
     """Remove instances before `idle_time`."""
-    with_fields(patch, removal, "shrink", idle_seconds=lambda _: 0.0)
+    with_fields(patch, removal, "shrink", idle_seconds=no_time)
 
 
 def forget_the_peak(patch: Patch) -> None:

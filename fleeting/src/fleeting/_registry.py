@@ -8,7 +8,7 @@ of the plugin and of its distribution.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fleeting._metadata import PluginEntry, entry_points
 from fleeting.errors import (
@@ -73,7 +73,10 @@ class Registry:
             from fleeting.abc import Provider
 
             found = _load(PROVIDERS, "plugin", name)
-            if not isinstance(found, Provider) or getattr(found, "name", None) != name:
+            if (
+                not isinstance(found, Provider)
+                or getattr(cast("object", found), "name", None) != name
+            ):
                 raise _registers_nothing(PROVIDERS, name, "provider")
             self._providers[name] = found
         return self._providers[name]

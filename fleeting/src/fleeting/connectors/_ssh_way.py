@@ -130,7 +130,8 @@ class ProxyWay(Way):
         except BaseException:
             ours.close()
             raise
-        return cls(ours, transport, program)
+        # A shielded scope suppresses nothing.
+        return cls(ours, transport, program)  # pyright: ignore[reportPossiblyUnboundVariable]
 
     @override
     async def explain(self) -> str:
