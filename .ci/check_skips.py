@@ -40,8 +40,16 @@ ALLOWED |= {
     f"tests.integration.test_ssh_ways::test_addresses_of_ipv6[{address}]": "no IPv6 here"
     for address in ("::1", "[::1]")
 }
-# Another test of the contract proves that the group refuses an operation that it does not declare.
-UNDECLARED = "the group does not declare that it can"
+# Tests of the contract that a group skips because of what it is, or for want of a hook that only a
+# fake cloud of our own has. Each of these promises is shown by another group: the fake one, or the
+# provider of the page about HTTP clouds, which has every hook.
+OF_A_GROUP = (
+    "the group does not declare that it can",
+    "the group declares that each opening creates a new one",
+    "the group does not have `outcome`, which is optional",
+    "to show it, ",
+    "it needs ",
+)
 
 
 def main(report: str) -> int:
@@ -55,7 +63,7 @@ def main(report: str) -> int:
             continue
         name = f"{case.get('classname')}::{case.get('name')}"
         message = skipped.get("message") or ""
-        unexpected += name not in ALLOWED and not message.startswith(UNDECLARED)
+        unexpected += name not in ALLOWED and not message.startswith(OF_A_GROUP)
         print(f"{name} was skipped: {ALLOWED.get(name) or message}")
     print(f"{len(cases)} tests, {unexpected} skipped without a reason in {__file__}")
     return 1 if unexpected or not cases else 0
