@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ("find_server", "holding", "prepare_root", "start_detached", "start_server", "starting")
 
+# How long a server that runs already may take to accept a connection.
+CONNECT_SECONDS = 10.0
 # How long the server may take to remove every instance. Then it is killed, which ends them too.
 END_SECONDS = 15.0
 # How often to check whether another manager has finished starting its server.
@@ -131,7 +133,10 @@ async def find_server(root: Path) -> anyio.abc.SocketStream | None:
     """Connect to the persistent server of a root; return None if none is running."""
     try:
         note = json.loads(await anyio.to_thread.run_sync(read_regular, root / "server.json"))
-        return await anyio.connect_unix(note["socket"])
+        # A cancellation while the server's queue is full would raise an error in the event loop:
+        # AnyIO sets the result of a future that has just been cancelled.
+        with anyio.fail_after(CONNECT_SECONDS, shield=True):
+            return await anyio.connect_unix(note["socket"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
