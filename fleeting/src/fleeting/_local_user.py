@@ -19,7 +19,7 @@ __all__ = ("allow_nameless_user",)
 def allow_nameless_user() -> None:
     """Make asyncssh use the user's number for a missing name, and `/` for a missing home."""
     # A module of its own, since other programs use the real one. Nothing else can be replaced.
-    setattr(asyncssh.connection, "getpass", SimpleNamespace(getuser=_name))  # noqa: B010
+    setattr(asyncssh.connection, "getpass", SimpleNamespace(getuser=_name))  # noqa: B010 - an assignment is not typed
     try:
         Path.home()
     except RuntimeError:

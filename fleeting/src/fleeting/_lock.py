@@ -1,6 +1,6 @@
 """The lock of a group: only one process at a time changes its size.
 
-A manager holds the lock of a group while the group is open, and a command such as
+A manager holds the lock of a group while its scaler runs, and a command such as
 `fleeting group increase` holds it while it runs. Reading needs no lock. It is a lock of the
 operating system, which ends with the process in every case, so it never has to be removed by
 hand.

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-import aws_machines
+import cloud_machines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -57,7 +57,7 @@ def make_group(cloud: AwsCloud, desired: int = 1, **options: Any) -> list[str]:
 
 def new_key(kind: str = "ssh-ed25519") -> str:
     """Return the public half of a new key."""
-    return aws_machines.new_key(kind).export_public_key("openssh").decode()
+    return cloud_machines.new_key(kind).export_public_key("openssh").decode()
 
 
 async def test_instance_matches_its_member(cloud: AwsCloud, ec2: Any) -> None:

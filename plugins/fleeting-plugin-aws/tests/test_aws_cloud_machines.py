@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 import fleeting
-from aws_machines import new_key
+from cloud_machines import new_key
 from fleeting.errors import AuthenticationFailed, Unreachable
 from fleeting.types import ConnectInfo
 

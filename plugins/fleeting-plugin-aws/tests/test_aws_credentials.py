@@ -163,7 +163,7 @@ async def test_sign_in_that_is_missing_or_expired(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     profile: str,
-    expired: bool,  # noqa: FBT001
+    expired: bool,  # noqa: FBT001 - pytest passes it by name
 ) -> None:
     """Without a token of single sign-on, the error is the command that gets one."""
     no_keys.group("builders")

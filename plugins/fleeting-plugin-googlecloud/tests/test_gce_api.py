@@ -208,5 +208,5 @@ async def test_closing_ends_all_connections(cloud: GoogleCloud) -> None:
 def test_where_names_the_group(cloud: GoogleCloud, tmp_path: Path) -> None:
     """The id of a group has its project and place, so it is unique."""
     del tmp_path
-    api = _api.GoogleApi(configure(cloud, regional=True), sdk=None)  # type: ignore[arg-type]
+    api = _api.GoogleApi(configure(cloud, regional=True), sdk=None)  # type: ignore[arg-type] # it is not used here
     assert api.where == "googlecloud/builders-project/europe-west1/builders"

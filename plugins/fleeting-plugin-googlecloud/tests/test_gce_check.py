@@ -397,7 +397,7 @@ def test_provider_is_registered() -> None:
     provider = Registry().provider("googlecloud")
     assert isinstance(provider, GoogleProvider)
     config = {"name": "builders", "project": "builders-project", "zone": "europe-west1-b"}
-    assert decode(config, provider.config_type, where="plugin_config") == GoogleConfig(**config)  # type: ignore[arg-type]
+    assert decode(config, provider.config_type, where="plugin_config") == GoogleConfig(**config)  # type: ignore[arg-type] # of many types
     with pytest.raises(ConfigError, match="zona"):
         decode({**config, "zona": "x"}, provider.config_type, where="plugin_config")
     for name in ("Builders", "b_", "", "../x"):

@@ -130,8 +130,7 @@ class ProxyWay(Way):
         except BaseException:
             ours.close()
             raise
-        # A shielded scope suppresses nothing.
-        return cls(ours, transport, program)  # pyright: ignore[reportPossiblyUnboundVariable]
+        return cls(ours, transport, program)  # pyright: ignore[reportPossiblyUnboundVariable] - the scope suppresses nothing
 
     @override
     async def explain(self) -> str:

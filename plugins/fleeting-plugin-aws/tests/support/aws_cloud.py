@@ -30,10 +30,10 @@ from aiobotocore.session import get_session
 
 from aws_engine import Engine, World
 from aws_group import Delays, Group
-from aws_machines import Machines
 from aws_proxy import ANY, Hold, Proxy, Spoiler
 from aws_queue import Queue
 from aws_shortage import Shortage
+from cloud_machines import Machines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

@@ -16,13 +16,13 @@ from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aws_errors import AwsError
-from aws_machines import new_key
 from aws_wire import SERVICES
+from cloud_machines import new_key
 
 if TYPE_CHECKING:
     from aws_group import Group, Member, Wait
-    from aws_machines import Machines
     from aws_shortage import Shortage
+    from cloud_machines import Machines
 
 __all__ = ("Engine", "NotModelled", "World", "paged")
 

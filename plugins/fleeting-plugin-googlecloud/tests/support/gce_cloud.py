@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from aws_machines import Machines, new_key
+from cloud_machines import Machines, new_key
 from gce_api import PERMISSIONS, answer
 from gce_discovery import contract
 from gce_faults import Fault, Hang, HttpFault, LostReply, LostRequest, OperationFault

@@ -42,7 +42,9 @@ class Identity:
 class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`[[runners]]`: the keys that matter for scaling."""
 
-    name: Annotated[str, Meta(description="A name for messages; may change at any time.")] = ""
+    name: Annotated[
+        str, Meta(description="A name for messages; without `url`, it also names the state.")
+    ] = ""
     id: Annotated[int | None, Meta(description="The number of the runner at the server.")] = None
     url: Annotated[str, Meta(description="The URL of the server.")] = ""
     # The reader of the file keeps nothing else of the token.

@@ -305,7 +305,7 @@ class JobRunner:
                     raise  # The store or the scaler failed, which concerns all runs.
                 except Exception as error:  # noqa: BLE001 -- an attempt ends nothing but itself
                     # Without its traceback, which shows values that may be secrets.
-                    logger.error("%s: %s", run.name, describe_bug(error, where=True))  # noqa: TRY400
+                    logger.error("%s: %s", run.name, describe_bug(error, where=True))  # noqa: TRY400 - as above
                     await self._retry_or_fail(run, result, describe_bug(error))
             del self._scopes[run.name]
             if scope.cancelled_caught and not result.state.is_final:

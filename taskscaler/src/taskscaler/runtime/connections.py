@@ -98,7 +98,7 @@ class SharedConnection:
             logger.warning("closing a connection took longer than %gs", CLOSE_SECONDS)
         except Exception as error:  # noqa: BLE001 - a connector can raise anything
             # Without its traceback, which shows values that may be secrets.
-            logger.error("closing a connection failed: %s", describe_bug(error, where=True))  # noqa: TRY400
+            logger.error("closing a connection failed: %s", describe_bug(error, where=True))  # noqa: TRY400 - as above
 
     async def close(self) -> None:
         """Close it for good."""

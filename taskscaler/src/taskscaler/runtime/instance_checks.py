@@ -202,7 +202,7 @@ async def _reason_of(
     except CancelledInside:
         return "its check was cancelled inside a plugin because of a bug"
     except Exception as error:  # noqa: BLE001 - as above
-        logger.error("a health check failed: %s", describe_bug(error, where=True))  # noqa: TRY400
+        logger.error("a health check failed: %s", describe_bug(error, where=True))  # noqa: TRY400 - a traceback may show secrets
         return _bug(error)
 
 

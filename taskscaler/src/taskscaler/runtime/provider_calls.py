@@ -202,11 +202,11 @@ async def _call(
     except CancelledInside as error:
         # Without its traceback, which shows values that may be secrets.
         bug = describe_bug(error, where=True)
-        logger.error("%s failed because of a bug in the plugin: %s", noun, bug)  # noqa: TRY400
+        logger.error("%s failed because of a bug in the plugin: %s", noun, bug)  # noqa: TRY400 - as above
         raise OutcomeUnknown(f"{noun} was cancelled inside the plugin because of a bug") from error
     except Exception as error:
         bug = describe_bug(error, where=True)
-        logger.error("%s failed because of a bug in the plugin: %s", noun, bug)  # noqa: TRY400
+        logger.error("%s failed because of a bug in the plugin: %s", noun, bug)  # noqa: TRY400 - as above
         reason = f"{noun} failed because of a bug in the plugin: {quote_bug(error)}"
         raise OutcomeUnknown(reason) from error
     return answer

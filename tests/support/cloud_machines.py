@@ -1,4 +1,4 @@
-"""The SSH servers of the fake cloud's instances, called machines here.
+"""The SSH servers of the instances of the plugins' fake clouds, called machines here.
 
 Each machine has its own address on the loopback interface, and all have the same
 port. Running commands, and ending everything that they leave behind, is the code
